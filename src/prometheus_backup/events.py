@@ -1,0 +1,164 @@
+"""Facts that happened, told by the core to a listener. Progress, logs and metrics are listeners.
+
+An event is a frozen value with no behaviour; it never decides anything. Sizes are bytes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Root of all events."""
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+    del event
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Event):
+    """A named step begins; `text` is a sentence for people."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something is not as it should be, and the run goes on. `hint` says what to do."""
+
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken(Event):
+    """Prometheus has made a snapshot, or one was adopted after the connection broke."""
+
+    name: str
+    blocks: int
+    size: int
+    took: timedelta
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRemoved(Event):
+    """A snapshot directory is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLeft(Event):
+    """A snapshot directory of ours could not be removed; it pins disk space."""
+
+    name: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMade(Event):
+    """What a backup or a restore will move."""
+
+    upload_files: int
+    upload_size: int
+    copy_files: int
+    copy_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongStepBegan(Event):
+    """A step that moves bytes begins; progress is counted against `total`."""
+
+    name: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesMoved(Event):
+    """This many more bytes of the long step are done (negative when a file is begun again)."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongStepEnded(Event):
+    """The long step is over."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileUploaded(Event):
+    """One object was sent."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileCopied(Event):
+    """One object was copied by the store."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRestored(Event):
+    """One file was written below the target and its sha256 was right."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRestored(Event):
+    """A whole block was renamed into the target."""
+
+    ulid: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupVerified(Event):
+    """A backup was looked at; `findings` faults were seen."""
+
+    backup_id: str
+    level: str
+    verdict: str
+    findings: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupCommitted(Event):
+    """The manifest is written: the backup exists."""
+
+    backup_id: str
+    size: int
+    uploaded: int
+    copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupKept(Event):
+    """Retention keeps a backup, and why."""
+
+    backup_id: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupDeleted(Event):
+    """Retention removed a backup, or what an interrupted run or deletion had left."""
+
+    backup_id: str
+    objects: int
+    reason: str

@@ -1,0 +1,99 @@
+"""Names: of backups and their objects (docs/repository-format.md), of TSDB blocks and snapshots.
+
+Pure text rules. Whether a thing of that name exists is not known here.
+"""
+
+import re
+from datetime import UTC, datetime
+
+MANIFEST = "metadata.json"
+INCOMPLETE = "incomplete.json"
+SUMS = "SHA256SUMS"
+PROBE_PREFIX = ".probe-"
+"""Objects that `check` writes and removes. Sorts before `backup-`, so listings still end in one."""
+
+TOOL_FOLDER = ".prometheus-backup"
+"""The only thing this program creates in a data directory; Prometheus ignores and keeps it."""
+
+_BACKUP_ID = re.compile(r"backup-(\d{8}-\d{6})")
+_BACKUP_TIME = "%Y%m%d-%H%M%S"
+_VERIFICATION = re.compile(r"verification-([a-z]+)\.json")
+
+# A ULID is 26 characters of Crockford's base 32; 48 bits of milliseconds come first, so its
+# first character is at most 7. https://github.com/ulid/spec
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_CROCKFORD = {c: i for i, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
+
+# web/api/v1/api.go snapshot(): UTC time and random hex, zero-padded since Prometheus 2.23.
+_SNAPSHOT = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{1,16}")
+
+
+def backup_id(instant: datetime) -> str:
+    """Return the id of a backup begun in this UTC second."""
+    return "backup-" + instant.astimezone(UTC).strftime(_BACKUP_TIME)
+
+
+def backup_time(identifier: str) -> datetime:
+    """Return the instant that a backup id names. Raises ValueError where it is not one."""
+    match = _BACKUP_ID.fullmatch(identifier)
+    if match is None:
+        raise ValueError(f"not a backup id: {identifier!r}")
+    return datetime.strptime(match[1], _BACKUP_TIME).replace(tzinfo=UTC)
+
+
+def is_backup_id(text: str) -> bool:
+    """Tell whether this is `backup-YYYYMMDD-HHMMSS` with a real date and time."""
+    try:
+        backup_time(text)
+    except ValueError:
+        return False
+    return True
+
+
+def verification_name(level: str) -> str:
+    """Return the name of the object that holds the last result of a verification level."""
+    return f"verification-{level}.json"
+
+
+def verification_level(name: str) -> str | None:
+    """Return the level whose result an object of this name holds, if it is such a name."""
+    match = _VERIFICATION.fullmatch(name)
+    return match[1] if match else None
+
+
+def is_ulid(text: str) -> bool:
+    """Tell whether this can be the name of a TSDB block."""
+    return _ULID.fullmatch(text) is not None
+
+
+def ulid_time_ms(ulid: str) -> int:
+    """Return the creation time in a ULID, in milliseconds since 1970."""
+    value = 0
+    for character in ulid[:10]:
+        value = value * 32 + _CROCKFORD[character]
+    return value
+
+
+def snapshot_time(name: str) -> datetime | None:
+    """Return when Prometheus began the snapshot of this name (UTC second), or None if it is none."""
+    match = _SNAPSHOT.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def check_path(path: str) -> str:
+    """Return a relative path that stays below its root; raise ValueError for any other text.
+
+    Manifests are untrusted input: a path from one is joined to a directory only after this.
+    """
+    if not path or len(path) > 512:
+        raise ValueError("a path must have 1 to 512 characters")
+    if any(ord(c) < 32 or ord(c) == 127 for c in path) or "\\" in path:
+        raise ValueError(f"control characters or backslashes in path {path!r}")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"path {path!r} is absolute or leaves its directory")
+    return path

@@ -1,0 +1,301 @@
+"""The JSON documents of a repository: reading them as untrusted input, writing them.
+
+Format: docs/repository-format.md; `json_schema()` is published beside it. Nothing here knows where
+a document lies.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from prometheus_backup.errors import NewerFormat, UnreadableManifest
+from prometheus_backup.layout import check_path, is_backup_id, is_ulid
+from prometheus_backup.model import Finding, FindingKind, Level, Verdict, rfc3339
+
+FORMAT_VERSION = 1
+MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
+"""Bytes. A larger document is refused unread: a manifest of the largest TSDB stays far below."""
+MAX_FILES = 200_000
+"""Files of one backup. A 50 TB TSDB has about 100,000."""
+
+
+def _backup_id(text: str) -> str:
+    if not is_backup_id(text):
+        raise ValueError("not of the form backup-YYYYMMDD-HHMMSS")
+    return text
+
+
+def _ulid(text: str) -> str:
+    if not is_ulid(text):
+        raise ValueError("not a ULID")
+    return text
+
+
+def _key(text: str) -> str:
+    check_path(text)
+    folder, separator, _ = text.partition("/")
+    if not (separator and is_backup_id(folder)):
+        raise ValueError("a key must lie inside a backup of this repository")
+    return text
+
+
+Instant = Annotated[
+    AwareDatetime,
+    AfterValidator(lambda value: value.astimezone(UTC)),
+    PlainSerializer(rfc3339, when_used="json"),
+]
+BackupId = Annotated[str, AfterValidator(_backup_id)]
+Ulid = Annotated[str, AfterValidator(_ulid)]
+RelativePath = Annotated[str, AfterValidator(check_path)]
+Key = Annotated[str, AfterValidator(_key)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Size = Annotated[int, Field(ge=0, le=2**50)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Document(BaseModel):
+    # Unknown fields are left to newer minor writers; a change of meaning raises format_version.
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+_D = TypeVar("_D", bound=_Document)
+
+
+class File(_Document):
+    """A file of a block: path relative to the block, bytes, hash, and where its object lies."""
+
+    path: RelativePath
+    size: Size
+    sha256: Sha256
+    key: Key
+
+
+class Block(_Document):
+    """A TSDB block: times half open, the rest as its meta.json says."""
+
+    ulid: Ulid
+    min_time: Instant
+    max_time: Instant
+    level: Count
+    sources: tuple[Ulid, ...] = ()
+    parents: tuple[Ulid, ...] = ()
+    stats: dict[str, int] = {}
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(f.size for f in self.files)
+
+    @model_validator(mode="after")
+    def _paths_are_apart(self) -> Self:
+        paths = {f.path for f in self.files}
+        if len(paths) != len(self.files):
+            raise ValueError(f"block {self.ulid} names a path twice")
+        for path in paths:
+            folders = path.split("/")[:-1]
+            if any("/".join(folders[: n + 1]) in paths for n in range(len(folders))):
+                raise ValueError(f"block {self.ulid} names {path!r} below a file")
+        return self
+
+
+class Prometheus(_Document):
+    """What the source said of itself. `hostname` from 3.14; `out_of_order` is its time window."""
+
+    version: str
+    revision: str = ""
+    hostname: str | None = None
+    retention: str = ""
+    out_of_order: str | None = None
+
+
+class Totals(_Document):
+    """Sums over the block files; bytes."""
+
+    blocks: Count
+    files: Count
+    bytes: Size
+    uploaded_bytes: Size
+    copied_bytes: Size
+
+
+class Manifest(_Document):
+    """`metadata.json`: what a backup is. The first six fields are older than this program."""
+
+    snapshot_name: str
+    backup_id: BackupId
+    timestamp: Instant
+    prometheus_url: str
+    retention_time: str
+    storage_size_bytes: Size
+    format_version: Literal[1]
+    tool_version: str
+    run_id: str
+    started_at: Instant
+    finished_at: Instant
+    labels: dict[str, str] = {}
+    degraded: tuple[str, ...] = ()
+    verified: Level | None = None
+    prometheus: Prometheus
+    min_time: Instant | None
+    max_time: Instant | None
+    blocks: Annotated[tuple[Block, ...], Field(max_length=MAX_FILES)]
+    totals: Totals
+    fingerprints: tuple[dict[str, Any], ...] = ()
+
+    def files(self) -> Iterable[tuple[Block, File]]:
+        """Yield every file with its block, in order."""
+        for block in self.blocks:
+            for file in block.files:
+                yield block, file
+
+    @model_validator(mode="after")
+    def _names_are_apart(self) -> Self:
+        if len({b.ulid for b in self.blocks}) != len(self.blocks):
+            raise ValueError("a block is named twice")
+        if sum(len(b.files) for b in self.blocks) > MAX_FILES:
+            raise ValueError(f"more than {MAX_FILES:,} files")
+        return self
+
+
+class FinishedFile(_Document):
+    """A file that a run has in the store, its hash known."""
+
+    ulid: Ulid
+    path: RelativePath
+    size: Size
+    sha256: Sha256
+    key: Key
+
+
+class Incomplete(_Document):
+    """`incomplete.json`: a run or a deletion is under way in this folder, or was cut off.
+
+    `abandoned` is written by a run that fails in good order: it will not go on.
+    """
+
+    run_id: str
+    state: Literal["running", "abandoned", "deleting"]
+    host: str = ""
+    pid: int = 0
+    started_at: Instant
+    intent: str = ""
+    finished: Annotated[tuple[FinishedFile, ...], Field(max_length=MAX_FILES)] = ()
+
+
+class RecordedFinding(_Document):
+    """A finding as it is kept."""
+
+    kind: FindingKind
+    key: str
+    detail: str
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self:
+        """Return the record of a finding."""
+        return cls(kind=finding.kind, key=finding.key, detail=finding.detail)
+
+
+class Verification(_Document):
+    """`verification-<level>.json`: the last result of a level. `rotation` is for part readings."""
+
+    backup_id: BackupId
+    level: Level
+    verdict: Verdict
+    verified_at: Instant
+    tool_version: str
+    objects: Count
+    bytes_read: Size
+    findings: tuple[RecordedFinding, ...] = ()
+    rotation: dict[str, Any] | None = None
+
+
+def encode(document: _Document) -> bytes:
+    """Return a document as it is stored: UTF-8 JSON, indented, with a final newline."""
+    return document.model_dump_json(indent=2).encode() + b"\n"
+
+
+def is_foreign(data: bytes) -> bool:
+    """Tell whether this is a metadata.json of another tool, such as the old six-field script's."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "format_version" not in value and "blocks" not in value
+
+
+def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
+    """Read the manifest of a backup.
+
+    Raises UnreadableManifest for anything that is not one, or is another backup's, and NewerFormat
+    for a format this program does not know.
+    """
+    subject = f"cannot read manifest {backup_id}/metadata.json"
+    if len(data) > MAX_DOCUMENT_SIZE:
+        raise UnreadableManifest(f"{subject}: {len(data):,} bytes is too large to be one")
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        version = _format_version(data)
+        if version is not None and version > FORMAT_VERSION:
+            raise NewerFormat(
+                f"{subject}: it has format {version}, this program reads up to {FORMAT_VERSION}"
+            ) from None
+        raise UnreadableManifest(f"{subject}: {_first_cause(error)}") from None
+    if manifest.backup_id != backup_id:
+        raise UnreadableManifest(f"{subject}: it says it is {manifest.backup_id}")
+    return manifest
+
+
+def decode_incomplete(data: bytes) -> Incomplete | None:
+    """Read an incomplete.json; None for what this program did not write."""
+    return _decode(Incomplete, data)
+
+
+def decode_verification(data: bytes) -> Verification | None:
+    """Read a verification result; None for what this program did not write."""
+    return _decode(Verification, data)
+
+
+def sha256sums(manifest: Manifest) -> bytes:
+    """Return `SHA256SUMS` in the form of sha256sum(1), paths relative to the backup's folder."""
+    lines = (f"{f.sha256}  {b.ulid}/{f.path}\n" for b, f in manifest.files())
+    return "".join(lines).encode()
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a manifest (draft 2020-12)."""
+    return Manifest.model_json_schema(mode="serialization")
+
+
+def _decode(kind: type[_D], data: bytes) -> _D | None:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _format_version(data: bytes) -> int | None:
+    try:
+        version = json.loads(data)["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return version if isinstance(version, int) else None
+
+
+def _first_cause(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -1,0 +1,146 @@
+"""Values that more than one module speaks of: blocks, objects, levels, tiers, findings, outcomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant_from_ms(milliseconds: int) -> datetime:
+    """Return the UTC instant of a TSDB time, held to the years that a datetime can name."""
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        edge = datetime.min if milliseconds < 0 else datetime.max
+        return edge.replace(microsecond=0, tzinfo=UTC)
+
+
+def ms_from_instant(instant: datetime) -> int:
+    """Return the TSDB time of an instant, in milliseconds since 1970."""
+    return (instant - _EPOCH) // timedelta(milliseconds=1)
+
+
+def rfc3339(instant: datetime) -> str:
+    """Return an instant as RFC 3339 in UTC with `Z`, to the millisecond where it has any."""
+    utc = instant.astimezone(UTC)
+    text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+class Tier(StrEnum):
+    """What a kept backup stands for, from the shortest-lived to the longest-lived."""
+
+    DAILY = "daily"
+    MONTHLY = "monthly"
+    YEARLY = "yearly"
+
+
+class Level(StrEnum):
+    """Verification levels, weakest first (docs/design.md says what each proves)."""
+
+    SIZE = "size"
+    STORED = "stored"
+    CHECKSUM = "checksum"
+    TSDB = "tsdb"
+    DRILL = "drill"
+
+    @property
+    def rank(self) -> int:
+        """Return the place in the order of strength."""
+        return list(Level).index(self)
+
+
+class Verdict(StrEnum):
+    """How a verification ended. INCONCLUSIVE: it could not look, or there was nothing to look at."""
+
+    PASS = "pass"  # noqa: S105 -- not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Outcome(StrEnum):
+    """How a command ended that raised no error. Each has one exit code."""
+
+    DONE = "done"
+    PARTIAL = "partial"
+    FAULTY = "faulty"
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 for done, 3 for done in part, 41 for faults found."""
+        return {Outcome.DONE: 0, Outcome.PARTIAL: 3, Outcome.FAULTY: 41}[self]
+
+
+class FindingKind(StrEnum):
+    """What verification can find wrong with a backup."""
+
+    MISSING = "missing"
+    WRONG_SIZE = "wrong-size"
+    ALTERED = "altered"
+    UNREADABLE_MANIFEST = "unreadable-manifest"
+    UNREADABLE_OBJECT = "unreadable-object"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that verification saw wrong: the object's key in the repository, and how."""
+
+    kind: FindingKind
+    key: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a block on disk: path relative to the block, size in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBlock:
+    """A TSDB block on disk, as its meta.json describes it; times in TSDB milliseconds, half open."""
+
+    ulid: str
+    min_time_ms: int
+    max_time_ms: int
+    level: int
+    sources: tuple[str, ...]
+    parents: tuple[str, ...]
+    stats: Mapping[str, int]
+    files: tuple[SourceFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object in a store: key relative to the repository, bytes, the store's own LastModified."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """What an object carries besides its bytes. Stores that lack one of these leave it out."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLine:
+    """One line of a preflight: what was looked at, whether it is right, and how to mend it."""
+
+    subject: str
+    ok: bool
+    detail: str
+    fix: str = ""

@@ -1,0 +1,1 @@
+"""Object stores: where a repository's bytes lie. The contract is `base.ObjectStore`."""
