@@ -175,10 +175,12 @@ class IntegrityError(BackupToolError):
 
 
 class BytesDiffer(IntegrityError):
-    """What was read, stored or copied is not what was expected, and sending it again did not help."""
+    """Bytes read, stored or copied are wrong, and sending them again did not help."""
 
     exit_code = 40
-    default_hint = "nothing was committed; check the disk, the memory and the store, then start again"
+    default_hint = (
+        "nothing was committed; check the disk, the memory and the store, then start again"
+    )
 
 
 class UnreadableManifest(IntegrityError):

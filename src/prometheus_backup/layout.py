@@ -75,7 +75,7 @@ def ulid_time_ms(ulid: str) -> int:
 
 
 def snapshot_time(name: str) -> datetime | None:
-    """Return when Prometheus began the snapshot of this name (UTC second), or None if it is none."""
+    """Return when Prometheus began the snapshot of this name; None if it is no such name."""
     match = _SNAPSHOT.fullmatch(name)
     if match is None:
         return None

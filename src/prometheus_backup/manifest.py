@@ -222,6 +222,26 @@ class Verification(_Document):
     rotation: dict[str, Any] | None = None
 
 
+def standing_failure(results: Iterable[Verification]) -> Verification | None:
+    """Return the failed verification that stands, or None.
+
+    A failure is cleared only by a later pass at the same or a higher level.
+    """
+    known = list(results)
+    for failure in known:
+        if failure.verdict is not Verdict.FAIL:
+            continue
+        cleared = any(
+            r.verdict is Verdict.PASS
+            and r.level.rank >= failure.level.rank
+            and r.verified_at > failure.verified_at
+            for r in known
+        )
+        if not cleared:
+            return failure
+    return None
+
+
 def encode(document: _Document) -> bytes:
     """Return a document as it is stored: UTF-8 JSON, indented, with a final newline."""
     return document.model_dump_json(indent=2).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Values that more than one module speaks of: blocks, objects, levels, tiers, findings, outcomes."""
+"""Values that several modules speak of: blocks, objects, levels, tiers, findings, outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ def instant_from_ms(milliseconds: int) -> datetime:
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
-        edge = datetime.min if milliseconds < 0 else datetime.max
-        return edge.replace(microsecond=0, tzinfo=UTC)
+        year, month, day = (1, 1, 1) if milliseconds < 0 else (9999, 12, 31)
+        return datetime(year, month, day, tzinfo=UTC)
 
 
 def ms_from_instant(instant: datetime) -> int:
@@ -53,7 +53,7 @@ class Level(StrEnum):
 
 
 class Verdict(StrEnum):
-    """How a verification ended. INCONCLUSIVE: it could not look, or there was nothing to look at."""
+    """How a verification ended; INCONCLUSIVE where it could not look, or at nothing."""
 
     PASS = "pass"  # noqa: S105 -- not a password
     FAIL = "fail"
@@ -102,7 +102,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SourceBlock:
-    """A TSDB block on disk, as its meta.json describes it; times in TSDB milliseconds, half open."""
+    """A TSDB block on disk, as its meta.json says; times in TSDB milliseconds, half open."""
 
     ulid: str
     min_time_ms: int

@@ -62,9 +62,7 @@ class Decision:
         return self.tiers[-1] if self.tiers else Tier.DAILY
 
 
-def decide(
-    candidates: Iterable[Candidate], *, today: date, policy: Policy
-) -> tuple[Decision, ...]:
+def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> tuple[Decision, ...]:
     """Decide on every backup, oldest first. `today` is the UTC date to count from."""
     backups = sorted(candidates, key=lambda c: (c.time, c.backup_id))
     good = [c for c in backups if c.good]

@@ -49,7 +49,7 @@ class ObjectStore(Protocol):
         ...
 
     def get(self, key: str, *, limit: int) -> bytes:
-        """Return an object whole. Raises RepositoryUnavailable if it has more than `limit` bytes."""
+        """Return an object whole; raise RepositoryUnavailable if it has over `limit` bytes."""
         ...
 
     def stream(self, key: str) -> Iterator[bytes]:

@@ -1,0 +1,84 @@
+# Every target sets up what it needs; a second run finds it done. Needs make, Python 3.11 or newer
+# with venv, and on the first run the network.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The first of these that is new enough is used; PYTHON=... names another one.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+BIN := .venv/bin
+TYPED := src devtools tests $(wildcard bench)
+# Tests are isolated from each other: one worker for each core, two at least.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 2 ? cores : 2)))
+PYTEST_FLAGS ?=
+
+.PHONY: help setup test check format demo bench pins clean
+help:  ## Say what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
+
+test: setup  ## Run all tests, against real Prometheus and S3 servers
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
+
+check: .venv/.project  ## Lint, format, types, import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: .venv/.project  ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+demo: setup  ## Back up a real Prometheus to a real S3 server, and restore it
+	@$(BIN)/python -m devtools.demo
+
+# Every pin of both files is resolved together; runtime.txt is what a user needs of them.
+pins: .venv/.project  ## Take the newest versions of all dependencies into requirements/
+	rm -f requirements/dev.txt requirements/runtime.txt
+	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/dev.txt pyproject.toml requirements/dev.in
+	$(BIN)/uv pip compile $(PIN_FLAGS) -c requirements/dev.txt \
+		-o requirements/runtime.txt pyproject.toml
+PIN_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
+clean:  ## Remove everything that make has made
+	rm -rf .venv .tools build dist src/*.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find devtools src tests $(wildcard bench) -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps: each is newer than what it was made from.
+
+.venv/.python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "cannot find Python 3.11 or newer: install it (Debian 12, Ubuntu 24.04 and later:" \
+			"apt-get install python3 python3-venv), or say make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	elif ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		echo "cannot use $(PYTHON): Python 3.11 or newer is needed" >&2; \
+		exit 1; \
+	elif ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "cannot create .venv: this Python has no venv module: apt-get install python3-venv" >&2; \
+		exit 1; \
+	fi
+	rm -rf .venv
+	"$(PYTHON)" -m venv .venv
+	touch $@
+
+.venv/.requirements: .venv/.python requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+.venv/.project: .venv/.requirements pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.tools/.prometheus: .venv/.python devtools/fetch_prometheus.py devtools/apt_sources.py
+	$(BIN)/python -m devtools.fetch_prometheus
+	touch $@

@@ -1,0 +1,1 @@
+"""Benchmarks: whole runs of prometheus-backup beside other tools, on the same bytes."""

@@ -1,0 +1,1 @@
+"""The command line: the only part that talks to people, and the only catch of errors."""

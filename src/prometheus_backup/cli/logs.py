@@ -1,0 +1,163 @@
+"""The listener for pods and files: a log line at each step, one every ten seconds of a long one."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from prometheus_backup import events
+from prometheus_backup.cli.render import size
+
+_EVERY = 10.0  # seconds between lines of a long step
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(*, level: str, form: str) -> None:
+    """Set up structlog: to standard error, as text or JSON."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if form == "text":
+        renderer = structlog.dev.ConsoleRenderer(colors=False, pad_level=False, pad_event_to=0)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(level, logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class LogListener:
+    """Turns events into log lines."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+        self._lock = threading.Lock()
+        self._moved = 0
+        self._total = 0
+        self._began = 0.0
+        self._next = 0.0
+        self._lines: dict[type[events.Event], Callable[[Any], None]] = {
+            events.LongStepBegan: self._long_step,
+            events.Step: self._step,
+            events.Warned: self._warned,
+            events.SnapshotTaken: self._snapshot,
+            events.SnapshotRemoved: self._removed,
+            events.SnapshotLeft: self._left,
+            events.PlanMade: self._planned,
+            events.FileUploaded: self._uploaded,
+            events.FileCopied: self._copied,
+            events.BlockRestored: self._restored,
+            events.BackupVerified: self._verified,
+            events.BackupCommitted: self._committed,
+            events.BackupKept: self._kept,
+            events.BackupDeleted: self._deleted,
+        }
+
+    def __call__(self, event: events.Event) -> None:
+        """Log one event."""
+        if isinstance(event, events.BytesMoved):
+            self._count(event.count)
+            return
+        line = self._lines.get(type(event))
+        if line is not None:
+            line(event)
+
+    def _count(self, count: int) -> None:
+        with self._lock:
+            self._moved += count
+            now = time.monotonic()
+            if now < self._next:
+                return
+            self._next = now + _EVERY
+            moved, total, rate = self._moved, self._total, self._moved / (now - self._began)
+        left = (total - moved) / rate if rate > 0 else 0
+        self._log.info(
+            "progress",
+            done=size(moved),
+            total=size(total),
+            rate=f"{size(rate)}/s",
+            seconds_left=round(max(left, 0)),
+        )
+
+    def _long_step(self, event: events.LongStepBegan) -> None:
+        with self._lock:
+            self._moved, self._total = 0, event.total
+            self._began = time.monotonic()
+            self._next = self._began + _EVERY
+
+    def _step(self, event: events.Step) -> None:
+        self._log.info(event.text, step=event.name)
+
+    def _warned(self, event: events.Warned) -> None:
+        self._log.warning(event.text, **({"hint": event.hint} if event.hint else {}))
+
+    def _snapshot(self, event: events.SnapshotTaken) -> None:
+        self._log.info(
+            "snapshot adopted" if event.adopted else "snapshot taken",
+            snapshot=event.name,
+            blocks=event.blocks,
+            bytes=event.size,
+            seconds=round(event.took.total_seconds(), 1),
+        )
+
+    def _removed(self, event: events.SnapshotRemoved) -> None:
+        self._log.info("snapshot removed", snapshot=event.name)
+
+    def _left(self, event: events.SnapshotLeft) -> None:
+        self._log.warning(
+            "snapshot could not be removed; it pins disk space",
+            snapshot=event.name,
+            cause=event.cause,
+            hint="run as the user that Prometheus runs as, with the volume mounted read-write",
+        )
+
+    def _planned(self, event: events.PlanMade) -> None:
+        self._log.info(
+            "planned",
+            transfer_files=event.upload_files,
+            transfer_bytes=event.upload_size,
+            copy_files=event.copy_files,
+            copy_bytes=event.copy_size,
+        )
+
+    def _uploaded(self, event: events.FileUploaded) -> None:
+        self._log.debug("uploaded", key=event.key, bytes=event.size)
+
+    def _copied(self, event: events.FileCopied) -> None:
+        self._log.debug("copied by the store", key=event.key, bytes=event.size)
+
+    def _restored(self, event: events.BlockRestored) -> None:
+        self._log.info("block restored", block=event.ulid, bytes=event.size)
+
+    def _verified(self, event: events.BackupVerified) -> None:
+        log = self._log.error if event.verdict == "fail" else self._log.info
+        log(
+            "Verification failed" if event.verdict == "fail" else f"verification: {event.verdict}",
+            backup=event.backup_id,
+            level=event.level,
+            findings=event.findings,
+        )
+
+    def _committed(self, event: events.BackupCommitted) -> None:
+        self._log.info(
+            "backup committed",
+            backup=event.backup_id,
+            bytes=event.size,
+            uploaded_bytes=event.uploaded,
+            copied_bytes=event.copied,
+        )
+
+    def _kept(self, event: events.BackupKept) -> None:
+        self._log.debug("retention keeps", backup=event.backup_id, because="; ".join(event.reasons))
+
+    def _deleted(self, event: events.BackupDeleted) -> None:
+        self._log.info(
+            "retention deleted", backup=event.backup_id, objects=event.objects, because=event.reason
+        )

@@ -1,0 +1,93 @@
+"""The listener for terminals: a line for each step, a bar with bytes, rate and time left."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from prometheus_backup import events
+from prometheus_backup.cli.render import size
+
+_NAMES = {"transfer": "transferring", "verify": "verifying", "restore": "restoring"}
+
+
+class ProgressListener:
+    """Turns events into lines and a bar on a terminal's standard error."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        """Show one event."""
+        match event:
+            case events.BytesMoved(count=count):
+                if self._progress is not None and self._task is not None:
+                    self._progress.advance(self._task, count)
+            case events.LongStepBegan(name=name, total=total):
+                self._begin(name, total)
+            case events.LongStepEnded():
+                self.stop()
+            case events.Step(text=text):
+                self._say(f"[bold]·[/bold] {text}")
+            case events.Warned(text=text, hint=hint):
+                self._say(
+                    f"[yellow]warning:[/yellow] {text}" + (f"\n  hint: {hint}" if hint else "")
+                )
+            case events.SnapshotLeft(name=name, cause=cause):
+                self._say(
+                    f"[yellow]warning:[/yellow] snapshot {name} could not be removed ({cause}); it "
+                    "pins disk space"
+                )
+            case _:
+                if detail := _detail(event):
+                    self._say(f"  {detail}")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None
+
+    def _begin(self, name: str, total: int) -> None:
+        self.stop()
+        if not total:
+            return
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(_NAMES.get(name, name), total=total)
+        self._progress.start()
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _detail(event: events.Event) -> str:
+    match event:
+        case events.SnapshotTaken(name=name, blocks=blocks, size=total):
+            return f"snapshot {name}: {blocks} blocks, {size(total)}"
+        case events.PlanMade(upload_files=files, upload_size=total, copy_files=0):
+            return f"{files} files to transfer, {size(total)}"
+        case events.PlanMade():
+            return (
+                f"{event.upload_files} files to transfer, {size(event.upload_size)}; "
+                f"{event.copy_files} copied by the store, {size(event.copy_size)}"
+            )
+        case events.BackupDeleted(backup_id=backup_id, reason=reason):
+            return f"retention deleted {backup_id} ({reason})"
+        case _:
+            return ""

@@ -1,0 +1,185 @@
+"""From settings to objects: opens what a command needs, in one place."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_backup.clock import Clock, SystemClock
+from prometheus_backup.config import parse_labels, parse_size, repository_address
+from prometheus_backup.errors import UsageError
+from prometheus_backup.events import Listener
+from prometheus_backup.model import Level
+from prometheus_backup.retention import Policy
+
+if TYPE_CHECKING:
+    from prometheus_backup.ops.backup import BackupOptions
+    from prometheus_backup.prometheus import PrometheusClient
+    from prometheus_backup.repository import Repository
+    from prometheus_backup.stores.base import ObjectStore
+    from prometheus_backup.transfer import Transfer
+
+_WORKERS_PER_CORE = 2
+_MOST_WORKERS = 4
+"""More keep a fast store no busier, and each holds some parts of 8 MiB in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The settings of one command, and what is built from them."""
+
+    values: Mapping[str, Any]
+    listener: Listener
+    run_id: str
+    clock: Clock
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], listener: Listener) -> "Wiring":
+        """Return the wiring of one run, with a run id of its own."""
+        return cls(values, listener, uuid.uuid4().hex, SystemClock())
+
+    @property
+    def data_dir(self) -> Path:
+        """Return the data directory of the source."""
+        return Path(self.values["data_dir"])
+
+    def client(self) -> "PrometheusClient":
+        """Return the access to Prometheus."""
+        from prometheus_backup.prometheus import Access, PrometheusClient
+
+        values = self.values
+        return PrometheusClient(
+            Access(
+                url=values["prometheus_url"],
+                username=values["prometheus_username"],
+                password_file=values["prometheus_password_file"],
+                bearer_token_file=values["prometheus_bearer_token_file"],
+                ca_file=values["prometheus_ca_file"],
+            )
+        )
+
+    def repository(self) -> "Repository":
+        """Return the repository, looked at once so that wrong settings show at once."""
+        repository = self.unseen_repository()
+        repository.store.ping()
+        return repository
+
+    def unseen_repository(self) -> "Repository":
+        """Return the repository without a look at it."""
+        from prometheus_backup.repository import Repository
+
+        return Repository(self._store(), clock=self.clock)
+
+    def transfer(self) -> "Transfer":
+        """Return the worker pool."""
+        from prometheus_backup.transfer import BandwidthLimit, Transfer
+
+        return Transfer(
+            workers=self._workers,
+            limit=BandwidthLimit(bytes_per_second=self._bandwidth, clock=self.clock),
+            listener=self.listener,
+        )
+
+    def policy(self) -> Policy:
+        """Return the retention policy."""
+        values = self.values
+        return Policy(
+            values["retention_daily"], values["retention_monthly"], values["retention_yearly"]
+        )
+
+    def backup_options(self) -> "BackupOptions":
+        """Return what `backup` was told."""
+        from prometheus_backup.ops.backup import BackupOptions
+
+        values = self.values
+        verify = Level(values["verify_level"]) if values["verify_backup"] else None
+        return BackupOptions(
+            labels=parse_labels(values["labels"]),
+            policy=self.policy(),
+            storage_class=self._storage_class(reads=verify is Level.CHECKSUM),
+            verify=verify,
+            skip_head=values["skip_head"],
+            rehash=values["rehash"],
+            allow_empty=values["allow_empty"],
+        )
+
+    def describe(self) -> str:
+        """Check that all settings can be used together; return them in one line."""
+        options, policy = self.backup_options(), self.policy()
+        _ = self._bandwidth
+        level = options.verify.value if options.verify else "off"
+        return (
+            f"retention {policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly; "
+            f"verification {level}; {self._workers} workers"
+        )
+
+    @property
+    def _workers(self) -> int:
+        cores = os.cpu_count() or 1
+        return self.values["concurrency"] or min(_WORKERS_PER_CORE * cores, _MOST_WORKERS)
+
+    @property
+    def _bandwidth(self) -> int | None:
+        text = self.values["max_bandwidth"]
+        return parse_size(str(text)) if text is not None else None
+
+    def _address(self) -> str:
+        values = self.values
+        return repository_address(
+            values["repository"], bucket=values["s3_bucket"], prefix=values["s3_prefix"]
+        )
+
+    def _store(self) -> "ObjectStore":
+        from prometheus_backup.stores.location import open_store, parse_location
+
+        location = parse_location(self._address())
+        if location.scheme != "s3":
+            return open_store(location)
+        from prometheus_backup.stores.s3 import S3Settings
+
+        values = self.values
+        if values["sse_kms_key_id"] and values["sse"] != "aws:kms":
+            raise UsageError("cannot use a KMS key with this encryption", hint="set S3_SSE=aws:kms")
+        return open_store(
+            location,
+            s3=S3Settings(
+                region=values["s3_region"],
+                endpoint=_endpoint(values["s3_endpoint_url"]),
+                sse=values["sse"],
+                kms_key_id=values["sse_kms_key_id"],
+                connections=self._workers + 4,
+                ca_bundle=values["s3_ca_bundle"],
+            ),
+        )
+
+    def _storage_class(self, *, reads: bool) -> str | None:
+        from prometheus_backup.stores.location import parse_location
+
+        if parse_location(self._address()).scheme != "s3":
+            return None
+        from prometheus_backup.stores.classes import ARCHIVE_CLASSES, STORAGE_CLASSES
+
+        name = str(self.values["storage_class"])
+        if name not in STORAGE_CLASSES:
+            raise UsageError(
+                f"cannot use storage class {name!r}: S3 has no such class",
+                hint=f"use one of {', '.join(STORAGE_CLASSES)}",
+            )
+        if name in ARCHIVE_CLASSES and reads:
+            raise UsageError(
+                f"cannot use storage class {name} with verification level checksum: what is stored "
+                "in it cannot be read back for hours",
+                hint="use GLACIER_IR, or STANDARD and a lifecycle transition, or VERIFY_LEVEL=size",
+            )
+        return name
+
+
+def _endpoint(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise UsageError(
+            f"cannot use S3 endpoint {url!r}: it is no URL",
+            hint="give it with its scheme, such as https://s3.example.com",
+        )
+    return url.rstrip("/") if url else None

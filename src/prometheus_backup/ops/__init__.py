@@ -1,0 +1,1 @@
+"""What the program does, one module per verb. They raise errors, emit events, return reports."""

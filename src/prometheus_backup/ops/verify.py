@@ -1,0 +1,203 @@
+"""Look whether stored backups still are what was backed up, and write the result beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_backup import __version__
+from prometheus_backup.errors import (
+    BackupNotFound,
+    BackupToolError,
+    NewerFormat,
+    ObjectNotFound,
+    RepositoryError,
+    UsageError,
+)
+from prometheus_backup.events import (
+    BackupVerified,
+    Listener,
+    LongStepBegan,
+    LongStepEnded,
+    Step,
+    Warned,
+)
+from prometheus_backup.layout import MANIFEST, SUMS
+from prometheus_backup.manifest import Manifest, RecordedFinding, Verification, sha256sums
+from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict
+from prometheus_backup.repository import Entry, Repository, State
+from prometheus_backup.transfer import Transfer, Watch, hash_stream
+
+LEVELS = (Level.SIZE, Level.CHECKSUM)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The result for one backup, and why it is inconclusive where it is."""
+
+    result: Verification
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """The results, in the order they were asked for."""
+
+    checked: tuple[Checked, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return FAULTY for any fault, PARTIAL where something, or nothing, could be looked at."""
+        verdicts = {c.result.verdict for c in self.checked}
+        if Verdict.FAIL in verdicts:
+            return Outcome.FAULTY
+        return Outcome.DONE if verdicts == {Verdict.PASS} else Outcome.PARTIAL
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Verifies backups of one repository at one level."""
+
+    repository: Repository
+    transfer: Transfer
+    level: Level
+    listener: Listener
+
+    def verify(self, entries: Sequence[Entry]) -> VerifyReport:
+        """Verify these backups, one after the other, and record each result."""
+        return VerifyReport(tuple(self._verify_one(entry) for entry in entries))
+
+    def _verify_one(self, entry: Entry) -> Checked:
+        self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}"))
+        cause = ""
+        findings: list[Finding] = []
+        objects = read = 0
+        try:
+            if entry.manifest is None:
+                findings = [_unreadable(entry)]
+                objects = 1
+            else:
+                findings, objects, read = self._look(entry.manifest)
+        except RepositoryError as error:
+            cause = error.message
+            self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
+        verdict = _verdict(findings, objects=objects, could_look=not cause)
+        result = Verification(
+            backup_id=entry.backup_id,
+            level=self.level,
+            verdict=verdict,
+            verified_at=self.repository.clock.now(),
+            tool_version=__version__,
+            objects=objects,
+            bytes_read=read,
+            findings=tuple(RecordedFinding.of(f) for f in findings),
+        )
+        for finding in findings:
+            self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
+        self.listener(BackupVerified(entry.backup_id, self.level, verdict, len(findings)))
+        try:
+            self.repository.record(result)
+        except BackupToolError as error:
+            self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
+        return Checked(result, cause)
+
+    def _look(self, manifest: Manifest) -> tuple[list[Finding], int, int]:
+        """Return findings, objects looked at, bytes read."""
+        expected = {file.key: file.size for _, file in manifest.files()}
+        sums = sha256sums(manifest)
+        expected[f"{manifest.backup_id}/{SUMS}"] = len(sums)
+        listed = {
+            o.key: o.size
+            for folder in sorted({key.partition("/")[0] for key in expected})
+            for o in self.repository.store.list(folder)
+        }
+        findings = [
+            finding
+            for key, size in expected.items()
+            if (finding := _size_finding(key, size, listed.get(key)))
+        ]
+        if self.level is Level.SIZE:
+            return findings, len(expected), 0
+        sound = set(expected) - {f.key for f in findings}
+        more, read = self._read(manifest, sound, sums)
+        return findings + more, len(expected), read
+
+    def _read(self, manifest: Manifest, keys: set[str], sums: bytes) -> tuple[list[Finding], int]:
+        files = [file for _, file in manifest.files() if file.key in keys]
+        wanted = {file.key: file.sha256 for file in files}
+        self.listener(LongStepBegan("verify", sum(file.size for file in files)))
+        findings: list[Finding] = []
+        read = 0
+
+        def hash_object(key: str, watch: Watch) -> tuple[str, int] | None:
+            try:
+                return hash_stream(self.repository.store.stream(key), watch=watch)
+            except ObjectNotFound:
+                return None
+
+        try:
+            for key, found in self.transfer.each(list(wanted), hash_object):
+                if found is None:
+                    findings.append(Finding(FindingKind.MISSING, key, "no such object"))
+                    continue
+                read += found[1]
+                if found[0] != wanted[key]:
+                    detail = f"its sha256 is {found[0]}, the manifest says {wanted[key]}"
+                    findings.append(Finding(FindingKind.ALTERED, key, detail))
+        finally:
+            self.listener(LongStepEnded("verify"))
+        key = f"{manifest.backup_id}/{SUMS}"
+        if key in keys:
+            body = self.repository.store.get(key, limit=len(sums) + 1)
+            read += len(body)
+            if body != sums:
+                findings.append(
+                    Finding(FindingKind.ALTERED, key, "it does not agree with the manifest")
+                )
+        return sorted(findings, key=lambda f: f.key), read
+
+
+def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[Entry, ...]:
+    """Return the backups that a user named: ids, `latest`, or every one.
+
+    An unreadable manifest is something to verify: it is the worst finding. Raises BackupNotFound,
+    NewerFormat or UsageError.
+    """
+    if every:
+        if names:
+            raise UsageError("cannot verify: both backups and --all were given")
+        kept = (State.COMMITTED, State.UNREADABLE, State.NEWER)
+        return tuple(e for e in repository.entries() if e.state in kept)
+    return tuple(_named(repository, name) for name in names or ("latest",))
+
+
+def _named(repository: Repository, name: str) -> Entry:
+    from prometheus_backup.errors import UnreadableManifest
+
+    try:
+        return repository.find(name)
+    except UnreadableManifest:
+        entry = repository.entry(name)
+        if entry is None:
+            raise BackupNotFound(f"cannot find backup {name!r} in {repository.url}") from None
+        return entry
+
+
+def _unreadable(entry: Entry) -> Finding:
+    if entry.state is State.NEWER:
+        raise NewerFormat(entry.problem)
+    key = f"{entry.backup_id}/{MANIFEST}"
+    return Finding(FindingKind.UNREADABLE_MANIFEST, key, entry.problem)
+
+
+def _size_finding(key: str, expected: int, found: int | None) -> Finding | None:
+    if found is None:
+        return Finding(FindingKind.MISSING, key, "no such object")
+    if found != expected:
+        detail = f"it has {found:,} bytes, the manifest says {expected:,}"
+        return Finding(FindingKind.WRONG_SIZE, key, detail)
+    return None
+
+
+def _verdict(findings: Sequence[Finding], *, objects: int, could_look: bool) -> Verdict:
+    if findings:
+        return Verdict.FAIL
+    return Verdict.PASS if could_look and objects else Verdict.INCONCLUSIVE

@@ -1,0 +1,286 @@
+"""The Prometheus that is backed up: its status API, and the one effectful call, the snapshot.
+
+Endpoints: https://prometheus.io/docs/prometheus/latest/querying/api/. Answers are classified by
+their JSON `errorType`, never by the HTTP code alone: a switched-off Admin API answers 500.
+"""
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from prometheus_backup.errors import AdminApiDisabled, SnapshotUnusable, SourceUnavailable
+
+_TIMEOUT = 30.0
+_KEEPALIVE = [
+    # A snapshot of a large head takes minutes in which no byte flows; without probes, a NAT or a
+    # dead peer would leave us waiting for ever.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
+]
+_SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
+
+
+class SnapshotConnectionLost(SourceUnavailable):
+    """The connection broke after the snapshot was asked for: it may be in the making."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where Prometheus is and how to get in; secrets are in files, read at each run."""
+
+    url: str
+    username: str | None = None
+    password_file: str | None = None
+    bearer_token_file: str | None = None
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What Prometheus says of itself. `clock` is its own time, to the second."""
+
+    version: str
+    revision: str
+    start_time: str
+    hostname: str | None
+    retention: str
+    admin_api: bool
+    agent: bool
+    storage_path: str
+    out_of_order: str | None
+    head_series: int
+    head_chunks: int
+    clock: datetime
+
+
+class PrometheusClient:
+    """HTTP access to one Prometheus. Use as a context manager.
+
+    Every method raises SourceUnavailable where Prometheus is down, not ready, refuses us, or is
+    something else.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.url = access.url.rstrip("/")
+        headers = {}
+        auth: tuple[str, str] | None = None
+        if access.bearer_token_file:
+            headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file)}"
+        elif access.username:
+            password = _secret(access.password_file) if access.password_file else ""
+            auth = (access.username, password)
+        self._client_arguments: dict[str, Any] = {
+            "headers": headers,
+            "auth": auth,
+            "timeout": _TIMEOUT,
+            "verify": _trust(access.ca_file),
+        }
+        self._http = self._connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._http.close()
+
+    def status(self) -> SourceStatus:
+        """Ask for everything that a backup records or depends on."""
+        self.require_ready()
+        flags, clock = self._get_with_clock("/api/v1/status/flags")
+        runtime = self._get("/api/v1/status/runtimeinfo")
+        build = self._get("/api/v1/status/buildinfo")
+        agent = _is_agent(flags)
+        head = {} if agent else self._get("/api/v1/status/tsdb?limit=1").get("headStats", {})
+        return SourceStatus(
+            version=build.get("version", ""),
+            revision=build.get("revision", ""),
+            start_time=runtime.get("startTime", ""),
+            hostname=runtime.get("hostname"),
+            retention=runtime.get("storageRetention", ""),
+            admin_api=flags.get("web.enable-admin-api") == "true",
+            agent=agent,
+            storage_path=flags.get("storage.tsdb.path", ""),
+            out_of_order=self._out_of_order(),
+            head_series=int(head.get("numSeries", 0)),
+            head_chunks=int(head.get("chunkCount", 0)),
+            clock=clock,
+        )
+
+    def require_ready(self) -> None:
+        """Raise SourceUnavailable unless Prometheus is up and has replayed its WAL."""
+        response = self._send("GET", "/-/ready")
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise SourceUnavailable(
+                f"cannot use Prometheus at {self.url}: it is not ready (replaying its WAL, or "
+                "stopping)",
+                hint="wait until /-/ready answers 200, then start again",
+            )
+        self._require_ok(response, "/-/ready")
+
+    def loaded_blocks(self) -> frozenset[str] | None:
+        """Return the ULIDs that Prometheus has loaded; None before 3.6, which cannot tell."""
+        response = self._send("GET", "/api/v1/status/tsdb/blocks")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        data = self._data(response, "/api/v1/status/tsdb/blocks")
+        return frozenset(block["ulid"] for block in data.get("blocks", []))
+
+    def count_loaded_blocks(self) -> int | None:
+        """Return how many blocks are loaded, by Prometheus' metrics; None if they do not say."""
+        response = self._send("GET", "/metrics")
+        found = re.search(r"^prometheus_tsdb_blocks_loaded (\S+)$", response.text, re.MULTILINE)
+        return int(float(found[1])) if found else None
+
+    def instances(self, *, tries: int) -> int:
+        """Count the Prometheus instances that answer at the URL, over connections of their own."""
+        seen = set()
+        for _ in range(tries):
+            with self._connect() as http:
+                response = self._send("GET", "/api/v1/status/runtimeinfo", http=http)
+                data = self._data(response, "/api/v1/status/runtimeinfo")
+                seen.add((data.get("startTime"), data.get("hostname")))
+        return len(seen)
+
+    def take_snapshot(self, *, skip_head: bool) -> str:
+        """Make a snapshot and return its name. Never repeated, and waits as long as it takes.
+
+        Raises AdminApiDisabled, SnapshotUnusable where Prometheus fails to make it, and
+        SnapshotConnectionLost where the connection broke and it may be in the making.
+        """
+        query = "?skip_head=true" if skip_head else ""
+        failed = "Failed to create snapshot"
+        waiting = httpx.Timeout(_TIMEOUT, read=None)
+        try:
+            response = self._http.post(f"{self.url}{_SNAPSHOT_PATH}{query}", timeout=waiting)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise SourceUnavailable(f"{failed}: cannot connect to {self.url}: {error}") from error
+        except httpx.HTTPError as error:
+            raise SnapshotConnectionLost(
+                f"{failed}: the connection to {self.url} broke: {error!r}"
+            ) from error
+        body = _json(response)
+        name = (body.get("data") or {}).get("name") if response.is_success else None
+        if isinstance(name, str) and name:
+            return name
+        cause = body.get("error") or f"HTTP {response.status_code}"
+        if body.get("errorType") == "unavailable" and "admin API" in str(cause):
+            raise AdminApiDisabled(f"{failed}: {cause}")
+        if response.status_code in (502, 504) and not body:
+            # A proxy gave up waiting; Prometheus goes on all the same.
+            raise SnapshotConnectionLost(f"{failed}: a proxy answered HTTP {response.status_code}")
+        if body.get("status") == "error":
+            raise SnapshotUnusable(
+                f"{failed}: Prometheus says: {cause}",
+                hint="look at Prometheus' log, its disk, and its blocks",
+            )
+        self._require_ok(response, _SNAPSHOT_PATH)
+        raise SourceUnavailable(f"{failed}: {self.url} gave no snapshot name")
+
+    def _out_of_order(self) -> str | None:
+        text = str(self._get("/api/v1/status/config").get("yaml", ""))
+        found = re.search(r"^\s+out_of_order_time_window: (\S+)", text, re.MULTILINE)
+        return found[1] if found and found[1] not in ("0s", "0") else None
+
+    def _get(self, path: str) -> Mapping[str, Any]:
+        return self._get_with_clock(path)[0]
+
+    def _get_with_clock(self, path: str) -> tuple[Mapping[str, Any], datetime]:
+        response = self._send("GET", path)
+        return self._data(response, path), _date(response)
+
+    def _data(self, response: httpx.Response, path: str) -> Mapping[str, Any]:
+        self._require_ok(response, path)
+        data = _json(response).get("data")
+        if not isinstance(data, dict):
+            raise SourceUnavailable(
+                f"cannot use Prometheus at {self.url}: {path} did not answer as Prometheus does",
+                hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
+            )
+        return data
+
+    def _require_ok(self, response: httpx.Response, path: str) -> None:
+        code = response.status_code
+        if response.is_success:
+            return
+        if code in (401, 403):
+            raise SourceUnavailable(
+                f"cannot use Prometheus at {self.url}: it refuses us (HTTP {code})",
+                hint="set PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE, or "
+                "PROMETHEUS_BEARER_TOKEN_FILE",
+            )
+        cause = _json(response).get("error") or f"HTTP {code}"
+        raise SourceUnavailable(
+            f"cannot use Prometheus at {self.url}: {path}: {cause}",
+            hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
+        )
+
+    def _send(self, method: str, path: str, *, http: httpx.Client | None = None) -> httpx.Response:
+        try:
+            return (http or self._http).request(method, self.url + path)
+        except httpx.HTTPError as error:
+            raise SourceUnavailable(
+                f"cannot reach Prometheus at {self.url}: {error or type(error).__name__}"
+            ) from error
+        except httpx.InvalidURL as error:
+            raise SourceUnavailable(f"cannot reach Prometheus at {self.url}: {error}") from error
+
+    def _connect(self) -> httpx.Client:
+        transport = httpx.HTTPTransport(
+            verify=self._client_arguments["verify"], socket_options=_KEEPALIVE
+        )
+        # A transport of our own also leaves out the proxies of the environment, rightly: they are
+        # for the way out of the cluster, and Prometheus is in it.
+        return httpx.Client(**self._client_arguments, transport=transport)
+
+
+def _is_agent(flags: Mapping[str, Any]) -> bool:
+    return flags.get("agent") == "true" or "agent" in str(flags.get("enable-feature", "")).split(
+        ","
+    )
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _date(response: httpx.Response) -> datetime:
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError) as error:
+        raise SourceUnavailable(
+            f"cannot use Prometheus at {response.url.host}: its answer has no date"
+        ) from error
+
+
+def _secret(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceUnavailable(
+            f"cannot read the secret in {path}: {getattr(error, 'strerror', error)}",
+            hint="check the path and the mode of the file",
+        ) from error
+
+
+def _trust(ca_file: str | None) -> Any:
+    if ca_file is None:
+        return True
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise SourceUnavailable(f"cannot read PROMETHEUS_CA_FILE {ca_file}: {error}") from error

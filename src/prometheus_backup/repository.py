@@ -1,0 +1,310 @@
+"""A repository's backups: what is there, reading it, and deleting whole backups.
+
+Nothing is decided here: whether a backup may go is `retention`'s and the ops' to say. How a new one
+comes to be is in `claim`.
+"""
+
+import difflib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from prometheus_backup.clock import Clock
+from prometheus_backup.errors import (
+    BackupNotFound,
+    NewerFormat,
+    ObjectNotFound,
+    UnreadableManifest,
+)
+from prometheus_backup.layout import (
+    INCOMPLETE,
+    MANIFEST,
+    PROBE_PREFIX,
+    backup_time,
+    is_backup_id,
+    verification_level,
+    verification_name,
+)
+from prometheus_backup.manifest import (
+    MAX_DOCUMENT_SIZE,
+    Incomplete,
+    Manifest,
+    Verification,
+    decode_incomplete,
+    decode_manifest,
+    decode_verification,
+    encode,
+    is_foreign,
+    standing_failure,
+)
+from prometheus_backup.model import Level, ObjectInfo, PutOptions, Verdict
+from prometheus_backup.stores.base import ObjectStore
+
+GRACE = timedelta(hours=24)
+"""A run whose incomplete.json the store has not seen changed for so long is dead."""
+
+CONTROL = PutOptions()
+"""Control files carry no storage class: they are always STANDARD, to be read at once."""
+
+_READERS = 8
+_DELETE_BATCH = 1000
+
+
+class State(StrEnum):
+    """What a `backup-*` folder holds."""
+
+    COMMITTED = "committed"
+    INCOMPLETE = "incomplete"
+    DELETING = "deleting"
+    FOREIGN = "foreign"
+    UNREADABLE = "unreadable"
+    NEWER = "newer-format"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A `backup-*` folder of the repository, as it was found.
+
+    `manifest` is there for COMMITTED only. `incomplete` may stand beside any state, with the
+    store's LastModified of it. `problem` says what is wrong with the manifest.
+    """
+
+    backup_id: str
+    state: State
+    manifest: Manifest | None = None
+    problem: str = ""
+    incomplete: Incomplete | None = None
+    incomplete_modified: datetime | None = None
+    verifications: tuple[Verification, ...] = ()
+
+    @property
+    def time(self) -> datetime:
+        """Return the instant that the id names."""
+        return backup_time(self.backup_id)
+
+    @property
+    def failure(self) -> Verification | None:
+        """Return the failed verification that stands, if one does."""
+        return standing_failure(self.verifications)
+
+    @property
+    def good(self) -> bool:
+        """Tell whether it is committed, readable, not degraded, and not failed."""
+        return self.manifest is not None and not self.manifest.degraded and self.failure is None
+
+    @property
+    def verified(self) -> tuple[Level, datetime] | None:
+        """Return the highest level passed, before the commit or since, and when."""
+        passed = [(v.level, v.verified_at) for v in self.verifications if v.verdict is Verdict.PASS]
+        if self.manifest and self.manifest.verified:
+            passed.append((self.manifest.verified, self.manifest.finished_at))
+        return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
+
+    def is_dead(self, *, store_now: datetime, dead_runs: frozenset[str]) -> bool:
+        """Tell whether the run that its incomplete.json speaks of will never go on.
+
+        `dead_runs` are run ids that the host lock proves dead; `store_now` is by the store's clock.
+        """
+        if self.incomplete is None or self.incomplete_modified is None:
+            return False
+        return (
+            self.incomplete.state == "abandoned"
+            or self.incomplete.run_id in dead_runs
+            or store_now - self.incomplete_modified > GRACE
+        )
+
+
+class Repository:
+    """The backups in a store. Store failures pass through: a failed read is never absence."""
+
+    def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+
+    @property
+    def url(self) -> str:
+        """Return the address, for messages."""
+        return self.store.url
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return every `backup-*` folder, oldest first."""
+        ids = [name for name in self.store.list_folders() if is_backup_id(name)]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="repository") as pool:
+            found = pool.map(self.entry, ids)
+            return tuple(e for e in found if e is not None)
+
+    def entry(self, backup_id: str) -> Entry | None:
+        """Return one folder, or None where there is nothing."""
+        files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
+        if not files and not any(self.store.list(backup_id)):
+            return None
+        incomplete, modified = self._incomplete(files.get(INCOMPLETE))
+        verifications = self._verifications(files)
+        state, manifest, problem = self._manifest_state(backup_id, files.get(MANIFEST))
+        if state is None:
+            state = State.FOREIGN
+            if incomplete is not None:
+                deleting = incomplete.state == "deleting"
+                state = State.DELETING if deleting else State.INCOMPLETE
+        return Entry(backup_id, state, manifest, problem, incomplete, modified, verifications)
+
+    def find(self, name: str, *, at: datetime | None = None) -> Entry:
+        """Return the committed backup of this id, or for `latest` the newest (not after `at`).
+
+        `latest` is the newest good one, or, where none is good, the newest.
+        Raises BackupNotFound, UnreadableManifest or NewerFormat.
+        """
+        if name == "latest":
+            return self._latest(at)
+        entry = self.entry(name) if is_backup_id(name) else None
+        if entry is None or entry.state in (State.INCOMPLETE, State.DELETING, State.FOREIGN):
+            raise BackupNotFound(
+                f"cannot find backup {name!r} in {self.url}{_why_absent(entry)}",
+                hint=self._near(name),
+            )
+        if entry.state is State.NEWER:
+            raise NewerFormat(entry.problem)
+        if entry.state is State.UNREADABLE:
+            raise UnreadableManifest(entry.problem)
+        return entry
+
+    def record(self, verification: Verification) -> None:
+        """Write the result of a verification beside its backup.
+
+        An inconclusive one never replaces an earlier result.
+        """
+        key = f"{verification.backup_id}/{verification_name(verification.level)}"
+        if verification.verdict is Verdict.INCONCLUSIVE:
+            try:
+                self.store.head(key)
+            except ObjectNotFound:
+                pass
+            else:
+                return
+        self.store.put_small(key, encode(verification), options=CONTROL)
+
+    def store_now(self, *, run_id: str) -> datetime:
+        """Return the store's own time, read off a probe object that is written and removed."""
+        key = f"{PROBE_PREFIX}{run_id}"
+        self.store.put_small(key, b"clock\n", options=CONTROL)
+        try:
+            return self.store.head(key).modified
+        finally:
+            self.store.delete([key])
+
+    def delete_backup(self, backup_id: str, *, run_id: str) -> int:
+        """Delete a whole backup: marked first, manifest first, mark last. Returns objects deleted.
+
+        Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
+        """
+        self._mark_deleting(backup_id, run_id)
+        return self._delete_folder(backup_id)
+
+    def sweep(self, backup_id: str, *, run_id: str) -> int:
+        """Delete what a dead run or an interrupted deletion left. Returns objects deleted.
+
+        The mark is written before the last look for a manifest, and a committing run looks at the
+        mark after it wrote its manifest: one of both sees the other, whatever the interleaving.
+        """
+        self._mark_deleting(backup_id, run_id)
+        if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
+            self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+            return 0
+        return self._delete_folder(backup_id)
+
+    def remove_mark(self, backup_id: str) -> None:
+        """Remove the incomplete.json that a run left beside its committed manifest."""
+        self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+
+    def _mark_deleting(self, backup_id: str, run_id: str) -> None:
+        mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
+        self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
+
+    def _delete_folder(self, backup_id: str) -> int:
+        manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
+        keys = [o.key for o in self.store.list(backup_id)]
+        self.store.delete([manifest])
+        rest = [key for key in keys if key not in (manifest, mark)]
+        for start in range(0, len(rest), _DELETE_BATCH):
+            self.store.delete(rest[start : start + _DELETE_BATCH])
+        self.store.delete([mark])
+        return len(keys)
+
+    def _manifest_state(
+        self, backup_id: str, info: ObjectInfo | None
+    ) -> tuple[State | None, Manifest | None, str]:
+        if info is None:
+            return None, None, ""
+        if info.size > MAX_DOCUMENT_SIZE:
+            problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large to be one"
+            return State.UNREADABLE, None, problem
+        try:
+            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
+        except ObjectNotFound:  # deleted since the listing
+            return None, None, ""
+        try:
+            return State.COMMITTED, decode_manifest(body, backup_id=backup_id), ""
+        except NewerFormat as error:
+            return State.NEWER, None, error.message
+        except UnreadableManifest as error:
+            state = State.FOREIGN if is_foreign(body) else State.UNREADABLE
+            return state, None, error.message
+
+    def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
+        if info is None or info.size > MAX_DOCUMENT_SIZE:
+            return None, None
+        try:
+            return decode_incomplete(self.store.get(info.key, limit=info.size)), info.modified
+        except ObjectNotFound:
+            return None, None
+
+    def _verifications(self, files: dict[str, ObjectInfo]) -> tuple[Verification, ...]:
+        results = []
+        for name, info in sorted(files.items()):
+            if verification_level(name) is None or info.size > MAX_DOCUMENT_SIZE:
+                continue
+            try:
+                result = decode_verification(self.store.get(info.key, limit=MAX_DOCUMENT_SIZE))
+            except ObjectNotFound:
+                continue
+            if result is not None:
+                results.append(result)
+        return tuple(results)
+
+    def _latest(self, at: datetime | None) -> Entry:
+        committed = [
+            e for e in self.entries() if e.state is State.COMMITTED and (at is None or e.time <= at)
+        ]
+        good = [e for e in committed if e.good]
+        if not committed:
+            raise BackupNotFound(f"cannot find a backup in {self.url}: there is none")
+        return (good or committed)[-1]
+
+    def _near(self, name: str) -> str:
+        ids = [f for f in self.store.list_folders() if is_backup_id(f)]
+        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
+        if not near:
+            return "the repository holds no backup; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
+        return f"did you mean {', '.join(near)}? `prometheus-backup list` shows all"
+
+
+def committed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return the entries that have a readable manifest."""
+    return tuple(e for e in entries if e.state is State.COMMITTED)
+
+
+def newest_good(entries: Sequence[Entry]) -> Entry | None:
+    """Return the newest good backup of these, oldest first."""
+    good = [e for e in entries if e.good]
+    return good[-1] if good else None
+
+
+def _why_absent(entry: Entry | None) -> str:
+    reasons = {
+        State.INCOMPLETE: ": its run has not committed it",
+        State.DELETING: ": it is being deleted",
+        State.FOREIGN: ": what is there was not made by this program",
+    }
+    return reasons[entry.state] if entry else ""

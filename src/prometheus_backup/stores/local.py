@@ -1,0 +1,246 @@
+"""A directory as a store: the default that needs no server.
+
+Written by hand because obstore's local store copies by hard link (one damaged inode would damage
+every backup that shares it) and cannot fsync.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from prometheus_backup.errors import (
+    BackupToolError,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryDenied,
+    RepositoryUnavailable,
+)
+from prometheus_backup.model import ObjectInfo, PutOptions
+
+_STAGED = ".staged-"
+"""Files under this prefix are being written; a listing never shows them."""
+_CHUNK = 1024 * 1024
+_FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
+_NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
+
+
+class LocalStore:
+    """Objects as files below a directory, which is created at the first put."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def url(self) -> str:
+        """Return the directory as a file URL."""
+        return f"file://{self._root}"
+
+    def ping(self) -> None:
+        """See that the directory, or the place where it would be made, can be used."""
+        place = self._root
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            raise RepositoryUnavailable(f"cannot use {self.url}: {place} is not a directory")
+        if not os.access(place, os.R_OK | os.X_OK):
+            raise RepositoryDenied(f"cannot list {self.url}: no permission to read {place}")
+
+    def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
+        """Store an object from chunks: staged, synced, renamed."""
+        del size, options
+
+        def write(file: BinaryIO) -> None:
+            file.writelines(body)
+
+        self._store(key, write, finish=os.replace)
+
+    def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        """Store a small object, replacing what was there."""
+        self.put(key, [body], size=len(body), options=options)
+
+    def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        """Store a small object if the key is free: link(2) fails where the name exists."""
+        del options
+        self._store(key, lambda file: file.write(body), finish=_link_new)
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        """Return an object whole."""
+        with self._translated("read", key), self._path(key).open("rb") as file:
+            body = file.read(limit + 1)
+        if len(body) > limit:
+            raise RepositoryUnavailable(
+                f"cannot read {self.url}/{key}: it is larger than {limit:,} bytes"
+            )
+        return body
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object in chunks."""
+        with self._translated("read", key), self._path(key).open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def head(self, key: str) -> ObjectInfo:
+        """Return size and time of last modification."""
+        with self._translated("look at", key):
+            status = self._path(key).stat()
+        return _info(key, status)
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        """Yield every object below `folder`."""
+        for entry, key in self._entries(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield from self.list(key)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # deleted while we list
+                    yield _info(key, entry.stat(follow_symlinks=False))
+
+    def list_folders(self) -> Sequence[str]:
+        """Return the names of the folders directly below the root that hold any object."""
+        return [
+            key
+            for entry, key in self._entries("")
+            if entry.is_dir(follow_symlinks=False) and next(self.list(key), None)
+        ]
+
+    def list_files(self, folder: str) -> Sequence[ObjectInfo]:
+        """Return the objects directly in `folder`."""
+        files = []
+        for entry, key in self._entries(folder):
+            if not entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):
+                    files.append(_info(key, entry.stat(follow_symlinks=False)))
+        return files
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        """Copy an object: by reflink where the file system can, else byte for byte."""
+        del size, options
+        with self._translated("copy", source), self._path(source).open("rb") as original:
+            self._store(target, lambda file: _clone(original, file), finish=os.replace)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, and the directories that become empty."""
+        failed: list[BackupToolError] = []
+        for key in keys:
+            path = self._path(key)
+            try:
+                with self._translated("delete", key):
+                    path.unlink(missing_ok=True)
+            except BackupToolError as error:
+                failed.append(error)
+                continue
+            for folder in path.parents:
+                if folder == self._root:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:
+                    break
+        if failed:
+            raise failed[0]
+
+    def stored_checksum(self, key: str) -> str | None:
+        """Return None: file systems keep no checksum that can be asked for."""
+        self.head(key)
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self._root / key
+
+    def _store(
+        self,
+        key: str,
+        write: Callable[[BinaryIO], object],
+        *,
+        finish: Callable[[Path, Path], None],
+    ) -> None:
+        path = self._path(key)
+        with self._translated("put", key):
+            staged, file = self._stage(path)
+            try:
+                with file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                finish(staged, path)
+                _sync_folder(path.parent)
+            finally:
+                staged.unlink(missing_ok=True)
+
+    def _stage(self, path: Path) -> tuple[Path, BinaryIO]:
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = path.parent / f"{_STAGED}{uuid.uuid4().hex}"
+            try:
+                return staged, staged.open("xb")
+            except FileNotFoundError:
+                continue  # a deletion removed the folder that had just become empty
+
+    def _entries(self, folder: str) -> Sequence[tuple[os.DirEntry[str], str]]:
+        """Return the entries of a folder with their keys, in the order of full keys."""
+        with self._translated("list", folder):
+            try:
+                with os.scandir(self._root / folder) as scan:
+                    entries = [e for e in scan if not e.name.startswith(_STAGED)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+        def order(entry: os.DirEntry[str]) -> bytes:
+            return os.fsencode(
+                entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
+            )
+
+        start = f"{folder}/" if folder else ""
+        return [(entry, start + entry.name) for entry in sorted(entries, key=order)]
+
+    @contextlib.contextmanager
+    def _translated(self, verb: str, key: str) -> Iterator[None]:
+        place = f"{self.url}/{key}" if key else self.url
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise ObjectNotFound(f"cannot {verb} {place}: no such object") from error
+        except FileExistsError as error:
+            raise ObjectExists(f"cannot {verb} {place}: it exists") from error
+        except PermissionError as error:
+            raise RepositoryDenied(
+                f"cannot {verb} {place}: {error.strerror}",
+                hint="check the owner and mode of the repository's directory",
+            ) from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise RepositoryUnavailable(
+                f"cannot {verb} {place}: {error.strerror}",
+                hint="free some room in the repository's file system" if full else None,
+            ) from error
+
+
+def _link_new(staged: Path, path: Path) -> None:
+    path.hardlink_to(staged)
+
+
+def _clone(source: BinaryIO, target: BinaryIO) -> None:
+    try:
+        fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+    except OSError as error:
+        if error.errno not in _NO_REFLINK:
+            raise
+        shutil.copyfileobj(source, target, _CHUNK)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))

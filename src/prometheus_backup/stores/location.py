@@ -1,0 +1,75 @@
+"""A repository's address: reading it, and opening the store it names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from prometheus_backup.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_backup.stores.base import ObjectStore
+    from prometheus_backup.stores.s3 import S3Settings
+
+SCHEMES = ("s3", "gs", "az", "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Scheme, bucket (or container; empty for `file`) and path without outer slashes.
+
+    For `file` the path is absolute and keeps its leading slash.
+    """
+
+    scheme: str
+    bucket: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.path}".rstrip("/")
+
+
+def parse_location(text: str) -> Location:
+    """Read `s3://BUCKET/PREFIX`, `gs://...`, `az://CONTAINER/...` or `file:///PATH`.
+
+    Raises UsageError for anything else.
+    """
+    form = "use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH"
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UsageError(f"cannot read repository {text!r}: {error}", hint=form) from None
+    if parts.scheme not in SCHEMES:
+        raise UsageError(f"cannot read repository {text!r}: unknown kind", hint=form)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise UsageError(
+            f"cannot read repository {parts.scheme}://...: it has a user, query or fragment",
+            hint="give credentials by environment or file, never in the address",
+        )
+    path = unquote(parts.path)
+    segments = [s for s in path.split("/") if s]
+    if any(s in (".", "..") for s in segments):
+        raise UsageError(f"cannot read repository {text!r}: its path has . or ..", hint=form)
+    if parts.scheme == "file":
+        if parts.netloc or not path.startswith("/") or not segments:
+            raise UsageError(f"cannot read repository {text!r}: no absolute path", hint=form)
+        return Location("file", "", "/" + "/".join(segments))
+    if not parts.netloc:
+        raise UsageError(f"cannot read repository {text!r}: no bucket", hint=form)
+    return Location(parts.scheme, parts.netloc, "/".join(segments))
+
+
+def open_store(location: Location, *, s3: "S3Settings | None" = None) -> "ObjectStore":
+    """Open the store at an address. Only the libraries that it needs are imported."""
+    if location.scheme == "file":
+        from prometheus_backup.stores.local import LocalStore
+
+        return LocalStore(Path(location.path))
+    if location.scheme == "s3":
+        from prometheus_backup.stores.s3 import S3Settings, S3Store
+
+        settings = s3 or S3Settings()
+        return S3Store(bucket=location.bucket, prefix=location.path, settings=settings)
+    from prometheus_backup.stores.cloud import open_cloud
+
+    return open_cloud(location)

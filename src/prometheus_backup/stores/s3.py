@@ -1,0 +1,255 @@
+"""S3 and what speaks it: obstore moves the bytes, boto3 does what AWS alone has.
+
+boto3 gives the credentials (environment, profile, SSO, web identity, pod identity, instance role),
+copies with class, tags and over 5 GB, and the store's checksums.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from obstore.store import S3Store as ObstoreS3
+
+from prometheus_backup.errors import (
+    BackupToolError,
+    ObjectNotFound,
+    RepositoryDenied,
+    RepositoryNotFound,
+    RepositoryUnavailable,
+    UsageError,
+)
+from prometheus_backup.model import PutOptions
+from prometheus_backup.stores.objectstore import CLIENT, IMPATIENT, PATIENT, ObstoreStore
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+    from obstore.store import RetryConfig
+
+_SINGLE_COPY_LIMIT = 5_000_000_000  # CopyObject is atomic to 5 GB; beyond, parts are copied
+_COPY_PART = 512 * 1024 * 1024
+# boto refreshes credentials ten minutes before they end, so ours must be asked for more often.
+_CREDENTIALS_TTL = timedelta(minutes=5)
+_CHECKSUMS = ("CRC64NVME", "SHA256", "CRC32C", "CRC32", "SHA1")  # strongest full-object first
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How to reach and write a bucket.
+
+    `endpoint` None is AWS; `sse` AES256, aws:kms or none;
+    `ca_bundle` the path of a PEM file with the CAs to trust.
+    """
+
+    region: str = "us-east-1"
+    endpoint: str | None = None
+    sse: str = "AES256"
+    kms_key_id: str | None = None
+    connections: int = 10
+    ca_bundle: str | None = None
+
+
+class S3Store(ObstoreStore):
+    """A prefix of a bucket."""
+
+    def __init__(self, *, bucket: str, prefix: str, settings: S3Settings) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._settings = settings
+        self._session = _session(settings.region)
+        super().__init__(
+            patient=self._backend(PATIENT),
+            impatient=self._backend(IMPATIENT),
+            url=f"s3://{bucket}/{prefix}".rstrip("/"),
+        )
+        self._client_lock = threading.Lock()
+
+    def _backend(self, retry: "RetryConfig") -> ObstoreS3:
+        settings = self._settings
+        plain = settings.endpoint is not None and settings.endpoint.startswith("http://")
+        config: dict[str, Any] = {
+            "region": settings.region,
+            "unsigned_payload": not (plain and _crosses_a_network(settings.endpoint)),
+            # Path style where the host cannot carry the bucket's name.
+            "virtual_hosted_style_request": settings.endpoint is None and "." not in self._bucket,
+        }
+        if settings.endpoint:
+            config["endpoint"] = settings.endpoint
+        else:
+            config["checksum_algorithm"] = "crc64nvme"  # AWS checks it on arrival, and keeps it
+        if settings.sse != "none":
+            config["server_side_encryption"] = settings.sse
+        if settings.kms_key_id:
+            config["sse_kms_key_id"] = settings.kms_key_id
+        client = {**CLIENT, "allow_http": plain, **_trusted_certificates(settings.ca_bundle)}
+        return ObstoreS3(
+            self._bucket,
+            prefix=self._prefix or None,
+            config=config,  # type: ignore[arg-type]  # a TypedDict that cannot be built in steps
+            client_options=client,  # type: ignore[arg-type]
+            retry_config=retry,
+            credential_provider=_credentials(self._session),
+        )
+
+    def _put_arguments(self, options: PutOptions) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if options.tags:
+            arguments["tags"] = dict(options.tags)
+        if options.storage_class and options.storage_class != "STANDARD":
+            arguments["attributes"] = {"Storage-Class": options.storage_class}
+        return arguments
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        """Copy an object; class, tags and encryption are given anew, else S3 would drop them."""
+        extra: dict[str, Any] = {}
+        if options.storage_class:
+            extra["StorageClass"] = options.storage_class
+        if options.tags:
+            extra |= {"Tagging": urlencode(options.tags), "TaggingDirective": "REPLACE"}
+        if self._settings.sse != "none":
+            extra["ServerSideEncryption"] = self._settings.sse
+        if self._settings.kms_key_id:
+            extra["SSEKMSKeyId"] = self._settings.kms_key_id
+        from_where: CopySourceTypeDef = {"Bucket": self._bucket, "Key": self._full(source)}
+        where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(target)}
+        if size <= _SINGLE_COPY_LIMIT:
+            self._ask(
+                "copy",
+                source,
+                lambda: self._client.copy_object(CopySource=from_where, **where, **extra),
+            )
+            return
+        from boto3.s3.transfer import TransferConfig
+
+        parts = TransferConfig(multipart_threshold=_COPY_PART, multipart_chunksize=_COPY_PART)
+        self._ask(
+            "copy",
+            source,
+            lambda: self._client.copy(from_where, **where, ExtraArgs=extra, Config=parts),
+        )
+
+    def stored_checksum(self, key: str) -> str | None:
+        """Return the full-object checksum that S3 keeps; None for composite ones, or none."""
+        answer: Any = self._ask(
+            "look at",
+            key,
+            lambda: self._client.head_object(
+                Bucket=self._bucket, Key=self._full(key), ChecksumMode="ENABLED"
+            ),
+        )
+        if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+            return None
+        for name in _CHECKSUMS:
+            value = answer.get(f"Checksum{name}")
+            if value and "-" not in value:  # `-<parts>` marks a composite one
+                return f"{name}:{value}"
+        return None
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        from botocore.config import Config
+
+        settings = self._settings
+        custom = settings.endpoint is not None
+        # Newer default checksums break many S3-compatible stores (docs/stores.md).
+        checksums: Any = "when_required" if custom else "when_supported"
+        return self._session.client(
+            "s3",
+            region_name=settings.region,
+            endpoint_url=settings.endpoint,
+            verify=settings.ca_bundle,
+            config=Config(
+                s3={"addressing_style": "path" if custom else "auto"},
+                retries={"mode": "standard", "total_max_attempts": 8},
+                max_pool_connections=settings.connections,
+                connect_timeout=10,
+                read_timeout=900,  # a copy of 5 GB answers when it is done
+                request_checksum_calculation=checksums,
+                response_checksum_validation=checksums,
+            ),
+        )
+
+    def _ask(self, verb: str, key: str, action: Callable[[], _T]) -> _T:
+        with self._client_lock:
+            _ = self._client  # made once: boto's factory is not safe in several threads
+        try:
+            return action()
+        except Exception as error:
+            raise translate_boto(error, verb=verb, place=self._place(key)) from error
+
+
+def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolError:
+    """Return our error for one of boto3's."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        message = f"cannot {verb} {place}: {error.response.get('Error', {}).get('Message', code)}"
+        if code == "NoSuchBucket":
+            return RepositoryNotFound(message)
+        if code in {"NoSuchKey", "404"} or status == 404:
+            return ObjectNotFound(message)
+        if status in (401, 403):
+            return RepositoryDenied(message)
+        return RepositoryUnavailable(message)
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.CredentialRetrievalError):
+        return RepositoryDenied(f"cannot {verb} {place}: {error}")
+    return RepositoryUnavailable(f"cannot {verb} {place}: {error}")
+
+
+def _session(region: str) -> "Session":
+    from boto3.session import Session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return Session(region_name=region)
+    except BotoCoreError as error:  # such as a profile that does not exist
+        raise UsageError(f"cannot use the AWS settings: {error}") from None
+
+
+def _credentials(session: "Session") -> Any:
+    from botocore.exceptions import BotoCoreError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        found = session.get_credentials()
+    except BotoCoreError as error:
+        raise RepositoryDenied(f"cannot get AWS credentials: {error}") from error
+    if found is None:
+        raise RepositoryDenied(
+            "cannot get AWS credentials: there are none",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the pod or "
+            "instance a role",
+        )
+    return Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
+
+
+def _crosses_a_network(endpoint: str | None) -> bool:
+    """Tell whether bytes leave this machine.
+
+    Over TLS nothing on the way can change them. Over plain HTTP every payload is signed, so that
+    the store refuses what was changed on the way; on loopback there is no way.
+    """
+    host = urlsplit(endpoint or "").hostname or ""
+    return host != "localhost" and not host.startswith("127.") and host != "::1"
+
+
+def _trusted_certificates(path: str | None) -> dict[str, bytes]:
+    if path is None:
+        return {}
+    try:
+        return {"root_certificate": Path(path).read_bytes()}
+    except OSError as error:
+        raise UsageError(f"cannot read the CA bundle: {error}") from None

@@ -1,0 +1,155 @@
+"""Moving bytes: a pool of workers with one bandwidth limit, hashing in the pass that reads.
+
+What moves where, and what is done about a difference, is decided by the ops.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_backup.clock import Clock
+from prometheus_backup.errors import BytesDiffer, SnapshotUnusable
+from prometheus_backup.events import BytesMoved, Listener
+
+READ_CHUNK = 1024 * 1024
+_STOP_PATIENCE = 10.0  # seconds; a worker stuck in the network must not hold up the clean-up
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Cancelled(Exception):
+    """The pool is stopping; raised inside the workers only."""
+
+
+class BandwidthLimit:
+    """A token bucket shared by all workers; `bytes_per_second` None lets everything through."""
+
+    def __init__(self, *, bytes_per_second: int | None, clock: Clock) -> None:
+        self._rate = bytes_per_second
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._free_at = clock.monotonic()
+
+    def take(self, count: int) -> None:
+        """Wait until `count` more bytes may pass."""
+        if self._rate is None:
+            return
+        with self._lock:
+            start = max(self._free_at, self._clock.monotonic())
+            self._free_at = start + count / self._rate
+        delay = start - self._clock.monotonic()
+        if delay > 0:
+            self._clock.sleep(delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How bytes are moved in one run: how many at once, how fast, and who is told."""
+
+    workers: int
+    limit: BandwidthLimit
+    listener: Listener
+
+    def each(
+        self, items: Sequence[_T], action: Callable[[_T, "Watch"], _R]
+    ) -> Iterator[tuple[_T, _R]]:
+        """Run `action` on every item in worker threads; yield (item, result) as they end.
+
+        The items are begun in order. The first failure, or the caller's leaving the loop, cancels
+        the rest; workers get some seconds to stop before this raises.
+        """
+        watch = Watch(self.limit, self.listener)
+        running: dict[Future[_R], _T] = {}
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="transfer")
+        try:
+            for item in items:
+                running[pool.submit(action, item, watch)] = item
+                if len(running) >= self.workers * 2:
+                    yield from _collect(running)
+            while running:
+                yield from _collect(running)
+        finally:
+            watch.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(running, timeout=_STOP_PATIENCE)
+
+
+class Watch:
+    """What a worker holds: it passes bytes through the limit, counts them, and sees a stop."""
+
+    def __init__(self, limit: BandwidthLimit, listener: Listener) -> None:
+        self._limit = limit
+        self._listener = listener
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Make every worker stop at its next chunk."""
+        self._cancelled.set()
+
+    def passed(self, count: int) -> None:
+        """Account for a chunk. Raises Cancelled when the pool is stopping."""
+        if self._cancelled.is_set():
+            raise Cancelled
+        self._limit.take(count)
+        self._listener(BytesMoved(count))
+
+
+class HashedFile:
+    """A file read once, in chunks, hashed on the way. Read it whole, then ask for `sha256`.
+
+    Raises SnapshotUnusable where it cannot be read, BytesDiffer where it is not `size` bytes long.
+    """
+
+    def __init__(self, path: Path, *, size: int, watch: Watch) -> None:
+        self._path = path
+        self._size = size
+        self._watch = watch
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of what has been read, in hex."""
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[bytes]:
+        done = 0
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                while chunk := file.read(READ_CHUNK):
+                    done += len(chunk)
+                    self._hash.update(chunk)
+                    self._watch.passed(len(chunk))
+                    yield chunk
+        except OSError as error:
+            raise SnapshotUnusable(f"cannot read {self._path}: {error.strerror}") from error
+        if done != self._size:
+            raise BytesDiffer(f"cannot read {self._path}: {done} bytes, expected {self._size}")
+
+    def read(self) -> None:
+        """Read the file for its hash alone."""
+        for _ in self:
+            pass
+
+
+def hash_stream(chunks: Iterable[bytes], *, watch: Watch) -> tuple[str, int]:
+    """Return sha256 (hex) and number of bytes of a stream."""
+    digest = hashlib.sha256()
+    size = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+        watch.passed(len(chunk))
+    return digest.hexdigest(), size
+
+
+def _collect(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    # A bounded wait, so that the main thread sees signals soon.
+    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+    for future in done:
+        item = running.pop(future)
+        yield item, future.result()

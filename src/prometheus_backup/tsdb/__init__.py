@@ -1,0 +1,1 @@
+"""Reading TSDB files. Blocks are what Prometheus wrote: never changed here."""

@@ -1,0 +1,155 @@
+"""The real components as fixtures: Prometheus 2.x and 3.x, SeaweedFS, moto, the `aws` client.
+
+One that is missing fails the test with what to do; nothing is skipped. Servers of session scope
+run once in each pytest-xdist worker.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devtools import fetch_prometheus
+from devtools.aws_cli import AwsCli
+from devtools.blocks import BlockSpec, write_openmetrics_blocks
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.moto_server import MotoServer
+from devtools.prometheus import PrometheusFleet, PrometheusServer
+from devtools.s3 import S3Bucket, S3Endpoint
+from devtools.seaweedfs import SeaweedFS
+
+# Settings of the person or machine that runs the tests: none may reach the code under test.
+_FOREIGN_VARIABLES = (
+    "AWS_",
+    "AZURE_",
+    "CURL_CA_BUNDLE",
+    "GOOGLE_",
+    "PROMETHEUS_URL",
+    "PROMETHEUS_DATA_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "S3_",
+    "SSL_CERT_",
+)
+
+
+def pytest_configure() -> None:
+    """Make this process' environment the same on every machine."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN_VARIABLES) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ.update(
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+@pytest.fixture(scope="session")
+def prometheus_2() -> PrometheusBinaries:
+    """Prometheus 2.x."""
+    return fetch_prometheus.find(2)
+
+
+@pytest.fixture(scope="session")
+def prometheus_3() -> PrometheusBinaries:
+    """Prometheus 3.x."""
+    return fetch_prometheus.find(3)
+
+
+@pytest.fixture(scope="session", params=fetch_prometheus.MAJORS, ids="prometheus-{}".format)
+def prometheus_binaries(request: pytest.FixtureRequest) -> PrometheusBinaries:
+    """Prometheus 2.x and 3.x: a test that uses this runs with both."""
+    return fetch_prometheus.find(request.param)
+
+
+@pytest.fixture
+def start_prometheus(tmp_path: Path) -> Iterator[PrometheusFleet]:
+    """Starts servers: `start_prometheus(binaries, data_dir, PrometheusOptions(...))`."""
+    with PrometheusFleet(tmp_path) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="session")
+def tsdb_block_spec() -> BlockSpec:
+    """What the blocks of `tsdb_blocks` and `data_dir` hold."""
+    return BlockSpec()
+
+
+@pytest.fixture(scope="session")
+def tsdb_blocks(
+    tmp_path_factory: pytest.TempPathFactory,
+    prometheus_2: PrometheusBinaries,
+    tsdb_block_spec: BlockSpec,
+) -> Path:
+    """A data directory with four blocks, shared by all tests: to be read only."""
+    directory = tmp_path_factory.mktemp("tsdb") / "data"
+    write_openmetrics_blocks(directory, prometheus_2.promtool, tsdb_block_spec)
+    return directory
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, tsdb_blocks: Path) -> Path:
+    """A data directory with four blocks, the test's own."""
+    directory = tmp_path / "prometheus-data"
+    shutil.copytree(tsdb_blocks, directory)
+    return directory
+
+
+@pytest.fixture
+def prometheus(
+    start_prometheus: PrometheusFleet, prometheus_binaries: PrometheusBinaries, data_dir: Path
+) -> PrometheusServer:
+    """A running server, 2.x and 3.x, with four old blocks and a head of the last half hour."""
+    server = start_prometheus(prometheus_binaries, data_dir)
+    server.fill_head()
+    return server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A SeaweedFS; a test that pauses or kills it must use `own_seaweedfs`."""
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_seaweedfs(tmp_path: Path) -> Iterator[SeaweedFS]:
+    """A SeaweedFS of the test's own, to be paused, restarted or killed."""
+    with SeaweedFS(tmp_path / "seaweedfs") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
+    """An empty bucket on SeaweedFS."""
+    bucket = seaweedfs.endpoint().new_bucket()
+    yield bucket
+    bucket.remove()
+
+
+@pytest.fixture(scope="session")
+def _moto_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    with MotoServer(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture
+def moto(_moto_process: MotoServer) -> Iterator[MotoServer]:
+    """An empty moto, which does not enforce IAM until told to."""
+    yield _moto_process
+    _moto_process.stop_enforcing_iam()
+    _moto_process.reset()
+
+
+@pytest.fixture
+def moto_bucket(moto: MotoServer) -> S3Bucket:
+    """An empty bucket on moto."""
+    return moto.endpoint().new_bucket()
+
+
+@pytest.fixture
+def aws(tmp_path: Path) -> Callable[[S3Endpoint], AwsCli]:
+    """Makes the real `aws` client of an endpoint: `aws(s3_bucket.endpoint)("s3", "ls")`."""
+    return lambda endpoint: AwsCli(endpoint, tmp_path / "aws-home")

@@ -1,0 +1,90 @@
+"""Manifests for tests: a small valid one as JSON values, to be changed and damaged."""
+
+import json
+from typing import Any
+
+BACKUP_ID = "backup-20250122-020000"
+ULID = "01JJ5W0B8ZC6X3M1S4T9Q2V7KD"
+OTHER_ULID = "01JJ5W0B8ZC6X3M1S4T9Q2V7KE"
+
+Json = dict[str, Any]
+
+
+def file(path: str = "index", **changes: Any) -> Json:
+    """Return a file entry whose key is where this version puts it."""
+    return {
+        "path": path,
+        "size": 10,
+        "sha256": "ab" * 32,
+        "key": f"{BACKUP_ID}/{ULID}/{path}",
+    } | changes
+
+
+def block(*files: Json, **changes: Any) -> Json:
+    """Return a block entry of two hours."""
+    return {
+        "ulid": ULID,
+        "min_time": "2025-01-22T00:00:00Z",
+        "max_time": "2025-01-22T02:00:00Z",
+        "level": 1,
+        "sources": [ULID],
+        "parents": [],
+        "stats": {"numSamples": 7, "numSeries": 2, "numChunks": 2},
+        "files": list(files) or [file()],
+    } | changes
+
+
+def document(**changes: Any) -> Json:
+    """Return the document of a backup of one block; `changes` replace top fields."""
+    return {
+        "snapshot_name": "20250122T020000Z-0123456789abcdef",
+        "backup_id": BACKUP_ID,
+        "timestamp": "2025-01-22T02:00:00Z",
+        "prometheus_url": "http://localhost:9090",
+        "retention_time": "15d",
+        "storage_size_bytes": 10,
+        "format_version": 1,
+        "tool_version": "1.0.0",
+        "run_id": "7d0c2b4e",
+        "started_at": "2025-01-22T02:00:00Z",
+        "finished_at": "2025-01-22T02:00:09.125Z",
+        "labels": {"cluster": "eu-1", "replica": "a"},
+        "degraded": [],
+        "verified": "checksum",
+        "prometheus": {
+            "version": "3.5.0",
+            "revision": "8be3a9560fbdd18a94dedec4b747c35178177202",
+            "hostname": None,
+            "retention": "15d",
+            "out_of_order": None,
+        },
+        "min_time": "2025-01-22T00:00:00Z",
+        "max_time": "2025-01-22T02:00:00Z",
+        "blocks": [block()],
+        "totals": {
+            "blocks": 1,
+            "files": 1,
+            "bytes": 10,
+            "uploaded_bytes": 10,
+            "copied_bytes": 0,
+        },
+        "fingerprints": [],
+    } | changes
+
+
+def encoded(**changes: Any) -> bytes:
+    """Return `document(**changes)` as bytes of JSON."""
+    return json.dumps(document(**changes)).encode()
+
+
+OLD_SCRIPT = json.dumps(
+    {
+        "snapshot_name": "20240301T020000Z-6a1f0c2d9b7e4835",
+        "backup_id": "backup-20240301-020000",
+        "timestamp": "2024-03-01T02:00:07Z",
+        "prometheus_url": "http://prometheus:9090",
+        "retention_time": "15d",
+        "storage_size_bytes": 123456789,
+    }
+).encode()
+"""What the script before this program wrote as metadata.json."""
