@@ -190,6 +190,14 @@ def test_path_below_its_root_is_returned(path: str) -> None:
     assert check_path(path) == path
 
 
+@pytest.mark.parametrize(
+    "path", ["", "/", "/a", "a/", "a//b", ".", "./a", "..", "../a", "a/..", "a/../b", "a\\b", "a\0"]
+)
+def test_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        check_path(path)
+
+
 @given(st.text(st.sampled_from("ab./\\\0\n\x7f~$"), max_size=20))
 def test_path_that_is_let_through_stays_below_its_root(path: str) -> None:
     try:

@@ -1,147 +1,163 @@
 """Laws of retention that hold for any backups, any day and any policy."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prometheus_backup.layout import backup_id
-from prometheus_backup.retention import Candidate, Policy, decide
+from prometheus_backup.retention import Candidate, Decision, Policy, decide
 from tests.retention.oracle import must_keep
 
-_FIRST, _LAST = date(2022, 1, 1), date(2026, 6, 30)
 
-# Plain random dates hardly ever meet a rule: firsts and their neighbours come as often.
-_FIRSTS_OF_MONTHS = st.builds(
-    lambda y, m: date(y, m, 1), st.integers(2022, 2026), st.integers(1, 12)
-)
-_NEAR_FIRSTS = st.builds(
-    lambda day, shift: day + timedelta(days=shift), _FIRSTS_OF_MONTHS, st.integers(-2, 2)
-)
-_NEW_YEARS = st.builds(lambda y: date(y, 1, 1), st.integers(2022, 2026))
-_DAYS = st.one_of(st.dates(_FIRST, _LAST), _NEAR_FIRSTS, _FIRSTS_OF_MONTHS, _NEW_YEARS)
-_HOURS = st.sampled_from([time(0), time(2), time(12), time(23, 59, 59)])
+@dataclass(frozen=True)
+class Situation:
+    """What one decision is made on."""
+
+    backups: list[Candidate]
+    today: date
+    policy: Policy
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Return what is decided."""
+        return decide(self.backups, today=self.today, policy=self.policy)
+
+    def kept(self) -> set[str]:
+        """Return the ids of what stays."""
+        return {d.backup_id for d in self.decisions() if d.keep}
+
+    def good(self) -> set[str]:
+        """Return the ids of the good ones."""
+        return {b.backup_id for b in self.backups if b.good}
 
 
-@st.composite
-def _candidates(draw: st.DrawFn) -> Candidate:
-    instant = datetime.combine(draw(_DAYS), draw(_HOURS), UTC)
-    return Candidate(backup_id(instant), instant, draw(st.booleans()))
-
-
-BACKUPS = st.lists(_candidates(), unique_by=lambda c: c.backup_id, max_size=40)
-POLICIES = (
+_TIMES = st.sampled_from([time(0), time(2), time(12), time(23, 59, 59)])
+_TODAYS = st.dates(date(2024, 1, 1), date(2026, 6, 30))
+_POLICIES = (
     st.tuples(st.integers(0, 45), st.integers(0, 14), st.integers(0, 4))
     .filter(any)
     .map(lambda tiers: Policy(*tiers))
 )
-DAYS = st.one_of(_DAYS, st.dates(date(2024, 1, 1), _LAST))
+
+
+def _backups_about(today: date, policy: Policy) -> st.SearchStrategy[Candidate]:
+    """Return backups that lie where a rule turns: random dates alone would hardly ever do so."""
+    edges = st.sampled_from(
+        [
+            today,
+            today - timedelta(days=policy.daily),
+            _first_of_month(today, policy.monthly),
+            _first_of_month(today, policy.monthly - 1),
+            date(today.year - policy.yearly, 1, 1),
+            date(today.year - policy.yearly + 1, 1, 1),
+        ]
+    )
+    anywhere = st.dates(date(2020, 1, 1), date(2027, 12, 31))
+    firsts = st.builds(date, st.integers(2021, 2026), st.integers(1, 12), st.just(1))
+    days = st.builds(
+        lambda day, shift: day + timedelta(days=shift), edges | firsts, st.integers(-2, 2)
+    )
+    instants = st.builds(datetime.combine, anywhere | days, _TIMES, st.just(UTC))
+    return st.builds(lambda t, good: Candidate(backup_id(t), t, good), instants, st.booleans())
+
+
+def _first_of_month(today: date, months_ago: int) -> date:
+    months = today.year * 12 + today.month - 1 - months_ago
+    return date(months // 12, months % 12 + 1, 1)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    """Draw a day, a policy and up to forty backups about them."""
+    today, policy = draw(_TODAYS), draw(_POLICIES)
+    backup = _backups_about(today, policy)
+    backups = draw(st.lists(backup, unique_by=lambda c: c.backup_id, max_size=40))
+    return Situation(backups, today, policy)
+
 
 _thorough = settings(max_examples=400, deadline=None)
 
 
-def kept(backups: list[Candidate], today: date, policy: Policy) -> set[str]:
-    """Return the ids of what stays."""
-    return {d.backup_id for d in decide(backups, today=today, policy=policy) if d.keep}
-
-
-def good_ids(backups: list[Candidate]) -> set[str]:
-    """Return the ids of the good ones."""
-    return {b.backup_id for b in backups if b.good}
+@_thorough
+@given(situations())
+def test_decisions_equal_those_of_the_naive_oracle(now: Situation) -> None:
+    assert now.kept() == must_keep(now.backups, today=now.today, policy=now.policy)
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_decisions_equal_those_of_the_naive_oracle(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    assert kept(backups, today, policy) == must_keep(backups, today=today, policy=policy)
+@given(situations())
+def test_newest_good_backup_is_always_kept(now: Situation) -> None:
+    assume(now.good())
+    assert max(now.good()) in now.kept()
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_newest_good_backup_is_always_kept(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    assume(good_ids(backups))
-    assert max(good_ids(backups)) in kept(backups, today, policy)
+@given(situations())
+def test_deciding_again_on_what_was_kept_keeps_all_of_it(now: Situation) -> None:
+    kept = now.kept()
+    again = replace(now, backups=[b for b in now.backups if b.backup_id in kept])
+    assert again.kept() == kept
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_deciding_again_on_what_was_kept_keeps_all_of_it(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    first = kept(backups, today, policy)
-    assert kept([b for b in backups if b.backup_id in first], today, policy) == first
-
-
-@_thorough
-@given(BACKUPS.flatmap(lambda b: st.tuples(st.just(b), st.permutations(b))), DAYS, POLICIES)
+@given(situations(), st.data())
 def test_decisions_do_not_depend_on_the_order_of_the_listing(
-    listings: tuple[list[Candidate], list[Candidate]], today: date, policy: Policy
+    now: Situation, data: st.DataObject
 ) -> None:
-    one, other = listings
-    assert decide(one, today=today, policy=policy) == decide(other, today=today, policy=policy)
+    shuffled = replace(now, backups=data.draw(st.permutations(now.backups)))
+    assert shuffled.decisions() == now.decisions()
 
 
 @_thorough
-@given(BACKUPS, _candidates(), DAYS, POLICIES)
+@given(situations(), st.data())
 def test_bad_backup_that_comes_along_deletes_no_good_one(
-    backups: list[Candidate], stranger: Candidate, today: date, policy: Policy
+    now: Situation, data: st.DataObject
 ) -> None:
-    assume(stranger.backup_id not in {b.backup_id for b in backups})
-    with_it = [*backups, replace(stranger, good=False)]
-    before = kept(backups, today, policy) & good_ids(backups)
-    assert before <= kept(with_it, today, policy)
+    stranger = replace(data.draw(_backups_about(now.today, now.policy)), good=False)
+    assume(stranger.backup_id not in {b.backup_id for b in now.backups})
+    with_it = replace(now, backups=[*now.backups, stranger])
+    assert now.kept() & now.good() <= with_it.kept()
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES, st.integers(0, 20), st.integers(0, 20), st.integers(0, 5))
+@given(situations(), st.integers(0, 20), st.integers(0, 20), st.integers(0, 5))
 def test_raising_any_tier_deletes_nothing_more(
-    backups: list[Candidate], today: date, policy: Policy, daily: int, monthly: int, yearly: int
+    now: Situation, daily: int, monthly: int, yearly: int
 ) -> None:
-    wider = Policy(policy.daily + daily, policy.monthly + monthly, policy.yearly + yearly)
-    assert kept(backups, today, policy) <= kept(backups, today, wider)
+    narrow = now.policy
+    wide = Policy(narrow.daily + daily, narrow.monthly + monthly, narrow.yearly + yearly)
+    assert now.kept() <= replace(now, policy=wide).kept()
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES, st.integers(1, 800))
-def test_what_is_deleted_today_is_wanted_on_no_later_day(
-    backups: list[Candidate], today: date, policy: Policy, days: int
-) -> None:
+@given(situations(), st.integers(1, 800))
+def test_what_is_deleted_today_is_wanted_on_no_later_day(now: Situation, days: int) -> None:
     # Deletion cannot be undone, so a rule that would want a backup back later is a wrong rule.
-    assert kept(backups, today + timedelta(days=days), policy) <= kept(backups, today, policy)
+    later = replace(now, today=now.today + timedelta(days=days))
+    assert later.kept() <= now.kept()
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_what_is_dated_in_the_future_is_kept(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    ahead = {b.backup_id for b in backups if b.time.date() > today}
-    assert ahead <= kept(backups, today, policy)
+@given(situations())
+def test_what_is_dated_in_the_future_is_kept(now: Situation) -> None:
+    ahead = {b.backup_id for b in now.backups if b.time.date() > now.today}
+    assert ahead <= now.kept()
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_every_backup_gets_one_decision_with_a_reason(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    decisions = decide(backups, today=today, policy=policy)
-    assert [d.backup_id for d in decisions] == sorted(b.backup_id for b in backups)
+@given(situations())
+def test_every_backup_gets_one_decision_with_a_reason(now: Situation) -> None:
+    decisions = now.decisions()
+    assert [d.backup_id for d in decisions] == sorted(b.backup_id for b in now.backups)
     for decision in decisions:
         assert decision.reasons
         assert all(reason.strip() for reason in decision.reasons)
 
 
 @_thorough
-@given(BACKUPS, DAYS, POLICIES)
-def test_bad_backup_stands_for_no_month_and_no_year(
-    backups: list[Candidate], today: date, policy: Policy
-) -> None:
-    fate = {d.backup_id: d for d in decide(backups, today=today, policy=policy)}
-    for backup in backups:
-        if not backup.good:
-            assert {tier.value for tier in fate[backup.backup_id].tiers} <= {"daily"}
+@given(situations())
+def test_bad_backup_stands_for_no_month_and_no_year(now: Situation) -> None:
+    for decision in now.decisions():
+        if decision.backup_id not in now.good():
+            assert {tier.value for tier in decision.tiers} <= {"daily"}

@@ -277,7 +277,7 @@ def test_reasons_name_the_tier_and_the_period() -> None:
     backups = [at("2025-01-01"), at("2025-03-05"), at("2025-03-06"), TODAY]
     decisions = decide(backups, today=date(2025, 6, 20), policy=Policy())
     reasons = ["; ".join(d.reasons) for d in decisions]
-    assert "yearly" in reasons[0]
+    assert "monthly: of 2025-01-01; yearly: of 2025-01-01" in reasons[0]
     assert "monthly" in reasons[1]
     assert "2025-03" in reasons[1]
     assert "106 days old" in reasons[2]

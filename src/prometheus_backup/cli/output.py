@@ -3,13 +3,12 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+from prometheus_backup.cli.logs import Log, LogListener
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.events import Listener, ignore
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 class Output:
@@ -24,10 +23,7 @@ class Output:
         level = "error" if self._quiet else str(values.get("log_level", "info"))
         form = str(values.get("log_format", "text"))
         self._interactive = sys.stderr.isatty() and form == "text"
-        if not self._interactive:
-            from prometheus_backup.cli.logs import configure
-
-            configure(level=level, form=form)
+        self._log = Log(level=level, form=form)
         self._stop: Callable[[], None] = lambda: None
         self.listener = self._make_listener()
 
@@ -43,14 +39,10 @@ class Output:
         if self._json:
             self._document(document)
             return
-        from rich.console import Console
-
-        # Not a terminal: as wide as the content, so that pipes see whole rows.
-        console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
         for table in tables:
-            console.print(table)
+            table.show()
         for line in lines:
-            console.print(line, soft_wrap=True, markup=False)
+            sys.stdout.write(f"{line}\n")
 
     def failure(self, error: BackupToolError) -> None:
         """Say why the command failed, and what to do."""
@@ -69,19 +61,12 @@ class Output:
             if error.hint:
                 print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
             return
-        import structlog
-
-        structlog.get_logger().error(
-            error.message,
-            exit_code=error.exit_code,
-            **({"hint": error.hint} if error.hint else {}),
-        )
+        hint = {"hint": error.hint} if error.hint else {}
+        self._log.error(error.message, exit_code=error.exit_code, **hint)
 
     def _make_listener(self) -> Listener:
         if not self._interactive:
-            from prometheus_backup.cli.logs import LogListener
-
-            return LogListener()
+            return LogListener(self._log)
         if self._quiet:
             return ignore
         from rich.console import Console
@@ -96,32 +81,53 @@ class Output:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headers; without headers, labels and values.
+
+    Drawn on a terminal. Elsewhere columns are aligned with spaces, so that `grep` and `awk` work.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def show(self) -> None:
+        """Write the table to standard output."""
+        if sys.stdout.isatty():
+            self._draw()
+        else:
+            self._align()
+
+    def _draw(self) -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table as Drawn
+
+        drawn = Drawn(
+            box=SIMPLE_HEAD if self.headers else None,
+            show_header=bool(self.headers),
+            pad_edge=False,
+        )
+        for header in self.headers:
+            drawn.add_column(header, overflow="fold")
+        for row in self.rows:
+            drawn.add_row(*map(escape, row))
+        Console(highlight=False).print(drawn)
+
+    def _align(self) -> None:
+        rows = [self.headers, *self.rows] if self.headers else [*self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table with a header."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    result = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        result.add_column(header, overflow="fold")
-    for row in rows:
-        result.add_row(*map(_plain, row))
-    return result
+    return Table(headers, [*rows])
 
 
-def summary(rows: Iterable[Sequence[str]]) -> "Table":
+def summary(rows: Iterable[Sequence[str]]) -> Table:
     """Return a table of labels and values."""
-    from rich.table import Table
-
-    result = Table(box=None, show_header=False, pad_edge=False)
-    result.add_column(style="bold")
-    result.add_column(overflow="fold")
-    for row in rows:
-        result.add_row(*map(_plain, row))
-    return result
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    return Table((), [*rows])

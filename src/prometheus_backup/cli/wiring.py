@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prometheus_backup.prometheus import PrometheusClient
     from prometheus_backup.repository import Repository
     from prometheus_backup.stores.base import ObjectStore
+    from prometheus_backup.stores.s3 import StaticKeys
     from prometheus_backup.transfer import Transfer
 
 _WORKERS_PER_CORE = 2
@@ -151,6 +152,7 @@ class Wiring:
                 kms_key_id=values["sse_kms_key_id"],
                 connections=self._workers + 4,
                 ca_bundle=values["s3_ca_bundle"],
+                keys=_static_keys(os.environ),
             ),
         )
 
@@ -174,6 +176,14 @@ class Wiring:
                 hint="use GLACIER_IR, or STANDARD and a lifecycle transition, or VERIFY_LEVEL=size",
             )
         return name
+
+
+def _static_keys(environment: Mapping[str, str]) -> "StaticKeys | None":
+    """Return the keys in the environment, which AWS clients use before anything else."""
+    from prometheus_backup.stores.s3 import StaticKeys
+
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    return StaticKeys(key, secret, environment.get("AWS_SESSION_TOKEN")) if key and secret else None
 
 
 def _endpoint(url: str | None) -> str | None:

@@ -6,7 +6,7 @@ copies with class, tags and over 5 GB, and the store's checksums.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,15 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
+class StaticKeys:
+    """Access keys that were given outright, as in the environment; they come before all else."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     """How to reach and write a bucket.
 
@@ -55,6 +64,7 @@ class S3Settings:
     kms_key_id: str | None = None
     connections: int = 10
     ca_bundle: str | None = None
+    keys: StaticKeys | None = None
 
 
 class S3Store(ObstoreStore):
@@ -64,7 +74,6 @@ class S3Store(ObstoreStore):
         self._bucket = bucket
         self._prefix = prefix
         self._settings = settings
-        self._session = _session(settings.region)
         super().__init__(
             patient=self._backend(PATIENT),
             impatient=self._backend(IMPATIENT),
@@ -96,8 +105,16 @@ class S3Store(ObstoreStore):
             config=config,  # type: ignore[arg-type]  # a TypedDict that cannot be built in steps
             client_options=client,  # type: ignore[arg-type]
             retry_config=retry,
-            credential_provider=_credentials(self._session),
+            **self._credentials(),
         )
+
+    def _credentials(self) -> dict[str, Any]:
+        """Return obstore's arguments. With static keys boto3 need not be loaded until a copy."""
+        keys = self._settings.keys
+        if keys is None:
+            return {"credential_provider": _provider(self._session)}
+        given = {"access_key_id": keys.access_key_id, "secret_access_key": keys.secret_access_key}
+        return given | ({"session_token": keys.session_token} if keys.session_token else {})
 
     def _put_arguments(self, options: PutOptions) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
@@ -157,6 +174,16 @@ class S3Store(ObstoreStore):
         return f"{self._prefix}/{key}" if self._prefix else key
 
     @cached_property
+    def _session(self) -> "Session":
+        from boto3.session import Session
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return Session(region_name=self._settings.region)
+        except BotoCoreError as error:  # such as a profile that does not exist
+            raise UsageError(f"cannot use the AWS settings: {error}") from None
+
+    @cached_property
     def _client(self) -> "S3Client":
         from botocore.config import Config
 
@@ -209,17 +236,7 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     return RepositoryUnavailable(f"cannot {verb} {place}: {error}")
 
 
-def _session(region: str) -> "Session":
-    from boto3.session import Session
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        return Session(region_name=region)
-    except BotoCoreError as error:  # such as a profile that does not exist
-        raise UsageError(f"cannot use the AWS settings: {error}") from None
-
-
-def _credentials(session: "Session") -> Any:
+def _provider(session: "Session") -> Any:
     from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
