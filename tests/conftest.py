@@ -19,6 +19,7 @@ from devtools.moto_server import MotoServer
 from devtools.prometheus import PrometheusFleet, PrometheusServer
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
+from tests.support.stored import LocalFiles, Stored, make_stored
 
 # Settings of the person or machine that runs the tests: none may reach the code under test.
 _FOREIGN_VARIABLES = (
@@ -153,3 +154,18 @@ def moto_bucket(moto: MotoServer) -> S3Bucket:
 def aws(tmp_path: Path) -> Callable[[S3Endpoint], AwsCli]:
     """Makes the real `aws` client of an endpoint: `aws(s3_bucket.endpoint)("s3", "ls")`."""
     return lambda endpoint: AwsCli(endpoint, tmp_path / "aws-home")
+
+
+@pytest.fixture(scope="session")
+def stored(
+    tmp_path_factory: pytest.TempPathFactory, prometheus_2: PrometheusBinaries, tsdb_blocks: Path
+) -> Stored:
+    """A repository with two real backups, shared by all tests: to be read only."""
+    return make_stored(tmp_path_factory.mktemp("stored"), prometheus_2, tsdb_blocks)
+
+
+@pytest.fixture
+def repository_files(tmp_path: Path, stored: Stored) -> LocalFiles:
+    """A `file://` repository with the backups of `stored`, the test's own."""
+    shutil.copytree(stored.root, tmp_path / "repository")
+    return LocalFiles(tmp_path / "repository")

@@ -10,13 +10,13 @@ OTHER_ULID = "01JJ5W0B8ZC6X3M1S4T9Q2V7KE"
 Json = dict[str, Any]
 
 
-def file(path: str = "index", **changes: Any) -> Json:
+def file(path: str = "index", *, ulid: str = ULID, **changes: Any) -> Json:
     """Return a file entry whose key is where this version puts it."""
     return {
         "path": path,
         "size": 10,
         "sha256": "ab" * 32,
-        "key": f"{BACKUP_ID}/{ULID}/{path}",
+        "key": f"{BACKUP_ID}/{ulid}/{path}",
     } | changes
 
 
@@ -35,7 +35,11 @@ def block(*files: Json, **changes: Any) -> Json:
 
 
 def document(**changes: Any) -> Json:
-    """Return the document of a backup of one block; `changes` replace top fields."""
+    """Return the document of a backup of one block; `changes` replace top fields.
+
+    The totals are those of the blocks, where these can be summed up at all.
+    """
+    blocks = changes.get("blocks", [block()])
     return {
         "snapshot_name": "20250122T020000Z-0123456789abcdef",
         "backup_id": BACKUP_ID,
@@ -60,16 +64,21 @@ def document(**changes: Any) -> Json:
         },
         "min_time": "2025-01-22T00:00:00Z",
         "max_time": "2025-01-22T02:00:00Z",
-        "blocks": [block()],
-        "totals": {
-            "blocks": 1,
-            "files": 1,
-            "bytes": 10,
-            "uploaded_bytes": 10,
-            "copied_bytes": 0,
-        },
+        "blocks": blocks,
+        "totals": totals(blocks),
         "fingerprints": [],
     } | changes
+
+
+def totals(blocks: list[Json]) -> Json:
+    """Return the sums over some blocks; zeros where they are too damaged to be summed up."""
+    sums = {"blocks": 0, "files": 0, "bytes": 0}
+    try:
+        files = [f for b in blocks for f in b["files"]]
+        sums = {"blocks": len(blocks), "files": len(files), "bytes": sum(f["size"] for f in files)}
+    except (TypeError, KeyError):
+        pass
+    return sums | {"uploaded_bytes": 10, "copied_bytes": 0}
 
 
 def encoded(**changes: Any) -> bytes:

@@ -96,15 +96,23 @@ def test_key_that_leaves_its_backup_or_hides_is_refused(path: str) -> None:
         f"{BACKUP_ID.upper()}/{ULID}/index",
         f"{BACKUP_ID} /{ULID}/index",
         f"backup-\u0662\u0660\u0662\u06650122-020000/{ULID}/index",
+        # Bytes of another backup would go with it; a control file is no data.
+        f"backup-20250121-020000/{ULID}/index",
+        f"{BACKUP_ID}/{OTHER_ULID}/index",
+        f"{BACKUP_ID}/metadata.json",
+        f"{BACKUP_ID}/incomplete.json",
+        f"{BACKUP_ID}/SHA256SUMS",
     ],
 )
-def test_key_outside_of_a_backup_folder_is_refused(key: str) -> None:
+def test_key_outside_of_its_block_in_its_own_backup_is_refused(key: str) -> None:
     refusal(encoded(blocks=[block(file(key=key))]))
 
 
 HOSTILE_BLOCKS: dict[str, list[Any]] = {
     "a path twice": [block(file("index"), file("index"))],
     "a block twice": [block(), block()],
+    # A reader that goes by keys would look at one of the two hashes only.
+    "an object twice": [block(file("index"), file("other", key=file("index")["key"]))],
     "a file below a file": [block(file("chunks"), file("chunks/000001"))],
     "a file far below a file": [block(file("a/b/c/d"), file("a"))],
     "a name that is no ULID": [block(ulid="wal")],
@@ -114,6 +122,8 @@ HOSTILE_BLOCKS: dict[str, list[Any]] = {
     "a ULID with a newline": [block(ulid=ULID + "\n")],
     "a source that is no ULID": [block(sources=["../x"])],
     "a parent that is no ULID": [block(parents=["../x"])],
+    "a block of no files": [block() | {"files": []}],
+    "a block that ends before it begins": [block(min_time="2025-01-22T02:00:00.001Z")],
     "a negative size": [block(file(size=-1))],
     "a gigantic size": [block(file(size=2**63))],
     "a size beyond any integer": [block(file(size=10**400))],

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from devtools import schema
 from prometheus_backup.manifest import (
     File,
+    Header,
     Incomplete,
     Manifest,
     RecordedFinding,
@@ -29,7 +31,6 @@ from prometheus_backup.manifest import (
 from prometheus_backup.model import Finding, FindingKind, Level, Verdict
 from tests.manifests import BACKUP_ID, OLD_SCRIPT, OTHER_ULID, ULID, block, document, encoded, file
 
-SCHEMA_FILE = Path(__file__).parents[1] / "docs" / "metadata.schema.json"
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 
 
@@ -113,7 +114,7 @@ def test_fields_that_have_a_default_may_be_absent() -> None:
 
 def test_files_come_in_order_with_their_block() -> None:
     first = block(file("index"), file("chunks/000001"))
-    second = block(file("index", key=f"{BACKUP_ID}/{OTHER_ULID}/index"), ulid=OTHER_ULID)
+    second = block(file("index", ulid=OTHER_ULID), ulid=OTHER_ULID)
     read = manifest(from_bytes=encoded(blocks=[first, second]))
     assert [(b.ulid, f.path) for b, f in read.files()] == [
         (ULID, "index"),
@@ -121,6 +122,16 @@ def test_files_come_in_order_with_their_block() -> None:
         (OTHER_ULID, "index"),
     ]
     assert [b.size for b in read.blocks] == [20, 10]
+
+
+def test_header_is_the_manifest_without_its_blocks() -> None:
+    whole = manifest()
+    header = whole.header
+    assert {n: getattr(header, n) for n in Header.model_fields} == {
+        n: getattr(whole, n) for n in Header.model_fields
+    }
+    assert set(Manifest.model_fields) - set(Header.model_fields) == {"blocks", "fingerprints"}
+    assert not hasattr(header, "blocks")
 
 
 def test_old_scripts_six_fields_are_foreign() -> None:
@@ -199,12 +210,6 @@ def test_real_sha256sum_sees_an_altered_file(tmp_path: Path) -> None:
     assert f"{ULID}/chunks/000001: FAILED" in result.stdout
 
 
-def test_schema_describes_what_is_written() -> None:
-    schema = json_schema()
-    Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(json.loads(encode(manifest())))
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -223,9 +228,16 @@ def test_schema_refuses_what_the_reader_refuses(changes: dict[str, object]) -> N
 
 
 def test_published_schema_is_up_to_date() -> None:
-    assert SCHEMA_FILE.is_file(), "no docs/metadata.schema.json: run `python -m devtools.schema`"
-    published = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    assert published == json_schema(), "it is out of date: run `python -m devtools.schema`"
+    remedy = "run `python -m devtools.schema`"
+    assert schema.PATH.is_file(), f"{schema.PATH} is missing: {remedy}"
+    assert schema.PATH.read_text() == schema.text(), f"{schema.PATH} is out of date: {remedy}"
+
+
+def test_published_schema_describes_what_is_written() -> None:
+    published = json.loads(schema.PATH.read_text())
+    assert published["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    Draft202012Validator.check_schema(published)
+    Draft202012Validator(published).validate(json.loads(encode(manifest())))
 
 
 def test_incomplete_survives_writing_and_reading() -> None:

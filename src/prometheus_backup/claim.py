@@ -29,6 +29,7 @@ from prometheus_backup.repository import CONTROL, GRACE, Repository
 _TRIES = 120
 _TICK = 5.0  # seconds between looks at whether finished files must be noted
 _HEARTBEAT = 60.0  # seconds; the format promises five minutes
+_STOP_PATIENCE = 5.0  # seconds; a beat stuck in the network must not hold up the clean-up
 
 
 class Claim:
@@ -43,6 +44,9 @@ class Claim:
         self._finished: list[FinishedFile] = []
         self._written = 0
         self._beat_at = self._clock.now()
+        self._taken_over = False
+        self._ended = False
+        # Held by whoever writes incomplete.json, so that no late heartbeat follows the end.
         self._lock = threading.Lock()
 
     @property
@@ -60,9 +64,13 @@ class Claim:
         return self._store.head(self._key(INCOMPLETE)).modified
 
     def finished(self, file: FinishedFile) -> None:
-        """Note a file that is in the store, for a later run to reuse if this one dies."""
-        with self._lock:
-            self._finished.append(file)
+        """Note a file that is in the store, for a later run to reuse if this one dies.
+
+        Raises RepositoryLocked where a heartbeat saw that the claim is no longer ours.
+        """
+        if self._taken_over:
+            raise self._lost()
+        self._finished.append(file)
 
     @contextlib.contextmanager
     def kept_alive(self) -> Iterator[None]:
@@ -87,13 +95,18 @@ class Claim:
             yield
         finally:
             stop.set()
-            thread.join(timeout=30)
+            thread.join(timeout=_STOP_PATIENCE)
 
     def commit(self, manifest: Manifest, *, options: PutOptions) -> None:
         """Write SHA256SUMS and the manifest: from then on the backup exists.
 
         Raises RepositoryLocked, with nothing committed, where the claim is no longer ours.
         """
+        with self._lock:
+            self._commit(manifest, options)
+            self._ended = True
+
+    def _commit(self, manifest: Manifest, options: PutOptions) -> None:
         self._require_ours()
         self._store.put_small(self._key(SUMS), sha256sums(manifest), options=options)
         self._require_ours()
@@ -115,6 +128,7 @@ class Claim:
     def abandon(self) -> None:
         """Say that this run will not go on, and what it leaves for the next one."""
         with self._lock:
+            self._ended = True
             document = self._document.model_copy(
                 update={"state": "abandoned", "finished": tuple(self._finished)}
             )
@@ -123,16 +137,22 @@ class Claim:
 
     def _rewrite(self) -> None:
         with self._lock:
+            if self._ended:
+                return
+            # The beat counts from before the look: were we suspended between the look and the
+            # put, we may have overwritten the mark of a sweep, and must not commit.
+            began = self._clock.now()
             self._require_ours()
             document = self._document.model_copy(update={"finished": tuple(self._finished)})
             self._store.put_small(self._key(INCOMPLETE), encode(document), options=CONTROL)
             self._written = len(document.finished)
-            self._beat_at = self._clock.now()
+            self._beat_at = began
 
     def _require_ours(self) -> None:
         # Half the grace period: long before a sweep may take us for dead, we give up ourselves,
         # for instance after the machine was suspended.
         if self._clock.now() - self._beat_at > GRACE / 2 or self._owner() != self.run_id:
+            self._taken_over = True
             raise self._lost()
 
     def _lost(self) -> RepositoryLocked:

@@ -54,18 +54,25 @@ _SOURCE = (
         kind="path",
         default="/prometheus",
     ),
-    Setting("prometheus_username", "PROMETHEUS_USERNAME", "User for basic authentication."),
+    Setting(
+        "prometheus_username",
+        "PROMETHEUS_USERNAME",
+        "User for basic authentication.",
+        default_text="none",
+    ),
     Setting(
         "prometheus_password_file",
         "PROMETHEUS_PASSWORD_FILE",
         "File that holds the password.",
         kind="path",
+        default_text="none",
     ),
     Setting(
         "prometheus_bearer_token_file",
         "PROMETHEUS_BEARER_TOKEN_FILE",
         "File that holds a bearer token.",
         kind="path",
+        default_text="none",
     ),
     Setting(
         "prometheus_ca_file",
@@ -82,7 +89,7 @@ _REPOSITORY = (
         "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH.",
         default_text="s3://S3_BUCKET/S3_PREFIX",
     ),
-    Setting("s3_bucket", "S3_BUCKET", "Bucket, where REPOSITORY is not set."),
+    Setting("s3_bucket", "S3_BUCKET", "Bucket, where REPOSITORY is not set.", default_text="none"),
     Setting(
         "s3_prefix",
         "S3_PREFIX",
@@ -116,7 +123,9 @@ _REPOSITORY = (
         default="AES256",
         choices=("AES256", "aws:kms", "none"),
     ),
-    Setting("sse_kms_key_id", "S3_SSE_KMS_KEY_ID", "KMS key, with --sse aws:kms."),
+    Setting(
+        "sse_kms_key_id", "S3_SSE_KMS_KEY_ID", "KMS key, with --sse aws:kms.", default_text="none"
+    ),
     Setting(
         "s3_ca_bundle",
         "AWS_CA_BUNDLE",
@@ -249,14 +258,16 @@ def read_file(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text()) or {}
+        document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read configuration {path}: {error}") from None
+    if document is None:  # empty, or comments only
+        return {}
     if not isinstance(document, dict):
         raise UsageError(f"cannot read configuration {path}: it is not a mapping of settings")
-    return {_known(str(key), path): _plain(value) for key, value in document.items()}
+    return dict(_value(str(key), value, path) for key, value in document.items())
 
 
 def parse_size(text: str) -> int:
@@ -279,6 +290,8 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = part.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UsageError(f"cannot read label {part!r}", hint="give labels as NAME=VALUE")
+        if not value.isprintable():
+            raise UsageError(f"cannot use label {part!r}: it has characters that cannot be printed")
         labels[name] = value
     return labels
 
@@ -289,7 +302,7 @@ def repository_address(repository: str | None, *, bucket: str | None, prefix: st
     Raises UsageError where there is none, or both are given and differ.
     """
     built = f"s3://{bucket}/{(prefix or DEFAULT_PREFIX).strip('/')}" if bucket else None
-    if repository is None and built is None:
+    if not repository and not built:
         raise UsageError(
             "cannot tell where the repository is",
             hint="set S3_BUCKET, or REPOSITORY (such as s3://BUCKET/PREFIX or file:///PATH)",
@@ -324,8 +337,13 @@ def _known(key: str, path: Path) -> str:
     return name
 
 
-def _plain(value: Any) -> Any:
-    """Return a YAML value in the form that the command line would have it in."""
-    if isinstance(value, dict):
-        return [f"{k}={v}" for k, v in value.items()]
-    return value
+def _value(key: str, value: Any, path: Path) -> tuple[str, Any]:
+    """Return a setting's name, and its value in the form that the command line would have."""
+    name = _known(key, path)
+    if SETTINGS[name].kind == "labels" and value is not None:
+        if isinstance(value, dict):
+            return name, [f"{k}={v}" for k, v in value.items()]
+        return name, [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    if isinstance(value, (dict, list)):
+        raise UsageError(f"cannot use configuration {path}: {key!r} must have one value")
+    return name, value

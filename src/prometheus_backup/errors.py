@@ -49,6 +49,9 @@ class BackupToolError(Exception):
         self.message = message
         self.hint = self.default_hint if hint is None else hint
 
+    def __str__(self) -> str:
+        return self.message  # which may have been given a context on its way up
+
 
 class UsageError(BackupToolError):
     """Settings or arguments that cannot be used."""

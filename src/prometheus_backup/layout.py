@@ -15,7 +15,7 @@ PROBE_PREFIX = ".probe-"
 TOOL_FOLDER = ".prometheus-backup"
 """The only thing this program creates in a data directory; Prometheus ignores and keeps it."""
 
-_BACKUP_ID = re.compile(r"backup-(\d{8}-\d{6})")
+_BACKUP_ID = re.compile(r"backup-([0-9]{8}-[0-9]{6})")
 _BACKUP_TIME = "%Y%m%d-%H%M%S"
 _VERIFICATION = re.compile(r"verification-([a-z]+)\.json")
 
@@ -25,7 +25,7 @@ _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _CROCKFORD = {c: i for i, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 
 # web/api/v1/api.go snapshot(): UTC time and random hex, zero-padded since Prometheus 2.23.
-_SNAPSHOT = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{1,16}")
+_SNAPSHOT = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{1,16}")
 
 
 def backup_id(instant: datetime) -> str:
@@ -85,6 +85,10 @@ def snapshot_time(name: str) -> datetime | None:
         return None
 
 
+_MAX_DEPTH = 16
+"""Names in a path. A block needs two (`chunks/000001`), a key four."""
+
+
 def check_path(path: str) -> str:
     """Return a relative path that stays below its root; raise ValueError for any other text.
 
@@ -94,6 +98,9 @@ def check_path(path: str) -> str:
         raise ValueError("a path must have 1 to 512 characters")
     if any(ord(c) < 32 or ord(c) == 127 for c in path) or "\\" in path:
         raise ValueError(f"control characters or backslashes in path {path!r}")
-    if any(part in ("", ".", "..") for part in path.split("/")):
+    parts = path.split("/")
+    if len(parts) > _MAX_DEPTH:
+        raise ValueError(f"a path must have at most {_MAX_DEPTH} names")
+    if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"path {path!r} is absolute or leaves its directory")
     return path

@@ -41,6 +41,12 @@ class HostLock:
     def __init__(self, folder: Path, descriptor: int | None) -> None:
         self._folder = folder
         self._descriptor = descriptor
+        self._recorded: Intent | None = None
+
+    @property
+    def recorded(self) -> Intent | None:
+        """Return the intent recorded last: the most that is known of what must be undone."""
+        return self._recorded
 
     @property
     def held(self) -> bool:
@@ -83,6 +89,7 @@ class HostLock:
 
     def record(self, intent: Intent) -> None:
         """Write an intent durably, before what it announces is done."""
+        self._recorded = intent
         if not self.held:
             return
         path = self._path(intent.run_id)
@@ -103,6 +110,8 @@ class HostLock:
         if not self.held:
             return []
         intents = []
+        for path in (self._folder / "runs").glob("*.new"):
+            path.unlink(missing_ok=True)  # cut off while it was written
         for path in sorted((self._folder / "runs").glob("*.json")):
             intent = _read(path)
             if intent is None:

@@ -6,7 +6,7 @@ a document lies.
 
 import json
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     PlainSerializer,
     ValidationError,
@@ -29,6 +30,11 @@ MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
 """Bytes. A larger document is refused unread: a manifest of the largest TSDB stays far below."""
 MAX_FILES = 200_000
 """Files of one backup. A 50 TB TSDB has about 100,000."""
+_MAX_VALUES = 2_000_000
+"""Commas of one document: a file has four values, and `[],` of three bytes becomes an object of
+sixty, so that bytes alone do not bound the memory that reading takes."""
+_MAX_CAUSE = 500
+"""Characters of a document's own text that an error message repeats."""
 
 
 def _backup_id(text: str) -> str:
@@ -51,9 +57,22 @@ def _key(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return text
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+
+
 Instant = Annotated[
     AwareDatetime,
-    AfterValidator(lambda value: value.astimezone(UTC)),
+    AfterValidator(_utc),
     PlainSerializer(rfc3339, when_used="json"),
 ]
 BackupId = Annotated[str, AfterValidator(_backup_id)]
@@ -63,6 +82,8 @@ Key = Annotated[str, AfterValidator(_key)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, le=2**50)]
 Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+"""Shown to people, so nothing in it may steer a terminal."""
 
 
 class _Document(BaseModel):
@@ -89,10 +110,11 @@ class Block(_Document):
     min_time: Instant
     max_time: Instant
     level: Count
-    sources: tuple[Ulid, ...] = ()
-    parents: tuple[Ulid, ...] = ()
-    stats: dict[str, int] = {}
-    files: tuple[File, ...]
+    # FailFast everywhere: the faults of a million entries would be collected first (4 GB).
+    sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
+    parents: Annotated[tuple[Ulid, ...], FailFast()] = ()
+    stats: Annotated[dict[str, int], FailFast()] = {}
+    files: Annotated[tuple[File, ...], FailFast(), Field(max_length=MAX_FILES)]
 
     @property
     def size(self) -> int:
@@ -100,7 +122,11 @@ class Block(_Document):
         return sum(f.size for f in self.files)
 
     @model_validator(mode="after")
-    def _paths_are_apart(self) -> Self:
+    def _holds_together(self) -> Self:
+        if self.min_time > self.max_time:
+            raise ValueError(f"block {self.ulid} ends before it begins")
+        if not self.files:
+            raise ValueError(f"block {self.ulid} has no files")
         paths = {f.path for f in self.files}
         if len(paths) != len(self.files):
             raise ValueError(f"block {self.ulid} names a path twice")
@@ -114,11 +140,11 @@ class Block(_Document):
 class Prometheus(_Document):
     """What the source said of itself. `hostname` from 3.14; `out_of_order` is its time window."""
 
-    version: str
-    revision: str = ""
-    hostname: str | None = None
-    retention: str = ""
-    out_of_order: str | None = None
+    version: Text
+    revision: Text = ""
+    hostname: Text | None = None
+    retention: Text = ""
+    out_of_order: Text | None = None
 
 
 class Totals(_Document):
@@ -131,29 +157,41 @@ class Totals(_Document):
     copied_bytes: Size
 
 
-class Manifest(_Document):
-    """`metadata.json`: what a backup is. The first six fields are older than this program."""
+class Header(_Document):
+    """A manifest without its blocks: small, however large the backup. The first six fields are
+    older than this program.
+    """
 
-    snapshot_name: str
+    snapshot_name: Text
     backup_id: BackupId
     timestamp: Instant
-    prometheus_url: str
-    retention_time: str
+    prometheus_url: Text
+    retention_time: Text
     storage_size_bytes: Size
     format_version: Literal[1]
-    tool_version: str
-    run_id: str
+    tool_version: Text
+    run_id: Text
     started_at: Instant
     finished_at: Instant
-    labels: dict[str, str] = {}
-    degraded: tuple[str, ...] = ()
+    labels: Annotated[dict[Text, Text], FailFast()] = {}
+    degraded: Annotated[tuple[Text, ...], FailFast()] = ()
     verified: Level | None = None
     prometheus: Prometheus
     min_time: Instant | None
     max_time: Instant | None
-    blocks: Annotated[tuple[Block, ...], Field(max_length=MAX_FILES)]
     totals: Totals
-    fingerprints: tuple[dict[str, Any], ...] = ()
+
+
+class Manifest(Header):
+    """`metadata.json`: what a backup is."""
+
+    blocks: Annotated[tuple[Block, ...], FailFast(), Field(max_length=MAX_FILES)]
+    fingerprints: Annotated[tuple[dict[str, Any], ...], FailFast()] = ()
+
+    @property
+    def header(self) -> Header:
+        """Return the manifest without its blocks."""
+        return Header.model_construct(**{name: getattr(self, name) for name in Header.model_fields})
 
     def files(self) -> Iterable[tuple[Block, File]]:
         """Yield every file with its block, in order."""
@@ -162,11 +200,23 @@ class Manifest(_Document):
                 yield block, file
 
     @model_validator(mode="after")
-    def _names_are_apart(self) -> Self:
+    def _holds_together(self) -> Self:
         if len({b.ulid for b in self.blocks}) != len(self.blocks):
             raise ValueError("a block is named twice")
         if sum(len(b.files) for b in self.blocks) > MAX_FILES:
             raise ValueError(f"more than {MAX_FILES:,} files")
+        keys = [f.key for _, f in self.files()]
+        if len(set(keys)) != len(keys):
+            raise ValueError("an object is named twice")
+        # Deletion works on whole folders, so what a backup holds lies in its own. A block's ULID
+        # comes first in it, so that none of its files can be a control file.
+        owned = tuple(f"{self.backup_id}/{b.ulid}/" for b in self.blocks for _ in b.files)
+        if not all(map(str.startswith, keys, owned)):
+            raise ValueError("a key lies outside of its block in the backup's own folder")
+        totals = self.totals
+        held = (len(self.blocks), len(keys), sum(b.size for b in self.blocks))
+        if held != (totals.blocks, totals.files, totals.bytes):
+            raise ValueError("the totals are not those of the blocks")
         return self
 
 
@@ -192,7 +242,7 @@ class Incomplete(_Document):
     pid: int = 0
     started_at: Instant
     intent: str = ""
-    finished: Annotated[tuple[FinishedFile, ...], Field(max_length=MAX_FILES)] = ()
+    finished: Annotated[tuple[FinishedFile, ...], FailFast(), Field(max_length=MAX_FILES)] = ()
 
 
 class RecordedFinding(_Document):
@@ -218,7 +268,7 @@ class Verification(_Document):
     tool_version: str
     objects: Count
     bytes_read: Size
-    findings: tuple[RecordedFinding, ...] = ()
+    findings: Annotated[tuple[RecordedFinding, ...], FailFast()] = ()
     rotation: dict[str, Any] | None = None
 
 
@@ -249,6 +299,8 @@ def encode(document: _Document) -> bytes:
 
 def is_foreign(data: bytes) -> bool:
     """Tell whether this is a metadata.json of another tool, such as the old six-field script's."""
+    if _too_large(data):
+        return False
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -263,7 +315,7 @@ def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
     for a format this program does not know.
     """
     subject = f"cannot read manifest {backup_id}/metadata.json"
-    if len(data) > MAX_DOCUMENT_SIZE:
+    if _too_large(data):
         raise UnreadableManifest(f"{subject}: {len(data):,} bytes is too large to be one")
     try:
         manifest = Manifest.model_validate_json(data)
@@ -300,7 +352,13 @@ def json_schema() -> dict[str, Any]:
     return Manifest.model_json_schema(mode="serialization")
 
 
+def _too_large(data: bytes) -> bool:
+    return len(data) > MAX_DOCUMENT_SIZE or data.count(b",") > _MAX_VALUES
+
+
 def _decode(kind: type[_D], data: bytes) -> _D | None:
+    if _too_large(data):
+        return None
     try:
         return kind.model_validate_json(data)
     except ValidationError:
@@ -318,4 +376,7 @@ def _format_version(data: bytes) -> int | None:
 def _first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    cause = f"{place}: {first['msg']}" if place else str(first["msg"])
+    # Keys of the document may be in it: no control characters to a terminal, and no novel.
+    printable = "".join(c if c.isprintable() else "?" for c in cause[:_MAX_CAUSE])
+    return printable if len(cause) <= _MAX_CAUSE else printable + "..."

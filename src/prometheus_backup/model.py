@@ -13,8 +13,9 @@ def instant_from_ms(milliseconds: int) -> datetime:
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
-        year, month, day = (1, 1, 1) if milliseconds < 0 else (9999, 12, 31)
-        return datetime(year, month, day, tzinfo=UTC)
+        if milliseconds < 0:
+            return datetime(1, 1, 1, tzinfo=UTC)
+        return datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 
 def ms_from_instant(instant: datetime) -> int:

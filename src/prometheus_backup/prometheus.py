@@ -134,7 +134,7 @@ class PrometheusClient:
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         data = self._data(response, "/api/v1/status/tsdb/blocks")
-        return frozenset(block["ulid"] for block in data.get("blocks", []))
+        return frozenset(block["ulid"] for block in data.get("blocks") or ())  # none: Go's null
 
     def count_loaded_blocks(self) -> int | None:
         """Return how many blocks are loaded, by Prometheus' metrics; None if they do not say."""

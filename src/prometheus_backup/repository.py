@@ -5,6 +5,7 @@ comes to be is in `claim`.
 """
 
 import difflib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from prometheus_backup.layout import (
 )
 from prometheus_backup.manifest import (
     MAX_DOCUMENT_SIZE,
+    Header,
     Incomplete,
     Manifest,
     Verification,
@@ -67,13 +69,14 @@ class State(StrEnum):
 class Entry:
     """A `backup-*` folder of the repository, as it was found.
 
-    `manifest` is there for COMMITTED only. `incomplete` may stand beside any state, with the
-    store's LastModified of it. `problem` says what is wrong with the manifest.
+    `header`, the manifest without its blocks, is there for COMMITTED only. `incomplete` may stand
+    beside any state, with the store's LastModified of it. `problem` says what is wrong with the
+    manifest.
     """
 
     backup_id: str
     state: State
-    manifest: Manifest | None = None
+    header: Header | None = None
     problem: str = ""
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None
@@ -92,14 +95,14 @@ class Entry:
     @property
     def good(self) -> bool:
         """Tell whether it is committed, readable, not degraded, and not failed."""
-        return self.manifest is not None and not self.manifest.degraded and self.failure is None
+        return self.header is not None and not self.header.degraded and self.failure is None
 
     @property
     def verified(self) -> tuple[Level, datetime] | None:
         """Return the highest level passed, before the commit or since, and when."""
         passed = [(v.level, v.verified_at) for v in self.verifications if v.verdict is Verdict.PASS]
-        if self.manifest and self.manifest.verified:
-            passed.append((self.manifest.verified, self.manifest.finished_at))
+        if self.header and self.header.verified:
+            passed.append((self.header.verified, self.header.finished_at))
         return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
 
     def is_dead(self, *, store_now: datetime, dead_runs: frozenset[str]) -> bool:
@@ -122,6 +125,7 @@ class Repository:
     def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
         self.store = store
         self.clock = clock
+        self._decoding = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -142,13 +146,13 @@ class Repository:
             return None
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
         verifications = self._verifications(files)
-        state, manifest, problem = self._manifest_state(backup_id, files.get(MANIFEST))
+        state, header, problem = self._look(backup_id, files.get(MANIFEST))
         if state is None:
             state = State.FOREIGN
             if incomplete is not None:
                 deleting = incomplete.state == "deleting"
                 state = State.DELETING if deleting else State.INCOMPLETE
-        return Entry(backup_id, state, manifest, problem, incomplete, modified, verifications)
+        return Entry(backup_id, state, header, problem, incomplete, modified, verifications)
 
     def find(self, name: str, *, at: datetime | None = None) -> Entry:
         """Return the committed backup of this id, or for `latest` the newest (not after `at`).
@@ -170,6 +174,11 @@ class Repository:
             raise UnreadableManifest(entry.problem)
         return entry
 
+    def manifest(self, backup_id: str) -> Manifest:
+        """Return the manifest of a backup that `entries`, `entry` or `find` found committed."""
+        body = self.store.get(f"{backup_id}/{MANIFEST}", limit=MAX_DOCUMENT_SIZE)
+        return decode_manifest(body, backup_id=backup_id)
+
     def record(self, verification: Verification) -> None:
         """Write the result of a verification beside its backup.
 
@@ -184,6 +193,12 @@ class Repository:
             else:
                 return
         self.store.put_small(key, encode(verification), options=CONTROL)
+        try:
+            self.store.head(f"{verification.backup_id}/{MANIFEST}")
+        except ObjectNotFound:
+            # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
+            # that no result stays behind alone.
+            self.store.delete([key])
 
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's own time, read off a probe object that is written and removed."""
@@ -200,7 +215,7 @@ class Repository:
         Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
         """
         self._mark_deleting(backup_id, run_id)
-        return self._delete_folder(backup_id)
+        return 1 + self._delete_folder(backup_id)
 
     def sweep(self, backup_id: str, *, run_id: str) -> int:
         """Delete what a dead run or an interrupted deletion left. Returns objects deleted.
@@ -224,17 +239,22 @@ class Repository:
 
     def _delete_folder(self, backup_id: str) -> int:
         manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
-        keys = [o.key for o in self.store.list(backup_id)]
         self.store.delete([manifest])
+        # Listed after the manifest is gone: from now on nobody adds to this folder.
+        keys = [o.key for o in self.store.list(backup_id)]
         rest = [key for key in keys if key not in (manifest, mark)]
         for start in range(0, len(rest), _DELETE_BATCH):
             self.store.delete(rest[start : start + _DELETE_BATCH])
         self.store.delete([mark])
         return len(keys)
 
-    def _manifest_state(
+    def _look(
         self, backup_id: str, info: ObjectInfo | None
-    ) -> tuple[State | None, Manifest | None, str]:
+    ) -> tuple[State | None, Header | None, str]:
+        """Return what a manifest makes of its folder; the blocks are read, checked and let go.
+
+        A manifest of many files takes much memory: one at a time, and no list of them.
+        """
         if info is None:
             return None, None, ""
         if info.size > MAX_DOCUMENT_SIZE:
@@ -245,12 +265,14 @@ class Repository:
         except ObjectNotFound:  # deleted since the listing
             return None, None, ""
         try:
-            return State.COMMITTED, decode_manifest(body, backup_id=backup_id), ""
+            with self._decoding:
+                header = decode_manifest(body, backup_id=backup_id).header
         except NewerFormat as error:
             return State.NEWER, None, error.message
         except UnreadableManifest as error:
             state = State.FOREIGN if is_foreign(body) else State.UNREADABLE
             return state, None, error.message
+        return State.COMMITTED, header, ""
 
     def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
         if info is None or info.size > MAX_DOCUMENT_SIZE:

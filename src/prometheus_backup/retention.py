@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.layout import backup_id
 from prometheus_backup.model import Tier
 
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -66,17 +67,19 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
     """Decide on every backup, oldest first. `today` is the UTC date to count from."""
     backups = sorted(candidates, key=lambda c: (c.time, c.backup_id))
     good = [c for c in backups if c.good]
-    monthly = _representatives(good, _months_back(today, policy.monthly), _month, "monthly")
-    yearly = _representatives(good, _years_back(today, policy.yearly), _year, "yearly")
+    monthly = _representatives(good, today=today, count=policy.monthly, tier=_MONTHS)
+    yearly = _representatives(good, today=today, count=policy.yearly, tier=_YEARS)
     newest = backups[-1].backup_id if backups else None
-    newest_good = good[-1].backup_id if good else None
+    # One dated ahead may hide that its clock was wrong; the newest of the others stays as well.
+    newest_good = {c[-1].backup_id for c in (good, _until(good, today)) if c}
+    spare = _last_resorts(backups, today=today, policy=policy)
 
     decisions = []
     for backup in backups:
         tiers: list[Tier] = []
         reasons: list[str] = []
         age = (today - backup.time.date()).days
-        if age < policy.daily:
+        if age < policy.daily and policy.daily > 0:
             tiers.append(Tier.DAILY)
             reasons.append(f"daily: {_days_old(age)}, under {policy.daily}")
         for tier, chosen in ((Tier.MONTHLY, monthly), (Tier.YEARLY, yearly)):
@@ -85,10 +88,12 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
                 reasons.append(chosen[backup.backup_id])
         if age < 0 and not reasons:
             reasons.append("dated in the future")
-        if backup.backup_id == newest_good:
+        if backup.backup_id in newest_good:
             reasons.append("newest good backup")
         elif backup.backup_id == newest:
             reasons.append("newest backup")
+        if not reasons and backup.backup_id in spare:
+            reasons.append(spare[backup.backup_id])
         keep = bool(reasons)
         if not keep:
             reasons.append(_why_not(age, good=backup.good))
@@ -107,50 +112,85 @@ def clock_doubt(
     if apart > CLOCK_TOLERANCE:
         seconds = round(apart.total_seconds())
         return f"this machine's clock and the store's are {seconds:,} seconds apart"
-    ahead = [t for t in backup_times if t - now > FUTURE_TOLERANCE]
+    ahead = sorted(t for t in backup_times if t - now > FUTURE_TOLERANCE)
     if ahead:
-        return f"{len(ahead)} backups are dated more than a day in the future, up to {max(ahead)}"
+        more = f" (and {len(ahead) - 1} more)" if len(ahead) > 1 else ""
+        return (
+            f"{backup_id(ahead[0])}{more} is dated more than a day in the future; if the clock is "
+            "right now, remove that backup by hand"
+        )
     return None
 
 
-_Period = tuple[int, int]
+@dataclass(frozen=True, slots=True)
+class _Calendar:
+    """A tier's periods: the first day of a day's own, how many lie between two, how one reads."""
+
+    name: str
+    first_day: Callable[[date], date]
+    between: Callable[[date, date], int]
+    form: str
 
 
-def _month(day: date) -> _Period:
-    return day.year, day.month
-
-
-def _year(day: date) -> _Period:
-    return day.year, 1
-
-
-def _months_back(today: date, count: int) -> frozenset[_Period]:
-    months = (today.year * 12 + today.month - 1 - n for n in range(count))
-    return frozenset((m // 12, m % 12 + 1) for m in months)
-
-
-def _years_back(today: date, count: int) -> frozenset[_Period]:
-    return frozenset((today.year - n, 1) for n in range(count))
+_MONTHS = _Calendar(
+    "monthly",
+    lambda day: day.replace(day=1),
+    lambda earlier, later: (later.year - earlier.year) * 12 + later.month - earlier.month,
+    "%Y-%m",
+)
+_YEARS = _Calendar(
+    "yearly",
+    lambda day: day.replace(month=1, day=1),
+    lambda earlier, later: later.year - earlier.year,
+    "%Y",
+)
 
 
 def _representatives(
-    good: Sequence[Candidate],
-    periods: frozenset[_Period],
-    period_of: Callable[[date], _Period],
-    name: str,
+    good: Sequence[Candidate], *, today: date, count: int, tier: _Calendar
 ) -> dict[str, str]:
-    """Map the ids that stand for one of the periods to the reason; `good` is oldest first."""
+    """Map the ids that stand for one of the `count` last periods to the reason.
+
+    `good` is oldest first.
+    """
     chosen: dict[str, str] = {}
-    for period in periods:
-        members = [c for c in good if period_of(c.time.date()) == period]
-        first_day = date(period[0], period[1], 1)
+    for first_day, members in _periods(good, tier, today=today, count=count):
         on_the_day = [c for c in members if c.time.date() == first_day]
         for c in on_the_day:
-            chosen[c.backup_id] = f"{name}: of {first_day}"
-        if members and not on_the_day:
-            which = f"{period[0]}-{period[1]:02}" if period_of is _month else f"{period[0]}"
-            chosen[members[0].backup_id] = f"{name}: earliest good one of {which}"
+            chosen[c.backup_id] = f"{tier.name}: of {first_day}"
+        if not on_the_day:
+            which = first_day.strftime(tier.form)
+            chosen[members[0].backup_id] = f"{tier.name}: earliest good one of {which}"
     return chosen
+
+
+def _last_resorts(backups: Sequence[Candidate], *, today: date, policy: Policy) -> dict[str, str]:
+    """Map the earliest backup of each period that has no good one to the reason.
+
+    It stands for nothing and is in no tier; it is only better than nothing, until a good one comes.
+    """
+    chosen: dict[str, str] = {}
+    for tier, count in ((_MONTHS, policy.monthly), (_YEARS, policy.yearly)):
+        for first_day, members in _periods(backups, tier, today=today, count=count):
+            if not any(c.good for c in members):
+                which = first_day.strftime(tier.form)
+                reason = f"earliest of {which}, which has no good one"
+                chosen.setdefault(members[0].backup_id, reason)
+    return chosen
+
+
+def _periods(
+    backups: Sequence[Candidate], tier: _Calendar, *, today: date, count: int
+) -> list[tuple[date, list[Candidate]]]:
+    """Return the first day and the backups, oldest first, of each of the `count` last periods."""
+    periods: dict[date, list[Candidate]] = {}
+    for c in backups:
+        periods.setdefault(tier.first_day(c.time.date()), []).append(c)
+    return [(d, p) for d, p in periods.items() if 0 <= tier.between(d, today) < count]
+
+
+def _until(backups: Sequence[Candidate], today: date) -> Sequence[Candidate]:
+    return [c for c in backups if c.time.date() <= today]
 
 
 def _days_old(age: int) -> str:

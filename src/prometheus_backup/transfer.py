@@ -3,19 +3,23 @@
 What moves where, and what is done about a difference, is decided by the ops.
 """
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import BytesDiffer, SnapshotUnusable
 from prometheus_backup.events import BytesMoved, Listener
 
 READ_CHUNK = 1024 * 1024
+WIDE = 16
+"""Requests in flight that move no bytes through this machine."""
+_NAP = 0.5  # seconds that a worker held by the limit sleeps at a time, to see a stop soon
 _STOP_PATIENCE = 10.0  # seconds; a worker stuck in the network must not hold up the clean-up
 
 _T = TypeVar("_T")
@@ -35,16 +39,17 @@ class BandwidthLimit:
         self._lock = threading.Lock()
         self._free_at = clock.monotonic()
 
-    def take(self, count: int) -> None:
-        """Wait until `count` more bytes may pass."""
+    def take(self, count: int, *, unless: threading.Event | None = None) -> None:
+        """Wait until `count` more bytes may pass, or not even that long once `unless` is set."""
         if self._rate is None:
             return
         with self._lock:
             start = max(self._free_at, self._clock.monotonic())
             self._free_at = start + count / self._rate
-        delay = start - self._clock.monotonic()
-        if delay > 0:
-            self._clock.sleep(delay)
+        while (delay := start - self._clock.monotonic()) > 0:
+            if unless is not None and unless.is_set():
+                return
+            self._clock.sleep(min(delay, _NAP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,18 @@ class Transfer:
     limit: BandwidthLimit
     listener: Listener
 
+    def wide(self) -> Self:
+        """Return the same for work that the store does: many at once, as it costs us nothing."""
+        return replace(self, workers=max(self.workers, WIDE))
+
     def each(
         self, items: Sequence[_T], action: Callable[[_T, "Watch"], _R]
-    ) -> Iterator[tuple[_T, _R]]:
+    ) -> Generator[tuple[_T, _R], None, None]:
         """Run `action` on every item in worker threads; yield (item, result) as they end.
 
         The items are begun in order. The first failure, or the caller's leaving the loop, cancels
-        the rest; workers get some seconds to stop before this raises.
+        the rest; workers get some seconds to stop before this raises. Close it where the loop's
+        body may raise (contextlib.closing): a traceback would keep it, and its workers, alive.
         """
         watch = Watch(self.limit, self.listener)
         running: dict[Future[_R], _T] = {}
@@ -76,7 +86,13 @@ class Transfer:
         finally:
             watch.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
-            wait(running, timeout=_STOP_PATIENCE)
+            # wait() would take a cancelled future for one that still runs.
+            wait([f for f in running if not f.cancelled()], timeout=_STOP_PATIENCE)
+
+    def all(self, items: Sequence[_T], action: Callable[[_T, "Watch"], _R]) -> list[tuple[_T, _R]]:
+        """Return what `each` yields, once everything is done."""
+        with contextlib.closing(self.each(items, action)) as results:
+            return list(results)
 
 
 class Watch:
@@ -91,11 +107,15 @@ class Watch:
         """Make every worker stop at its next chunk."""
         self._cancelled.set()
 
-    def passed(self, count: int) -> None:
-        """Account for a chunk. Raises Cancelled when the pool is stopping."""
+    def passed(self, count: int, *, limited: bool = True) -> None:
+        """Account for a chunk. Raises Cancelled when the pool is stopping.
+
+        What the store moves by itself is not `limited`; a negative count takes progress back.
+        """
         if self._cancelled.is_set():
             raise Cancelled
-        self._limit.take(count)
+        if limited:
+            self._limit.take(count, unless=self._cancelled)
         self._listener(BytesMoved(count))
 
 

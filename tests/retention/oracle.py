@@ -43,7 +43,10 @@ def must_keep(backups: Iterable[Candidate], *, today: date, policy: Policy) -> s
 
     # The newest of all, and the newest good one.
     kept |= _ids(everything[-1:])
-    kept |= _ids([b for b in everything if b.good][-1:])
+    good = [b for b in everything if b.good]
+    kept |= _ids(good[-1:])
+    # A date ahead may be a wrong clock's, so the newest good one of the others stays as well.
+    kept |= _ids([b for b in good if b.time.date() <= today][-1:])
     return kept
 
 
@@ -52,16 +55,19 @@ def _ids(backups: Iterable[Candidate]) -> set[str]:
 
 
 def _what_stands_for(days_of_period: Iterator[date], shelf: _Shelf) -> set[str]:
-    """Return every good backup of the first day; else the single earliest good one of the rest."""
-    first_day = next(days_of_period)
-    on_the_first = _ids(b for b in shelf.get(first_day, []) if b.good)
+    """Return every good backup of the first day; else the single earliest good one of the rest.
+
+    Where none is good, the earliest of any kind is better than nothing.
+    """
+    days = list(days_of_period)
+    on_the_first = _ids(b for b in shelf.get(days[0], []) if b.good)
     if on_the_first:
         return on_the_first
-    for day in days_of_period:
-        for backup in shelf.get(day, []):
-            if backup.good:
-                return {backup.backup_id}
-    return set()
+    all_of_it = [backup for day in days for backup in shelf.get(day, [])]
+    for backup in all_of_it:
+        if backup.good:
+            return {backup.backup_id}
+    return _ids(all_of_it[:1])
 
 
 def _days_of_month(first: date) -> Iterator[date]:

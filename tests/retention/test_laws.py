@@ -76,10 +76,10 @@ def situations(draw: st.DrawFn) -> Situation:
     return Situation(backups, today, policy)
 
 
-_thorough = settings(max_examples=400, deadline=None)
+_thorough = settings(max_examples=150, deadline=None)
 
 
-@_thorough
+@settings(max_examples=500, deadline=None)
 @given(situations())
 def test_decisions_equal_those_of_the_naive_oracle(now: Situation) -> None:
     assert now.kept() == must_keep(now.backups, today=now.today, policy=now.policy)

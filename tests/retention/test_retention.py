@@ -182,6 +182,36 @@ def test_bad_backup_is_kept_by_the_daily_tier() -> None:
     assert fate(bad("2025-06-02"), at("2025-01-01")) == ["2025-01-01", "2025-06-02"]
 
 
+def test_month_without_any_good_backup_keeps_its_earliest_bad_one_in_no_tier() -> None:
+    march = [bad("2025-03-04"), bad("2025-03-05")]
+    assert fate(*march, yearly=0) == ["2025-03-04"]
+    decisions = decide([*march, TODAY], today=date(2025, 6, 20), policy=Policy(30, 12, 0))
+    decision = only(decisions, march[0])
+    assert decision.tiers == ()
+    assert decision.reasons == ("earliest of 2025-03, which has no good one",)
+
+
+def test_year_without_any_good_backup_keeps_its_earliest_bad_one() -> None:
+    assert fate(bad("2023-08-09"), bad("2023-09-09")) == ["2023-08-09"]
+
+
+def test_bad_backup_gives_way_as_soon_as_its_month_has_a_good_one() -> None:
+    assert fate(bad("2025-03-04"), at("2025-03-31"), yearly=0) == ["2025-03-31"]
+
+
+def test_newest_good_backup_that_is_not_dated_ahead_stays_beside_one_that_is() -> None:
+    ahead, own = at("2025-01-23"), at("2025-01-22")
+    assert kept(own, ahead, today="2025-01-22", daily=0, monthly=0, yearly=1) == [
+        "2025-01-22",
+        "2025-01-23",
+    ]
+    earlier = at("2024-12-24")
+    assert kept(earlier, ahead, today="2025-01-22", daily=0, monthly=0, yearly=1) == [
+        "2024-12-24",
+        "2025-01-23",
+    ]
+
+
 def test_newest_good_backup_stays_however_old() -> None:
     assert kept(at("2019-05-05"), at("2019-05-06"), today="2025-06-20") == ["2019-05-06"]
 

@@ -49,6 +49,8 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             except BackupToolError as error:
                 output.failure(error)
                 return error.exit_code
+            finally:
+                output.end()
 
         name = function.__name__.rstrip("_")
         return commands.command(name)(with_settings(*groups)(run))
@@ -131,12 +133,14 @@ def show(wiring: Wiring, output: Output, backup: str) -> int:
     from prometheus_backup.cli import render
     from prometheus_backup.cli.output import summary, table
 
-    entry = wiring.repository().find(backup)
+    repository = wiring.repository()
+    entry = repository.find(backup)
+    manifest = repository.manifest(entry.backup_id)
     output.result(
-        render.show_document(entry),
+        render.show_document(entry, manifest),
         tables=[
-            summary(render.show_rows(entry)),
-            table(render.BLOCK_HEADERS, render.block_rows(entry)),
+            summary(render.show_rows(entry, manifest)),
+            table(render.BLOCK_HEADERS, render.block_rows(manifest)),
         ],
     )
     return 0
@@ -249,4 +253,4 @@ def check(wiring: Wiring, output: Output) -> int:
         if line.fix:
             lines.append(f"      fix: {line.fix}")
     output.result(render.check_document(report), lines=lines)
-    return report.error.exit_code if report.error else 0
+    return report.exit_code

@@ -13,15 +13,21 @@ from typing import NoReturn
 import click
 
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.output import Output
 from prometheus_backup.config import SETTINGS, without_service_links
 from prometheus_backup.errors import BackupToolError, Interrupted, Terminated, UsageError
+
+PROGRAM = "prometheus-backup"
 
 
 def main() -> NoReturn:
     """Run the command line; exit with its code."""
     code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            _discard(stream.fileno())
     if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
         os._exit(code)  # a worker stuck in the network must not keep the process
     sys.exit(code)
@@ -35,43 +41,65 @@ def run(arguments: Sequence[str]) -> int:
     _stop_by_exception(signal.SIGTERM, Terminated("stopped by SIGTERM after cleaning up"))
     _stop_by_exception(signal.SIGINT, Interrupted("stopped by Ctrl-C after cleaning up"))
     try:
-        return int(commands.main(args=[*arguments], standalone_mode=False) or 0)
+        return _run(arguments)
+    except BrokenPipeError:
+        _discard(sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        code = commands.main([*arguments], prog_name=PROGRAM, standalone_mode=False)
+        return int(code or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return UsageError.exit_code
     except click.ClickException as error:
-        return _say(UsageError(_click_message(error), hint=_click_hint(error)))
+        return _say(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
     except BackupToolError as error:
-        return _say(error)
+        return _say(error, arguments)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:  # noqa: BLE001 -- the last resort: a bug is told, with its traceback
+        raise
+    except Exception as error:  # noqa: BLE001 -- the last resort: a bug is told, with its traceback
         traceback.print_exc()
-        print(  # noqa: T201
-            "error: this is a bug in prometheus-backup; please report it with the lines above",
-            file=sys.stderr,
+        bug = BackupToolError(
+            f"this is a bug in prometheus-backup: {type(error).__name__}: {error}",
+            hint="please report it with the traceback",
         )
-        return 1
+        return _say(bug, arguments)
 
 
-def _say(error: BackupToolError) -> int:
-    click.echo(f"error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
+    """Tell of an error that no command could tell of, in the form that it would have."""
+    flag = "--log-format"
+    form = os.environ.get("LOG_FORMAT", "")
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == flag:
+            form = following
+        elif argument.startswith(f"{flag}="):
+            form = argument.removeprefix(f"{flag}=")
+    log_format = form if form == "json" else "text"
+    Output({"as_json": "--json" in arguments, "quiet": True, "log_format": log_format}).failure(
+        error
+    )
     return error.exit_code
+
+
+def _discard(descriptor: int) -> None:
+    """Send the rest of what is written there to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _click_message(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "prometheus-backup"
+    path = context.command_path if context else PROGRAM
     text = re.sub(r"\s+", " ", error.format_message()).rstrip(".")
     return f"cannot run `{path}`: {text[0].lower()}{text[1:]}"
 
 
 def _click_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "prometheus-backup"
+    path = context.command_path if context else PROGRAM
     return f"`{path} --help` shows what it takes"
 
 

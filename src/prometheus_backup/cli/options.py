@@ -1,6 +1,6 @@
 """Command-line options made from the table of settings in `config`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,12 +63,21 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         least = 1 if setting.name == "concurrency" else 0
         arguments |= {"type": click.IntRange(min=least), "metavar": "N"}
     elif setting.kind == "labels":
-        arguments |= {"multiple": True, "metavar": "K=V", "default": ()}
+        arguments |= {"type": _Labels(), "multiple": True, "metavar": "K=V", "default": ()}
     elif setting.choices:
         arguments["type"] = click.Choice(setting.choices)
     elif setting.kind == "path":
         arguments["metavar"] = "PATH"
     return click.option(*names, **arguments)
+
+
+class _Labels(click.types.StringParamType):
+    """Text that is kept whole: click would split an environment variable at its blanks."""
+
+    name = "labels"
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [rv]
 
 
 def _load(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:

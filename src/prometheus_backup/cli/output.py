@@ -27,6 +27,10 @@ class Output:
         self._stop: Callable[[], None] = lambda: None
         self.listener = self._make_listener()
 
+    def end(self) -> None:
+        """Leave the terminal as it was, whatever happened."""
+        self._stop()
+
     def result(
         self,
         document: Mapping[str, Any],

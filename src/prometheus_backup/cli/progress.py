@@ -1,6 +1,7 @@
 """The listener for terminals: a line for each step, a bar with bytes, rate and time left."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -36,19 +37,14 @@ class ProgressListener:
             case events.LongStepEnded():
                 self.stop()
             case events.Step(text=text):
-                self._say(f"[bold]·[/bold] {text}")
+                self._say(f"[bold]·[/bold] {escape(text)}")
             case events.Warned(text=text, hint=hint):
-                self._say(
-                    f"[yellow]warning:[/yellow] {text}" + (f"\n  hint: {hint}" if hint else "")
-                )
+                self._warn(text + (f"\n  hint: {hint}" if hint else ""))
             case events.SnapshotLeft(name=name, cause=cause):
-                self._say(
-                    f"[yellow]warning:[/yellow] snapshot {name} could not be removed ({cause}); it "
-                    "pins disk space"
-                )
+                self._warn(f"snapshot {name} could not be removed ({cause}); it pins disk space")
             case _:
                 if detail := _detail(event):
-                    self._say(f"  {detail}")
+                    self._say(f"  {escape(detail)}")
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -71,6 +67,9 @@ class ProgressListener:
         )
         self._task = self._progress.add_task(_NAMES.get(name, name), total=total)
         self._progress.start()
+
+    def _warn(self, text: str) -> None:
+        self._say(f"[yellow]warning:[/yellow] {escape(text)}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.manifest import Manifest
     from prometheus_backup.ops.backup import BackupReport
     from prometheus_backup.ops.check import CheckReport
     from prometheus_backup.ops.prune import PrunePlan, PruneReport
@@ -88,7 +89,7 @@ def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> It
         why = "; ".join(decision.reasons) if decision else ""
         if decision and not decision.keep:
             why = f"goes at the next prune ({why})"
-        manifest = entry.manifest
+        manifest = entry.header
         if manifest is None:
             yield entry.backup_id, "", "", "", "", "", entry.state.value, entry.problem
             continue
@@ -104,20 +105,17 @@ def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> It
         )
 
 
-def show_document(entry: "Entry") -> Document:
+def show_document(entry: "Entry", manifest: "Manifest") -> Document:
     """Return what `show --json` prints: the manifest as it is stored, and what is known since."""
-    assert entry.manifest is not None  # noqa: S101 -- found by Repository.find
     return {
         **_entry(entry, None),
-        "manifest": entry.manifest.model_dump(mode="json"),
+        "manifest": manifest.model_dump(mode="json"),
         "verifications": [v.model_dump(mode="json") for v in entry.verifications],
     }
 
 
-def show_rows(entry: "Entry") -> Iterable[Row]:
+def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
     """Yield the details of a backup, label and value."""
-    manifest = entry.manifest
-    assert manifest is not None  # noqa: S101 -- found by Repository.find
     yield "backup", manifest.backup_id
     yield "state", _standing(entry)
     yield "taken", f"{rfc3339(manifest.started_at)} to {rfc3339(manifest.finished_at)}"
@@ -139,10 +137,9 @@ def show_rows(entry: "Entry") -> Iterable[Row]:
 BLOCK_HEADERS = ("block", "from", "to", "level", "series", "samples", "size")
 
 
-def block_rows(entry: "Entry") -> Iterable[Row]:
+def block_rows(manifest: "Manifest") -> Iterable[Row]:
     """Yield a row for each block of a backup."""
-    assert entry.manifest is not None  # noqa: S101 -- found by Repository.find
-    for block in entry.manifest.blocks:
+    for block in manifest.blocks:
         yield (
             block.ulid,
             rfc3339(block.min_time),
@@ -257,7 +254,7 @@ def required_flags(plan: "RestorePlan") -> list[str]:
 def check_document(report: "CheckReport") -> Document:
     """Return what `check --json` prints."""
     return {
-        "ok": report.error is None,
+        "ok": report.exit_code == 0,
         "checks": [
             {"subject": li.subject, "ok": li.ok, "detail": li.detail, "fix": li.fix}
             for li in report.lines
@@ -274,7 +271,7 @@ def _pruned(report: "PruneReport") -> Document:
 
 
 def _entry(entry: "Entry", decision: "Decision | None") -> Document:
-    manifest, verified, failure = entry.manifest, entry.verified, entry.failure
+    manifest, verified, failure = entry.header, entry.verified, entry.failure
     return {
         "backup_id": entry.backup_id,
         "time": rfc3339(entry.time),
@@ -311,7 +308,7 @@ def _block_cells(block: Any) -> tuple[str, str, str, str]:
 def _standing(entry: "Entry") -> str:
     if entry.failure:
         return f"FAILED {entry.failure.level}"
-    if entry.manifest and entry.manifest.degraded:
+    if entry.header and entry.header.degraded:
         return "degraded"
     return "good"
 

@@ -139,6 +139,7 @@ class Wiring:
         if location.scheme != "s3":
             return open_store(location)
         from prometheus_backup.stores.s3 import S3Settings
+        from prometheus_backup.transfer import WIDE
 
         values = self.values
         if values["sse_kms_key_id"] and values["sse"] != "aws:kms":
@@ -150,7 +151,7 @@ class Wiring:
                 endpoint=_endpoint(values["s3_endpoint_url"]),
                 sse=values["sse"],
                 kms_key_id=values["sse_kms_key_id"],
-                connections=self._workers + 4,
+                connections=max(self._workers, WIDE) + 4,
                 ca_bundle=values["s3_ca_bundle"],
                 keys=_static_keys(os.environ),
             ),

@@ -13,6 +13,7 @@ from prometheus_backup.errors import (
     NewerFormat,
     RepositoryLocked,
     SnapshotUnusable,
+    Stopped,
     UsageError,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
@@ -25,7 +26,7 @@ from prometheus_backup.model import (
     SourceBlock,
     instant_from_ms,
 )
-from prometheus_backup.ops.place import Placed, Placing, place_files
+from prometheus_backup.ops.place import Placed, Placing
 from prometheus_backup.ops.prune import PrunePlan, PruneReport, apply_prune, candidates, plan_prune
 from prometheus_backup.ops.snapshot import (
     Snapshot,
@@ -115,16 +116,16 @@ class BackupRun:
                 plan = attempt.plan(snapshot)
                 with watch.phase("transfer", "transferring the blocks"):
                     placing = attempt.placing()
-                    placed = place_files(placing, plan, snapshot.path)
+                    placed = placing.place(plan, snapshot.path)
                 with watch.phase("verify", "verifying before the commit"):
                     placed = placing.prove(placed, snapshot.path)
                 manifest = attempt.commit(snapshot, placed)
             with watch.phase("retention", "applying retention"):
                 prune = attempt.prune(manifest)
-        except BaseException:
-            attempt.clean_up(committed=False)
+        except BaseException as error:
+            _clean_up(attempt, committed=False, stopped=isinstance(error, Stopped))
             raise
-        left = attempt.clean_up(committed=True)
+        left = _clean_up(attempt, committed=True, stopped=False)
         problems = (*left, *prune.problems)
         return BackupReport(manifest, prune, problems, watch.seconds)
 
@@ -135,7 +136,7 @@ class BackupRun:
             if entry.state is State.UNREADABLE:
                 self.listener(Warned(entry.problem))
         held = committed(entries)
-        newest = held[-1].manifest if held else None
+        newest = held[-1].header if held else None
         if newest and dict(newest.labels) != dict(self.options.labels):
             raise UsageError(
                 f"cannot back up into {self.repository.url}: its newest backup, "
@@ -172,6 +173,7 @@ class _Attempt:
         self._dead_intents = lock.dead_intents(own_run_id=run.run_id)
         self._intent = Intent(run.run_id, repository=run.repository.url)
         self._claim: Claim | None = None
+        self._claiming = False
         self._options: PutOptions = PutOptions()
         self._plan: BackupPlan = BackupPlan(())
 
@@ -181,6 +183,7 @@ class _Attempt:
 
     def claim(self) -> Claim:
         self._lock.record(self._intent)
+        self._claiming = True
         self._claim = claim_backup(
             self._run.repository,
             run_id=self._run.run_id,
@@ -222,7 +225,7 @@ class _Attempt:
         ]
         self._plan = plan_backup(
             snapshot.blocks,
-            previous=previous.manifest if previous else None,
+            previous=run.repository.manifest(previous.backup_id) if previous else None,
             dead_runs=dead,
             mutable=MUTABLE,
         )
@@ -283,17 +286,22 @@ class _Attempt:
             run.listener(Warned(problem, error.hint))
             return PruneReport(PrunePlan.nothing(), (), (), (problem,))
 
-    def clean_up(self, *, committed: bool) -> tuple[str, ...]:
-        """Remove our snapshot and those of dead runs; return what is left, in words."""
+    def clean_up(self, *, committed: bool, stopped: bool) -> tuple[str, ...]:
+        """Remove our snapshot and those of dead runs; return what is left, in words.
+
+        `stopped`: by a signal, so that a snapshot without a name may still be in the making.
+        """
         run = self._run
         left = []
+        mine = self._lock.recorded or self._intent
         gone = True
-        if self._intent.asked_at:
-            gone = remove_lost_snapshot(run.data_dir, self._intent, listener=run.listener)
+        if mine.asked_at:
+            gone = remove_lost_snapshot(run.data_dir, mine, listener=run.listener)
             if not gone:
-                left.append(f"the snapshot {self._intent.snapshot} could not be removed")
+                left.append(f"the snapshot {mine.snapshot} could not be removed")
+        unnamed = stopped and bool(mine.asked_at) and not mine.snapshot
         abandoned = committed or self._abandon()
-        if gone and abandoned:
+        if gone and abandoned and not unnamed:
             self._lock.forget(run.run_id)
         for intent in self._dead_intents:
             if remove_lost_snapshot(run.data_dir, intent, listener=run.listener):
@@ -305,7 +313,7 @@ class _Attempt:
 
     def _abandon(self) -> bool:
         if self._claim is None:
-            return True
+            return not self._claiming  # else incomplete.json may be there, and be ours
         try:
             self._claim.abandon()
         except BackupToolError as error:
@@ -378,6 +386,15 @@ class _Attempt:
                 copied_bytes=sum(p.size for p in placed if p.copied),
             ),
         )
+
+
+def _clean_up(attempt: _Attempt, *, committed: bool, stopped: bool) -> tuple[str, ...]:
+    """Clean up, also when the signal to stop comes only now: as an exception it comes once."""
+    try:
+        return attempt.clean_up(committed=committed, stopped=stopped)
+    except Stopped:
+        attempt.clean_up(committed=committed, stopped=stopped)
+        raise
 
 
 class _Phases:

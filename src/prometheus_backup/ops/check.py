@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_backup.errors import BackupToolError, ObjectExists, ObjectNotFound
+from prometheus_backup.errors import (
+    BackupToolError,
+    BytesDiffer,
+    NewerFormat,
+    ObjectExists,
+    ObjectNotFound,
+    SnapshotUnusable,
+    UnreadableManifest,
+)
 from prometheus_backup.layout import PROBE_PREFIX
-from prometheus_backup.model import CheckLine
+from prometheus_backup.model import CheckLine, Outcome
 from prometheus_backup.ops.snapshot import SNAPSHOTS, snapshot_names
 from prometheus_backup.ops.source import (
     head_block_estimate,
@@ -23,12 +31,28 @@ from prometheus_backup.repository import CONTROL, Repository, State
 from prometheus_backup.retention import clock_doubt
 
 
+class _Doubt(Exception):
+    """What would leave a backup done in part: how it is, and how to mend it."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The lines, in order. `error` is the first failure, whose exit code the command ends with."""
+    """The lines, in order. `error` is the first failure that a backup would end with."""
 
     lines: tuple[CheckLine, ...]
     error: BackupToolError | None
+
+    @property
+    def exit_code(self) -> int:
+        """Return that of the first failure; of PARTIAL, where a backup would be done in part."""
+        if self.error is not None:
+            return self.error.exit_code
+        done = all(line.ok for line in self.lines)
+        return (Outcome.DONE if done else Outcome.PARTIAL).exit_code
 
 
 class _Preflight:
@@ -45,6 +69,9 @@ class _Preflight:
         except BackupToolError as error:
             self.error = self.error or error
             self.lines.append(CheckLine(subject, ok=False, detail=error.message, fix=error.hint))
+            return False
+        except _Doubt as doubt:
+            self.lines.append(CheckLine(subject, ok=False, detail=str(doubt), fix=doubt.hint))
             return False
         return True
 
@@ -119,9 +146,10 @@ def _check_repository(
     if not preflight.look("repository: reachable", reach):
         return
     repository = opened[0]
-    for subject, action in _probes(repository, f"{PROBE_PREFIX}{run_id}"):
-        if not preflight.look(f"repository: {subject}", action):
-            break
+    write, *others = _probes(repository, f"{PROBE_PREFIX}{run_id}")
+    if preflight.look(f"repository: {write[0]}", write[1]):
+        for subject, action in others:
+            preflight.look(f"repository: {subject}", action)
     preflight.look("repository: backups", lambda: _backups(repository))
 
 
@@ -134,7 +162,10 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
 
     def read() -> str:
         if store.get(key, limit=100) != b"probe\n":
-            raise BackupToolError(f"cannot read back {key}: other bytes came back")
+            raise BytesDiffer(
+                f"cannot read back {key}: other bytes came back",
+                hint="something between here and the store changes what is stored",
+            )
         return "what was written comes back"
 
     def create_only() -> str:
@@ -142,7 +173,7 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
             store.create(key, b"again\n", options=CONTROL)
         except ObjectExists:
             return "a second create of one key is refused"
-        raise BackupToolError(
+        raise _Doubt(
             f"cannot rely on create-only writes in {repository.url}: a second one was accepted",
             hint="backups still notice each other by reading again what they wrote; be sure that "
             "only one job backs up into this repository",
@@ -152,9 +183,7 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
         now = repository.clock.now()
         doubt = clock_doubt(now=now, store_now=store.head(key).modified, backup_times=[])
         if doubt:
-            raise BackupToolError(
-                f"cannot trust the clock: {doubt}", hint="set this machine's clock (NTP)"
-            )
+            raise _Doubt(f"cannot trust the clock: {doubt}", hint="set this machine's clock (NTP)")
         return "this machine's clock agrees with the store's"
 
     def delete() -> str:
@@ -163,7 +192,10 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
             store.head(key)
         except ObjectNotFound:
             return "objects can be deleted"
-        raise BackupToolError(f"cannot delete {key}: it is still there")
+        raise _Doubt(
+            f"cannot delete {key}: it is still there",
+            hint="retention needs to delete; is the bucket under a legal hold or object lock?",
+        )
 
     yield from (
         ("write", write),
@@ -178,7 +210,8 @@ def _backups(repository: Repository) -> str:
     entries = repository.entries()
     bad = [e for e in entries if e.state in (State.UNREADABLE, State.NEWER)]
     if bad:
-        raise BackupToolError(
+        kind = NewerFormat if bad[0].state is State.NEWER else UnreadableManifest
+        raise kind(
             f"{len(bad)} of {len(entries)} backups cannot be read, the first: {bad[0].problem}",
             hint="`prometheus-backup verify --all` says more",
         )
@@ -200,7 +233,7 @@ def _writable(data_dir: Path) -> str:
     place = data_dir / SNAPSHOTS
     place = place if place.exists() else data_dir
     if not os.access(place, os.W_OK | os.X_OK):
-        raise BackupToolError(
+        raise _Doubt(
             f"cannot write to {place}: snapshots would stay and pin disk space",
             hint="mount the volume read-write, and run as the user that Prometheus runs as",
         )
@@ -211,7 +244,7 @@ def _writable(data_dir: Path) -> str:
 def _room(status: SourceStatus, data_dir: Path) -> str:
     need, free = head_block_estimate(status), shutil.disk_usage(data_dir).free
     if need > free:
-        raise BackupToolError(
+        raise SnapshotUnusable(
             f"cannot be sure of room for a snapshot: about {need:,} bytes are needed for the head "
             f"block, {free:,} are free",
             hint="free some room on Prometheus' volume, or set SKIP_HEAD",

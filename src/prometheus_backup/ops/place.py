@@ -13,7 +13,6 @@ from prometheus_backup.errors import (
     RepositoryLocked,
 )
 from prometheus_backup.events import (
-    BytesMoved,
     FileCopied,
     FileUploaded,
     LongStepBegan,
@@ -56,19 +55,24 @@ class Placing:
     verify: Level | None
     rehash: bool
 
-    def place(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed:
-        """Copy or upload one file. `folder` is the snapshot."""
-        known = file.known
-        if known and self.rehash:
-            on_disk = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
-            on_disk.read()
-            if on_disk.sha256 != known.sha256:
-                self.transfer.listener(
-                    Warned(f"{file.ulid}/{file.path} changed under an unchanged name; sent again")
-                )
-                known = None
-        placed = self._copy(file, known) if known else None
-        return placed or self.upload(file, folder, watch)
+    def place(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
+        """Bring every file of the plan into the repository; `folder` is the snapshot.
+
+        Copies first, many at once, since they cost us nothing; then uploads, large ones first.
+        """
+        self.transfer.listener(LongStepBegan("transfer", sum(f.size for f in plan.files)))
+        try:
+            return self._placed(plan, folder)
+        finally:
+            self.transfer.listener(LongStepEnded("transfer"))
+
+    def _placed(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
+        copied = self.transfer.wide().all(plan.copies, lambda f, w: self._copy(f, folder, w))
+        failed = [file for file, placed in copied if placed is None]
+        uploads = sorted([*plan.uploads, *failed], key=lambda f: -f.size)
+        sent = self.transfer.all(uploads, lambda f, w: self.upload(f, folder, w))
+        placed = [p for _, p in [*copied, *sent] if p is not None]
+        return tuple(sorted(placed, key=lambda p: p.key))
 
     def upload(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed:
         """Send one file, hashing it on the way."""
@@ -97,7 +101,7 @@ class Placing:
         again = [PlannedFile(p.ulid, p.path, p.size, None) for p in bad]
         resent = {
             new.key: new
-            for _, new in self.transfer.each(again, lambda f, w: self.upload(f, folder, w))
+            for _, new in self.transfer.all(again, lambda f, w: self.upload(f, folder, w))
         }
         still = self._bad(list(resent.values()), strangers=False)
         if still:
@@ -107,22 +111,34 @@ class Placing:
             )
         return tuple(resent.get(p.key, p) for p in placed)
 
-    def _copy(self, file: PlannedFile, known: Known) -> Placed | None:
+    def _copy(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed | None:
+        """Have the store copy a file; None where it must be uploaded instead."""
+        known = file.known
+        if known is None or (self.rehash and not self._is_unchanged(file, known, folder, watch)):
+            return None
         key = self._key(file)
         try:
             self.repository.store.copy(known.key, key, size=file.size, options=self.options)
-        except ObjectNotFound:
-            cause = "is gone"
         except RepositoryDenied:
             raise
         except BackupToolError as error:
-            cause = f"cannot be copied: {error.message}"
-        else:
-            self.transfer.listener(BytesMoved(file.size))
-            self.transfer.listener(FileCopied(key, file.size))
-            return self._noted(Placed(file.ulid, file.path, file.size, known.sha256, key, known))
-        self.transfer.listener(Warned(f"{known.key} {cause}; uploading it instead"))
-        return None
+            cause = "is gone" if isinstance(error, ObjectNotFound) else f"stays: {error.message}"
+            self.transfer.listener(Warned(f"{known.key} {cause}; uploading the file instead"))
+            return None
+        watch.passed(file.size, limited=False)
+        self.transfer.listener(FileCopied(key, file.size))
+        return self._noted(Placed(file.ulid, file.path, file.size, known.sha256, key, known))
+
+    def _is_unchanged(self, file: PlannedFile, known: Known, folder: Path, watch: Watch) -> bool:
+        on_disk = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
+        on_disk.read()
+        watch.passed(-file.size, limited=False)  # it is counted when it is in the repository
+        if on_disk.sha256 == known.sha256:
+            return True
+        self.transfer.listener(
+            Warned(f"{file.ulid}/{file.path} changed under an unchanged name; sending it again")
+        )
+        return False
 
     def _noted(self, placed: Placed) -> Placed:
         self.claim.finished(
@@ -159,8 +175,8 @@ class Placing:
         self.transfer.listener(LongStepBegan("verify", sum(p.size for p in by_bytes)))
         try:
             return [
-                *_failing(self.transfer.each(by_bytes, self._bytes_are_right)),
-                *_failing(self.transfer.each(by_checksum, self._checksums_match)),
+                *_failing(self.transfer.all(by_bytes, self._bytes_are_right)),
+                *_failing(self.transfer.wide().all(by_checksum, self._checksums_match)),
             ]
         finally:
             self.transfer.listener(LongStepEnded("verify"))
@@ -196,19 +212,6 @@ class Placing:
 
     def _disk(self, file: PlannedFile, folder: Path) -> Path:
         return folder / file.ulid / file.path
-
-
-def place_files(placing: Placing, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
-    """Bring every file of the plan into the repository, large ones first."""
-    files = sorted(plan.files, key=lambda f: -f.size)
-    placing.transfer.listener(LongStepBegan("transfer", sum(f.size for f in files)))
-    try:
-        placed = [
-            p for _, p in placing.transfer.each(files, lambda f, w: placing.place(f, folder, w))
-        ]
-    finally:
-        placing.transfer.listener(LongStepEnded("transfer"))
-    return tuple(sorted(placed, key=lambda p: p.key))
 
 
 def _failing(results: Iterable[tuple[Placed, bool]]) -> list[Placed]:

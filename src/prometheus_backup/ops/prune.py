@@ -123,7 +123,10 @@ def apply_prune(
             done.append(backup_id)
             listener(BackupDeleted(backup_id, count, reason))
         for backup_id in plan.unmark:
-            repository.remove_mark(backup_id)
+            try:
+                repository.remove_mark(backup_id)
+            except BackupToolError as error:
+                problems.append(f"retention: {error.message}")
     for problem in problems:
         listener(Warned(problem))
     return PruneReport(plan, tuple(deleted), tuple(swept), tuple(problems))

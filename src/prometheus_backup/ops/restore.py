@@ -67,7 +67,7 @@ class Restore:
 
         Raises TargetNotEmpty or TargetUnusable where it cannot be done.
         """
-        manifest = _manifest(entry)
+        manifest = self.repository.manifest(entry.backup_id)
         present = self._present(manifest)
         plan = plan_restore(
             manifest,
@@ -110,19 +110,16 @@ class Restore:
                 raise TargetUnusable(f"cannot restore into {self.target}: it is not a directory")
             names = {e.name for e in self.target.iterdir()} - _HARMLESS
             marker = self._folder / _MARKER
-            interrupted = json.loads(marker.read_bytes()) if marker.exists() else None
-        if not names and interrupted is None:
-            return frozenset()
-        blocks = {b.ulid for b in manifest.blocks}
-        if interrupted is None or not names <= blocks:
-            stranger = min(names - blocks if interrupted else names)
-            raise TargetNotEmpty(f"cannot restore into {self.target}: it holds {stranger!r}")
-        if interrupted != _mark(manifest):
+            interrupted = _read_mark(marker) if marker.exists() else None
+        if interrupted is not None and interrupted != _mark(manifest):
             raise TargetNotEmpty(
                 f"cannot restore {manifest.backup_id} into {self.target}: a restore of "
-                f"{interrupted.get('backup_id')} was interrupted there",
+                f"{interrupted.get('backup_id', 'another backup')} was interrupted there",
                 hint="restore that backup again to continue it, or use an empty directory",
             )
+        ours = {b.ulid for b in manifest.blocks} if interrupted else set()
+        if strangers := names - ours:
+            raise TargetNotEmpty(f"cannot restore into {self.target}: it holds {min(strangers)!r}")
         return frozenset(names)
 
     def _pruned_within(self, entry: Entry) -> timedelta | None:
@@ -167,16 +164,19 @@ class Restore:
 
     def _place(self, plan: RestorePlan, files: Sequence[tuple[Block, File]]) -> None:
         missing = {block.ulid: len(block.files) for block in plan.place}
+        waiting = list(plan.place)
         for block in plan.place:
             for file in block.files:
                 (self._staged(block, file).parent).mkdir(parents=True, exist_ok=True)
         self.listener(LongStepBegan("restore", plan.size))
         try:
-            for (block, file), _ in self.transfer.each(files, self._fetch):
-                self.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
-                missing[block.ulid] -= 1
-                if not missing[block.ulid]:
-                    self._reveal(block)
+            with contextlib.closing(self.transfer.each(files, self._fetch)) as fetched:
+                for (block, file), _ in fetched:
+                    self.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
+                    missing[block.ulid] -= 1
+                    # In their order, whichever is complete first: cut off, the newest are there.
+                    while waiting and not missing[waiting[0].ulid]:
+                        self._reveal(waiting.pop(0))
         finally:
             self.listener(LongStepEnded("restore"))
 
@@ -202,7 +202,7 @@ class Restore:
         found.read()
         if found.sha256 == file.sha256:
             return True
-        watch.passed(-file.size)
+        watch.passed(-file.size, limited=False)
         return False
 
     def _reveal(self, block: Block) -> None:
@@ -253,13 +253,16 @@ class _Download:
             )
 
 
-def _manifest(entry: Entry) -> Manifest:
-    assert entry.manifest is not None, "Repository.find returns committed backups"  # noqa: S101
-    return entry.manifest
-
-
 def _mark(manifest: Manifest) -> dict[str, str]:
     return {"backup_id": manifest.backup_id, "run_id": manifest.run_id}
+
+
+def _read_mark(marker: Path) -> dict[str, str]:
+    try:
+        mark = json.loads(marker.read_bytes())
+    except ValueError:
+        return {}
+    return mark if isinstance(mark, dict) else {}
 
 
 @contextlib.contextmanager

@@ -71,11 +71,11 @@ class Verifier:
         findings: list[Finding] = []
         objects = read = 0
         try:
-            if entry.manifest is None:
+            if entry.header is None:
                 findings = [_unreadable(entry)]
                 objects = 1
             else:
-                findings, objects, read = self._look(entry.manifest)
+                findings, objects, read = self._look(self.repository.manifest(entry.backup_id))
         except RepositoryError as error:
             cause = error.message
             self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
@@ -93,11 +93,15 @@ class Verifier:
         for finding in findings:
             self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
         self.listener(BackupVerified(entry.backup_id, self.level, verdict, len(findings)))
+        if entry.state is not State.NEWER:  # whose folder is not ours to write into
+            self._record(result)
+        return Checked(result, cause)
+
+    def _record(self, result: Verification) -> None:
         try:
             self.repository.record(result)
         except BackupToolError as error:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
-        return Checked(result, cause)
 
     def _look(self, manifest: Manifest) -> tuple[list[Finding], int, int]:
         """Return findings, objects looked at, bytes read."""
@@ -134,7 +138,7 @@ class Verifier:
                 return None
 
         try:
-            for key, found in self.transfer.each(list(wanted), hash_object):
+            for key, found in self.transfer.all(list(wanted), hash_object):
                 if found is None:
                     findings.append(Finding(FindingKind.MISSING, key, "no such object"))
                     continue

@@ -65,7 +65,10 @@ class ObjectStore(Protocol):
         ...
 
     def list_folders(self) -> Sequence[str]:
-        """Return the names of the folders directly below the root, sorted."""
+        """Return the names of the folders directly below the root, sorted.
+
+        One that was emptied a moment ago may be among them: SeaweedFS keeps it for a while.
+        """
         ...
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -23,9 +24,11 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.relay import Relay
 
 _STAGED = ".staged-"
 """Files under this prefix are being written; a listing never shows them."""
+_ATTEMPTS = 1000
 _CHUNK = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
@@ -56,10 +59,12 @@ class LocalStore:
         """Store an object from chunks: staged, synced, renamed."""
         del size, options
 
-        def write(file: BinaryIO) -> None:
-            file.writelines(body)
-
-        self._store(key, write, finish=os.replace)
+        relay = Relay(body)
+        try:
+            self._store(key, lambda file: file.writelines(relay), finish=os.replace)
+        except BackupToolError:
+            relay.raise_own_failure()
+            raise
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
         """Store a small object, replacing what was there."""
@@ -90,6 +95,8 @@ class LocalStore:
         """Return size and time of last modification."""
         with self._translated("look at", key):
             status = self._path(key).stat()
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError
         return _info(key, status)
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
@@ -103,11 +110,11 @@ class LocalStore:
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root that hold any object."""
-        return [
+        return sorted(
             key
             for entry, key in self._entries("")
             if entry.is_dir(follow_symlinks=False) and next(self.list(key), None)
-        ]
+        )
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
@@ -130,17 +137,16 @@ class LocalStore:
         for key in keys:
             path = self._path(key)
             try:
-                with self._translated("delete", key):
+                with (
+                    self._translated("delete", key),
+                    contextlib.suppress(IsADirectoryError, NotADirectoryError),
+                ):
                     path.unlink(missing_ok=True)
             except BackupToolError as error:
                 failed.append(error)
                 continue
             for folder in path.parents:
-                if folder == self._root:
-                    break
-                try:
-                    folder.rmdir()
-                except OSError:
+                if folder == self._root or not _clear(folder):
                     break
         if failed:
             raise failed[0]
@@ -168,19 +174,26 @@ class LocalStore:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-                finish(staged, path)
+                    finish(staged, path)  # while it is locked
                 _sync_folder(path.parent)
             finally:
                 staged.unlink(missing_ok=True)
 
     def _stage(self, path: Path) -> tuple[Path, BinaryIO]:
-        while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        # Deletions remove folders that become empty, perhaps while we make or fill one: once more.
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                path.parent.mkdir(parents=True, exist_ok=True)
             staged = path.parent / f"{_STAGED}{uuid.uuid4().hex}"
             try:
-                return staged, staged.open("xb")
+                file = staged.open("xb")
             except FileNotFoundError:
-                continue  # a deletion removed the folder that had just become empty
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX)  # held while it is written: see _remove_left
+            if staged.exists():
+                return staged, file
+            file.close()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _entries(self, folder: str) -> Sequence[tuple[os.DirEntry[str], str]]:
         """Return the entries of a folder with their keys, in the order of full keys."""
@@ -205,6 +218,8 @@ class LocalStore:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if verb == "put":  # a file where a folder should be, or the reverse
+                raise RepositoryUnavailable(f"cannot put {place}: {error.strerror}") from error
             raise ObjectNotFound(f"cannot {verb} {place}: no such object") from error
         except FileExistsError as error:
             raise ObjectExists(f"cannot {verb} {place}: it exists") from error
@@ -225,6 +240,36 @@ def _link_new(staged: Path, path: Path) -> None:
     path.hardlink_to(staged)
 
 
+def _clear(folder: Path) -> bool:
+    """Remove a folder that holds no object, with what killed writers left; tell if it is gone."""
+    try:
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                path = folder / entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if not _clear(path):
+                        return False
+                elif not (entry.name.startswith(_STAGED) and _remove_left(path)):
+                    return False
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # a put came in between, or it is not ours to remove
+    return True
+
+
+def _remove_left(staged: Path) -> bool:
+    """Remove a staged file whose writer is dead: its lock is free. Tell if it is gone."""
+    with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        staged.unlink()
+    return True
+
+
 def _clone(source: BinaryIO, target: BinaryIO) -> None:
     try:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
@@ -235,11 +280,12 @@ def _clone(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError):  # the object is deleted again already
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -3,6 +3,7 @@
 Maps obstore's calls and exceptions to the contract. What only S3 does is in s3.py.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -22,6 +23,7 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.relay import Relay
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -88,14 +90,19 @@ class ObstoreStore:
 
     def ping(self) -> None:
         """List the root, impatiently."""
-        self._call("list", "", lambda: obstore.list_with_delimiter(self._impatient))
+
+        def look() -> None:
+            with contextlib.suppress(exceptions.InvalidPathError):  # it answered: foreign keys
+                obstore.list_with_delimiter(self._impatient)
+
+        self._call("list", "", look)
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object, in parts where it is large."""
         if size <= PART_SIZE:
             self.put_small(key, b"".join(body), options=options)
             return
-        relay = _Relay(body)
+        relay = Relay(body)
         try:
             self._put(key, relay, options, part_size=max(PART_SIZE, -(-size // _MAX_PARTS)))
         except BackupToolError:
@@ -163,24 +170,32 @@ class ObstoreStore:
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below `folder`."""
-        pages = obstore.list(self._store, prefix=folder or None, chunk_size=1000)
-        while True:
-            page = self._call("list", folder, lambda: next(pages, None))
-            if page is None:
-                return
-            yield from map(_info, page)
+        # Sorted here: SeaweedFS lists `a/x` before `a-`, as a file system would.
+        found = self._call("list", folder, lambda: self._everything(folder))
+        yield from sorted(found, key=lambda o: o.key)
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root."""
-        result = self._call("list", "", lambda: obstore.list_with_delimiter(self._store))
-        return sorted(result["common_prefixes"])
+        folders, _ = self._call("list", "", lambda: self._level(""))
+        return sorted(folders)
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
-        result = self._call(
-            "list", folder, lambda: obstore.list_with_delimiter(self._store, prefix=folder)
-        )
-        return sorted(map(_info, result["objects"]), key=lambda o: o.key)
+        _, files = self._call("list", folder, lambda: self._level(folder))
+        return sorted(files, key=lambda o: o.key)
+
+    # A key `<folder>/`, which web consoles make for an empty folder, comes as `<folder>`: left out.
+
+    def _everything(self, folder: str) -> Sequence[ObjectInfo]:
+        """Return what is below a folder, in any order."""
+        pages = obstore.list(self._store, prefix=folder or None, chunk_size=1000)
+        return [_info(meta) for page in pages for meta in page if meta["path"] not in ("", folder)]
+
+    def _level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """Return the folders and objects directly in a folder, in any order."""
+        result = obstore.list_with_delimiter(self._store, prefix=folder or None)
+        files = [_info(meta) for meta in result["objects"] if meta["path"] not in ("", folder)]
+        return list(result["common_prefixes"]), files
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         """Copy an object inside the store."""
@@ -193,7 +208,7 @@ class ObstoreStore:
             return
         try:
             self._call("delete", keys[0], lambda: obstore.delete(self._store, list(keys)))
-        except (RepositoryUnavailable, ObjectNotFound):
+        except (RepositoryDenied, RepositoryUnavailable, ObjectNotFound):
             self._delete_singly(keys)
 
     def stored_checksum(self, key: str) -> str | None:
@@ -227,30 +242,6 @@ class ObstoreStore:
 
     def _place(self, key: str) -> str:
         return f"{self._url}/{key}" if key else self._url
-
-
-class _Relay:
-    """Passes chunks on, and keeps what the producer raised: Rust would reduce it to text."""
-
-    def __init__(self, body: Iterable[bytes]) -> None:
-        self._body = iter(body)
-        self._failure: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._body)
-        except StopIteration:
-            raise
-        except BaseException as error:
-            self._failure = error
-            raise
-
-    def raise_own_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
 
 def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:

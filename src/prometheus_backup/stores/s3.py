@@ -5,7 +5,7 @@ copies with class, tags and over 5 GB, and the store's checksums.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from obstore.exceptions import InvalidPathError
 from obstore.store import S3Store as ObstoreS3
 
 from prometheus_backup.errors import (
@@ -23,13 +24,13 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
     UsageError,
 )
-from prometheus_backup.model import PutOptions
+from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.objectstore import CLIENT, IMPATIENT, PATIENT, ObstoreStore
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, ListObjectsV2OutputTypeDef
     from obstore.store import RetryConfig
 
 _SINGLE_COPY_LIMIT = 5_000_000_000  # CopyObject is atomic to 5 GB; beyond, parts are copied
@@ -153,6 +154,41 @@ class S3Store(ObstoreStore):
             lambda: self._client.copy(from_where, **where, ExtraArgs=extra, Config=parts),
         )
 
+    # obstore refuses a whole listing for one key that is no clean path, such as `a//b` or `../c`.
+
+    def _everything(self, folder: str) -> Sequence[ObjectInfo]:
+        try:
+            return super()._everything(folder)
+        except InvalidPathError:
+            return self._clean_level(folder, delimiter="")[1]
+
+    def _level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        try:
+            return super()._level(folder)
+        except InvalidPathError:
+            return self._clean_level(folder, delimiter="/")
+
+    def _clean_level(
+        self, folder: str, *, delimiter: str
+    ) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """List by boto3, and leave out the keys that this program can neither write nor read."""
+        root = self._full("")
+        start = f"{root}{folder}/" if folder else root
+
+        def pages() -> "Sequence[ListObjectsV2OutputTypeDef]":
+            paginator = self._client.get_paginator("list_objects_v2")
+            return list(paginator.paginate(Bucket=self._bucket, Prefix=start, Delimiter=delimiter))
+
+        folders: list[str] = []
+        files: list[ObjectInfo] = []
+        for page in self._ask("list", folder, pages):
+            folders += [p["Prefix"][len(root) : -1] for p in page.get("CommonPrefixes", [])]
+            files += [
+                ObjectInfo(o["Key"][len(root) :], o["Size"], o["LastModified"])
+                for o in page.get("Contents", [])
+            ]
+        return [f for f in folders if _is_clean(f)], [f for f in files if _is_clean(f.key)]
+
     def stored_checksum(self, key: str) -> str | None:
         """Return the full-object checksum that S3 keeps; None for composite ones, or none."""
         answer: Any = self._ask(
@@ -179,7 +215,7 @@ class S3Store(ObstoreStore):
         from botocore.exceptions import BotoCoreError
 
         try:
-            return Session(region_name=self._settings.region)
+            return Session(region_name=self._settings.region, **_boto_keys(self._settings.keys))
         except BotoCoreError as error:  # such as a profile that does not exist
             raise UsageError(f"cannot use the AWS settings: {error}") from None
 
@@ -234,6 +270,20 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     if isinstance(error, exceptions.NoCredentialsError | exceptions.CredentialRetrievalError):
         return RepositoryDenied(f"cannot {verb} {place}: {error}")
     return RepositoryUnavailable(f"cannot {verb} {place}: {error}")
+
+
+def _boto_keys(keys: StaticKeys | None) -> dict[str, Any]:
+    if keys is None:
+        return {}
+    return {
+        "aws_access_key_id": keys.access_key_id,
+        "aws_secret_access_key": keys.secret_access_key,
+        "aws_session_token": keys.session_token,
+    }
+
+
+def _is_clean(key: str) -> bool:
+    return all(part not in ("", ".", "..") for part in key.split("/")) and key.isprintable()
 
 
 def _provider(session: "Session") -> Any:

@@ -1,0 +1,166 @@
+"""The table of settings, and the pure rules by which settings are read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from prometheus_backup.config import (
+    GROUPS,
+    SETTINGS,
+    parse_labels,
+    parse_size,
+    read_file,
+    repository_address,
+    without_service_links,
+)
+from prometheus_backup.errors import UsageError
+
+
+def test_names_variables_and_flags_are_unique() -> None:
+    settings = [s for group in GROUPS.values() for s in group]
+    names = [s.name for s in settings]
+    variables = [v for s in settings for v in (s.env, *s.also_env)]
+    flags = [s.option for s in settings]
+
+    for texts in (names, variables, flags):
+        assert len(set(texts)) == len(texts)
+    assert {*SETTINGS} == {*names}
+    assert all(re.fullmatch(r"[A-Z0-9_]+", variable) for variable in variables)
+    assert all(s.help.endswith(".") for s in settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("1000", 1000),
+        ("1000B", 1000),
+        ("50MB", 50_000_000),
+        ("50mb", 50_000_000),
+        ("50M", 50_000_000),
+        ("20MiB", 20 * 1024**2),
+        ("20Mi", 20 * 1024**2),
+        ("1.5 kB", 1500),
+        ("1GB/s", 1_000_000_000),
+        ("2TiB", 2 * 1024**4),
+        (" 3 KiBps ", 3072),
+    ],
+)
+def test_sizes_are_read_in_decimal_and_binary_units(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "fast", "1XB", "MB", "1 000", "0.5", "1e6", "10%"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot read size"):
+        parse_size(text)
+
+
+def test_labels_are_read_from_one_text_or_several() -> None:
+    assert parse_labels(("a=1,b=2", "c=x=y", "", "d=")) == {"a": "1", "b": "2", "c": "x=y", "d": ""}
+    assert parse_labels(("a=1", "a=2")) == {"a": "2"}
+
+
+@pytest.mark.parametrize("text", ["a", "=b", "1a=b", "a b=c", "a-b=c"])
+def test_what_is_no_label_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot read label"):
+        parse_labels((text,))
+
+
+@pytest.mark.parametrize(
+    ("repository", "bucket", "prefix", "address"),
+    [
+        ("file:///backups", None, None, "file:///backups"),
+        (None, "b", None, "s3://b/prometheus-snapshots"),
+        (None, "b", "", "s3://b/prometheus-snapshots"),
+        (None, "b", "/a/b/", "s3://b/a/b"),
+        ("", "b", "p", "s3://b/p"),
+        ("s3://b/p/", "b", "p", "s3://b/p/"),
+        ("gs://b/p", None, "p", "gs://b/p"),
+    ],
+)
+def test_the_address_is_given_or_built(
+    repository: str | None, bucket: str | None, prefix: str | None, address: str
+) -> None:
+    assert repository_address(repository, bucket=bucket, prefix=prefix) == address
+
+
+@pytest.mark.parametrize(("repository", "bucket"), [(None, None), ("", None), ("", "")])
+def test_no_address_at_all_is_refused(repository: str | None, bucket: str | None) -> None:
+    with pytest.raises(UsageError, match="cannot tell where"):
+        repository_address(repository, bucket=bucket, prefix="p")
+
+
+@pytest.mark.parametrize("repository", ["s3://other/p", "s3://b", "s3://b/q", "file:///b/p"])
+def test_two_addresses_that_differ_are_refused(repository: str) -> None:
+    with pytest.raises(UsageError, match="s3://b/p") as raised:
+        repository_address(repository, bucket="b", prefix="p")
+    assert repository in str(raised.value)
+
+
+def test_only_what_looks_like_a_service_link_is_dropped() -> None:
+    environment = {
+        "REPOSITORY": "tcp://10.0.0.1:80",
+        "QUIET": "udp://10.0.0.1:53",
+        "S3_BUCKET": "tcp",
+        "PROMETHEUS_URL": "http://10.0.0.1:9090",
+        "OTHER": "tcp://host:80",
+    }
+
+    assert {*without_service_links(environment)} == {"S3_BUCKET", "PROMETHEUS_URL", "OTHER"}
+
+
+def test_every_name_of_a_setting_is_known_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    for setting in SETTINGS.values():
+        for key in (setting.name, setting.env, *setting.also_env, setting.option[2:]):
+            file.write_text(f"{key}: 1\n")
+            assert {*read_file(file)} == {setting.name}, key
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "{}\n"])
+def test_an_empty_file_sets_nothing(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+
+    assert read_file(file) == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "false", "0", "just words", "- a\n- b"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+
+    with pytest.raises(UsageError, match="not a mapping"):
+        read_file(file)
+
+
+def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"s3_bucket: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
+
+    with pytest.raises(UsageError, match="cannot read configuration"):
+        read_file(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_bytes(b"s3_bucket: \xff\xfe\n")
+
+    with pytest.raises(UsageError, match="cannot read configuration"):
+        read_file(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("retention_dayly", "retention_daily"), ("s3_buket", "s3_bucket"), ("sse-kms-key", "kms")],
+)
+def test_an_unknown_setting_is_refused_with_a_near_one(tmp_path: Path, key: str, near: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{key}: 1\n")
+
+    with pytest.raises(UsageError, match=f"unknown setting '{key}'") as raised:
+        read_file(file)
+    assert near in raised.value.hint
