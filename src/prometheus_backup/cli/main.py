@@ -40,14 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         del os.environ[name]
     _stop_by_exception(signal.SIGTERM, Terminated("stopped by SIGTERM after cleaning up"))
     _stop_by_exception(signal.SIGINT, Interrupted("stopped by Ctrl-C after cleaning up"))
-    try:
-        return _run(arguments)
-    except BrokenPipeError:
-        _discard(sys.stdout.fileno())
-        return 0
-
-
-def _run(arguments: Sequence[str]) -> int:
+    stdout = sys.stdout
     try:
         code = commands.main([*arguments], prog_name=PROGRAM, standalone_mode=False)
         return int(code or 0)
@@ -58,8 +51,12 @@ def _run(arguments: Sequence[str]) -> int:
         return _say(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
     except BackupToolError as error:
         return _say(error, arguments)
-    except BrokenPipeError:
-        raise
+    except SystemExit:
+        if sys.stdout is stdout:
+            raise
+        # Click's answer to a reader that has left: another sys.stdout, and exit 1.
+        _discard(stdout.fileno())
+        return 0
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug is told, with its traceback
         traceback.print_exc()
         bug = BackupToolError(
@@ -108,8 +105,13 @@ def _stop_by_exception(number: signal.Signals, error: BackupToolError) -> None:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Not SIG_IGN: Python complains, with a traceback, of one that is already on its way.
+        signal.signal(signal.SIGTERM, _do_nothing)
+        signal.signal(signal.SIGINT, _do_nothing)
         raise error
 
     signal.signal(number, stop)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    del signum, frame

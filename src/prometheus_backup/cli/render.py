@@ -315,7 +315,7 @@ def _standing(entry: "Entry") -> str:
 
 def _verified(entry: "Entry") -> str:
     verified = entry.verified
-    return f"{verified[0].value} {_day(verified[1])}" if verified else "unverified"
+    return f"{verified[0].value} {verified[1]:%Y-%m-%d}" if verified else "unverified"
 
 
 def _span(manifest: Any) -> str:

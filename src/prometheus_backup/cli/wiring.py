@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prometheus_backup.transfer import Transfer
 
 _WORKERS_PER_CORE = 2
+_PROMETHEUS_LOGIN = "give PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE"
 _MOST_WORKERS = 4
 """More keep a fast store no busier, and each holds some parts of 8 MiB in memory."""
 
@@ -53,7 +54,7 @@ class Wiring:
         values = self.values
         return PrometheusClient(
             Access(
-                url=values["prometheus_url"],
+                url=_url("Prometheus at", values["prometheus_url"], hint=_PROMETHEUS_LOGIN),
                 username=values["prometheus_username"],
                 password_file=values["prometheus_password_file"],
                 bearer_token_file=values["prometheus_bearer_token_file"],
@@ -188,9 +189,19 @@ def _static_keys(environment: Mapping[str, str]) -> "StaticKeys | None":
 
 
 def _endpoint(url: str | None) -> str | None:
-    if url is not None and not url.startswith(("http://", "https://")):
+    return (
+        _url("S3 endpoint", url, hint="give credentials as AWS does").rstrip("/") if url else None
+    )
+
+
+def _url(what: str, url: str, *, hint: str) -> str:
+    """Return a URL that may be shown. It is shown in logs and kept in manifests."""
+    scheme, _, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(f"cannot use {what} {scheme}://...: it has a user in it", hint=hint)
+    if scheme not in ("http", "https") or not rest:
         raise UsageError(
-            f"cannot use S3 endpoint {url!r}: it is no URL",
-            hint="give it with its scheme, such as https://s3.example.com",
+            f"cannot use {what} {url!r}: it is no URL",
+            hint=f"give it with its scheme, such as https://{rest or scheme or 'host'}",
         )
-    return url.rstrip("/") if url else None
+    return url

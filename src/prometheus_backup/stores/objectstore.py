@@ -68,6 +68,7 @@ _BAD_CREDENTIALS = {
 _WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"}
 _NO_BUCKET = {"NoSuchBucket", "InvalidBucketName", "ContainerNotFound"}
 _CONNECTION_TROUBLE = ("error sending request", "client error", "dns error", "tcp connect")
+_DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(code: (\w+)\)")
 _CERTIFICATE_TROUBLE = ("certificate", "invalid peer", "UnknownIssuer")
 
 
@@ -249,20 +250,12 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
     text = str(error)
     code, cause = _cause(text)
     message = f"cannot {verb} {place}: {cause}"
-    denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-    if code in _NO_BUCKET:
-        return RepositoryNotFound(message)
-    if code in _WRONG_REGION:
-        expected = re.search(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>", text)
-        region = next(filter(None, expected.groups()), None) if expected else None
-        return UsageError(
-            message, hint=f"set S3_REGION={region}" if region else "correct S3_REGION"
-        )
-    if code in _BAD_CREDENTIALS:
-        return RepositoryDenied(message)
-    if denied or code == "AccessDenied":
-        needs = _ACTIONS.get(verb, "")
-        return RepositoryDenied(message, hint=f"the credentials need {needs}" if needs else None)
+    region = re.search(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>", text)
+    known = refusal(code, verb=verb, message=message, region=region and (region[1] or region[2]))
+    if known is not None:
+        return known
+    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
+        return denied(verb, message)
     if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
         return ObjectExists(message)
     if isinstance(error, FileNotFoundError):
@@ -272,6 +265,30 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
     return RepositoryUnavailable(message, hint=_unavailable_hint(text))
 
 
+def refusal(
+    code: str | None, *, verb: str, message: str, region: str | None = None
+) -> BackupToolError | None:
+    """Return our error for a code of S3 or Azure that says what is wrong; None for any other.
+
+    `region` is where the bucket is, if the answer told.
+    """
+    if code in _NO_BUCKET:
+        return RepositoryNotFound(message)
+    if code in _WRONG_REGION:
+        return UsageError(
+            message, hint=f"set S3_REGION={region}" if region else "correct S3_REGION"
+        )
+    if code in _BAD_CREDENTIALS:
+        return RepositoryDenied(message)
+    return denied(verb, message) if code == "AccessDenied" else None
+
+
+def denied(verb: str, message: str) -> RepositoryDenied:
+    """Return the error for credentials that may not do this."""
+    needs = _ACTIONS.get(verb)
+    return RepositoryDenied(message, hint=f"the credentials need {needs}" if needs else None)
+
+
 def _cause(text: str) -> tuple[str | None, str]:
     """Return the store's error code, if there is one, and the cause in one line."""
     code = re.search(r"<Code>(\w+)</Code>", text)
@@ -279,6 +296,8 @@ def _cause(text: str) -> tuple[str | None, str]:
     if code:
         detail = " ".join(message[1].split()) if message else ""
         return code[1], f"{code[1]}: {detail}".rstrip(": ")
+    if single := _DELETE_FAILED.search(text):
+        return single[2], f"{single[2]}: {single[1]}"
     if any(word in text for word in _CERTIFICATE_TROUBLE):
         return None, "the TLS certificate was not accepted"
     if any(word in text.lower() for word in _CONNECTION_TROUBLE):

@@ -20,12 +20,18 @@ from prometheus_backup.errors import (
     BackupToolError,
     ObjectNotFound,
     RepositoryDenied,
-    RepositoryNotFound,
     RepositoryUnavailable,
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
-from prometheus_backup.stores.objectstore import CLIENT, IMPATIENT, PATIENT, ObstoreStore
+from prometheus_backup.stores.objectstore import (
+    CLIENT,
+    IMPATIENT,
+    PATIENT,
+    ObstoreStore,
+    denied,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -257,16 +263,15 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        message = f"cannot {verb} {place}: {error.response.get('Error', {}).get('Message', code)}"
-        if code == "NoSuchBucket":
-            return RepositoryNotFound(message)
-        if code in {"NoSuchKey", "404"} or status == 404:
+        answer, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        code, status = answer.get("Code", ""), about.get("HTTPStatusCode", 0)
+        message = f"cannot {verb} {place}: {code}: {answer.get('Message', '')}".rstrip(": ")
+        region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        if known := refusal(code, verb=verb, message=message, region=region):
+            return known
+        if status == 404:
             return ObjectNotFound(message)
-        if status in (401, 403):
-            return RepositoryDenied(message)
-        return RepositoryUnavailable(message)
+        return denied(verb, message) if status in (401, 403) else RepositoryUnavailable(message)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.CredentialRetrievalError):
         return RepositoryDenied(f"cannot {verb} {place}: {error}")
     return RepositoryUnavailable(f"cannot {verb} {place}: {error}")

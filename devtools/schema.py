@@ -1,0 +1,22 @@
+"""Writes docs/metadata.schema.json, the JSON Schema of a manifest: `python -m devtools.schema`."""
+
+import json
+from pathlib import Path
+
+from prometheus_backup.manifest import json_schema
+
+PATH = Path(__file__).parent.parent / "docs" / "metadata.schema.json"
+
+
+def text() -> str:
+    """Return the file's content."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "metadata.json of a prometheus-backup",
+        **{key: value for key, value in json_schema().items() if key != "title"},
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(text())

@@ -1,0 +1,102 @@
+"""What is made from the code is up to date, and examples are what the code accepts."""
+
+import json
+import re
+import tomllib
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from devtools import reference, schema
+from prometheus_backup.config import SETTINGS, read_file
+from prometheus_backup.manifest import decode_manifest
+from prometheus_backup.retention import Candidate, Policy, decide
+from tests.support.pages import DOCS, ROOT, Page
+
+
+def test_configuration_page_is_made_from_the_table_of_settings() -> None:
+    made = reference.CONFIGURATION.read_text()
+    assert made == reference.configuration(), "run `python -m devtools.reference`"
+
+
+def test_exit_codes_page_is_made_from_the_errors() -> None:
+    page = reference.EXIT_CODES.read_text()
+    assert page == reference.exit_codes(page), "run `python -m devtools.reference`"
+
+
+def test_exit_codes_page_has_every_code_that_a_run_can_end_with() -> None:
+    codes = {
+        int(code)
+        for code in re.findall(r"^\| (\d+) \|", reference.exit_codes(_TABLE), re.MULTILINE)
+    }
+    assert codes == {0, 1, 2, 3, 10, 11, 12, 13, 14, 20, 21, 22, 30, 31, 32, 33, 40, 41, 130, 143}
+
+
+def test_schema_is_made_from_the_manifest() -> None:
+    assert schema.PATH.read_text() == schema.text(), "run `python -m devtools.schema`"
+
+
+def test_configuration_page_names_every_setting_once() -> None:
+    rows = re.findall(
+        r"^\| `\w+`.*? \| `--[\w-]+`.*? \| `(\w+)` \|", reference.configuration(), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(SETTINGS)
+
+
+def test_example_of_a_configuration_file_is_accepted(tmp_path: Path) -> None:
+    (example,) = Page(DOCS / "configuration.md").blocks("yaml")
+    file = tmp_path / "prometheus-backup.yaml"
+    file.write_text(example.text)
+    settings = read_file(file)
+    assert settings["s3_bucket"] == "health-tracker-prometheus-backups"
+    assert settings["labels"] == ["cluster=production", "replica=prometheus-0"]
+
+
+def test_example_of_a_manifest_fits_schema_and_reader() -> None:
+    (example,) = Page(DOCS / "repository-format.md").blocks("json")
+    document = json.loads(example.text)
+    jsonschema.validate(document, json.loads(schema.PATH.read_text()))
+    manifest = decode_manifest(example.text.encode(), backup_id=document["backup_id"])
+    written = json.loads(manifest.model_dump_json())
+    assert written == document, "the example has all fields, and no other"
+
+
+def test_schema_refuses_a_manifest_without_blocks() -> None:
+    (example,) = Page(DOCS / "repository-format.md").blocks("json")
+    document = json.loads(example.text)
+    del document["blocks"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json.loads(schema.PATH.read_text()))
+
+
+def test_worked_example_of_retention_is_what_the_code_decides() -> None:
+    today, absent = date(2025, 3, 15), {date(2024, 9, 1), date(2024, 9, 2)}
+    days = [today - timedelta(n) for n in range((today - date(2023, 6, 1)).days + 1)]
+    nights = [datetime(d.year, d.month, d.day, 2, tzinfo=UTC) for d in days if d not in absent]
+    backups = [Candidate(f"{n:%Y-%m-%d}", n, good=n.date() != date(2024, 11, 1)) for n in nights]
+    decided = decide(backups, today=today, policy=Policy())
+    expected = {
+        d.backup_id: ("keep" if d.keep else "delete", "; ".join(d.reasons)) for d in decided
+    }
+    page = Page(DOCS / "retention.md").text
+    rows = re.findall(r"^\| (\d{4}-\d\d-\d\d) \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) > 10
+    for day, decision, reasons in rows:
+        assert (decision, reasons) == expected[day], day
+    kept = sum(d.keep for d in decided)
+    assert f"{kept} backups stay" in page
+
+
+def test_every_dependency_has_its_reason() -> None:
+    page = (DOCS / "dependencies.md").read_text().lower()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    development = (ROOT / "requirements" / "dev.in").read_text().splitlines()
+    wanted = [*project["dependencies"], *(line for line in development if line[:1].isalpha())]
+    names = [re.split(r"[\[>=<]", line)[0].lower() for line in wanted]
+    assert len(names) > 20
+    assert [name for name in names if name not in page] == []
+
+
+_TABLE = "<!-- table: made by devtools.reference -->\n<!-- end -->"

@@ -1,0 +1,172 @@
+"""Code in the documentation that is marked with `<!-- runs: ... -->` works, on real servers."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.processes import clean_environment
+from devtools.prometheus import PrometheusServer
+from devtools.s3 import S3Bucket
+from devtools.seaweedfs import SeaweedFS
+from tests.support.pages import DOCS, Block, Page, pages
+
+_MARKED = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in pages()
+    for number, block in enumerate(page.blocks())
+    if block.runs
+]
+
+
+@dataclass(frozen=True)
+class World:
+    """A Prometheus, a bucket with one backup of it, and a shell that knows both."""
+
+    prometheus: PrometheusServer
+    bucket: S3Bucket
+    environment: dict[str, str]
+
+    def shell(self, script: str, folder: Path, *, codes: tuple[int, ...] = (0,)) -> str:
+        """Run a script in a folder; return its standard output."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode in codes, f"{script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def json(self, command: str, folder: Path, *, codes: tuple[int, ...] = (0,)) -> object:
+        """Run `prometheus-backup COMMAND --json`; return the document."""
+        return json.loads(self.shell(f"prometheus-backup {command} --json", folder, codes=codes))
+
+    def backups(self) -> list[str]:
+        """The ids of the backups, oldest first."""
+        keys = self.bucket.keys()
+        return [key.split("/")[1] for key in keys if key.endswith("/metadata.json")]
+
+    @property
+    def backup_id(self) -> str:
+        """The oldest backup."""
+        return self.backups()[0]
+
+    def of_here(self, text: str, folder: Path) -> str:
+        """Return code of the documentation with the addresses of this machine."""
+        for written, meant in {
+            "http://localhost:9090": self.prometheus.url,
+            "/var/lib/prometheus": str(self.prometheus.data_dir),
+            "/srv/": f"{folder}/",
+            "health-tracker-prometheus-backups": self.bucket.name,
+            "backup-20250122-020000": self.backup_id,
+            "| jq .": f"| {sys.executable} -m json.tool",
+        }.items():
+            text = text.replace(written, meant)
+        return text
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory,
+    prometheus_3: PrometheusBinaries,
+    tsdb_blocks: Path,
+    seaweedfs: SeaweedFS,
+) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("documented")
+    shutil.copytree(tsdb_blocks, folder / "data")
+    bucket = seaweedfs.endpoint().new_bucket()
+    with PrometheusServer(prometheus_3, folder / "data") as prometheus:
+        prometheus.fill_head()
+        environment = clean_environment(
+            folder / "home",
+            PROMETHEUS_URL=prometheus.url,
+            PROMETHEUS_DATA_DIR=str(prometheus.data_dir),
+            S3_BUCKET=bucket.name,
+            AWS_PAGER="",
+            **bucket.endpoint.environment(),
+        )
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        made = World(prometheus, bucket, environment)
+        made.shell("prometheus-backup backup", folder)
+        yield made
+        prometheus.kill()
+    bucket.remove()
+
+
+@pytest.mark.parametrize("block", _MARKED)
+def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
+    script = world.of_here(block.text, tmp_path)
+    if "REPOSITORY=" in script:
+        script = f"unset S3_BUCKET\n{script}"
+    output = world.shell(script, tmp_path)
+    proofs = {"backup": "checksum", "restore": world.backup_id, "plain": "download: s3://"}
+    assert proofs[block.runs] in output
+    if "restored" in script:
+        _require_whole_restore(world, tmp_path)
+
+
+def _require_whole_restore(world: World, folder: Path) -> None:
+    """See that each block of the backup that was restored is there; newer backups may be it."""
+    blocks = {path.parent.name for path in (folder / "restored").glob("*/meta.json")}
+    manifests = [
+        json.loads(world.bucket.get(f"prometheus-snapshots/{backup}/metadata.json"))
+        for backup in world.backups()
+    ]
+    assert blocks in [{block["ulid"] for block in manifest["blocks"]} for manifest in manifests]
+
+
+def test_listings_in_the_format_page_say_what_the_page_says(world: World, tmp_path: Path) -> None:
+    (block,) = [b for b in Page(DOCS / "repository-format.md").blocks("bash") if b.runs]
+    last, count, *_ = world.of_here(block.text, tmp_path).splitlines()
+    backups = world.backups()
+    assert world.shell(last, tmp_path).split() == ["PRE", f"{backups[-1]}/"]
+    assert int(world.shell(count, tmp_path)) == len(backups)
+
+
+def _fields(command: str) -> set[str]:
+    """Return the fields that docs/json.md names for a command."""
+    section = re.search(rf"^## {command}\n(.*?)(?=^## |\Z)", _JSON, re.MULTILINE | re.DOTALL)
+    assert section, command
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section[1], re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
+_JSON = (DOCS / "json.md").read_text()
+
+
+def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) -> None:
+    def fields(command: str, *path: str | int, codes: tuple[int, ...] = (0,)) -> set[str]:
+        found = world.json(command, tmp_path, codes=codes)
+        for step in path:
+            found = found[step]  # type: ignore[index]  # a document of JSON
+        assert isinstance(found, dict)
+        return set(found)
+
+    repository = f"--repository file://{tmp_path}/repository --s3-bucket ''"
+    assert fields(f"backup {repository}") == _fields("`backup`")
+    assert fields("list") == {"repository", "backups"}
+    listed = fields("list", "backups", 0)
+    assert listed == _fields("`list`")
+    assert fields("show latest") == listed | _fields("`show`")
+    assert fields("verify --level size") == {"outcome", "results"}
+    assert fields("verify --level size", "results", 0) == _fields("`verify`")
+    applied = {"outcome", "deleted", "swept", "problems"}
+    assert fields("prune --dry-run") == _fields("`prune`") - applied
+    assert fields("prune") == _fields("`prune`")
+    assert fields("restore latest target --dry-run") == _fields("`restore`") - {"files", "seconds"}
+    assert fields("restore latest target") == _fields("`restore`")
+    assert fields("check") == {"ok", "checks"}
+    assert fields("check", "checks", 0) == {"subject", "ok", "detail", "fix"}
+    assert fields("show backup-20200101-000000", codes=(30,)) == _fields("A failure")

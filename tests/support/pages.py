@@ -1,0 +1,76 @@
+"""The documentation as tests read it: pages, their code, headings and links."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+
+_FENCE = re.compile(r"(?:<!-- runs: (\w+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced piece of code: where it runs in tests (empty: nowhere), its language, its text."""
+
+    runs: str
+    language: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One Markdown file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its path below the project."""
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self.path.read_text()
+
+    def blocks(self, language: str | None = None) -> list[Block]:
+        """Its fenced pieces of code, of one language or all."""
+        found = [Block(m[1] or "", m[2], m[3]) for m in _FENCE.finditer(self.text)]
+        return [b for b in found if language in (None, b.language)]
+
+    def prose(self) -> str:
+        """Its text without the fenced pieces of code."""
+        return _FENCE.sub("", self.text)
+
+    def inline_code(self) -> list[str]:
+        """What stands between single backticks."""
+        return _INLINE.findall(self.prose())
+
+    def links(self) -> list[str]:
+        """Targets of its links."""
+        return _LINK.findall(self.prose())
+
+    def anchors(self) -> set[str]:
+        """What a link's fragment can name, made as GitHub makes it."""
+        titles = _HEADING.findall(self.prose())
+        return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+def pages() -> list[Page]:
+    """Every page that users and contributors read."""
+    return [Page(p) for p in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]]
+
+
+def commands_in(page: Page) -> Iterator[str]:
+    """Yield the `prometheus-backup ...` command lines of a page, without pipes and comments."""
+    lines = [line for block in page.blocks("bash") for line in block.text.splitlines()]
+    for text in [*lines, *page.inline_code()]:
+        found = re.match(r"(?:\$ )?prometheus-backup( [^|#>]*|$)", text)
+        if found:
+            yield found[0].removeprefix("$ ").strip()
