@@ -209,3 +209,15 @@ class Terminated(Stopped):
     """SIGTERM."""
 
     exit_code = 143
+
+
+class StopRequest(BaseException):
+    """Carries a Stopped from the signal to the command line.
+
+    No Exception, as KeyboardInterrupt is none: code that passes over a failure and goes on, such as
+    a deletion that reports what it could not delete, must not pass over this.
+    """
+
+    def __init__(self, error: Stopped) -> None:
+        super().__init__(error.message)
+        self.error = error

@@ -52,15 +52,23 @@ class RestorePlan:
 
 
 def plan_restore(
-    manifest: Manifest, *, present: frozenset[str], now: datetime, pruned_within: timedelta | None
+    manifest: Manifest,
+    *,
+    present: frozenset[str],
+    now: datetime,
+    pruned_within: timedelta | None,
+    failed: str = "",
 ) -> RestorePlan:
     """Decide what to place, newest first.
 
     `present` are blocks of this backup that are in the target already, whole; `pruned_within` is
-    when retention will delete the backup, if that is soon.
+    when retention will delete the backup, if that is soon; `failed` is the verification level that
+    it failed last, if it did.
     """
     newest_first = sorted(manifest.blocks, key=lambda b: (b.max_time, b.ulid), reverse=True)
     warnings = [f"this backup is degraded: {reason}" for reason in manifest.degraded]
+    if failed:
+        warnings.append(f"verification at level {failed} found faults in this backup")
     if pruned_within is not None:
         hours = math.floor(pruned_within / timedelta(hours=1))
         warnings.append(f"retention deletes this backup within {hours} hours")

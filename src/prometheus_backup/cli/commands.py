@@ -11,7 +11,7 @@ from prometheus_backup.cli.options import with_settings
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.config import SETTINGS
-from prometheus_backup.errors import BackupToolError
+from prometheus_backup.errors import BackupToolError, StopRequest
 
 _LEVELS = click.Choice(["size", "checksum"])
 
@@ -49,6 +49,9 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             except BackupToolError as error:
                 output.failure(error)
                 return error.exit_code
+            except StopRequest as stop:
+                output.failure(stop.error)
+                return stop.error.exit_code
             finally:
                 output.end()
 
@@ -165,7 +168,7 @@ def verify(
     output.result(
         render.verify_document(report),
         tables=[table(render.VERIFY_HEADERS, render.verify_rows(report))],
-        lines=[] if report.checked else [f"nothing was verified: {repository.url} holds no backup"],
+        lines=render.verify_lines(report, url=repository.url),
     )
     return report.outcome.exit_code
 
@@ -187,16 +190,14 @@ def prune(wiring: Wiring, output: Output, *, dry_run: bool) -> int:
     report = None
     if not dry_run:
         report = apply_prune(repository, plan, run_id=wiring.run_id, listener=wiring.listener)
-    counted = (
-        f"would delete {len(plan.delete)} backups and sweep {len(plan.sweep)}"
-        if report is None
-        else f"deleted {len(report.deleted)} backups, swept {len(report.swept)}"
-    )
+    done = "deleted" if report else "would delete"
+    deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
+    leftovers = f", {done} {render.counted(len(swept), 'leftover')}" if swept else ""
     doubt = [f"nothing may be deleted: {plan.doubt}"] if plan.doubt else []
     output.result(
         render.prune_document(plan, report),
         tables=[table(render.PRUNE_HEADERS, render.prune_rows(plan))],
-        lines=[f"retention: {counted}", *doubt],
+        lines=[f"retention: {done} {render.counted(len(deleted), 'backup')}{leftovers}", *doubt],
     )
     return report.outcome.exit_code if report else 0
 
@@ -246,6 +247,7 @@ def check(wiring: Wiring, output: Output) -> int:
         data_dir=wiring.data_dir,
         open_repository=wiring.unseen_repository,
         run_id=wiring.run_id,
+        clock=wiring.clock,
     )
     lines = []
     for line in report.lines:

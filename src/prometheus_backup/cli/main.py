@@ -15,7 +15,14 @@ import click
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.output import Output
 from prometheus_backup.config import SETTINGS, without_service_links
-from prometheus_backup.errors import BackupToolError, Interrupted, Terminated, UsageError
+from prometheus_backup.errors import (
+    BackupToolError,
+    Interrupted,
+    Stopped,
+    StopRequest,
+    Terminated,
+    UsageError,
+)
 
 PROGRAM = "prometheus-backup"
 
@@ -51,6 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         return _say(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
     except BackupToolError as error:
         return _say(error, arguments)
+    except StopRequest as stop:
+        return _say(stop.error, arguments)
     except SystemExit:
         if sys.stdout is stdout:
             raise
@@ -100,7 +109,7 @@ def _click_hint(error: click.ClickException) -> str:
     return f"`{path} --help` shows what it takes"
 
 
-def _stop_by_exception(number: signal.Signals, error: BackupToolError) -> None:
+def _stop_by_exception(number: signal.Signals, error: Stopped) -> None:
     """Turn the first signal into an exception in the main thread; ignore those that follow."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -108,7 +117,7 @@ def _stop_by_exception(number: signal.Signals, error: BackupToolError) -> None:
         # Not SIG_IGN: Python complains, with a traceback, of one that is already on its way.
         signal.signal(signal.SIGTERM, _do_nothing)
         signal.signal(signal.SIGINT, _do_nothing)
-        raise error
+        raise StopRequest(error)
 
     signal.signal(number, stop)
 

@@ -113,8 +113,10 @@ class Table:
             show_header=bool(self.headers),
             pad_edge=False,
         )
-        for header in self.headers:
-            drawn.add_column(header, overflow="fold")
+        # The first column is what gets copied: where room is short, the others are folded.
+        first = max((len(row[0]) for row in self.rows), default=0)
+        for index, header in enumerate(self.headers):
+            drawn.add_column(header, overflow="fold", min_width=None if index else first)
         for row in self.rows:
             drawn.add_row(*map(escape, row))
         Console(highlight=False).print(drawn)

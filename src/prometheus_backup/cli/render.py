@@ -31,6 +31,11 @@ def size(count: float) -> str:
     raise AssertionError("the loop returns")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 backup`, `2 backups`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def backup_document(report: "BackupReport") -> Document:
     """Return what `backup --json` prints."""
     manifest = report.manifest
@@ -59,7 +64,7 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"
-    yield "retention", f"{len(report.prune.deleted)} backups deleted"
+    yield "retention", f"{counted(len(report.prune.deleted), 'backup')} deleted"
     yield "took", f"{sum(report.phases.values()):.1f} s"
     for reason in manifest.degraded:
         yield "degraded", reason
@@ -78,7 +83,16 @@ def list_document(
     }
 
 
-LIST_HEADERS = ("backup", "size", "blocks", "oldest", "newest", "verified", "state", "kept because")
+LIST_HEADERS = (
+    "backup",
+    "size",
+    "blocks",
+    "oldest (UTC)",
+    "newest (UTC)",
+    "verified",
+    "state",
+    "kept because",
+)
 
 
 def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> Iterable[Row]:
@@ -134,7 +148,7 @@ def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
             yield f"finding ({verification.level})", f"{finding.key}: {finding.detail}"
 
 
-BLOCK_HEADERS = ("block", "from", "to", "level", "series", "samples", "size")
+BLOCK_HEADERS = ("block", "from (UTC)", "to (UTC)", "level", "series", "samples", "size")
 
 
 def block_rows(manifest: "Manifest") -> Iterable[Row]:
@@ -142,8 +156,8 @@ def block_rows(manifest: "Manifest") -> Iterable[Row]:
     for block in manifest.blocks:
         yield (
             block.ulid,
-            rfc3339(block.min_time),
-            rfc3339(block.max_time),
+            _second(block.min_time),
+            _second(block.max_time),
             str(block.level),
             f"{block.stats.get('numSeries', 0):,}",
             f"{block.stats.get('numSamples', 0):,}",
@@ -179,6 +193,16 @@ def verify_rows(report: "VerifyReport") -> Iterable[Row]:
         )
         for finding in result.findings:
             yield "", "", finding.kind.value, "", "", f"{finding.key}: {finding.detail}"
+
+
+def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
+    """Return what a reader must know of the results."""
+    if not report.checked:
+        return [f"nothing was verified: {url} holds no backup"]
+    if any(checked.result.findings for checked in report.checked):
+        said = "a backup with findings does not count as good: `restore latest` passes over it, and"
+        return [f"{said} the next backup copies nothing from it"]
+    return []
 
 
 def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
@@ -235,7 +259,7 @@ def restore_document(
     }
 
 
-RESTORE_HEADERS = ("block", "from", "to", "size", "")
+RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
 
 
 def restore_rows(plan: "RestorePlan") -> Iterable[Row]:
@@ -302,18 +326,20 @@ def _block(block: Any) -> Mapping[str, Any]:
 
 
 def _block_cells(block: Any) -> tuple[str, str, str, str]:
-    return block.ulid, rfc3339(block.min_time), rfc3339(block.max_time), size(block.size)
+    return block.ulid, _second(block.min_time), _second(block.max_time), size(block.size)
 
 
 def _standing(entry: "Entry") -> str:
     if entry.failure:
-        return f"FAILED {entry.failure.level}"
+        return "failed"
     if entry.header and entry.header.degraded:
         return "degraded"
     return "good"
 
 
 def _verified(entry: "Entry") -> str:
+    if failure := entry.failure:
+        return f"FAILED {failure.level} {failure.verified_at:%Y-%m-%d}"
     verified = entry.verified
     return f"{verified[0].value} {verified[1]:%Y-%m-%d}" if verified else "unverified"
 
@@ -326,6 +352,10 @@ def _span(manifest: Any) -> str:
 
 def _day(instant: datetime | None) -> str:
     return f"{instant:%Y-%m-%d %H:%M}" if instant else ""
+
+
+def _second(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S}"
 
 
 def _instant(instant: datetime | None) -> str | None:

@@ -202,6 +202,6 @@ def _url(what: str, url: str, *, hint: str) -> str:
     if scheme not in ("http", "https") or not rest:
         raise UsageError(
             f"cannot use {what} {url!r}: it is no URL",
-            hint=f"give it with its scheme, such as https://{rest or scheme or 'host'}",
+            hint=f"give it with its scheme: http://{rest or scheme} or https://{rest or scheme}",
         )
     return url

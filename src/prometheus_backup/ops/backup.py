@@ -13,7 +13,7 @@ from prometheus_backup.errors import (
     NewerFormat,
     RepositoryLocked,
     SnapshotUnusable,
-    Stopped,
+    StopRequest,
     UsageError,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
@@ -123,7 +123,7 @@ class BackupRun:
             with watch.phase("retention", "applying retention"):
                 prune = attempt.prune(manifest)
         except BaseException as error:
-            _clean_up(attempt, committed=False, stopped=isinstance(error, Stopped))
+            _clean_up(attempt, committed=False, stopped=isinstance(error, StopRequest))
             raise
         left = _clean_up(attempt, committed=True, stopped=False)
         problems = (*left, *prune.problems)
@@ -392,7 +392,7 @@ def _clean_up(attempt: _Attempt, *, committed: bool, stopped: bool) -> tuple[str
     """Clean up, also when the signal to stop comes only now: as an exception it comes once."""
     try:
         return attempt.clean_up(committed=committed, stopped=stopped)
-    except Stopped:
+    except StopRequest:
         attempt.clean_up(committed=committed, stopped=stopped)
         raise
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
@@ -83,17 +84,21 @@ def check(
     data_dir: Path,
     open_repository: Callable[[], Repository],
     run_id: str,
+    clock: Clock,
 ) -> CheckReport:
     """Look at everything that a backup depends on. Writes and removes probe objects only."""
     preflight = _Preflight()
     preflight.look("settings", settings)
-    _check_source(preflight, connect, data_dir)
+    _check_source(preflight, connect, data_dir, clock)
     _check_repository(preflight, open_repository, run_id)
     return CheckReport(tuple(preflight.lines), preflight.error)
 
 
 def _check_source(
-    preflight: _Preflight, connect: Callable[[], PrometheusClient], data_dir: Path
+    preflight: _Preflight,
+    connect: Callable[[], PrometheusClient],
+    data_dir: Path,
+    clock: Clock,
 ) -> None:
     found: list[tuple[PrometheusClient, SourceStatus]] = []
 
@@ -115,16 +120,18 @@ def _check_source(
             "prometheus: one instance at the URL", lambda: _said(require_one_instance, client)
         )
         if there and not status.agent:
-            _check_data_dir(preflight, client, status, data_dir)
+            _check_data_dir(preflight, client, status, data_dir, clock)
 
 
 def _check_data_dir(
-    preflight: _Preflight, client: PrometheusClient, status: SourceStatus, data_dir: Path
+    preflight: _Preflight,
+    client: PrometheusClient,
+    status: SourceStatus,
+    data_dir: Path,
+    clock: Clock,
 ) -> None:
-    from prometheus_backup.clock import SystemClock
-
     def served() -> str:
-        require_served(client, data_dir, clock=SystemClock())
+        require_served(client, data_dir, clock=clock)
         return "it is the one that this Prometheus serves"
 
     preflight.look("data directory: the right one", served)

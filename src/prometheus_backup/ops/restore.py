@@ -74,6 +74,7 @@ class Restore:
             present=present,
             now=self.repository.clock.now(),
             pruned_within=self._pruned_within(entry),
+            failed=entry.failure.level if entry.failure else "",
         )
         self._require_room(plan)
         return plan, manifest
@@ -188,9 +189,11 @@ class Restore:
             return
         part = path.with_name(path.name + ".part")
         body = _Download(self.repository, file, watch)
-        with part.open("wb", buffering=0) as output:
-            for chunk in body:
-                output.write(chunk)
+        # Buffered: where room runs out, a raw write() writes less than it is given and says so only
+        # by its result. Python's buffer goes on until all is written, or raises.
+        with part.open("wb") as output:
+            output.writelines(body)
+            output.flush()
             os.fsync(output.fileno())
         body.require_right()
         part.replace(path)

@@ -11,9 +11,9 @@ from prometheus_backup.errors import SnapshotUnusable, SourceError
 from prometheus_backup.events import Listener, SnapshotLeft, SnapshotRemoved, SnapshotTaken, Warned
 from prometheus_backup.layout import snapshot_time, ulid_time_ms
 from prometheus_backup.lock import HostLock, Intent
-from prometheus_backup.model import SourceBlock, ms_from_instant, rfc3339
+from prometheus_backup.model import SourceBlock, SourceFile, ms_from_instant, rfc3339
 from prometheus_backup.prometheus import PrometheusClient, SnapshotConnectionLost
-from prometheus_backup.tsdb.block import live_ulids, read_blocks
+from prometheus_backup.tsdb.block import live_ulids, read_block, read_blocks
 
 SNAPSHOTS = "snapshots"
 
@@ -209,13 +209,25 @@ def _is_whole(path: Path, request: SnapshotRequest) -> bool:
     if _in_the_making(path):
         return False
     try:
-        ulids = {b.ulid for b in read_blocks(path)}
+        blocks = read_blocks(path)
+        linked = all(_is_linked(block, request.data_dir) for block in blocks)
     except SnapshotUnusable:
         return False
+    ulids = {b.ulid for b in blocks}
     steady = request.live & live_ulids(request.data_dir)
     earliest_ms = ms_from_instant(request.asked_at + _EARLIEST)
     head = any(ulid_time_ms(ulid) >= earliest_ms for ulid in ulids - request.live)
-    return steady <= ulids and (head or not request.expects_head)
+    return linked and steady <= ulids and (head or not request.expects_head)
+
+
+def _is_linked(block: SourceBlock, data_dir: Path) -> bool:
+    """Tell whether all data files of a live block are in the snapshot: meta.json comes first."""
+    live = data_dir / block.ulid
+    return not live.is_dir() or _data_files(read_block(live)) <= _data_files(block)
+
+
+def _data_files(block: SourceBlock) -> set[SourceFile]:
+    return {f for f in block.files if f.path == "index" or f.path.startswith("chunks/")}
 
 
 def _candidates(data_dir: Path, asked_at: datetime, known: frozenset[str]) -> Sequence[str]:

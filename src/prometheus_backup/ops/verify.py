@@ -1,7 +1,8 @@
 """Look whether stored backups still are what was backed up, and write the result beside them."""
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_backup import __version__
 from prometheus_backup.errors import (
@@ -68,26 +69,26 @@ class Verifier:
     def _verify_one(self, entry: Entry) -> Checked:
         self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}"))
         cause = ""
-        findings: list[Finding] = []
-        objects = read = 0
+        seen = _Seen()
         try:
             if entry.header is None:
-                findings = [_unreadable(entry)]
-                objects = 1
+                seen.findings.append(_unreadable(entry))
+                seen.objects = 1
             else:
-                findings, objects, read = self._look(self.repository.manifest(entry.backup_id))
+                self._look(self.repository.manifest(entry.backup_id), seen)
         except RepositoryError as error:
             cause = error.message
             self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
-        verdict = _verdict(findings, objects=objects, could_look=not cause)
+        findings = sorted(seen.findings, key=lambda f: f.key)
+        verdict = _verdict(findings, objects=seen.objects, could_look=not cause)
         result = Verification(
             backup_id=entry.backup_id,
             level=self.level,
             verdict=verdict,
             verified_at=self.repository.clock.now(),
             tool_version=__version__,
-            objects=objects,
-            bytes_read=read,
+            objects=seen.objects,
+            bytes_read=seen.read,
             findings=tuple(RecordedFinding.of(f) for f in findings),
         )
         for finding in findings:
@@ -103,60 +104,62 @@ class Verifier:
         except BackupToolError as error:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
 
-    def _look(self, manifest: Manifest) -> tuple[list[Finding], int, int]:
-        """Return findings, objects looked at, bytes read."""
-        expected = {file.key: file.size for _, file in manifest.files()}
+    def _look(self, manifest: Manifest, seen: "_Seen") -> None:
         sums = sha256sums(manifest)
-        expected[f"{manifest.backup_id}/{SUMS}"] = len(sums)
-        listed = {
-            o.key: o.size
-            for folder in sorted({key.partition("/")[0] for key in expected})
-            for o in self.repository.store.list(folder)
-        }
-        findings = [
-            finding
-            for key, size in expected.items()
-            if (finding := _size_finding(key, size, listed.get(key)))
-        ]
-        if self.level is Level.SIZE:
-            return findings, len(expected), 0
-        sound = set(expected) - {f.key for f in findings}
-        more, read = self._read(manifest, sound, sums)
-        return findings + more, len(expected), read
+        sizes = {file.key: file.size for _, file in manifest.files()}
+        sizes[f"{manifest.backup_id}/{SUMS}"] = len(sums)
+        listed = {o.key: o.size for o in self.repository.store.list(manifest.backup_id)}
+        seen.objects = len(sizes)
+        for key, size in sizes.items():
+            if finding := _size_finding(key, size, listed.get(key)):
+                seen.findings.append(finding)
+        if self.level is not Level.SIZE:
+            sound = {key for key, size in sizes.items() if listed.get(key) == size}
+            self._read(manifest, sound, seen)
+            self._read_sums(f"{manifest.backup_id}/{SUMS}", sums, sound, seen)
 
-    def _read(self, manifest: Manifest, keys: set[str], sums: bytes) -> tuple[list[Finding], int]:
-        files = [file for _, file in manifest.files() if file.key in keys]
-        wanted = {file.key: file.sha256 for file in files}
-        self.listener(LongStepBegan("verify", sum(file.size for file in files)))
-        findings: list[Finding] = []
-        read = 0
-
-        def hash_object(key: str, watch: Watch) -> tuple[str, int] | None:
-            try:
-                return hash_stream(self.repository.store.stream(key), watch=watch)
-            except ObjectNotFound:
-                return None
-
+    def _read(self, manifest: Manifest, keys: set[str], seen: "_Seen") -> None:
+        wanted = {f.key: f.sha256 for _, f in manifest.files() if f.key in keys}
+        total = sum(f.size for _, f in manifest.files() if f.key in keys)
+        self.listener(LongStepBegan("verify", total))
         try:
-            for key, found in self.transfer.all(list(wanted), hash_object):
-                if found is None:
-                    findings.append(Finding(FindingKind.MISSING, key, "no such object"))
-                    continue
-                read += found[1]
-                if found[0] != wanted[key]:
-                    detail = f"its sha256 is {found[0]}, the manifest says {wanted[key]}"
-                    findings.append(Finding(FindingKind.ALTERED, key, detail))
+            results = self.transfer.each(list(wanted), self._hash)
+            with contextlib.closing(results):
+                for key, found in results:
+                    if found is None:
+                        seen.findings.append(_missing(key))
+                        continue
+                    digest, size = found
+                    seen.read += size
+                    if digest != wanted[key]:
+                        detail = f"its sha256 is {digest}, the manifest says {wanted[key]}"
+                        seen.findings.append(Finding(FindingKind.ALTERED, key, detail))
         finally:
             self.listener(LongStepEnded("verify"))
-        key = f"{manifest.backup_id}/{SUMS}"
-        if key in keys:
-            body = self.repository.store.get(key, limit=len(sums) + 1)
-            read += len(body)
-            if body != sums:
-                findings.append(
-                    Finding(FindingKind.ALTERED, key, "it does not agree with the manifest")
-                )
-        return sorted(findings, key=lambda f: f.key), read
+
+    def _hash(self, key: str, watch: Watch) -> tuple[str, int] | None:
+        try:
+            return hash_stream(self.repository.store.stream(key), watch=watch)
+        except ObjectNotFound:
+            return None
+
+    def _read_sums(self, key: str, sums: bytes, keys: set[str], seen: "_Seen") -> None:
+        if key not in keys:
+            return
+        body = self.repository.store.get(key, limit=len(sums))
+        seen.read += len(body)
+        if body != sums:
+            detail = "it does not agree with the manifest"
+            seen.findings.append(Finding(FindingKind.ALTERED, key, detail))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was seen of one backup so far: it counts also where the store then fails."""
+
+    findings: list[Finding] = field(default_factory=list)
+    objects: int = 0
+    read: int = 0
 
 
 def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[Entry, ...]:
@@ -192,9 +195,13 @@ def _unreadable(entry: Entry) -> Finding:
     return Finding(FindingKind.UNREADABLE_MANIFEST, key, entry.problem)
 
 
+def _missing(key: str) -> Finding:
+    return Finding(FindingKind.MISSING, key, "no such object")
+
+
 def _size_finding(key: str, expected: int, found: int | None) -> Finding | None:
     if found is None:
-        return Finding(FindingKind.MISSING, key, "no such object")
+        return _missing(key)
     if found != expected:
         detail = f"it has {found:,} bytes, the manifest says {expected:,}"
         return Finding(FindingKind.WRONG_SIZE, key, detail)

@@ -26,6 +26,8 @@ class Location:
     path: str
 
     def __str__(self) -> str:
+        if self.scheme == "file":
+            return f"file://{self.path}"
         return f"{self.scheme}://{self.bucket}/{self.path}".rstrip("/")
 
 

@@ -34,6 +34,8 @@ PART_SIZE = 8 * 1024 * 1024
 PARTS_IN_FLIGHT = 3
 _MAX_PARTS = 10_000
 _READ_CHUNK = 1024 * 1024
+_CUT_OFF_ATTEMPTS = 3
+_NO_OBJECT = ".probe-absent"
 
 CLIENT: "ClientConfig" = {
     # The default of 30 s for a whole request would cut off a large part on a slow line.
@@ -72,6 +74,10 @@ _DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(co
 _CERTIFICATE_TROUBLE = ("certificate", "invalid peer", "UnknownIssuer")
 
 
+class _CutOff(RepositoryUnavailable):
+    """The connection was lost in the middle of a listing."""
+
+
 class ObstoreStore:
     """Any store that obstore reaches, held to the contract of `base.ObjectStore`.
 
@@ -94,9 +100,22 @@ class ObstoreStore:
 
         def look() -> None:
             with contextlib.suppress(exceptions.InvalidPathError):  # it answered: foreign keys
-                obstore.list_with_delimiter(self._impatient)
+                found = obstore.list_with_delimiter(self._impatient)
+                if not found["objects"] and not found["common_prefixes"]:
+                    self._look_for_nothing()
 
         self._call("list", "", look)
+
+    def _look_for_nothing(self) -> None:
+        # A web page reads as an empty listing, and as any object that is asked for.
+        try:
+            obstore.head(self._impatient, _NO_OBJECT)
+        except FileNotFoundError:
+            return
+        raise RepositoryUnavailable(
+            f"cannot list {self._url}: what answered is not an object store",
+            hint="check the endpoint, and any proxy on the way",
+        )
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object, in parts where it is large."""
@@ -172,18 +191,25 @@ class ObstoreStore:
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below `folder`."""
         # Sorted here: SeaweedFS lists `a/x` before `a-`, as a file system would.
-        found = self._call("list", folder, lambda: self._everything(folder))
+        found = self._listed(folder, lambda: self._everything(folder))
         yield from sorted(found, key=lambda o: o.key)
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root."""
-        folders, _ = self._call("list", "", lambda: self._level(""))
+        folders, _ = self._listed("", lambda: self._level(""))
         return sorted(folders)
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
-        _, files = self._call("list", folder, lambda: self._level(folder))
+        _, files = self._listed(folder, lambda: self._level(folder))
         return sorted(files, key=lambda o: o.key)
+
+    def _listed(self, folder: str, look: Callable[[], _T]) -> _T:
+        # obstore asks again where a listing fails, but not where the answer is cut off.
+        for _ in range(_CUT_OFF_ATTEMPTS):
+            with contextlib.suppress(_CutOff):
+                return self._call("list", folder, look)
+        return self._call("list", folder, look)
 
     # A key `<folder>/`, which web consoles make for an empty folder, comes as `<folder>`: left out.
 
@@ -196,7 +222,7 @@ class ObstoreStore:
         """Return the folders and objects directly in a folder, in any order."""
         result = obstore.list_with_delimiter(self._store, prefix=folder or None)
         files = [_info(meta) for meta in result["objects"] if meta["path"] not in ("", folder)]
-        return list(result["common_prefixes"]), files
+        return [folder for folder in result["common_prefixes"] if folder], files
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         """Copy an object inside the store."""
@@ -258,8 +284,10 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
         return denied(verb, message)
     if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
         return ObjectExists(message)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
         return ObjectNotFound(message)
+    if "list response body" in text:
+        return _CutOff(message)
     if isinstance(error, exceptions.UnknownConfigurationKeyError | exceptions.InvalidPathError):
         return UsageError(message)
     return RepositoryUnavailable(message, hint=_unavailable_hint(text))
@@ -302,6 +330,8 @@ def _cause(text: str) -> tuple[str | None, str]:
         return None, "the TLS certificate was not accepted"
     if any(word in text.lower() for word in _CONNECTION_TROUBLE):
         return None, "no connection"
+    if "redirect without LOCATION" in text:  # the answer, which obstore drops, says no more
+        return "PermanentRedirect", "the bucket is in another region"
     first = text.partition("\n\nDebug source")[0]
     status = re.search(r"status code: (\d{3}[^:<]*)", first)
     return None, status[1].strip() if status else " ".join(first.split())[:300]

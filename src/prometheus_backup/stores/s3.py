@@ -123,6 +123,29 @@ class S3Store(ObstoreStore):
         given = {"access_key_id": keys.access_key_id, "secret_access_key": keys.secret_access_key}
         return given | ({"session_token": keys.session_token} if keys.session_token else {})
 
+    def ping(self) -> None:
+        """List the root, impatiently; find out the bucket's region where ours is wrong."""
+        try:
+            super().ping()
+        except UsageError as error:
+            region = self._region_of_bucket()
+            if region is None:
+                raise
+            raise UsageError(error.message, hint=f"set S3_REGION={region}") from error
+
+    def _region_of_bucket(self) -> str | None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            headers = self._client.head_bucket(Bucket=self._bucket)["ResponseMetadata"][
+                "HTTPHeaders"
+            ]
+        except ClientError as error:  # the refusal names the region, too
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+        except BotoCoreError:
+            return None
+        return headers.get("x-amz-bucket-region")
+
     def _put_arguments(self, options: PutOptions) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         if options.tags:
@@ -263,18 +286,28 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
-        answer, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        response: Any = error.response
+        answer, about = response.get("Error", {}), response.get("ResponseMetadata", {})
         code, status = answer.get("Code", ""), about.get("HTTPStatusCode", 0)
         message = f"cannot {verb} {place}: {code}: {answer.get('Message', '')}".rstrip(": ")
-        region = about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        region = answer.get("Region") or about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
         if known := refusal(code, verb=verb, message=message, region=region):
             return known
         if status == 404:
             return ObjectNotFound(message)
         return denied(verb, message) if status in (401, 403) else RepositoryUnavailable(message)
-    if isinstance(error, exceptions.NoCredentialsError | exceptions.CredentialRetrievalError):
-        return RepositoryDenied(f"cannot {verb} {place}: {error}")
-    return RepositoryUnavailable(f"cannot {verb} {place}: {error}")
+    if isinstance(error, exceptions.ProfileNotFound | exceptions.ConfigParseError):
+        return UsageError(f"cannot {verb} {place}: {error}")
+    no_credentials = (
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.CredentialRetrievalError,
+        exceptions.MetadataRetrievalError,
+        exceptions.TokenRetrievalError,
+        exceptions.SSOError,
+    )
+    kind = RepositoryDenied if isinstance(error, no_credentials) else RepositoryUnavailable
+    return kind(f"cannot {verb} {place}: {error}")
 
 
 def _boto_keys(keys: StaticKeys | None) -> dict[str, Any]:
@@ -322,6 +355,9 @@ def _trusted_certificates(path: str | None) -> dict[str, bytes]:
     if path is None:
         return {}
     try:
-        return {"root_certificate": Path(path).read_bytes()}
+        certificates = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the CA bundle: {error}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in certificates:
+        raise UsageError(f"cannot read the CA bundle: {path} holds no certificate in PEM form")
+    return {"root_certificate": certificates}

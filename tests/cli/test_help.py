@@ -1,0 +1,103 @@
+"""Help: every option with its environment variable and default, as the documentation promises."""
+
+import re
+
+import pytest
+
+from prometheus_backup import __version__
+from prometheus_backup.cli.commands import commands
+from prometheus_backup.config import SETTINGS
+from tests.support.runs import cli
+from tests.support.stored import run_here
+
+# The table in the documentation: environment variables, flag, default.
+PROMISED = [
+    ("PROMETHEUS_URL", "--prometheus-url", "http://localhost:9090"),
+    ("PROMETHEUS_DATA_DIR", "--data-dir", "/prometheus"),
+    ("PROMETHEUS_USERNAME", "--prometheus-username", "(none)"),
+    ("PROMETHEUS_PASSWORD_FILE", "--prometheus-password-file", "(none)"),
+    ("PROMETHEUS_BEARER_TOKEN_FILE", "--prometheus-bearer-token-file", "(none)"),
+    ("PROMETHEUS_CA_FILE", "--prometheus-ca-file", "(the system's)"),
+    ("SKIP_HEAD", "--skip-head", "no-skip-head"),
+    ("REPOSITORY", "--repository", "(s3://S3_BUCKET/S3_PREFIX)"),
+    ("S3_BUCKET", "--s3-bucket", "(none)"),
+    ("S3_PREFIX", "--s3-prefix", "(prometheus-snapshots)"),
+    ("S3_REGION, AWS_REGION, AWS_DEFAULT_REGION", "--s3-region", "us-east-1"),
+    ("S3_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL", "--s3-endpoint-url", "(AWS)"),
+    ("S3_STORAGE_CLASS", "--storage-class", "STANDARD"),
+    ("S3_SSE", "--sse", "AES256"),
+    ("S3_SSE_KMS_KEY_ID", "--sse-kms-key-id", "(none)"),
+    ("VERIFY_BACKUP", "--verify-backup", "verify-backup"),
+    ("VERIFY_LEVEL", "--verify-level", "checksum"),
+    ("RETENTION_DAILY", "--retention-daily", "30"),
+    ("RETENTION_MONTHLY", "--retention-monthly", "12"),
+    ("RETENTION_YEARLY", "--retention-yearly", "3"),
+    ("BACKUP_LABELS", "--label", "(none)"),
+    ("CONCURRENCY", "--concurrency", "(chosen from the cores)"),
+    ("MAX_BANDWIDTH", "--max-bandwidth", "(unlimited)"),
+    ("LOG_LEVEL", "--log-level", "info"),
+    ("LOG_FORMAT", "--log-format", "text"),
+    ("QUIET", "--quiet", "no-quiet"),
+]
+
+
+def _squeezed(text: str) -> str:
+    """Text without white space: help is broken into lines, also at hyphens."""
+    return re.sub(r"\s+", "", text)
+
+
+def _entries(help_text: str) -> dict[str, str]:
+    """The text of each option, squeezed, by the option's first name."""
+    options = help_text[help_text.index("Options:") :]
+    parts = re.split(r"\n  (?=-)", options)[1:]
+    return {re.split(r"[\s,/]", part)[0]: _squeezed(part) for part in parts}
+
+
+@pytest.mark.parametrize(("env", "flag", "default"), PROMISED)
+def test_backup_help_shows_the_promised_variables_and_defaults(
+    env: str, flag: str, default: str
+) -> None:
+    entry = _entries(run_here("backup", "--help").stdout)[flag]
+
+    assert _squeezed(f"[env var: {env}; default: {default}") in entry
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_every_setting_of_every_command_shows_its_variables_and_its_default(name: str) -> None:
+    entries = _entries(run_here(name, "--help").stdout)
+
+    settings = [SETTINGS[p.name] for p in commands.commands[name].params if p.name in SETTINGS]
+    assert len(settings) >= 3
+    for setting in settings:
+        entry = entries[setting.option]
+        assert ",".join([setting.env, *setting.also_env]) in entry
+        assert "default:" in entry
+        assert _squeezed(setting.help) in entry
+    for always in ("--config", "--json", "--log-level", "--log-format", "--quiet", "-h"):
+        assert always in entries
+
+
+def test_no_arguments_show_help_and_are_exit_2() -> None:
+    done = run_here()
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage:" in done.stderr
+    for name in ("backup", "list", "show", "verify", "prune", "restore", "check"):
+        assert re.search(rf"^  {name} ", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_exit_0_on_standard_output(flag: str) -> None:
+    done = run_here(flag)
+
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_module_and_the_version() -> None:
+    done = cli("--version")
+
+    assert done.returncode == 0
+    assert done.stdout == f"prometheus-backup, version {__version__}\n"

@@ -1,0 +1,201 @@
+"""`--json`: one document on standard output, all else on standard error; its keys are promised."""
+
+import json
+from typing import Any
+
+import pytest
+
+from devtools.prometheus import PrometheusFleet
+from prometheus_backup.cli import commands as cli_commands
+from prometheus_backup.cli.wiring import Wiring
+from tests import manifests
+from tests.support.runs import settings
+from tests.support.stored import LocalFiles, Stored, json_of, run_here
+
+LISTED = {
+    "backup_id",
+    "time",
+    "state",
+    "good",
+    "problem",
+    "size_bytes",
+    "blocks",
+    "min_time",
+    "max_time",
+    "labels",
+    "degraded",
+    "verified",
+    "failed",
+    "keep",
+    "tiers",
+    "reasons",
+}
+VERIFICATION = {
+    "backup_id",
+    "level",
+    "verdict",
+    "verified_at",
+    "tool_version",
+    "objects",
+    "bytes_read",
+    "findings",
+}
+BLOCK = {"ulid", "min_time", "max_time", "bytes"}
+RESTORE = {"dry_run", "backup_id", "target", "place", "present", "bytes"}
+RESTORE |= {"warnings", "required_flags"}
+PRUNE = {"dry_run", "decisions", "would_sweep", "unreadable", "foreign", "doubt"}
+PRUNED = {"deleted", "swept", "problems"}
+ERROR = {"error", "hint", "kind", "exit_code"}
+
+
+def document(files: LocalFiles, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """The document of a command, which is all that it wrote to standard output."""
+    done = run_here(*arguments, "--json", env=files.environment())
+    value = json_of(done, code=code)
+    assert isinstance(value, dict)
+    assert done.stdout == json.dumps(value, indent=2) + "\n"
+    return value
+
+
+def test_list(repository_files: LocalFiles, stored: Stored) -> None:
+    repository_files.put("backup-20240301-020000/metadata.json", manifests.OLD_SCRIPT)
+
+    value = document(repository_files, "list")
+
+    assert {*value} == {"repository", "backups"}
+    assert value["repository"] == f"file://{repository_files.root}"
+    foreign, first, second = value["backups"]
+    assert {*foreign} == {*first} == {*second} == LISTED
+    assert [foreign["state"], first["state"]] == ["foreign", "committed"]
+    assert {*second["verified"]} == {"level", "at"}
+    assert first["time"] == _time_of(stored.first)
+
+
+def _time_of(backup: str) -> str:
+    day, clock = backup.removeprefix("backup-").split("-")
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
+
+
+def test_show(repository_files: LocalFiles, stored: Stored) -> None:
+    document(repository_files, "verify", stored.first)
+
+    value = document(repository_files, "show", stored.first)
+
+    assert {*value} == LISTED | {"manifest", "verifications"}
+    stored_manifest = json.loads(repository_files.get(f"{stored.first}/metadata.json"))
+    assert value["manifest"] == stored_manifest, "as it is stored"
+    assert {*value["verifications"][0]} == VERIFICATION | {"rotation"}
+
+
+def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
+    index = next(k for k in repository_files.all_keys() if k.startswith(stored.second))
+    repository_files.delete(index)
+
+    value = document(repository_files, "verify", "--all", code=41)
+
+    assert {*value} == {"outcome", "results"}
+    assert value["outcome"] == "faulty"
+    for result in value["results"]:
+        assert {*result} == VERIFICATION | {"cause"}
+    assert {*value["results"][1]["findings"][0]} == {"kind", "key", "detail"}
+
+
+def test_prune(repository_files: LocalFiles) -> None:
+    planned = document(repository_files, "prune", "--dry-run")
+    done = document(repository_files, "prune")
+
+    assert {*planned} == PRUNE
+    assert {*done} == PRUNE | PRUNED | {"outcome"}
+    assert {*done["decisions"][0]} == {"backup_id", "keep", "tiers", "reasons"}
+
+
+def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
+    command = ("restore", "latest", str(tmp_path / "target"))
+
+    planned = document(repository_files, *command, "--dry-run")
+    done = document(repository_files, *command)
+
+    assert {*planned} == RESTORE
+    assert {*done} == RESTORE | {"files", "seconds"}
+    assert {*done["place"][0]} == BLOCK
+
+
+def test_backup_and_check(
+    start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Any, tmp_path: Any
+) -> None:
+    (tmp_path / "repository").mkdir()
+    env = settings(start_prometheus(prometheus_3, data_dir), tmp_path / "repository")
+
+    checked = json_of(run_here("check", "--json", env=env))
+    done = run_here("backup", "--json", env=env)
+    value = json_of(done)
+
+    assert {*checked} == {"ok", "checks"}
+    assert {*checked["checks"][0]} == {"subject", "ok", "detail", "fix"}
+    assert "snapshot taken" in done.stderr, "the log is on standard error"
+    assert {*value} == {
+        "backup_id",
+        "outcome",
+        "problems",
+        "degraded",
+        "snapshot_name",
+        "verified",
+        "totals",
+        "min_time",
+        "max_time",
+        "started_at",
+        "finished_at",
+        "phase_seconds",
+        "retention",
+    }
+    assert {*value["totals"]} == {"blocks", "files", "bytes", "uploaded_bytes", "copied_bytes"}
+    assert {*value["retention"]} == PRUNED
+    assert {*value["phase_seconds"]} >= {"check", "snapshot", "transfer", "verify", "retention"}
+
+
+FAILURES = {
+    "backup": (["backup", "--prometheus-url=http://127.0.0.1:9"], 20, "SourceUnavailable"),
+    "list": (["list", "--repository=file:///etc/passwd"], 13, "RepositoryUnavailable"),
+    "show": (["show", "backup-20010101-000000"], 30, "BackupNotFound"),
+    "verify": (["verify", "backup-20010101-000000"], 30, "BackupNotFound"),
+    "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
+    "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_is_one_document_too(repository_files: LocalFiles, name: str) -> None:
+    arguments, code, kind = FAILURES[name]
+
+    value = document(repository_files, *arguments, code=code)
+
+    assert {*value} == ERROR
+    assert (value["kind"], value["exit_code"]) == (kind, code)
+    assert value["error"]
+
+
+def test_every_command_is_covered_here() -> None:
+    assert {*cli_commands.commands.commands} == {*FAILURES, "check"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_unexpected_exception_is_exit_1_with_a_traceback(
+    repository_files: LocalFiles, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def broken(wiring: Wiring) -> Any:
+        del wiring
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(Wiring, "policy", broken)
+
+    if as_json:
+        value = document(repository_files, "list", code=1)
+        assert {*value} == ERROR
+        assert "a bug of ours" in value["error"]
+    done = run_here("list", env=repository_files.environment())
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "ZeroDivisionError: a bug of ours" in done.stderr
+    assert "please report it" in done.stderr.splitlines()[-1]

@@ -1,0 +1,113 @@
+"""On a terminal: progress while it works, a summary at the end, errors that a tired reader sees."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from devtools.prometheus import PrometheusFleet
+from tests.support.runs import settings
+from tests.support.stored import LocalFiles, Stored, tree
+from tests.support.terminal import on_terminal
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+def test_a_backup_shows_progress_and_a_summary(
+    start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Path, tmp_path: Path
+) -> None:
+    server = start_prometheus(prometheus_3, data_dir)
+    (tmp_path / "repository").mkdir()
+    env = settings(server, tmp_path / "repository", MAX_BANDWIDTH="150kB")
+
+    screen = on_terminal("backup", env=env)
+
+    assert screen.code == 0, screen.text
+    bar = re.search(r"transferring +\S+ +[\d.]+/[\d.]+ \w+ +[\d.?]+ ?\w*/?s? +[\d:-]+", screen.text)
+    assert bar, "bytes, rate and time left"
+    assert "verifying" in screen.text
+    assert screen.raw.count(SHOW_CURSOR) == screen.raw.count(HIDE_CURSOR) > 0
+    summary = screen.text[screen.text.rindex("\nbackup ") :]
+    for label in ("backup", "holds", "uploaded", "copied by the store", "verified", "took"):
+        assert re.search(rf"^{label} ", summary, re.MULTILINE), label
+    assert f"file://{tmp_path}/repository/backup-" in summary.replace("\n", "")
+    assert not re.search(r"^\d{4}-\d\d-\d\dT", screen.text, re.MULTILINE), "no log lines"
+
+
+def test_an_error_is_an_error_line_and_a_hint_line(repository_files: LocalFiles) -> None:
+    screen = on_terminal("show", "backup-20010101-000000", env=repository_files.environment())
+
+    assert screen.code == 30
+    error, hint = screen.text.splitlines()
+    assert error.startswith("error: cannot find backup 'backup-20010101-000000'")
+    assert hint.startswith("hint: did you mean backup-")
+
+
+def test_a_usage_error_is_an_error_line_and_a_hint_line() -> None:
+    screen = on_terminal("restore", env={})
+
+    assert screen.code == 2
+    error, hint = screen.text.splitlines()
+    assert error.startswith("error: cannot run `prometheus-backup restore`: missing argument")
+    assert hint == "hint: `prometheus-backup restore --help` shows what it takes"
+
+
+def test_a_restore_shows_the_flags_and_its_warnings(
+    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+) -> None:
+    env = repository_files.environment() | {"RETENTION_DAILY": "1", "RETENTION_MONTHLY": "0"}
+    env |= {"RETENTION_YEARLY": "0", "MAX_BANDWIDTH": "300kB"}
+
+    screen = on_terminal("restore", stored.first, str(tmp_path / "target"), env=env)
+
+    assert screen.code == 0
+    assert "restoring" in screen.text
+    assert "warning: retention deletes this backup within 48 hours" in screen.text
+    assert re.search(r"^  --storage\.tsdb\.retention\.time=\d+d$", screen.text, re.MULTILINE)
+    assert "--storage.tsdb.retention.size=1GB" in screen.text
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    repository_files: LocalFiles, tmp_path: Path
+) -> None:
+    target = tmp_path / "a[red]b[/bold]"
+
+    screen = on_terminal(
+        "restore", "latest", str(target), env=repository_files.environment(), columns=250
+    )
+
+    assert screen.code == 0, screen.text
+    assert screen.text.count(f"into {target}") == 2, "while it works, and in the result"
+    assert tree(target)
+
+
+def test_quiet_shows_the_result_only(repository_files: LocalFiles, stored: Stored) -> None:
+    command = ("verify", stored.first)
+
+    loud = on_terminal(*command, env=repository_files.environment(), stdout_too=False)
+    quiet = on_terminal(*command, "--quiet", env=repository_files.environment(), stdout_too=False)
+
+    assert (loud.code, quiet.code) == (0, 0)
+    assert "verifying" in loud.text
+    assert quiet.raw == ""
+
+
+def test_json_logs_are_written_on_a_terminal_too(repository_files: LocalFiles) -> None:
+    screen = on_terminal(
+        "verify", "--log-format=json", env=repository_files.environment(), stdout_too=False
+    )
+
+    assert screen.code == 0
+    assert all(line.startswith("{") for line in screen.text.splitlines())
+    assert "\x1b" not in screen.raw
+
+
+def test_a_narrow_terminal_folds_and_loses_nothing(
+    repository_files: LocalFiles, stored: Stored
+) -> None:
+    screen = on_terminal("list", env=repository_files.environment(), columns=60)
+
+    assert screen.code == 0
+    assert "…" not in screen.text
+    for backup in (stored.first, stored.second):
+        assert backup in screen.text, "what gets copied stays whole"
+    assert max(map(len, screen.text.splitlines())) <= 60

@@ -1,0 +1,143 @@
+"""Settings and arguments that cannot be used: exit 2, a cause, a hint, and nothing done."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from devtools.s3 import S3Bucket
+from tests.support.stored import LocalFiles, json_of, run_here
+
+NO_TIERS = {"RETENTION_DAILY": "0", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
+S3 = {
+    "S3_BUCKET": "bucket",
+    "S3_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+}
+
+# Name: arguments, environment, what must be said of the cause, and in the hint.
+BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
+    "unknown command": (["lst"], {}, "lst", "--help"),
+    "unknown option": (["list", "--retention-dayly=3"], {}, "--retention-dayly", "--help"),
+    "missing argument": (["restore"], {}, "missing argument", "restore --help"),
+    "too many arguments": (["show", "a", "b"], {}, "unexpected extra argument", "--help"),
+    "negative retention": (["prune", "--retention-daily=-1"], {}, "-1", "--help"),
+    "retention in words": (["prune"], {"RETENTION_MONTHLY": "a year"}, "a year", "--help"),
+    "no retention at all": (["prune"], NO_TIERS, "retention", ""),
+    "no repository": (["list"], {"REPOSITORY": ""}, "where the repository is", "S3_BUCKET"),
+    "empty repository": (["list", "--repository="], {}, "where the repository is", "S3_BUCKET"),
+    "two repositories": (["list"], {"S3_BUCKET": "b"}, "S3_BUCKET", "only one"),
+    "repository of an unknown kind": (
+        ["list", "--repository=ftp://h/p"],
+        {},
+        "unknown kind",
+        "s3://",
+    ),
+    "repository with a password": (
+        ["list", "--repository=s3://me:hunter2@bucket/p"],
+        {},
+        "has a user",
+        "environment",
+    ),
+    "unknown class": (
+        ["backup", "--storage-class=COLD"],
+        {"REPOSITORY": "", **S3},
+        "COLD",
+        "STANDARD_IA",
+    ),
+    "archive class that is read back": (
+        ["backup", "--storage-class=DEEP_ARCHIVE"],
+        {"REPOSITORY": "", **S3},
+        "cannot be read back",
+        "GLACIER_IR",
+    ),
+    "kms key without kms": (
+        ["list", "--sse-kms-key-id=k"],
+        {"REPOSITORY": "", **S3},
+        "KMS",
+        "aws:kms",
+    ),
+    "unknown encryption": (["list", "--sse=rot13"], {}, "rot13", "--help"),
+    "endpoint without scheme": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_ENDPOINT_URL": "s3.example.com"},
+        "s3.example.com",
+        "https://",
+    ),
+    "bad size": (["verify", "--max-bandwidth=fast"], {}, "fast", "MiB"),
+    "no bandwidth": (["verify", "--max-bandwidth=0"], {}, "'0'", "MiB"),
+    "no workers": (["list", "--concurrency=0"], {}, "concurrency", "--help"),
+    "label without value": (["backup", "--label=cluster"], {}, "cluster", "NAME=VALUE"),
+    "label with a bad name": (["backup"], {"BACKUP_LABELS": "a-b=c"}, "a-b", "NAME=VALUE"),
+    "unknown level": (["verify", "--level=drill"], {}, "drill", "--help"),
+    "unknown log level": (["list"], {"LOG_LEVEL": "loud"}, "loud", "--help"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_usage_is_exit_2_with_cause_and_hint_in_every_form(
+    repository_files: LocalFiles, tmp_path: Path, name: str
+) -> None:
+    arguments, env, cause, hint = BAD[name]
+    # Neither a directory nor a server is looked for before the settings are known to be good.
+    env = {
+        "REPOSITORY": f"file://{repository_files.root}",
+        "PROMETHEUS_DATA_DIR": str(tmp_path),
+        "PROMETHEUS_URL": "http://127.0.0.1:9",
+        **env,
+    }
+    before = repository_files.all_keys()
+
+    text = run_here(*arguments, env=env)
+    assert text.returncode == 2, text.stderr
+    assert text.stdout == ""
+    (line,) = text.stderr.splitlines()
+    assert " error " in line
+    assert "cannot" in line
+    assert cause in line
+    assert hint in line
+    assert "hunter2" not in line
+
+    error = json_of(run_here(*arguments, "--json", env=env), code=2)
+    assert {*error} == {"error", "hint", "kind", "exit_code"}
+    assert error["kind"] == "UsageError"
+    assert cause in error["error"]
+    assert hint in error["hint"]
+
+    logged = run_here(*arguments, env=env | {"LOG_FORMAT": "json"})
+    (line,) = logged.stderr.splitlines()
+    assert json.loads(line)["level"] == "error"
+    assert json.loads(line)["exit_code"] == 2
+    assert repository_files.all_keys() == before
+
+
+def test_an_archive_class_is_used_where_nothing_reads_it_back(moto_bucket: S3Bucket) -> None:
+    env = {**moto_bucket.endpoint.environment(), "S3_BUCKET": moto_bucket.name}
+    command = ("check", "--storage-class=DEEP_ARCHIVE", "--json")
+
+    def settings(*more: str) -> bool:
+        document = json.loads(run_here(*command, *more, env=env).stdout)
+        return bool(document["checks"][0]["ok"])
+
+    assert not settings()
+    assert settings("--verify-level=size")
+    assert settings("--no-verify-backup")
+
+
+def test_a_repository_named_twice_alike_is_fine() -> None:
+    done = run_here("list", env={**S3, "REPOSITORY": "s3://bucket/prometheus-snapshots/"})
+
+    assert done.returncode == 13, "it was looked for"
+    assert "127.0.0.1:9" in done.stderr or "s3://bucket" in done.stderr
+
+
+def test_what_kubernetes_makes_of_a_service_is_no_setting(repository_files: LocalFiles) -> None:
+    links = {"CONCURRENCY": "tcp://10.0.0.1:80", "QUIET": "udp://10.0.0.1:53"}
+    in_place_of = {"S3_BUCKET": "bucket", "REPOSITORY": "tcp://10.0.0.1:80"}
+
+    listed = run_here("list", env=repository_files.environment() | links)
+    refused = run_here("list", "--s3-endpoint-url=x", env=in_place_of)
+
+    assert listed.returncode == 0, listed.stderr
+    assert "endpoint" in refused.stderr, "S3_BUCKET counts, and no conflict with REPOSITORY"

@@ -1,0 +1,172 @@
+"""A store that goes away, comes back, or has no more room, in the middle of a backup."""
+
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from devtools.blocks import BlockSpec, write_openmetrics_blocks
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
+from devtools.seaweedfs import SeaweedFS
+from prometheus_backup.errors import RepositoryUnavailable
+from prometheus_backup.events import Event, FileUploaded, SnapshotRemoved
+from prometheus_backup.model import Outcome
+from prometheus_backup.stores.local import LocalStore
+from tests.support.looks import CLEAN, traces, tree
+from tests.support.repositories import require_no_strangers, require_whole, visible
+from tests.support.runs import Recorder, cli, s3_store, settings, take_backup
+
+
+@pytest.fixture
+def source(
+    start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, tmp_path: Path
+) -> PrometheusServer:
+    """A Prometheus with two small blocks and nothing in its head."""
+    data = tmp_path / "data"
+    write_openmetrics_blocks(data, prometheus_3.promtool, BlockSpec(blocks=2, series=5))
+    return start_prometheus(prometheus_3, data, PrometheusOptions(scrape_interval=None))
+
+
+def snapshots(source: PrometheusServer) -> list[str]:
+    return [path for path in traces(source.data_dir) if path.startswith("snapshots/")]
+
+
+def sizes(source: PrometheusServer, name: str) -> list[int]:
+    return [path.stat().st_size for path in source.data_dir.glob(f"*/{name}")]
+
+
+class AtFirstUpload(Recorder):
+    """A recorder that does something once, when the first file has arrived."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._once = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, FileUploaded) and self._once.acquire(blocking=False):
+            self.happen()
+
+    def happen(self) -> None:
+        raise NotImplementedError
+
+
+class Pausing(AtFirstUpload):
+    """Freezes the server for a while: connections stay open and nothing answers."""
+
+    def __init__(self, server: SeaweedFS) -> None:
+        super().__init__()
+        self._server = server
+        self.paused = 0.0
+
+    def happen(self) -> None:
+        self._server.pause()
+        began = time.monotonic()
+
+        def resume() -> None:
+            self.paused = time.monotonic() - began
+            self._server.resume()
+
+        threading.Timer(2.0, resume).start()
+
+
+class Killing(AtFirstUpload):
+    """Ends the server for good, as a crash would."""
+
+    def __init__(self, server: SeaweedFS) -> None:
+        super().__init__()
+        self._server = server
+
+    def happen(self) -> None:
+        self._server.kill()
+
+
+def test_store_that_is_silent_for_some_seconds_is_waited_for(
+    source: PrometheusServer, own_seaweedfs: SeaweedFS
+) -> None:
+    bucket = own_seaweedfs.endpoint().new_bucket()
+    recorder = Pausing(own_seaweedfs)
+    report = take_backup(source, s3_store(bucket), listener=recorder)
+    assert recorder.paused >= 2.0
+    assert report.outcome is Outcome.DONE
+    found = {k.partition("/")[2]: bucket.get(k) for k in bucket.keys("prometheus-snapshots/")}
+    require_whole(found)
+    require_no_strangers(found)
+    assert [*visible(found)] == [report.manifest.backup_id]
+
+
+def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
+    source: PrometheusServer, own_seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget of retries is three minutes for a user, and is made short here."""
+    short = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
+    monkeypatch.setattr("prometheus_backup.stores.s3.PATIENT", short)
+    recorder = Killing(own_seaweedfs)
+    store = s3_store(own_seaweedfs.endpoint().new_bucket())
+
+    with pytest.raises(RepositoryUnavailable, match="Upload failed") as caught:
+        take_backup(source, store, listener=recorder)
+
+    assert caught.value.exit_code == 13
+    assert "no connection" in caught.value.message
+    assert len(recorder.of(SnapshotRemoved)) == 1
+    assert snapshots(source) == []
+    assert "the repository was not told of the end" in recorder.warnings
+    # The intent stays, so that the next run knows this one to be dead.
+    own_seaweedfs.restart()
+    report = take_backup(source, store)
+    assert len(report.prune.swept) == 1
+    assert report.outcome is Outcome.DONE
+    assert {o.key.partition("/")[0] for o in store.list()} == {report.manifest.backup_id}
+    assert traces(source.data_dir) == CLEAN
+
+
+def test_local_repository_without_room_ends_the_run_with_13_and_nothing_partial(
+    source: PrometheusServer, tmp_path: Path
+) -> None:
+    """A limit of the kernel on the size of a file fails a write in its middle, as a full disk."""
+    repository = tmp_path / "repository"
+    env = settings(source, repository)
+    index, chunks = (min(sizes(source, name)) for name in ("index", "chunks/000001"))
+    assert index < chunks
+
+    # So much that the control files fit, too.
+    done = cli("backup", env=env, prefix=("prlimit", f"--fsize={chunks - 1}"))
+
+    assert done.returncode == 13, done.stderr
+    assert "Upload failed" in done.stderr
+    assert snapshots(source) == []
+    left = tree(repository)
+    assert visible(left) == {}
+    assert not [key for key in left if ".staged-" in key]
+    assert not [key for key in left if "/chunks/" in key]
+
+    report = take_backup(source, LocalStore(repository))
+    assert report.outcome is Outcome.DONE
+    found = tree(repository)
+    require_whole(found)
+    assert {key.partition("/")[0] for key in found} == {report.manifest.backup_id}
+    assert traces(source.data_dir) == CLEAN
+
+
+def test_restore_into_a_place_without_room_ends_with_33_and_can_be_continued(
+    source: PrometheusServer, tmp_path: Path
+) -> None:
+    repository, target = tmp_path / "repository", tmp_path / "target"
+    take_backup(source, LocalStore(repository))
+    env = {"REPOSITORY": f"file://{repository}"}
+    chunks = min(sizes(source, "chunks/000001"))
+
+    # One byte too little, in the last write of a file: it is written but for its last byte.
+    done = cli(
+        "restore", "latest", str(target), env=env, prefix=("prlimit", f"--fsize={chunks - 1}")
+    )
+
+    assert done.returncode == 33, done.stderr
+    assert not [*target.glob("*/meta.json")]
+    again = cli("restore", "latest", str(target), env=env)
+    assert again.returncode == 0, again.stderr
+    assert len([*target.glob("*/meta.json")]) == 2

@@ -1,0 +1,73 @@
+"""Stores that do wrong, each in one way, and one that notes what a run asks of it."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+from prometheus_backup.errors import RepositoryUnavailable
+from prometheus_backup.model import PutOptions
+from prometheus_backup.stores.memory import MemoryStore
+
+
+class NotingStore(MemoryStore):
+    """Notes the keys of bodies that were sent, and the sources of copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.puts: list[str] = []
+        self.copied_from: list[str] = []
+
+    def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
+        self.puts.append(key)
+        super().put(key, body, size=size, options=options)
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        self.copied_from.append(source)
+        super().copy(source, target, size=size, options=options)
+
+
+class DamagingStore(NotingStore):
+    """Keeps something else than it was sent under keys that end in `ending`, so many times."""
+
+    def __init__(self, damage: Callable[[bytes], bytes], *, ending: str, times: int) -> None:
+        super().__init__()
+        self._damage = damage
+        self._ending = ending
+        self.times = times
+
+    def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
+        sent = b"".join(body)
+        if key.endswith(self._ending) and self.times > 0:
+            self.times -= 1
+            sent = self._damage(sent)
+        super().put(key, [sent], size=size, options=options)
+
+
+class CannotCopyStore(NotingStore):
+    """Copies nothing, as some S3-compatible stores do."""
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        del target, size, options
+        raise RepositoryUnavailable(f"cannot copy {source}: 501 NotImplemented")
+
+
+class DamagingCopyStore(NotingStore):
+    """Keeps checksums as AWS does, and copies an index with one bit turned over."""
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        super().copy(source, target, size=size, options=options)
+        if target.endswith("/index"):
+            self.put_small(target, flip_a_bit(self.get(target, limit=1 << 30)), options=options)
+
+    def stored_checksum(self, key: str) -> str | None:
+        return f"SHA256:{hashlib.sha256(b''.join(self.stream(key))).hexdigest()}"
+
+
+def flip_a_bit(body: bytes) -> bytes:
+    """The same length, one bit turned over in the middle."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+def cut_short(body: bytes) -> bytes:
+    """All but the last byte."""
+    return body[:-1]

@@ -1,0 +1,122 @@
+"""Small backups in a store, made by the real claim and commit; and looks at what a store holds."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from prometheus_backup.claim import Claim, claim_backup
+from prometheus_backup.layout import INCOMPLETE, MANIFEST, SUMS
+from prometheus_backup.manifest import Manifest, decode_manifest
+from prometheus_backup.model import PutOptions
+from prometheus_backup.repository import Repository
+from prometheus_backup.stores.base import ObjectStore
+from tests import manifests
+
+NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+FILES = {"chunks/000001": b"chunks of the block", "index": b"index of the block"}
+
+
+class StillClock:
+    """A clock that stands until it is moved; sleeping moves it."""
+
+    def __init__(self, start: datetime = NOON) -> None:
+        self.instant = start
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return self.instant
+
+    def monotonic(self) -> float:
+        return (self.instant - NOON).total_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.instant += timedelta(seconds=seconds)
+
+
+def manifest_of(
+    claim: Claim, files: Mapping[str, bytes] = FILES, *, ulid: str = manifests.ULID
+) -> Manifest:
+    """A manifest of one block that holds these files."""
+    entries = [
+        manifests.file(
+            path,
+            size=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+            key=f"{claim.backup_id}/{ulid}/{path}",
+        )
+        for path, body in files.items()
+    ]
+    size = sum(map(len, files.values()))
+    document = manifests.document(
+        backup_id=claim.backup_id,
+        run_id=claim.run_id,
+        storage_size_bytes=size,
+        labels={},
+        blocks=[manifests.block(*entries, ulid=ulid)],
+        totals={
+            "blocks": 1,
+            "files": len(files),
+            "bytes": size,
+            "uploaded_bytes": size,
+            "copied_bytes": 0,
+        },
+    )
+    return decode_manifest(json.dumps(document).encode(), backup_id=claim.backup_id)
+
+
+def put_files(
+    claim: Claim,
+    store: ObjectStore,
+    files: Mapping[str, bytes] = FILES,
+    *,
+    ulid: str = manifests.ULID,
+) -> None:
+    """Upload the files of the one block of a claimed backup."""
+    for path, body in files.items():
+        key = f"{claim.backup_id}/{ulid}/{path}"
+        store.put(key, [body], size=len(body), options=PutOptions())
+
+
+def make_backup(
+    store: ObjectStore, clock: StillClock, *, at: datetime, run_id: str = "earlier"
+) -> str:
+    """Commit a small backup as if it had been made at that time; its id."""
+    present = clock.instant
+    clock.instant = at
+    try:
+        claim = claim_backup(Repository(store, clock=clock), run_id=run_id, intent="a test")
+        put_files(claim, store)
+        claim.commit(manifest_of(claim), options=PutOptions())
+    finally:
+        clock.instant = present
+    return claim.backup_id
+
+
+def visible(contents: Mapping[str, bytes]) -> dict[str, Manifest]:
+    """The manifests among these objects, by backup id."""
+    return {
+        key.partition("/")[0]: decode_manifest(body, backup_id=key.partition("/")[0])
+        for key, body in contents.items()
+        if key.endswith(f"/{MANIFEST}")
+    }
+
+
+def require_whole(contents: Mapping[str, bytes]) -> None:
+    """Assert that every manifest has all of its objects, with the bytes it says."""
+    for backup_id, manifest in visible(contents).items():
+        assert f"{backup_id}/{SUMS}" in contents, f"{backup_id} has no {SUMS}"
+        for _, file in manifest.files():
+            body = contents.get(file.key)
+            assert body is not None, f"{backup_id} is visible without {file.key}"
+            assert hashlib.sha256(body).hexdigest() == file.sha256, f"{file.key} was altered"
+
+
+def require_no_strangers(contents: Mapping[str, bytes]) -> None:
+    """Assert that the folders of visible backups hold what their manifests name, and no more."""
+    for backup_id, manifest in visible(contents).items():
+        own = {file.key for _, file in manifest.files()}
+        own |= {f"{backup_id}/{name}" for name in (MANIFEST, SUMS, INCOMPLETE)}
+        found = {key for key in contents if key.startswith(f"{backup_id}/")}
+        assert found <= own, f"{backup_id} holds strangers: {found - own}"

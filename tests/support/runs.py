@@ -1,0 +1,218 @@
+"""Runs of `backup` for tests: in this process with parts of their own, or the real command line.
+
+Who needs a backup in a repository calls `take_backup(prometheus, store)`; who looks at what
+happens on the way passes a `Recorder`; who needs another day, or no waiting, a `FakeClock`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from devtools.prometheus import PrometheusServer
+from devtools.s3 import S3Bucket
+from prometheus_backup.clock import Clock, SystemClock
+from prometheus_backup.events import Event, Listener, Warned, ignore
+from prometheus_backup.model import Level
+from prometheus_backup.ops.backup import BackupOptions, BackupReport, BackupRun
+from prometheus_backup.prometheus import Access, PrometheusClient
+from prometheus_backup.repository import Repository
+from prometheus_backup.retention import Policy
+from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.s3 import S3Settings, S3Store
+from prometheus_backup.transfer import BandwidthLimit, Transfer
+
+PREFIX = "prometheus-snapshots"
+
+_E = TypeVar("_E", bound=Event)
+
+
+class Recorder:
+    """A listener that keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[_E]) -> list[_E]:
+        """The events of one kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def warnings(self) -> str:
+        """The text of all warnings."""
+        return "\n".join(event.text for event in self.of(Warned))
+
+
+class FakeClock:
+    """A clock that starts when it is told to, and runs `speed` times as fast as the real one."""
+
+    def __init__(self, start: datetime | None = None, *, speed: float = 1.0) -> None:
+        self._began = time.monotonic()
+        self._start = start or datetime.now(UTC)
+        self._speed = speed
+
+    def now(self) -> datetime:
+        """The start plus what has passed since."""
+        return self._start + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        """Seconds of this clock since it was made."""
+        return (time.monotonic() - self._began) * self._speed
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until this clock has gone on by so much."""
+        time.sleep(seconds / self._speed)
+
+    def set(self, instant: datetime) -> None:
+        """Be at another instant from now on."""
+        self._start = instant - timedelta(seconds=self.monotonic())
+
+
+def options(
+    *,
+    labels: Mapping[str, str] | None = None,
+    policy: Policy | None = None,
+    storage_class: str | None = None,
+    verify: Level | None = Level.CHECKSUM,
+    skip_head: bool = False,
+    rehash: bool = False,
+    allow_empty: bool = False,
+) -> BackupOptions:
+    """Options of a run, all as the command line has them by default."""
+    return BackupOptions(
+        labels=labels or {},
+        policy=policy or Policy(),
+        storage_class=storage_class,
+        verify=verify,
+        skip_head=skip_head,
+        rehash=rehash,
+        allow_empty=allow_empty,
+    )
+
+
+def transfer(listener: Listener = ignore, *, clock: Clock | None = None) -> Transfer:
+    """A pool of two workers without a bandwidth limit."""
+    limit = BandwidthLimit(bytes_per_second=None, clock=clock or SystemClock())
+    return Transfer(workers=2, limit=limit, listener=listener)
+
+
+def backup_run(
+    source: PrometheusServer | Access,
+    store: ObjectStore,
+    chosen: BackupOptions | None = None,
+    *,
+    data_dir: Path | None = None,
+    listener: Listener = ignore,
+    clock: Clock | None = None,
+) -> BackupRun:
+    """A run that was not started; `data_dir` must be given where `source` is an `Access`."""
+    if isinstance(source, PrometheusServer):
+        data_dir = data_dir or source.data_dir
+        source = Access(url=source.url)
+    assert data_dir is not None, "an Access does not say where the data is"
+    clock = clock or SystemClock()
+    return BackupRun(
+        client=PrometheusClient(source),
+        data_dir=data_dir,
+        repository=Repository(store, clock=clock),
+        transfer=transfer(listener, clock=clock),
+        options=chosen or options(),
+        run_id=uuid.uuid4().hex,
+        listener=listener,
+    )
+
+
+def take_backup(
+    source: PrometheusServer | Access,
+    store: ObjectStore,
+    chosen: BackupOptions | None = None,
+    *,
+    data_dir: Path | None = None,
+    listener: Listener = ignore,
+    clock: Clock | None = None,
+) -> BackupReport:
+    """Make one backup; the report of its run, or its error."""
+    run = backup_run(source, store, chosen, data_dir=data_dir, listener=listener, clock=clock)
+    with run.client:
+        return run.run()
+
+
+def s3_store(bucket: S3Bucket, *, prefix: str = PREFIX, sse: str = "AES256") -> S3Store:
+    """The store of a bucket, with the bucket's own credentials."""
+    settings = S3Settings(region=bucket.endpoint.region, endpoint=bucket.endpoint.url, sse=sse)
+    with _environment(bucket.endpoint.environment()):
+        return S3Store(bucket=bucket.name, prefix=prefix, settings=settings)
+
+
+def settings(source: PrometheusServer, repository: S3Bucket | Path, **more: str) -> dict[str, str]:
+    """The environment variables with which the command line backs `source` up."""
+    variables = {"PROMETHEUS_URL": source.url, "PROMETHEUS_DATA_DIR": str(source.data_dir)}
+    if isinstance(repository, S3Bucket):
+        variables |= repository.endpoint.environment() | {"S3_BUCKET": repository.name}
+    else:
+        variables["REPOSITORY"] = f"file://{repository}"
+    return variables | more
+
+
+def cli(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+    timeout: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end in an environment of `env` alone.
+
+    `prefix` stands before the command, such as `("setpriv", "--reuid=65534")`.
+    """
+    return subprocess.run(
+        [*prefix, *command(*arguments)],
+        env=bare_environment(env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line as a list of words, for tests that start it by themselves."""
+    return [sys.executable, "-m", "prometheus_backup", *arguments]
+
+
+def bare_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """`variables` and what every program needs; nothing of the person who runs the tests."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **variables,
+    }
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables within the block: a boto3 session reads them when it is made."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,66 @@
+"""The real command line, started and not waited for, so that a test can signal or kill it."""
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.support.runs import bare_environment, command
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it ended: a negative code is a signal's."""
+
+    code: int
+    output: str
+    log: str
+
+
+class StartedCli:
+    """A command line at work; a context manager that kills it if it still is at the end."""
+
+    def __init__(self, *arguments: str, env: Mapping[str, str], directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._output = directory / "stdout"
+        self._log = directory / "stderr"
+        with self._output.open("wb") as output, self._log.open("wb") as log:
+            self._child = subprocess.Popen(
+                command(*arguments),
+                env=bare_environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+            )
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    def wait_for_log(self, text: str) -> None:
+        """Return when it has logged this; fail if it ends before."""
+        wait_until(lambda: text in self.log() or self._child.poll() is not None)
+        assert text in self.log(), f"it never logged {text!r}:\n{self.log()}"
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal."""
+        self._child.send_signal(signal_number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._child.kill()
+
+    def end(self, *, deadline: float = 60) -> Ended:
+        """Wait for its end."""
+        code = self._child.wait(deadline)
+        return Ended(code, self._output.read_text(), self.log())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+            self._child.wait(30)

@@ -1,0 +1,74 @@
+"""Stores that stand between a repository and its real store, to count, fail or wait."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.base import ObjectStore
+
+
+class Relay:
+    """A store that passes everything on to another; to be changed in one method."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.inner = store
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def ping(self) -> None:
+        self.inner.ping()
+
+    def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
+        self.inner.put(key, body, size=size, options=options)
+
+    def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        self.inner.put_small(key, body, options=options)
+
+    def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        self.inner.create(key, body, options=options)
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        return self.inner.get(key, limit=limit)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        return self.inner.stream(key)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self.inner.head(key)
+
+    def list(self, folder: str = "") -> Iterator[ObjectInfo]:
+        return self.inner.list(folder)
+
+    def list_folders(self) -> Sequence[str]:
+        return self.inner.list_folders()
+
+    def list_files(self, folder: str) -> Sequence[ObjectInfo]:
+        return self.inner.list_files(folder)
+
+    def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
+        self.inner.copy(source, target, size=size, options=options)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self.inner.delete(keys)
+
+    def stored_checksum(self, key: str) -> str | None:
+        return self.inner.stored_checksum(key)
+
+
+class Reading(Relay):
+    """Remembers which objects were read; calls `before` with each key, which may raise or wait."""
+
+    def __init__(self, store: ObjectStore, *, before: Callable[[str], None] | None = None) -> None:
+        super().__init__(store)
+        self.read: list[str] = []
+        self._before = before
+        self._lock = threading.Lock()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        if self._before:
+            self._before(key)
+        with self._lock:
+            self.read.append(key)
+        return self.inner.stream(key)

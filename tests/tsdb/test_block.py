@@ -1,0 +1,139 @@
+"""Reading block directories: those that Prometheus wrote, and what may lie beside or in them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.blocks import BlockSpec
+from prometheus_backup.errors import SnapshotUnusable
+from prometheus_backup.model import ms_from_instant
+from prometheus_backup.tsdb.block import MUTABLE, live_ulids, read_block, read_blocks, read_meta
+from tests.support.looks import live_blocks, tree
+
+ULID = "01JJ5W0B8ZC6X3M1S4T9Q2V7KD"
+
+
+def change_meta(block: Path, **changes: Any) -> None:
+    """Rewrite fields of a block's meta.json; None removes one."""
+    meta = json.loads((block / "meta.json").read_bytes()) | changes
+    kept = {name: value for name, value in meta.items() if value is not None}
+    (block / "meta.json").write_text(json.dumps(kept))
+
+
+def test_blocks_are_read_as_their_meta_json_says_in_the_order_of_time(
+    tsdb_blocks: Path, tsdb_block_spec: BlockSpec
+) -> None:
+    blocks = read_blocks(tsdb_blocks)
+    assert {b.ulid for b in blocks} == {path.name for path in live_blocks(tsdb_blocks)}
+    assert len(blocks) == tsdb_block_spec.blocks
+    assert blocks[0].min_time_ms == ms_from_instant(tsdb_block_spec.min_time)
+    assert [b.min_time_ms for b in blocks] == sorted(b.min_time_ms for b in blocks)
+    for block in blocks:
+        meta = json.loads((tsdb_blocks / block.ulid / "meta.json").read_bytes())
+        assert (block.min_time_ms, block.max_time_ms) == (meta["minTime"], meta["maxTime"])
+        assert (block.level, block.sources, block.parents) == (1, (block.ulid,), ())
+        assert block.stats == meta["stats"]
+        assert block.stats["numSeries"] == tsdb_block_spec.series
+
+
+def test_the_files_of_a_block_are_all_there_are_with_their_sizes(tsdb_blocks: Path) -> None:
+    for block in read_blocks(tsdb_blocks):
+        on_disk = tree(tsdb_blocks / block.ulid)
+        assert {f.path: f.size for f in block.files} == {k: len(v) for k, v in on_disk.items()}
+        assert {f.path for f in block.files} == {*MUTABLE, "index", "chunks/000001"}
+        assert block.size == sum(map(len, on_disk.values()))
+
+
+def test_a_compacted_block_tells_its_sources_and_parents(data_dir: Path) -> None:
+    block = live_blocks(data_dir)[0]
+    parents = [{"ulid": ULID, "minTime": 0, "maxTime": 1}]
+    change_meta(block, compaction={"level": 2, "sources": [ULID, block.name], "parents": parents})
+    read = read_block(block)
+    assert (read.level, read.sources, read.parents) == (2, (ULID, block.name), (ULID,))
+
+
+def test_what_is_not_named_as_a_block_is_passed_over(data_dir: Path) -> None:
+    names = live_ulids(data_dir)
+    for name in ("wal", "chunks_head", f"{ULID}.tmp-for-creation", f"{ULID}.tmp", "snapshots"):
+        (data_dir / name).mkdir()
+    (data_dir / "lock").write_text("")
+    assert {b.ulid for b in read_blocks(data_dir)} == names == live_ulids(data_dir)
+
+
+def test_files_that_prometheus_does_not_know_are_part_of_the_block(data_dir: Path) -> None:
+    block = live_blocks(data_dir)[0]
+    (block / "no-compact-mark.json").write_text("{}")
+    (block / "chunks" / "000002").write_bytes(b"abc")
+    found = {f.path: f.size for f in read_block(block).files}
+    assert found["no-compact-mark.json"] == 2
+    assert found["chunks/000002"] == 3
+
+
+@pytest.mark.parametrize("meta", [None, b"", b'{"ulid": "01J', b"[]", b'{"ulid": "../../x"}'])
+def test_a_block_without_a_readable_meta_json_is_unusable(
+    data_dir: Path, meta: bytes | None
+) -> None:
+    block = live_blocks(data_dir)[2]
+    (block / "meta.json").unlink()
+    if meta is not None:
+        (block / "meta.json").write_bytes(meta)
+    assert read_meta(block) is None
+    with pytest.raises(SnapshotUnusable, match=f"cannot read block {block}: its meta.json") as got:
+        read_blocks(data_dir)
+    assert got.value.exit_code == 22
+    # It still counts as a block that is there: by its name.
+    assert live_ulids(data_dir) >= {block.name}
+    assert len(live_ulids(data_dir)) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"minTime": None},
+        {"maxTime": "soon"},
+        {"compaction": []},
+        {"compaction": {"level": "x"}},
+        {"compaction": {"parents": ["x"]}},
+        {"stats": {"numSeries": "many"}},
+        {"stats": 7},
+    ],
+    ids=str,
+)
+def test_a_meta_json_of_wrong_types_is_unusable(data_dir: Path, changes: dict[str, Any]) -> None:
+    block = live_blocks(data_dir)[0]
+    change_meta(block, **changes)
+    with pytest.raises(SnapshotUnusable, match=f"cannot read block {block}: "):
+        read_block(block)
+
+
+def test_a_block_is_known_by_its_meta_json_not_by_its_directory(data_dir: Path) -> None:
+    block = live_blocks(data_dir)[0]
+    block.rename(data_dir / ULID)
+    assert block.name in live_ulids(data_dir)
+    assert ULID not in live_ulids(data_dir)
+
+
+def test_links_and_pipes_in_a_block_are_refused_not_followed(data_dir: Path) -> None:
+    first, second = live_blocks(data_dir)[:2]
+    (first / "chunks" / "000002").symlink_to("/etc/hostname")
+    os.mkfifo(second / "chunks" / "000002")
+    for block in (first, second):
+        with pytest.raises(SnapshotUnusable, match="000002 is not a regular file"):
+            read_block(block)
+
+
+def test_a_file_name_that_no_manifest_may_hold_is_refused(data_dir: Path) -> None:
+    block = live_blocks(data_dir)[0]
+    (block / "a\nb").write_text("")
+    with pytest.raises(SnapshotUnusable, match="control characters"):
+        read_block(block)
+
+
+def test_a_directory_that_is_absent_is_told(tmp_path: Path) -> None:
+    for look in (read_blocks, live_ulids):
+        with pytest.raises(SnapshotUnusable, match=f"cannot read {tmp_path / 'absent'}: No such"):
+            look(tmp_path / "absent")
+    assert read_blocks(tmp_path) == ()
