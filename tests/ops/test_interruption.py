@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.s3 import S3Bucket
 from prometheus_backup.layout import INCOMPLETE
+from prometheus_backup.lock import HostLock, Intent
 from prometheus_backup.manifest import decode_incomplete
-from prometheus_backup.model import Outcome
+from prometheus_backup.model import Outcome, rfc3339
+from prometheus_backup.stores.local import LocalStore
 from tests.support.looks import CLEAN, traces, tree
 from tests.support.repositories import require_no_strangers, require_whole, visible
-from tests.support.runs import cli, s3_store, settings, take_backup
+from tests.support.runs import Recorder, cli, s3_store, settings, take_backup
 from tests.support.s3_proxy import S3Proxy, S3Request
 from tests.support.started import StartedCli
 from tests.support.waiting import wait_until
@@ -211,3 +214,41 @@ def test_runs_killed_at_random_times_leave_a_local_repository_whole(
     assert folders(contents) == set(visible(contents))
     assert traces(scene.source.data_dir) == CLEAN
     assert cli("verify", "--all", env=env).returncode == 0
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("second_is_named", [True, False])
+def test_snapshots_of_two_dead_runs_within_seconds_are_told_apart(
+    scene: Scene, tmp_path: Path, names: tuple[str, str], *, second_is_named: bool
+) -> None:
+    """The first died before it learnt its snapshot's name; the second knew of that snapshot."""
+    data_dir = scene.source.data_dir
+    asked_at = rfc3339(datetime.now(UTC).replace(microsecond=0))
+    first, second = (scene.source.snapshot().name for _ in names)
+    lock = HostLock.take(data_dir)
+    lock.record(Intent(names[0], asked_at=asked_at))
+    named = second if second_is_named else ""
+    lock.record(Intent(names[1], asked_at=asked_at, known=(first,), snapshot=named))
+    lock.release()
+
+    take_backup(scene.source, LocalStore(tmp_path / "repository"))
+
+    assert traces(data_dir) == CLEAN
+
+
+def test_snapshot_of_somebody_else_stays_where_it_cannot_be_told_from_a_dead_runs(
+    scene: Scene, tmp_path: Path
+) -> None:
+    data_dir = scene.source.data_dir
+    earlier = scene.source.snapshot().name
+    asked_at = rfc3339(datetime.now(UTC).replace(microsecond=0))
+    made = {scene.source.snapshot().name for _ in range(2)}
+    lock = HostLock.take(data_dir)
+    lock.record(Intent("dead", asked_at=asked_at, known=(earlier,)))
+    lock.release()
+    recorder = Recorder()
+
+    take_backup(scene.source, LocalStore(tmp_path / "repository"), listener=recorder)
+
+    assert {path.name for path in (data_dir / "snapshots").iterdir()} == made | {earlier}
+    assert all(name in recorder.warnings for name in made)

@@ -151,7 +151,7 @@ def test_what_a_living_put_is_writing_stays(
     assert store.head("backup-1/block/file").size == 3_000_000
 
 
-def test_a_put_is_synced_before_it_is_renamed_and_its_folder_after(
+def test_a_put_is_synced_before_it_is_renamed_and_its_folders_after(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without this order a power cut can leave a short or empty file under the final name.
@@ -160,7 +160,7 @@ def test_a_put_is_synced_before_it_is_renamed_and_its_folder_after(
 
     def recorded_fsync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        steps.append(f"sync {'folder' if path.is_dir() else f'{path.stat().st_size} bytes'}")
+        steps.append(f"sync {path.name if path.is_dir() else f'{path.stat().st_size} bytes'}")
         fsync(descriptor)
 
     def recorded_replace(source: Path, target: Path) -> None:
@@ -169,14 +169,15 @@ def test_a_put_is_synced_before_it_is_renamed_and_its_folder_after(
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr("prometheus_backup.stores.local.os.replace", recorded_replace)
-    store.put("folder/file", [b"12", b"345"], size=5, options=PLAIN)
-    assert steps == ["sync 5 bytes", "rename to file", "sync folder"]
+    store.put("outer/inner/file", [b"12", b"345"], size=5, options=PLAIN)
+    root = store.url.rpartition("/")[2]
+    assert steps == ["sync 5 bytes", "rename to file", "sync inner", "sync outer", f"sync {root}"]
     steps.clear()
-    store.copy("folder/file", "folder/copy", size=5, options=PLAIN)
-    assert steps == ["sync 5 bytes", "rename to copy", "sync folder"]
+    store.copy("outer/inner/file", "outer/inner/copy", size=5, options=PLAIN)
+    assert steps == ["sync 5 bytes", "rename to copy", "sync inner", "sync outer", f"sync {root}"]
     steps.clear()
-    store.create("folder/new", b"123", options=PLAIN)
-    assert steps == ["sync 3 bytes", "sync folder"]
+    store.create("outer/inner/new", b"123", options=PLAIN)
+    assert steps == ["sync 3 bytes", "sync inner", "sync outer", f"sync {root}"]
 
 
 # Copies

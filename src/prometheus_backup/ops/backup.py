@@ -1,7 +1,7 @@
 """One run of `backup`, from the lock to the clean-up (docs/design.md, "One run")."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -303,7 +303,7 @@ class _Attempt:
         abandoned = committed or self._abandon()
         if gone and abandoned and not unnamed:
             self._lock.forget(run.run_id)
-        for intent in self._dead_intents:
+        for intent in _by_certainty(self._dead_intents):
             if remove_lost_snapshot(run.data_dir, intent, listener=run.listener):
                 if committed or not intent.backup_id:
                     self._lock.forget(intent.run_id)
@@ -395,6 +395,15 @@ def _clean_up(attempt: _Attempt, *, committed: bool, stopped: bool) -> tuple[str
     except StopRequest:
         attempt.clean_up(committed=committed, stopped=stopped)
         raise
+
+
+def _by_certainty(intents: Sequence[Intent]) -> Sequence[Intent]:
+    """Return those first that name their snapshot, then the latest, which knew the others'.
+
+    So each one's snapshot is gone before it could be taken for that of the next.
+    """
+    latest_first = sorted(intents, key=lambda i: (i.asked_at, len(i.known)), reverse=True)
+    return sorted(latest_first, key=lambda i: not i.snapshot)
 
 
 class _Phases:

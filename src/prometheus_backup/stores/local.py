@@ -175,7 +175,10 @@ class LocalStore:
                     file.flush()
                     os.fsync(file.fileno())
                     finish(staged, path)  # while it is locked
-                _sync_folder(path.parent)
+                for folder in path.parents:  # their own names may be new, too
+                    _sync_folder(folder)
+                    if folder == self._root:
+                        break
             finally:
                 staged.unlink(missing_ok=True)
 
