@@ -161,7 +161,9 @@ def test_a_frozen_prometheus_is_waited_for(source: PrometheusServer) -> None:
     assert traces(source.data_dir) == CLEAN
 
 
-def test_a_snapshot_that_never_appears(source: PrometheusServer) -> None:
+def test_a_snapshot_that_appears_after_the_run_gave_up_is_removed_by_the_next(
+    source: PrometheusServer,
+) -> None:
     store = MemoryStore()
     with Proxy(source.url, on_snapshot=lambda _: None) as proxy:
         with pytest.raises(SnapshotUnusable, match="none appeared") as caught:
@@ -175,6 +177,12 @@ def test_a_snapshot_that_never_appears(source: PrometheusServer) -> None:
     assert caught.value.exit_code == 22
     assert caught.value.message.startswith("Failed to create snapshot: ")
     assert_only_a_claim_is_left(store)
+    assert len(traces(source.data_dir)) == len(CLEAN) + 1, "the intent stays, for the next run"
+
+    late = source.snapshot()
+    report = take_backup(source, store)
+    assert report.outcome is Outcome.DONE
+    assert not late.exists()
     assert traces(source.data_dir) == CLEAN
 
 

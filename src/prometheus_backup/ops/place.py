@@ -67,9 +67,10 @@ class Placing:
             self.transfer.listener(LongStepEnded("transfer"))
 
     def _placed(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
-        copied = self.transfer.wide().all(plan.copies, lambda f, w: self._copy(f, folder, w))
+        copies = sorted(plan.copies, key=_largest_first)
+        copied = self.transfer.wide().all(copies, lambda f, w: self._copy(f, folder, w))
         failed = [file for file, placed in copied if placed is None]
-        uploads = sorted([*plan.uploads, *failed], key=lambda f: -f.size)
+        uploads = sorted([*plan.uploads, *failed], key=_largest_first)
         sent = self.transfer.all(uploads, lambda f, w: self.upload(f, folder, w))
         placed = [p for _, p in [*copied, *sent] if p is not None]
         return tuple(sorted(placed, key=lambda p: p.key))
@@ -212,6 +213,10 @@ class Placing:
 
     def _disk(self, file: PlannedFile, folder: Path) -> Path:
         return folder / file.ulid / file.path
+
+
+def _largest_first(file: PlannedFile) -> int:
+    return -file.size
 
 
 def _failing(results: Iterable[tuple[Placed, bool]]) -> list[Placed]:

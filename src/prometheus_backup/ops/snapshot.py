@@ -28,6 +28,10 @@ _STALLED_AFTER = 15 * 60.0  # a snapshot waits, empty, while a compaction runs
 _GONE_AFTER = 60.0
 
 
+class SnapshotUnfinished(SnapshotUnusable):
+    """We gave up waiting, but Prometheus may complete the snapshot yet, or make it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A snapshot directory, what is in it, and the live blocks that it should hold but does not."""
@@ -57,11 +61,11 @@ def take_snapshot(
     intent: Intent,
     clock: Clock,
     listener: Listener,
-) -> tuple[Snapshot, Intent]:
-    """Ask for a snapshot and read it; return it with the intent that now names it.
+) -> Snapshot:
+    """Ask for a snapshot and read it.
 
     Raises AdminApiDisabled, SourceUnavailable or SnapshotUnusable. The caller removes the snapshot
-    named in the intent it recorded last, whatever happens.
+    that the intent recorded last speaks of, whatever happens.
     """
     lock.record(intent)
     began = clock.monotonic()
@@ -80,13 +84,12 @@ def take_snapshot(
             hint="another replica answered, or PROMETHEUS_DATA_DIR is not its directory; the "
             "snapshot is still there and must be removed by hand",
         )
-    intent = replace(intent, snapshot=name)
-    lock.record(intent)
+    lock.record(replace(intent, snapshot=name))
     snapshot = _read(path, request)
     took = timedelta(seconds=clock.monotonic() - began)
     size = sum(b.size for b in snapshot.blocks)
     listener(SnapshotTaken(name, len(snapshot.blocks), size, took, adopted))
-    return snapshot, intent
+    return snapshot
 
 
 def snapshot_path(data_dir: Path, name: str) -> Path:
@@ -196,13 +199,16 @@ def _await_lost(
             if state != seen:
                 seen, changed = state, now
         elif now - began > _APPEARS_WITHIN:
-            raise SnapshotUnusable("Failed to create snapshot: the connection broke, none appeared")
+            raise SnapshotUnfinished(
+                "Failed to create snapshot: the connection broke, none appeared"
+            )
         if _answers(client):
             answered = now
-        if now - answered > _GONE_AFTER or now - changed > _STALLED_AFTER:
-            raise SnapshotUnusable(
-                f"Failed to create snapshot: the connection broke, and {found} was never completed"
-            )
+        never = f"Failed to create snapshot: the connection broke, and {found} was never completed"
+        if now - answered > _GONE_AFTER:  # it will not go on after a restart
+            raise SnapshotUnusable(never)
+        if now - changed > _STALLED_AFTER:
+            raise SnapshotUnfinished(never)
 
 
 def _is_whole(path: Path, request: SnapshotRequest) -> bool:

@@ -1,0 +1,107 @@
+"""What a backup says of itself: its manifest, and the tags of its objects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_backup import __version__
+from prometheus_backup.claim import Claim
+from prometheus_backup.manifest import Block, File, Manifest, Prometheus, Totals
+from prometheus_backup.model import Level, SourceBlock, instant_from_ms
+from prometheus_backup.ops.place import Placed
+from prometheus_backup.ops.prune import candidates
+from prometheus_backup.ops.snapshot import Snapshot
+from prometheus_backup.prometheus import SourceStatus
+from prometheus_backup.repository import Entry
+from prometheus_backup.retention import Candidate, Policy, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a backup comes from, and how it was verified. `labels` are the operator's."""
+
+    url: str
+    status: SourceStatus
+    labels: Mapping[str, str]
+    verified: Level | None
+
+
+def compose_manifest(
+    claim: Claim,
+    snapshot: Snapshot,
+    *,
+    placed: Sequence[Placed],
+    origin: Origin,
+    finished_at: datetime,
+) -> Manifest:
+    """Return the manifest of a backup whose files are all in the repository."""
+    files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
+    for p in placed:
+        files[p.ulid].append(File(path=p.path, size=p.size, sha256=p.sha256, key=p.key))
+    blocks = tuple(_block(block, tuple(files[block.ulid])) for block in snapshot.blocks)
+    size = sum(block.size for block in blocks)
+    status = origin.status
+    return Manifest(
+        snapshot_name=snapshot.name,
+        backup_id=claim.backup_id,
+        timestamp=claim.started_at.replace(microsecond=0),
+        prometheus_url=origin.url,
+        retention_time=status.retention,
+        storage_size_bytes=size,
+        format_version=1,
+        tool_version=__version__,
+        run_id=claim.run_id,
+        started_at=claim.started_at,
+        finished_at=finished_at,
+        labels=dict(origin.labels),
+        degraded=tuple(
+            f"block {ulid} is live but not in the snapshot: Prometheus cannot read it"
+            for ulid in snapshot.missing
+        ),
+        verified=origin.verified,
+        prometheus=Prometheus(
+            version=status.version,
+            revision=status.revision,
+            hostname=status.hostname,
+            retention=status.retention,
+            out_of_order=status.out_of_order,
+        ),
+        min_time=min((b.min_time for b in blocks), default=None),
+        max_time=max((b.max_time for b in blocks), default=None),
+        blocks=blocks,
+        totals=Totals(
+            blocks=len(blocks),
+            files=len(placed),
+            bytes=size,
+            uploaded_bytes=sum(p.size for p in placed if not p.copied),
+            copied_bytes=sum(p.size for p in placed if p.copied),
+        ),
+    )
+
+
+def backup_tags(claim: Claim, others: Sequence[Entry], *, policy: Policy) -> Mapping[str, str]:
+    """Return the tags of a backup's objects; `Type` is the highest tier it stands for today."""
+    made = claim.started_at.date()
+    mine = Candidate(claim.backup_id, claim.started_at, good=True)
+    decisions = decide([*candidates(others), mine], today=made, policy=policy)
+    tier = next(d.highest_tier for d in decisions if d.backup_id == mine.backup_id)
+    return {
+        "Type": tier.value,
+        "Date": made.isoformat(),
+        "Month": f"{made:%Y-%m}",
+        "Year": f"{made:%Y}",
+        "SnapshotName": claim.backup_id,
+    }
+
+
+def _block(block: SourceBlock, files: tuple[File, ...]) -> Block:
+    return Block(
+        ulid=block.ulid,
+        min_time=instant_from_ms(block.min_time_ms),
+        max_time=instant_from_ms(block.max_time_ms),
+        level=block.level,
+        sources=block.sources,
+        parents=block.parents,
+        stats=dict(block.stats),
+        files=files,
+    )
