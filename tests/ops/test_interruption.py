@@ -15,11 +15,14 @@ from devtools.blocks import BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.s3 import S3Bucket
+from prometheus_backup.errors import SourceUnavailable
+from prometheus_backup.events import SnapshotRemoved
 from prometheus_backup.layout import INCOMPLETE
 from prometheus_backup.lock import HostLock, Intent
 from prometheus_backup.manifest import decode_incomplete
 from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.stores.memory import MemoryStore
 from tests.support.looks import CLEAN, traces, tree
 from tests.support.repositories import require_no_strangers, require_whole, visible
 from tests.support.runs import Recorder, cli, s3_store, settings, take_backup
@@ -214,6 +217,24 @@ def test_runs_killed_at_random_times_leave_a_local_repository_whole(
     assert folders(contents) == set(visible(contents))
     assert traces(scene.source.data_dir) == CLEAN
     assert cli("verify", "--all", env=env).returncode == 0
+
+
+def test_snapshot_of_a_dead_run_is_removed_also_when_the_next_run_cannot_begin(
+    data_dir: Path, start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries
+) -> None:
+    server = start_prometheus(prometheus_3, data_dir)
+    left = server.snapshot()
+    lock = HostLock.take(data_dir)
+    lock.record(Intent("dead", backup_id="backup-20250122-020000", snapshot=left.name))
+    lock.release()
+    server.stop()
+    recorder = Recorder()
+
+    with pytest.raises(SourceUnavailable):
+        take_backup(server, MemoryStore(), listener=recorder)
+
+    assert not left.exists()
+    assert [event.name for event in recorder.of(SnapshotRemoved)] == [left.name]
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
