@@ -5,6 +5,7 @@ quiet. Obtaining the programs is `fetch_peers.py`'s, measuring is `measure.py`'s
 """
 
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -124,6 +125,13 @@ class Calls:
     def s5cmd_restore(self, place: Place) -> Command:
         """Plain parallel copy."""
         return self._s5cmd("cp", f"s3://{place.bucket}/{PREFIX}/*", f"{place.folder / 'target'}/")
+
+    def s5cmd_restore_checked(self, place: Place) -> Command:
+        """The same, and then what ours does in the same pass: a SHA-256 of every file."""
+        download = self.s5cmd_restore(place)
+        target = place.folder / "target"
+        check = f"find {shlex.quote(str(target))} -type f -print0 | xargs -0 -P 2 -n 4 sha256sum"
+        return self._command("/bin/sh", "-c", f"{shlex.join(download.argv)} && {check}")
 
     def vmrestore(self, place: Place) -> Command:
         """Restore of a vmbackup."""

@@ -66,6 +66,8 @@ def render(setting: Setting, results: Results) -> str:
         parts.append(f"## {scenario.title}\n")
         parts += _ratios(scenario, usages)
         parts.append(_absolute(scenario, usages))
+    if targets:
+        parts.append(_WHY)
     return "\n".join(parts)
 
 
@@ -80,6 +82,24 @@ files to the same SeaweedFS on the same machine, in turns, and none is told anyt
 server is. Ratios are ours divided by the peer's, taken round by round: median (lowest-highest).
 Below 1 is in our favour. On few cores the server itself limits the wall time, so the CPU ratios
 and the local store tell more.
+"""
+
+
+_WHY = """\
+## Reading the targets
+
+- **First backup.** The server writes every byte on the same two cores, so the wall time of all
+  uploaders is mostly the server's and differs from run to run; the CPU that the client takes is
+  the steadier figure. At the default level `checksum` everything that was sent is read back, which
+  no peer does.
+- **Unchanged second backup.** The time is the server's, copying; ours adds the start of Python, of
+  the HTTP and AWS clients, and the snapshot call, about half a second in all. Against a store on
+  other machines, and with blocks of more than a gibibyte, that half second is what remains of the
+  difference. It buys copies that carry tags, class and encryption.
+- **Restore.** Every file is checked against its SHA-256 while it is written, and synced before its
+  block appears; `s5cmd cp` does neither. Client and server share two cores, which are busy
+  throughout, so the hash shows in the wall time. Beside the same download followed by `sha256sum`
+  it is the other way round.
 """
 
 

@@ -145,6 +145,9 @@ def _restore(calls: Calls, checks: Checks) -> Scenario:
         [
             Contender(OURS, calls.ours_restore, once=[backup]),
             Contender("s5cmd cp", calls.s5cmd_restore, once=[calls.s5cmd_upload]),
+            Contender(
+                "s5cmd cp, then sha256sum", calls.s5cmd_restore_checked, once=[calls.s5cmd_upload]
+            ),
             Contender("vmrestore", calls.vmrestore, once=[calls.vmbackup_upload]),
         ],
         checks.restored,
