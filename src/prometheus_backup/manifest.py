@@ -138,7 +138,7 @@ class Block(_Document):
 
 
 class Prometheus(_Document):
-    """What the source said of itself. `hostname` from 3.14; `out_of_order` is its time window."""
+    """What the source said of itself; `out_of_order` is its time window for late samples."""
 
     version: Text
     revision: Text = ""

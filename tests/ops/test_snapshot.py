@@ -268,6 +268,20 @@ def test_a_name_that_prometheus_never_gives_is_refused(
     assert_only_a_claim_is_left(store)
 
 
+def test_a_snapshot_that_was_there_before_is_never_taken_for_ours(data_dir: Path) -> None:
+    name = "20250122T020003Z-0000000000000003"
+    users_own = data_dir / "snapshots" / name
+    users_own.mkdir(parents=True)
+    store = MemoryStore()
+    with (
+        FakePrometheus({"/api/v1/admin/tsdb/snapshot": (200, {"name": name})}) as server,
+        pytest.raises(SnapshotUnusable, match="was there before"),
+    ):
+        take_backup(Access(server.url), store, data_dir=data_dir)
+    assert users_own.is_dir()
+    assert_only_a_claim_is_left(store)
+
+
 def test_a_snapshot_that_prometheus_fails_to_make(
     prometheus: PrometheusServer,
 ) -> None:

@@ -77,6 +77,10 @@ def take_snapshot(
         name = _await_lost(client, request, lock=lock, intent=intent, clock=clock)
         adopted = True
     path = snapshot_path(request.data_dir, name)
+    if name in request.known:
+        raise SnapshotUnusable(
+            f"Failed to create snapshot: Prometheus names {name!r}, which was there before"
+        )
     if not path.is_dir():
         raise SnapshotUnusable(
             f"Failed to create snapshot: Prometheus made {name!r}, but it is not in "

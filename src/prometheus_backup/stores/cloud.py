@@ -7,6 +7,7 @@ by the environment variables of those clouds' own tools.
 
 from typing import TYPE_CHECKING, Any
 
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore
 
 from prometheus_backup.errors import UsageError
@@ -15,29 +16,25 @@ from prometheus_backup.stores.objectstore import CLIENT, IMPATIENT, PATIENT, Obs
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-    from prometheus_backup.stores.location import Location
 
+def open_cloud(scheme: str, container: str, prefix: str) -> ObstoreStore:
+    """Open `gs://container/prefix` or `az://...`; raise UsageError for wrong settings."""
+    url = f"{scheme}://{container}/{prefix}".rstrip("/")
+    kind = {"gs": GCSStore, "az": AzureStore}[scheme]
 
-def open_cloud(location: "Location") -> ObstoreStore:
-    """Open a `gs://` or `az://` location. Raises UsageError where its settings are wrong."""
-    patient, impatient = (_backend(location, retry) for retry in (PATIENT, IMPATIENT))
-    return ObstoreStore(patient=patient, impatient=impatient, url=str(location))
+    def backend(retry: "RetryConfig") -> Any:
+        try:
+            return kind(
+                container,
+                prefix=prefix or None,
+                client_options=CLIENT,
+                retry_config=retry,
+            )
+        except (BaseError, ValueError) as error:
+            cause = " ".join(str(error).partition("\n\nDebug")[0].split())
+            raise UsageError(
+                f"cannot open {url}: {cause}",
+                hint="set the credentials as for the cloud's own tools (docs/stores.md)",
+            ) from None
 
-
-def _backend(location: "Location", retry: "RetryConfig") -> Any:
-    from obstore.exceptions import BaseError
-
-    kind = GCSStore if location.scheme == "gs" else AzureStore
-    try:
-        return kind(
-            location.bucket,
-            prefix=location.path or None,
-            client_options=CLIENT,
-            retry_config=retry,
-        )
-    except (BaseError, ValueError) as error:
-        cause = " ".join(str(error).partition("\n\nDebug")[0].split())
-        raise UsageError(
-            f"cannot open {location}: {cause}",
-            hint="set the credentials as for the cloud's own tools (docs/stores.md)",
-        ) from None
+    return ObstoreStore(patient=backend(PATIENT), impatient=backend(IMPATIENT), url=url)

@@ -74,4 +74,4 @@ def open_store(location: Location, *, s3: "S3Settings | None" = None) -> "Object
         return S3Store(bucket=location.bucket, prefix=location.path, settings=settings)
     from prometheus_backup.stores.cloud import open_cloud
 
-    return open_cloud(location)
+    return open_cloud(location.scheme, location.bucket, location.path)
