@@ -81,7 +81,6 @@ class FindingKind(StrEnum):
     WRONG_SIZE = "wrong-size"
     ALTERED = "altered"
     UNREADABLE_MANIFEST = "unreadable-manifest"
-    UNREADABLE_OBJECT = "unreadable-object"
 
 
 @dataclass(frozen=True, slots=True)
