@@ -14,8 +14,8 @@ import click
 
 from prometheus_backup import errors
 from prometheus_backup.cli.commands import commands
-from prometheus_backup.config import GROUPS, Setting
 from prometheus_backup.model import Outcome
+from prometheus_backup.settings import GROUPS, Setting
 
 DOCS = Path(__file__).parent.parent / "docs"
 CONFIGURATION = DOCS / "configuration.md"
@@ -28,7 +28,7 @@ _TABLE = re.compile(
 _HEAD = """\
 # Configuration
 
-<!-- Made by `python -m devtools.reference` from src/prometheus_backup/config.py. -->
+<!-- Made by `python -m devtools.reference` from src/prometheus_backup/settings.py. -->
 
 Every setting can be given in three ways. A flag beats the environment, the environment beats the
 configuration file, and the file beats the default. `prometheus-backup COMMAND --help` shows the

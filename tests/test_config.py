@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from prometheus_backup.config import (
-    GROUPS,
-    SETTINGS,
     parse_labels,
     parse_size,
     read_file,
@@ -15,6 +13,7 @@ from prometheus_backup.config import (
     without_service_links,
 )
 from prometheus_backup.errors import UsageError
+from prometheus_backup.settings import GROUPS, SETTINGS
 
 
 def test_names_variables_and_flags_are_unique() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from prometheus_backup import __version__
 from prometheus_backup.cli.commands import commands
-from prometheus_backup.config import SETTINGS
+from prometheus_backup.settings import SETTINGS
 from tests.support.runs import cli
 from tests.support.stored import run_here
 

@@ -10,9 +10,10 @@ import jsonschema
 import pytest
 
 from devtools import reference, schema
-from prometheus_backup.config import SETTINGS, read_file
+from prometheus_backup.config import read_file
 from prometheus_backup.manifest import decode_manifest
 from prometheus_backup.retention import Candidate, Policy, decide
+from prometheus_backup.settings import SETTINGS
 from tests.support.pages import DOCS, ROOT, Page
 
 

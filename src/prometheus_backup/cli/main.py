@@ -14,7 +14,7 @@ import click
 
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.output import Output
-from prometheus_backup.config import SETTINGS, without_service_links
+from prometheus_backup.config import without_service_links
 from prometheus_backup.errors import (
     BackupToolError,
     Interrupted,
@@ -23,6 +23,7 @@ from prometheus_backup.errors import (
     Terminated,
     UsageError,
 )
+from prometheus_backup.settings import SETTINGS
 
 PROGRAM = "prometheus-backup"
 

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from prometheus_backup.config import GROUPS, Setting, read_file
+from prometheus_backup.config import read_file
+from prometheus_backup.settings import GROUPS, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

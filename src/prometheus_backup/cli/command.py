@@ -1,0 +1,78 @@
+"""What makes a function a command: its options, its output, its errors."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from prometheus_backup.cli.options import with_settings
+from prometheus_backup.cli.output import Output
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.errors import BackupToolError, StopRequest
+from prometheus_backup.settings import SETTINGS
+
+
+class _Version:
+    """Reads the version only when it is asked for."""
+
+    def __str__(self) -> str:
+        from prometheus_backup import __version__
+
+        return __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_Version())  # type: ignore[arg-type]  # click only formats it
+def commands() -> None:
+    """Back up a Prometheus TSDB to object storage, verify it, keep it by policy, restore it.
+
+    Exit codes: 0 done, 2 usage, 3 done in part, 10-14 repository, 20-22 Prometheus, 30-33 restore,
+    40 bytes differ, 41 verification found faults. All are in docs/exit-codes.md.
+    """
+
+
+def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a command of a function `(wiring, output, **arguments) -> exit code`."""
+
+    def decorate(function: Callable[..., int]) -> click.Command:
+        @wraps(function)
+        def run(**values: Any) -> int:
+            output = Output(values)
+            try:
+                arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
+                arguments.pop("as_json")
+                return function(Wiring.of(values, output.listener), output, **arguments)
+            except BackupToolError as error:
+                output.failure(error)
+                return error.exit_code
+            except StopRequest as stop:
+                output.failure(stop.error)
+                return stop.error.exit_code
+            finally:
+                output.end()
+
+        name = function.__name__.rstrip("_")
+        return commands.command(name)(with_settings(*groups)(run))
+
+    return decorate
+
+
+def argument(*names: str, **options: Any) -> Callable[[click.Command], click.Command]:
+    """Add a positional argument to a command."""
+
+    def decorate(target: click.Command) -> click.Command:
+        target.params.append(click.Argument(names, **options))
+        return target
+
+    return decorate
+
+
+def option(*names: str, **options: Any) -> Callable[[click.Command], click.Command]:
+    """Add an option of its own to a command, first in its help."""
+
+    def decorate(target: click.Command) -> click.Command:
+        target.params.insert(0, click.Option(names, **options))
+        return target
+
+    return decorate

@@ -1,0 +1,81 @@
+"""`backup`: take one."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_backup.cli.command import command
+from prometheus_backup.cli.output import Output, summary
+from prometheus_backup.cli.render import (
+    Document,
+    Row,
+    counted,
+    instant,
+    pruned_document,
+    size,
+    span,
+)
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.model import rfc3339
+
+if TYPE_CHECKING:
+    from prometheus_backup.ops.backup import BackupReport
+
+
+@command("source", "repository", "retention", "backup")
+def backup(wiring: Wiring, output: Output) -> int:
+    """Take a backup: snapshot, transfer, verify, commit, apply retention, clean up."""
+    from prometheus_backup.ops.backup import BackupRun
+
+    options = wiring.backup_options()
+    repository = wiring.unseen_repository()
+    with wiring.client() as client:
+        report = BackupRun(
+            client=client,
+            data_dir=wiring.data_dir,
+            repository=repository,
+            transfer=wiring.transfer(),
+            options=options,
+            run_id=wiring.run_id,
+            listener=wiring.listener,
+        ).run()
+    output.result(
+        backup_document(report),
+        tables=[summary(backup_rows(report, url=repository.url))],
+    )
+    return report.outcome.exit_code
+
+
+def backup_document(report: "BackupReport") -> Document:
+    """Return what `backup --json` prints."""
+    manifest = report.manifest
+    return {
+        "backup_id": manifest.backup_id,
+        "outcome": report.outcome.value,
+        "problems": list(report.problems),
+        "degraded": list(manifest.degraded),
+        "snapshot_name": manifest.snapshot_name,
+        "verified": manifest.verified,
+        "totals": manifest.totals.model_dump(),
+        "min_time": instant(manifest.min_time),
+        "max_time": instant(manifest.max_time),
+        "started_at": rfc3339(manifest.started_at),
+        "finished_at": rfc3339(manifest.finished_at),
+        "phase_seconds": dict(report.phases),
+        "retention": pruned_document(report.prune),
+    }
+
+
+def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
+    """Yield the summary of a backup, label and value."""
+    manifest, totals = report.manifest, report.manifest.totals
+    yield "backup", f"{url}/{manifest.backup_id}"
+    yield "holds", f"{size(totals.bytes)} in {totals.blocks} blocks, {span(manifest)}"
+    yield "uploaded", size(totals.uploaded_bytes)
+    yield "copied by the store", size(totals.copied_bytes)
+    yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"
+    yield "retention", f"{counted(len(report.prune.deleted), 'backup')} deleted"
+    yield "took", f"{sum(report.phases.values()):.1f} s"
+    for reason in manifest.degraded:
+        yield "degraded", reason
+    for problem in report.problems:
+        yield "left undone", problem

@@ -1,0 +1,86 @@
+"""`list`: the backups there are."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_backup.cli.command import command
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import (
+    Document,
+    Row,
+    day,
+    entry_document,
+    size,
+    standing,
+    verified,
+)
+from prometheus_backup.cli.wiring import Wiring
+
+if TYPE_CHECKING:
+    from prometheus_backup.repository import Entry
+    from prometheus_backup.retention import Decision
+
+
+@command("repository", "retention")
+def list_(wiring: Wiring, output: Output) -> int:
+    """List the backups, how they stand, and why each is kept."""
+    from prometheus_backup.ops.prune import candidates
+    from prometheus_backup.retention import decide
+
+    policy = wiring.policy()
+    repository = wiring.repository()
+    entries = repository.entries()
+    decisions = decide(candidates(entries), today=wiring.clock.now().date(), policy=policy)
+    output.result(
+        list_document(entries, decisions, url=repository.url),
+        tables=[table(LIST_HEADERS, list_rows(entries, decisions))] if entries else [],
+        lines=[] if entries else [f"no backups in {repository.url}"],
+    )
+    return 0
+
+
+def list_document(
+    entries: Sequence["Entry"], decisions: Sequence["Decision"], *, url: str
+) -> Document:
+    """Return what `list --json` prints."""
+    by_id = {d.backup_id: d for d in decisions}
+    return {
+        "repository": url,
+        "backups": [entry_document(e, by_id.get(e.backup_id)) for e in entries],
+    }
+
+
+LIST_HEADERS = (
+    "backup",
+    "size",
+    "blocks",
+    "oldest (UTC)",
+    "newest (UTC)",
+    "verified",
+    "state",
+    "kept because",
+)
+
+
+def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> Iterable[Row]:
+    """Yield a row for each backup."""
+    by_id = {d.backup_id: d for d in decisions}
+    for entry in entries:
+        decision = by_id.get(entry.backup_id)
+        why = "; ".join(decision.reasons) if decision else ""
+        if decision and not decision.keep:
+            why = f"goes at the next prune ({why})"
+        manifest = entry.header
+        if manifest is None:
+            yield entry.backup_id, "", "", "", "", "", entry.state.value, entry.problem
+            continue
+        yield (
+            entry.backup_id,
+            size(manifest.totals.bytes),
+            str(manifest.totals.blocks),
+            day(manifest.min_time),
+            day(manifest.max_time),
+            verified(entry),
+            standing(entry),
+            why,
+        )

@@ -1,0 +1,76 @@
+"""`prune`: apply retention."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import Document, Row, counted, pruned_document
+from prometheus_backup.cli.wiring import Wiring
+
+if TYPE_CHECKING:
+    from prometheus_backup.ops.prune import PrunePlan, PruneReport
+
+
+@option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
+@command("repository", "retention")
+def prune(wiring: Wiring, output: Output, *, dry_run: bool) -> int:
+    """Delete what retention lets go, and what interrupted runs left."""
+    from prometheus_backup.ops.prune import apply_prune, plan_prune
+
+    policy = wiring.policy()
+    repository = wiring.repository()
+    now = wiring.clock.now()
+    # A dry run writes nothing, so it cannot ask the store for its time.
+    store_now = now if dry_run else repository.store_now(run_id=wiring.run_id)
+    plan = plan_prune(repository.entries(), policy=policy, now=now, store_now=store_now)
+    report = None
+    if not dry_run:
+        report = apply_prune(repository, plan, run_id=wiring.run_id, listener=wiring.listener)
+    done = "deleted" if report else "would delete"
+    deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
+    leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""
+    doubt = [f"nothing may be deleted: {plan.doubt}"] if plan.doubt else []
+    output.result(
+        prune_document(plan, report),
+        tables=[table(PRUNE_HEADERS, prune_rows(plan))],
+        lines=[f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}", *doubt],
+    )
+    return report.outcome.exit_code if report else 0
+
+
+def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
+    """Return what `prune --json` prints; `report` None is a dry run."""
+    return {
+        "dry_run": report is None,
+        "decisions": [
+            {
+                "backup_id": d.backup_id,
+                "keep": d.keep,
+                "tiers": [t.value for t in d.tiers],
+                "reasons": list(d.reasons),
+            }
+            for d in plan.decisions
+        ],
+        "would_sweep": list(plan.sweep),
+        "unreadable": list(plan.unreadable),
+        "foreign": list(plan.foreign),
+        "doubt": plan.doubt,
+        **({} if report is None else {"outcome": report.outcome.value, **pruned_document(report)}),
+    }
+
+
+PRUNE_HEADERS = ("backup", "retention", "because")
+
+
+def prune_rows(plan: "PrunePlan") -> Iterable[Row]:
+    """Yield a row for each decision."""
+    for decision in plan.decisions:
+        word = "keep" if decision.keep else "delete"
+        yield decision.backup_id, word, "; ".join(decision.reasons)
+    for backup_id in plan.sweep:
+        yield backup_id, "sweep", "left by an interrupted run or deletion"
+    for backup_id in plan.unreadable:
+        yield backup_id, "keep", "its manifest cannot be read"
+    for backup_id in plan.foreign:
+        yield backup_id, "keep", "not made by this program"

@@ -1,0 +1,87 @@
+"""`show`: one backup in detail."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_backup.cli.command import argument, command
+from prometheus_backup.cli.output import Output, summary, table
+from prometheus_backup.cli.render import (
+    Document,
+    Row,
+    entry_document,
+    second,
+    size,
+    span,
+    standing,
+    verified,
+)
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.model import rfc3339
+
+if TYPE_CHECKING:
+    from prometheus_backup.manifest import Manifest
+    from prometheus_backup.repository import Entry
+
+
+@argument("backup", metavar="BACKUP|latest")
+@command("repository")
+def show(wiring: Wiring, output: Output, backup: str) -> int:
+    """Show one backup: what it holds, where it came from, what verification found."""
+
+    repository = wiring.repository()
+    entry = repository.find(backup)
+    manifest = repository.manifest(entry.backup_id)
+    output.result(
+        show_document(entry, manifest),
+        tables=[
+            summary(show_rows(entry, manifest)),
+            table(BLOCK_HEADERS, block_rows(manifest)),
+        ],
+    )
+    return 0
+
+
+def show_document(entry: "Entry", manifest: "Manifest") -> Document:
+    """Return what `show --json` prints: the manifest as it is stored, and what is known since."""
+    return {
+        **entry_document(entry, None),
+        "manifest": manifest.model_dump(mode="json"),
+        "verifications": [v.model_dump(mode="json") for v in entry.verifications],
+    }
+
+
+def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
+    """Yield the details of a backup, label and value."""
+    yield "backup", manifest.backup_id
+    yield "state", standing(entry)
+    yield "taken", f"{rfc3339(manifest.started_at)} to {rfc3339(manifest.finished_at)}"
+    yield "source", f"{manifest.prometheus_url} (Prometheus {manifest.prometheus.version})"
+    if manifest.labels:
+        yield "labels", ", ".join(f"{k}={v}" for k, v in sorted(manifest.labels.items()))
+    yield "snapshot", manifest.snapshot_name
+    yield "retention of the source", manifest.retention_time
+    yield "holds", f"{size(manifest.totals.bytes)} in {manifest.totals.blocks} blocks"
+    yield "time range", span(manifest)
+    yield "verified", verified(entry)
+    for reason in manifest.degraded:
+        yield "degraded", reason
+    for verification in entry.verifications:
+        for finding in verification.findings:
+            yield f"finding ({verification.level})", f"{finding.key}: {finding.detail}"
+
+
+BLOCK_HEADERS = ("block", "from (UTC)", "to (UTC)", "level", "series", "samples", "size")
+
+
+def block_rows(manifest: "Manifest") -> Iterable[Row]:
+    """Yield a row for each block of a backup."""
+    for block in manifest.blocks:
+        yield (
+            block.ulid,
+            second(block.min_time),
+            second(block.max_time),
+            str(block.level),
+            f"{block.stats.get('numSeries', 0):,}",
+            f"{block.stats.get('numSamples', 0):,}",
+            size(block.size),
+        )

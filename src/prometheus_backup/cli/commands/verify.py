@@ -1,0 +1,78 @@
+"""`verify`: look whether stored backups are what was stored."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import Document, Row, size
+from prometheus_backup.cli.wiring import Wiring
+
+if TYPE_CHECKING:
+    from prometheus_backup.ops.verify import VerifyReport
+
+_LEVELS = click.Choice(["size", "checksum"])
+
+
+@argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
+@option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thoroughly.")
+@option("--all", "every", is_flag=True, help="Verify every backup.")
+@command("repository")
+def verify(
+    wiring: Wiring, output: Output, backups: Sequence[str], *, every: bool, level: str
+) -> int:
+    """Verify stored backups (latest, if none is named) and record the result beside them."""
+    from prometheus_backup.model import Level
+    from prometheus_backup.ops.verify import Verifier, choose
+
+    repository = wiring.repository()
+    verifier = Verifier(repository, wiring.transfer(), Level(level), wiring.listener)
+    report = verifier.verify(choose(repository, backups, every=every))
+    output.result(
+        verify_document(report),
+        tables=[table(VERIFY_HEADERS, verify_rows(report))],
+        lines=verify_lines(report, url=repository.url),
+    )
+    return report.outcome.exit_code
+
+
+def verify_document(report: "VerifyReport") -> Document:
+    """Return what `verify --json` prints."""
+    return {
+        "outcome": report.outcome.value,
+        "results": [
+            {**c.result.model_dump(mode="json", exclude={"rotation"}), "cause": c.cause}
+            for c in report.checked
+        ],
+    }
+
+
+VERIFY_HEADERS = ("backup", "level", "result", "objects", "read", "findings")
+
+
+def verify_rows(report: "VerifyReport") -> Iterable[Row]:
+    """Yield a row for each backup, then one for each finding."""
+    for checked in report.checked:
+        result = checked.result
+        yield (
+            result.backup_id,
+            result.level.value,
+            result.verdict.value,
+            f"{result.objects:,}",
+            size(result.bytes_read),
+            checked.cause or str(len(result.findings)),
+        )
+        for finding in result.findings:
+            yield "", "", finding.kind.value, "", "", f"{finding.key}: {finding.detail}"
+
+
+def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
+    """Return what a reader must know of the results."""
+    if not report.checked:
+        return [f"nothing was verified: {url} holds no backup"]
+    if any(checked.result.findings for checked in report.checked):
+        said = "a backup with findings does not count as good: `restore latest` passes over it, and"
+        return [f"{said} the next backup copies nothing from it"]
+    return []

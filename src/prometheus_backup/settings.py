@@ -1,0 +1,238 @@
+"""The table of settings: names, environment variables, flags and defaults.
+
+The command line, the configuration file and docs/configuration.md are made from it, so that they
+cannot disagree. A new setting is one entry here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["text", "path", "flag", "integer", "size", "labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `name` is the key in the file and of the value; `env` the first of its names.
+
+    `default_text` says in help what an absent value means, where the default alone does not.
+    """
+
+    name: str
+    env: str
+    help: str
+    kind: Kind = "text"
+    default: Any = None
+    default_text: str = ""
+    also_env: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    flag: str = ""
+    group: str = ""
+
+    @property
+    def option(self) -> str:
+        """Return the flag."""
+        return self.flag or "--" + self.name.replace("_", "-")
+
+
+_SOURCE = (
+    Setting(
+        "prometheus_url",
+        "PROMETHEUS_URL",
+        "Where Prometheus answers; may carry a path prefix.",
+        default="http://localhost:9090",
+    ),
+    Setting(
+        "data_dir",
+        "PROMETHEUS_DATA_DIR",
+        "The data directory of that Prometheus (its --storage.tsdb.path).",
+        kind="path",
+        default="/prometheus",
+    ),
+    Setting(
+        "prometheus_username",
+        "PROMETHEUS_USERNAME",
+        "User for basic authentication.",
+        default_text="none",
+    ),
+    Setting(
+        "prometheus_password_file",
+        "PROMETHEUS_PASSWORD_FILE",
+        "File that holds the password.",
+        kind="path",
+        default_text="none",
+    ),
+    Setting(
+        "prometheus_bearer_token_file",
+        "PROMETHEUS_BEARER_TOKEN_FILE",
+        "File that holds a bearer token.",
+        kind="path",
+        default_text="none",
+    ),
+    Setting(
+        "prometheus_ca_file",
+        "PROMETHEUS_CA_FILE",
+        "CA certificates (PEM) to trust for Prometheus.",
+        kind="path",
+        default_text="the system's",
+    ),
+)
+_REPOSITORY = (
+    Setting(
+        "repository",
+        "REPOSITORY",
+        "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH.",
+        default_text="s3://S3_BUCKET/S3_PREFIX",
+    ),
+    Setting("s3_bucket", "S3_BUCKET", "Bucket, where REPOSITORY is not set.", default_text="none"),
+    Setting(
+        "s3_prefix",
+        "S3_PREFIX",
+        "Prefix in the bucket, where REPOSITORY is not set.",
+        default_text="prometheus-snapshots",
+    ),
+    Setting(
+        "s3_region",
+        "S3_REGION",
+        "Region of the bucket.",
+        default="us-east-1",
+        also_env=("AWS_REGION", "AWS_DEFAULT_REGION"),
+    ),
+    Setting(
+        "s3_endpoint_url",
+        "S3_ENDPOINT_URL",
+        "Endpoint of an S3-compatible store.",
+        default_text="AWS",
+        also_env=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    ),
+    Setting(
+        "storage_class",
+        "S3_STORAGE_CLASS",
+        "Storage class of block files; the small control files are always STANDARD.",
+        default="STANDARD",
+    ),
+    Setting(
+        "sse",
+        "S3_SSE",
+        "Server-side encryption.",
+        default="AES256",
+        choices=("AES256", "aws:kms", "none"),
+    ),
+    Setting(
+        "sse_kms_key_id", "S3_SSE_KMS_KEY_ID", "KMS key, with --sse aws:kms.", default_text="none"
+    ),
+    Setting(
+        "s3_ca_bundle",
+        "AWS_CA_BUNDLE",
+        "CA certificates (PEM) to trust for the store.",
+        kind="path",
+        default_text="the system's",
+    ),
+    Setting(
+        "concurrency",
+        "CONCURRENCY",
+        "Files moved at once.",
+        kind="integer",
+        default_text="chosen from the cores",
+    ),
+    Setting(
+        "max_bandwidth",
+        "MAX_BANDWIDTH",
+        "Bytes a second over all workers, such as 50MB or 20MiB.",
+        kind="size",
+        default_text="unlimited",
+    ),
+)
+_RETENTION = (
+    Setting(
+        "retention_daily",
+        "RETENTION_DAILY",
+        "Days to keep every backup; 0 turns the tier off.",
+        kind="integer",
+        default=30,
+    ),
+    Setting(
+        "retention_monthly",
+        "RETENTION_MONTHLY",
+        "Months to keep a backup of each; 0 turns the tier off.",
+        kind="integer",
+        default=12,
+    ),
+    Setting(
+        "retention_yearly",
+        "RETENTION_YEARLY",
+        "Years to keep a backup of each; 0 turns the tier off.",
+        kind="integer",
+        default=3,
+    ),
+)
+_BACKUP = (
+    Setting(
+        "skip_head",
+        "SKIP_HEAD",
+        "Leave out what is only in memory yet (up to about three hours).",
+        kind="flag",
+        default=False,
+    ),
+    Setting(
+        "verify_backup",
+        "VERIFY_BACKUP",
+        "Verify before the commit; without, the backup says `unverified`.",
+        kind="flag",
+        default=True,
+    ),
+    Setting(
+        "verify_level",
+        "VERIFY_LEVEL",
+        "How thoroughly to verify before the commit.",
+        default="checksum",
+        choices=("size", "checksum"),
+    ),
+    Setting(
+        "labels",
+        "BACKUP_LABELS",
+        "Labels of this Prometheus, as K=V,K=V or repeated; one source per repository.",
+        kind="labels",
+        flag="--label",
+        default_text="none",
+    ),
+    Setting(
+        "rehash",
+        "REHASH",
+        "Read every file again, instead of trusting that block files never change.",
+        kind="flag",
+        default=False,
+    ),
+    Setting(
+        "allow_empty",
+        "ALLOW_EMPTY",
+        "Commit a backup without any block.",
+        kind="flag",
+        default=False,
+    ),
+)
+_OUTPUT = (
+    Setting(
+        "log_level",
+        "LOG_LEVEL",
+        "Least important log lines to show.",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+    ),
+    Setting(
+        "log_format",
+        "LOG_FORMAT",
+        "Form of the log lines.",
+        default="text",
+        choices=("text", "json"),
+    ),
+    Setting("quiet", "QUIET", "Log errors only, and show no progress.", kind="flag", default=False),
+)
+GROUPS: Mapping[str, tuple[Setting, ...]] = {
+    "source": _SOURCE,
+    "repository": _REPOSITORY,
+    "retention": _RETENTION,
+    "backup": _BACKUP,
+    "output": _OUTPUT,
+}
+SETTINGS: Mapping[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}
