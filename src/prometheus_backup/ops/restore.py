@@ -5,34 +5,31 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from prometheus_backup.errors import (
     BackupToolError,
-    BytesDiffer,
     TargetNotEmpty,
     TargetUnusable,
 )
 from prometheus_backup.events import (
     BlockRestored,
-    FileRestored,
     Listener,
-    LongStepBegan,
-    LongStepEnded,
     PlanMade,
     Step,
     Warned,
 )
 from prometheus_backup.layout import TOOL_FOLDER
-from prometheus_backup.manifest import Block, File, Manifest
+from prometheus_backup.manifest import Manifest
 from prometheus_backup.ops.prune import candidates
+from prometheus_backup.ops.staging import Staging, sync_folder
 from prometheus_backup.repository import Entry, Repository, committed
 from prometheus_backup.restore_plan import RestorePlan, plan_restore
 from prometheus_backup.retention import Policy, decide
-from prometheus_backup.transfer import HashedFile, Transfer, Watch
+from prometheus_backup.transfer import Transfer
 
 _STAGING = "restore"
 _MARKER = "restore.json"
@@ -90,13 +87,13 @@ class Restore:
         for warning in plan.warnings:
             self.listener(Warned(warning))
         self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
-        files = [(block, file) for block in plan.place for file in block.files]
-        self.listener(PlanMade(len(files), plan.size, 0, 0))
+        files = sum(len(block.files) for block in plan.place)
+        self.listener(PlanMade(files, plan.size, 0, 0))
         with _target_errors(self.target):
             self._begin(manifest)
-            self._place(plan, files)
+            self._place(plan)
             self._finish()
-        return RestoreReport(plan, self.target, len(files), plan.size, clock.monotonic() - began)
+        return RestoreReport(plan, self.target, files, plan.size, clock.monotonic() - began)
 
     @property
     def _folder(self) -> Path:
@@ -163,97 +160,19 @@ class Restore:
             if leftover.name not in wanted:
                 shutil.rmtree(leftover)
 
-    def _place(self, plan: RestorePlan, files: Sequence[tuple[Block, File]]) -> None:
-        missing = {block.ulid: len(block.files) for block in plan.place}
-        waiting = list(plan.place)
-        for block in plan.place:
-            for file in block.files:
-                (self._staged(block, file).parent).mkdir(parents=True, exist_ok=True)
-        self.listener(LongStepBegan("restore", plan.size))
-        try:
-            with contextlib.closing(self.transfer.each(files, self._fetch)) as fetched:
-                for (block, file), _ in fetched:
-                    self.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
-                    missing[block.ulid] -= 1
-                    # In their order, whichever is complete first: cut off, the newest are there.
-                    while waiting and not missing[waiting[0].ulid]:
-                        self._reveal(waiting.pop(0))
-        finally:
-            self.listener(LongStepEnded("restore"))
-
-    def _fetch(self, item: tuple[Block, File], watch: Watch) -> None:
-        """Bring one file into the staging folder, unless it is there already, whole."""
-        block, file = item
-        path = self._staged(block, file)
-        if self._is_staged(path, file, watch):
-            return
-        part = path.with_name(path.name + ".part")
-        body = _Download(self.repository, file, watch)
-        # Buffered: where room runs out, a raw write() writes less than it is given and says so only
-        # by its result. Python's buffer goes on until all is written, or raises.
-        with part.open("wb") as output:
-            output.writelines(body)
-            output.flush()
-            os.fsync(output.fileno())
-        body.require_right()
-        part.replace(path)
-
-    def _is_staged(self, path: Path, file: File, watch: Watch) -> bool:
-        if not path.is_file() or path.stat().st_size != file.size:
-            return False
-        found = HashedFile(path, size=file.size, watch=watch)
-        found.read()
-        if found.sha256 == file.sha256:
-            return True
-        watch.passed(-file.size, limited=False)
-        return False
-
-    def _reveal(self, block: Block) -> None:
-        staged = self._staging / block.ulid
-        for folder in [p for p in staged.rglob("*") if p.is_dir()] + [staged]:
-            _sync_folder(folder)
-        staged.rename(self.target / block.ulid)
-        _sync_folder(self.target)
-        self.listener(BlockRestored(block.ulid, block.size))
+    def _place(self, plan: RestorePlan) -> None:
+        staging = Staging(self.repository, self.transfer, self._staging)
+        with contextlib.closing(staging.bring(plan.place, step="restore")) as whole:
+            for block in whole:
+                staging.path(block).rename(self.target / block.ulid)
+                sync_folder(self.target)
+                self.listener(BlockRestored(block.ulid, block.size))
 
     def _finish(self) -> None:
         shutil.rmtree(self._staging)
         (self._folder / _MARKER).unlink()
         with contextlib.suppress(OSError):  # a data directory may hold the lock of `backup`, too
             self._folder.rmdir()
-
-    def _staged(self, block: Block, file: File) -> Path:
-        return self._staging / block.ulid / file.path
-
-
-class _Download:
-    """The chunks of an object, hashed on the way."""
-
-    def __init__(self, repository: Repository, file: File, watch: Watch) -> None:
-        import hashlib
-
-        self._repository = repository
-        self._file = file
-        self._watch = watch
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._repository.store.stream(self._file.key):
-            self._size += len(chunk)
-            if self._size > self._file.size:
-                break
-            self._hash.update(chunk)
-            self._watch.passed(len(chunk))
-            yield chunk
-
-    def require_right(self) -> None:
-        if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
-            raise BytesDiffer(
-                f"cannot restore {self._file.key}: its bytes are not those that were backed up",
-                hint="nothing of this block was placed; run `prometheus-backup verify`, and "
-                "restore another backup",
-            )
 
 
 def _mark(manifest: Manifest) -> dict[str, str]:
@@ -282,11 +201,3 @@ def _target_errors(target: Path) -> Iterator[None]:
             if full
             else "run as a user that may write there, or choose another directory",
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
