@@ -1,11 +1,13 @@
 """The table of settings, and the pure rules by which settings are read."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from prometheus_backup.config import (
+    parse_instant,
     parse_labels,
     parse_size,
     read_file,
@@ -54,6 +56,30 @@ def test_sizes_are_read_in_decimal_and_binary_units(text: str, size: int) -> Non
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot read size"):
         parse_size(text)
+
+
+NOW = datetime(2025, 1, 22, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2025-01-22", datetime(2025, 1, 22, tzinfo=UTC)),
+        ("2025-01-22T02:00Z", NOW),
+        ("2025-01-22T02:00:00", NOW),
+        ("2025-01-22T03:00:00.5+01:00", NOW + timedelta(seconds=0.5)),
+        (" -7d ", NOW - timedelta(days=7)),
+        ("-90m", NOW - timedelta(minutes=90)),
+    ],
+)
+def test_times_are_read_as_dates_instants_and_how_long_ago(text: str, instant: datetime) -> None:
+    assert parse_instant(text, now=NOW) == instant
+
+
+@pytest.mark.parametrize("text", ["", "7d", "-7", "-7 days", "yesterday", "2025-02-30", "-99999y"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot read time"):
+        parse_instant(text, now=NOW)
 
 
 def test_labels_are_read_from_one_text_or_several() -> None:

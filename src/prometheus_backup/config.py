@@ -6,6 +6,7 @@ Flags beat the environment, which beats the file, which beats defaults.
 import difflib
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ DEFAULT_PREFIX = "prometheus-snapshots"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?(?:/s|ps)?", re.IGNORECASE)
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kmgt", 1)}}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
+_AGO = re.compile(r"-(\d+)([smhdwy])")
+_PERIODS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+    "y": timedelta(days=365),
+}
 _SERVICE_LINK = re.compile(r"(tcp|udp)://[\d.]+:\d+")
 
 
@@ -49,6 +59,23 @@ def parse_size(text: str) -> int:
             f"cannot read size {text!r}", hint="give bytes, with kB, MB, GB or KiB, MiB, GiB"
         )
     return int(number)
+
+
+def parse_instant(text: str, *, now: datetime) -> datetime:
+    """Return the instant of `2025-01-22T02:00:00Z`, `2025-01-22` or `-7d` (so long before `now`).
+
+    What has no time zone is UTC. Raises UsageError for other text.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            return now - int(ago[1]) * _PERIODS[ago[2]]
+        instant = datetime.fromisoformat(text.strip())
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"cannot read time {text!r}",
+            hint="give a date (2025-01-22), a time (2025-01-22T02:00:00Z), or how long ago (-7d)",
+        ) from None
 
 
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:

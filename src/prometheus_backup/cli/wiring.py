@@ -4,11 +4,17 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_backup.clock import Clock, SystemClock
-from prometheus_backup.config import parse_labels, parse_size, repository_address
+from prometheus_backup.config import (
+    parse_instant,
+    parse_labels,
+    parse_size,
+    repository_address,
+)
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
 from prometheus_backup.model import Level
@@ -46,6 +52,10 @@ class Wiring:
     def data_dir(self) -> Path:
         """Return the data directory of the source."""
         return Path(self.values["data_dir"])
+
+    def instant(self, text: str | None) -> datetime | None:
+        """Return the instant that an option such as `--from` names; None where it is not given."""
+        return None if text is None else parse_instant(text, now=self.clock.now())
 
     def client(self) -> "PrometheusClient":
         """Return the access to Prometheus."""
