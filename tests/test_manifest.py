@@ -18,6 +18,7 @@ from prometheus_backup.manifest import (
     Incomplete,
     Manifest,
     RecordedFinding,
+    TimeRange,
     Verification,
     decode_incomplete,
     decode_manifest,
@@ -308,6 +309,14 @@ def test_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
     other = verification(level, verdict, hours=hours)
     for results in ([failure, other], [other, failure]):
         assert standing_failure(results) == (failure if stands else None)
+
+
+def test_failure_is_not_cleared_by_the_pass_of_a_part() -> None:
+    failure = verification(Level.CHECKSUM, Verdict.FAIL)
+    passed = verification(Level.DRILL, Verdict.PASS, hours=1)
+    part = passed.model_copy(update={"part": TimeRange(start=NOON, end=None)})
+    assert standing_failure([failure, part]) == failure
+    assert standing_failure([failure, passed]) is None
 
 
 def test_passes_alone_leave_no_failure_standing() -> None:

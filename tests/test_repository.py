@@ -14,7 +14,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import ignore
 from prometheus_backup.layout import INCOMPLETE, MANIFEST, SUMS
-from prometheus_backup.manifest import Incomplete, Verification, encode
+from prometheus_backup.manifest import Incomplete, TimeRange, Verification, encode
 from prometheus_backup.model import Level, PutOptions, Verdict
 from prometheus_backup.ops.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.repository import GRACE, Entry, Repository, State, newest_good
@@ -290,6 +290,35 @@ def two_backups(store: MemoryStore) -> tuple[Repository, list[str]]:
     clock = StillClock()
     ids = [make_backup(store, clock, at=at) for at in (OLD, NOON)]
     return Repository(store, clock=clock), ids
+
+
+def test_pass_of_a_part_proves_the_part_only() -> None:
+    store, clock = MemoryStore(), StillClock()
+    repository = Repository(store, clock=clock)
+    backup_id = make_backup(store, clock, at=NOON)
+    whole = result_of(backup_id).model_copy(update={"level": Level.DRILL})
+    failure = whole.model_copy(update={"verdict": Verdict.FAIL})
+    part = whole.model_copy(update={"part": TimeRange(start=NOON, end=None)})
+
+    def stored(*results: Verification) -> tuple[Verification, ...]:
+        for result in results:
+            repository.record(result)
+        entry = repository.entry(backup_id)
+        assert entry is not None
+        return entry.verifications
+
+    assert stored(part) == (part,)
+    entry = repository.entry(backup_id)
+    assert entry is not None
+    assert entry.verified is not None
+    assert entry.verified[0] is Level.CHECKSUM, "what the commit had passed, and no more"
+    assert stored(whole, part) == (whole,)
+    assert stored(failure, part) == (failure,)
+    assert not repository.find(backup_id).good
+    assert stored(whole) == (whole,)
+    later = part.model_copy(update={"verified_at": NOON + timedelta(days=1)})
+    store.delete([f"{backup_id}/verification-drill.json"])
+    assert stored(part, later) == (later,)
 
 
 def test_latest_is_the_newest_good_backup_and_the_newest_where_none_is_good() -> None:

@@ -6,24 +6,24 @@ a document lies.
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    FailFast,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import FailFast, Field, ValidationError, model_validator
 
+from prometheus_backup.document import (
+    BackupId,
+    Count,
+    Document,
+    Instant,
+    Key,
+    RelativePath,
+    Sha256,
+    Size,
+    Text,
+    Ulid,
+)
 from prometheus_backup.errors import NewerFormat, UnreadableManifest
-from prometheus_backup.layout import check_path, is_backup_id, is_ulid
-from prometheus_backup.model import Finding, FindingKind, Level, Verdict, rfc3339
+from prometheus_backup.model import Finding, FindingKind, Level, Verdict
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
@@ -36,65 +36,10 @@ sixty, so that bytes alone do not bound the memory that reading takes."""
 _MAX_CAUSE = 500
 """Characters of a document's own text that an error message repeats."""
 
-
-def _backup_id(text: str) -> str:
-    if not is_backup_id(text):
-        raise ValueError("not of the form backup-YYYYMMDD-HHMMSS")
-    return text
+_D = TypeVar("_D", bound=Document)
 
 
-def _ulid(text: str) -> str:
-    if not is_ulid(text):
-        raise ValueError("not a ULID")
-    return text
-
-
-def _key(text: str) -> str:
-    check_path(text)
-    folder, separator, _ = text.partition("/")
-    if not (separator and is_backup_id(folder)):
-        raise ValueError("a key must lie inside a backup of this repository")
-    return text
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has characters that cannot be printed")
-    return text
-
-
-def _utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
-
-
-Instant = Annotated[
-    AwareDatetime,
-    AfterValidator(_utc),
-    PlainSerializer(rfc3339, when_used="json"),
-]
-BackupId = Annotated[str, AfterValidator(_backup_id)]
-Ulid = Annotated[str, AfterValidator(_ulid)]
-RelativePath = Annotated[str, AfterValidator(check_path)]
-Key = Annotated[str, AfterValidator(_key)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Size = Annotated[int, Field(ge=0, le=2**50)]
-Count = Annotated[int, Field(ge=0)]
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
-"""Shown to people, so nothing in it may steer a terminal."""
-
-
-class _Document(BaseModel):
-    # Unknown fields are left to newer minor writers; a change of meaning raises format_version.
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-_D = TypeVar("_D", bound=_Document)
-
-
-class File(_Document):
+class File(Document):
     """A file of a block: path relative to the block, bytes, hash, and where its object lies."""
 
     path: RelativePath
@@ -103,7 +48,7 @@ class File(_Document):
     key: Key
 
 
-class Block(_Document):
+class Block(Document):
     """A TSDB block: times half open, the rest as its meta.json says."""
 
     ulid: Ulid
@@ -113,7 +58,7 @@ class Block(_Document):
     # FailFast everywhere: the faults of a million entries would be collected first (4 GB).
     sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
     parents: Annotated[tuple[Ulid, ...], FailFast()] = ()
-    stats: Annotated[dict[str, int], FailFast()] = {}
+    stats: Annotated[dict[str, int], FailFast()] = Field(default_factory=dict)
     files: Annotated[tuple[File, ...], FailFast(), Field(max_length=MAX_FILES)]
 
     @property
@@ -137,7 +82,7 @@ class Block(_Document):
         return self
 
 
-class Prometheus(_Document):
+class Prometheus(Document):
     """What the source said of itself; `out_of_order` is its time window for late samples."""
 
     version: Text
@@ -147,7 +92,7 @@ class Prometheus(_Document):
     out_of_order: Text | None = None
 
 
-class Totals(_Document):
+class Totals(Document):
     """Sums over the block files; bytes."""
 
     blocks: Count
@@ -157,7 +102,7 @@ class Totals(_Document):
     copied_bytes: Size
 
 
-class Header(_Document):
+class Header(Document):
     """A manifest without its blocks: small, however large the backup. The first six fields are
     older than this program.
     """
@@ -173,7 +118,7 @@ class Header(_Document):
     run_id: Text
     started_at: Instant
     finished_at: Instant
-    labels: Annotated[dict[Text, Text], FailFast()] = {}
+    labels: Annotated[dict[Text, Text], FailFast()] = Field(default_factory=dict)
     degraded: Annotated[tuple[Text, ...], FailFast()] = ()
     verified: Level | None = None
     prometheus: Prometheus
@@ -220,7 +165,7 @@ class Manifest(Header):
         return self
 
 
-class FinishedFile(_Document):
+class FinishedFile(Document):
     """A file that a run has in the store, its hash known."""
 
     ulid: Ulid
@@ -230,7 +175,7 @@ class FinishedFile(_Document):
     key: Key
 
 
-class Incomplete(_Document):
+class Incomplete(Document):
     """`incomplete.json`: a run or a deletion is under way in this folder, or was cut off.
 
     `abandoned` is written by a run that fails in good order: it will not go on.
@@ -245,7 +190,7 @@ class Incomplete(_Document):
     finished: Annotated[tuple[FinishedFile, ...], FailFast(), Field(max_length=MAX_FILES)] = ()
 
 
-class RecordedFinding(_Document):
+class RecordedFinding(Document):
     """A finding as it is kept."""
 
     kind: FindingKind
@@ -258,8 +203,19 @@ class RecordedFinding(_Document):
         return cls(kind=finding.kind, key=finding.key, detail=finding.detail)
 
 
-class Verification(_Document):
-    """`verification-<level>.json`: the last result of a level. `rotation` is for part readings."""
+class TimeRange(Document):
+    """A part of a backup's time, half open; None where it is open."""
+
+    start: Instant | None
+    end: Instant | None
+
+
+class Verification(Document):
+    """`verification-<level>.json`: the last result of a level. `rotation` is for part readings.
+
+    `part`: only what lies in these times was looked at, and a pass says nothing of the rest.
+    `seconds`: how long each step took, where that is of interest.
+    """
 
     backup_id: BackupId
     level: Level
@@ -270,12 +226,14 @@ class Verification(_Document):
     bytes_read: Size
     findings: Annotated[tuple[RecordedFinding, ...], FailFast()] = ()
     rotation: dict[str, Any] | None = None
+    part: TimeRange | None = None
+    seconds: Annotated[dict[Text, float], FailFast()] = Field(default_factory=dict)
 
 
 def standing_failure(results: Iterable[Verification]) -> Verification | None:
     """Return the failed verification that stands, or None.
 
-    A failure is cleared only by a later pass at the same or a higher level.
+    A failure is cleared only by a later pass, of the whole backup, at the same or a higher level.
     """
     known = list(results)
     for failure in known:
@@ -283,6 +241,7 @@ def standing_failure(results: Iterable[Verification]) -> Verification | None:
             continue
         cleared = any(
             r.verdict is Verdict.PASS
+            and r.part is None
             and r.level.rank >= failure.level.rank
             and r.verified_at > failure.verified_at
             for r in known
@@ -292,7 +251,7 @@ def standing_failure(results: Iterable[Verification]) -> Verification | None:
     return None
 
 
-def encode(document: _Document) -> bytes:
+def encode(document: Document) -> bytes:
     """Return a document as it is stored: UTF-8 JSON, indented, with a final newline."""
     return document.model_dump_json(indent=2).encode() + b"\n"
 

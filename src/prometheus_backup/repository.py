@@ -99,8 +99,12 @@ class Entry:
 
     @property
     def verified(self) -> tuple[Level, datetime] | None:
-        """Return the highest level passed, before the commit or since, and when."""
-        passed = [(v.level, v.verified_at) for v in self.verifications if v.verdict is Verdict.PASS]
+        """Return the highest level that the whole backup passed, and when."""
+        passed = [
+            (v.level, v.verified_at)
+            for v in self.verifications
+            if v.verdict is Verdict.PASS and v.part is None
+        ]
         if self.header and self.header.verified:
             passed.append((self.header.verified, self.header.finished_at))
         return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
@@ -182,16 +186,12 @@ class Repository:
     def record(self, verification: Verification) -> None:
         """Write the result of a verification beside its backup.
 
-        An inconclusive one never replaces an earlier result.
+        An inconclusive one never replaces an earlier result, nor does the pass of a part replace a
+        failure or the pass of the whole.
         """
         key = f"{verification.backup_id}/{verification_name(verification.level)}"
-        if verification.verdict is Verdict.INCONCLUSIVE:
-            try:
-                self.store.head(key)
-            except ObjectNotFound:
-                pass
-            else:
-                return
+        if verification.verdict is not Verdict.FAIL and not self._is_replaced_by(verification, key):
+            return
         self.store.put_small(key, encode(verification), options=CONTROL)
         try:
             self.store.head(f"{verification.backup_id}/{MANIFEST}")
@@ -199,6 +199,19 @@ class Repository:
             # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
             # that no result stays behind alone.
             self.store.delete([key])
+
+    def _is_replaced_by(self, verification: Verification, key: str) -> bool:
+        """Tell whether a result that is no failure may stand where an earlier one may be."""
+        if verification.verdict is Verdict.PASS and verification.part is None:
+            return True
+        try:
+            body = self.store.get(key, limit=MAX_DOCUMENT_SIZE)
+        except ObjectNotFound:
+            return True
+        if verification.verdict is Verdict.INCONCLUSIVE:
+            return False
+        earlier = decode_verification(body)
+        return earlier is not None and earlier.verdict is Verdict.PASS and earlier.part is not None
 
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's own time, read off a probe object that is written and removed."""

@@ -84,7 +84,7 @@ def test_show(repository_files: LocalFiles, stored: Stored) -> None:
     assert {*value} == LISTED | {"manifest", "verifications"}
     stored_manifest = json.loads(repository_files.get(f"{stored.first}/metadata.json"))
     assert value["manifest"] == stored_manifest, "as it is stored"
-    assert {*value["verifications"][0]} == VERIFICATION | {"rotation"}
+    assert {*value["verifications"][0]} == VERIFICATION | {"rotation", "part", "seconds"}
 
 
 def test_verify(repository_files: LocalFiles, stored: Stored) -> None:

@@ -13,6 +13,8 @@ from prometheus_backup.cli.wiring import Wiring
 if TYPE_CHECKING:
     from prometheus_backup.ops.verify import VerifyReport
 
+_OF_OTHERS = {"rotation", "part", "seconds"}
+"""Fields of a recorded result that this command has nothing to say in."""
 _LEVELS = click.Choice(["size", "checksum"])
 
 
@@ -43,7 +45,7 @@ def verify_document(report: "VerifyReport") -> Document:
     return {
         "outcome": report.outcome.value,
         "results": [
-            {**c.result.model_dump(mode="json", exclude={"rotation"}), "cause": c.cause}
+            {**c.result.model_dump(mode="json", exclude=_OF_OTHERS), "cause": c.cause}
             for c in report.checked
         ],
     }
