@@ -3,13 +3,15 @@
 It keeps everything in memory: store megabytes in it, not gigabytes.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import boto3
 import httpx
@@ -17,9 +19,13 @@ import httpx
 from devtools.processes import LOOPBACK, Process, clean_environment, with_free_ports
 from devtools.s3 import Credentials, S3Endpoint
 
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+
 ADMIN = Credentials("AKIAMOTOTESTS0000000", "moto-test-secret")
 
 _MOTO = Path(sys.executable).parent / "moto_server"
+_APP = Path(__file__).parent / "moto_app.py"
 
 
 class MotoServer:
@@ -75,13 +81,7 @@ class MotoServer:
 
         To be made while IAM is not enforced; counts once it is.
         """
-        iam = boto3.client(
-            "iam",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id=ADMIN.access_key,
-            aws_secret_access_key=ADMIN.secret_key,
-        )
+        iam = self.iam()
         name = f"user-{uuid.uuid4().hex[:12]}"
         iam.create_user(UserName=name)
         iam.put_user_policy(
@@ -91,6 +91,17 @@ class MotoServer:
         )
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+    def iam(self) -> IAMClient:
+        """A boto3 client for users, roles and policies, to be used while IAM is not enforced."""
+        client: IAMClient = boto3.client(
+            "iam",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=ADMIN.access_key,
+            aws_secret_access_key=ADMIN.secret_key,
+        )
+        return client
 
     def pause(self) -> None:
         """Stop answering, with connections left open, until `resume`."""
@@ -118,7 +129,7 @@ class MotoServer:
         (self._port,) = ports
         process = Process(
             "moto_server",
-            [_MOTO, "-H", LOOPBACK, "-p", str(self._port)],
+            [sys.executable, _APP, "-H", LOOPBACK, "-p", str(self._port)],
             log=self._directory / "moto.log",
             environment=clean_environment(
                 self._directory / "home",

@@ -297,7 +297,8 @@ def test_every_exception_of_obstore_has_one_of_ours() -> None:
         assert issubclass(kind, Exception)
         ours = translate(kind("it went wrong"), verb="read", place="s3://bucket/key")
         assert type(ours) is OBSTORE[kind.__name__]
-        assert ours.message == "cannot read s3://bucket/key: it went wrong"
+        needs = " (needs s3:GetObject)" if type(ours) is RepositoryDenied else ""
+        assert ours.message == f"cannot read s3://bucket/key: it went wrong{needs}"
     absent = translate(FileNotFoundError("gone"), verb="read", place="s3://bucket/key")
     assert type(absent) is ObjectNotFound
 
@@ -356,3 +357,31 @@ def test_an_exception_of_boto_has_one_of_ours(
     assert type(translated) is ours
     assert translated.message.startswith("cannot copy s3://bucket/key: ")
     assert translated.hint or isinstance(translated, ObjectNotFound)
+
+
+DENIALS = {
+    "Access Denied": "AccessDenied: Access Denied (needs s3:DeleteObject)",
+    "User: arn:aws:iam::1:user/b is not authorized to perform: s3:DeleteObject on resource: x": (
+        "AccessDenied: User: arn:aws:iam::1:user/b is not authorized to perform: s3:DeleteObject "
+        "on resource: x"
+    ),
+}
+
+
+@pytest.mark.parametrize("said", DENIALS)
+def test_the_missing_action_is_named_once(said: str) -> None:
+    with (
+        FaultyServer(otherwise=Answer(status=403, body=_error("AccessDenied", said))) as server,
+        pytest.raises(RepositoryDenied) as denied,
+    ):
+        _store_at(server.url).delete(["file"])
+    place = f"s3://bucket/{PREFIX}/file"
+    assert denied.value.message == f"cannot delete {place}: {DENIALS[said]}"
+    assert denied.value.hint == "the credentials need s3:DeleteObject"
+
+
+def test_other_clouds_are_not_told_of_actions_of_s3() -> None:
+    denied = translate(
+        exceptions.PermissionDeniedError("no"), verb="delete", place="az://container/file"
+    )
+    assert "s3:" not in f"{denied.message} {denied.hint}"

@@ -312,9 +312,16 @@ def refusal(
 
 
 def denied(verb: str, message: str) -> RepositoryDenied:
-    """Return the error for credentials that may not do this."""
+    """Return the error for credentials that may not do this; on S3 it names the action they lack.
+
+    AWS often names it itself; other stores, and a denied HEAD, do not.
+    """
     needs = _ACTIONS.get(verb)
-    return RepositoryDenied(message, hint=f"the credentials need {needs}" if needs else None)
+    if not needs or " s3://" not in message:
+        return RepositoryDenied(message)
+    if "not authorized to perform: s3:" not in message:
+        message = f"{message} (needs {needs.partition(' (')[0]})"
+    return RepositoryDenied(message, hint=f"the credentials need {needs}")
 
 
 def _cause(text: str) -> tuple[str | None, str]:

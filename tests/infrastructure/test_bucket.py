@@ -1,0 +1,239 @@
+"""The bucket's configuration in `infrastructure/aws`: S3 takes it, and it breaks no backup."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from devtools.aws_cli import AwsCli
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.moto_server import MotoServer
+from devtools.prometheus import PrometheusServer
+from devtools.s3 import S3Bucket, S3Endpoint
+from prometheus_backup.retention import Candidate, Policy, decide
+from prometheus_backup.stores.classes import ARCHIVE_CLASSES
+from tests.support.aws_policies import AWS, BUCKET, PREFIX, document, listed
+from tests.support.faulty_http import FaultyServer, Request
+from tests.support.pages import DOCS, ROOT, Page
+from tests.support.runs import settings
+from tests.support.stored import run_here
+
+IAM = sorted(path.stem for path in (AWS / "iam").glob("*.json"))
+# What this program asks of S3: those on a bucket, and those on an object.
+ON_BUCKET = {"s3:ListBucket"}
+ON_OBJECT = {
+    "s3:DeleteObject",
+    "s3:GetObject",
+    "s3:GetObjectTagging",
+    "s3:PutObject",
+    "s3:PutObjectTagging",
+    "s3:RestoreObject",
+}
+
+
+@pytest.fixture
+def bucket(moto: MotoServer) -> S3Bucket:
+    """The bucket that the files name, empty."""
+    return moto.endpoint().new_bucket(BUCKET)
+
+
+# IAM policies, as IAM Access Analyzer would look at them
+
+
+@pytest.mark.parametrize("name", [n for n in IAM if n != "irsa-trust"])
+def test_a_policy_grants_known_actions_on_resources_of_their_kind(name: str) -> None:
+    policy = document(f"iam/{name}.json")
+    assert policy["Version"] == "2012-10-17"
+    sids = [statement["Sid"] for statement in policy["Statement"]]
+    assert len(set(sids)) == len(sids)
+    assert all(re.fullmatch(r"[A-Za-z0-9]+", sid) for sid in sids)
+    for statement in policy["Statement"]:
+        assert set(statement) == {"Sid", "Effect", "Action", "Resource"}
+        assert statement["Effect"] == "Allow"
+        actions = set(listed(statement["Action"]))
+        assert actions <= ON_BUCKET or actions <= ON_OBJECT
+        for resource in listed(statement["Resource"]):
+            name = resource.removeprefix("arn:aws:s3:::")
+            assert (
+                (name == BUCKET) if actions <= ON_BUCKET else name.startswith(f"{BUCKET}/{PREFIX}/")
+            )
+
+
+@pytest.mark.parametrize("name", IAM)
+def test_iam_takes_a_policy(
+    name: str, aws: Callable[[S3Endpoint], AwsCli], moto: MotoServer
+) -> None:
+    client, file = aws(moto.endpoint()), f"file://{AWS}/iam/{name}.json"
+    if name == "irsa-trust":
+        client("iam", "create-role", "--role-name", name, "--assume-role-policy-document", file)
+    else:
+        client("iam", "create-policy", "--policy-name", name, "--policy-document", file)
+
+
+# The bucket policy. moto takes it, but judges no condition: that is done here, on what is sent.
+
+
+def _context(request: Request, *, tls: str | None) -> dict[str, str]:
+    """What AWS would know of a request: a missing header is a missing key."""
+    context = {"aws:SecureTransport": str(tls is not None).lower()}
+    if tls is not None:
+        context["s3:TlsVersion"] = tls
+    if header := request.headers.get("x-amz-server-side-encryption"):
+        context["s3:x-amz-server-side-encryption"] = header
+    return context
+
+
+def _is_upload(request: Request) -> bool:
+    """Whether it is PutObject, CopyObject or CreateMultipartUpload; parts go by the last."""
+    if "partNumber=" in request.path or "uploadId=" in request.path:
+        return False
+    return request.method == "PUT" or (request.method == "POST" and "uploads" in request.path)
+
+
+def _holds(operator: str, key: str, wanted: Any, context: Mapping[str, str]) -> bool:
+    """Whether a condition of IAM holds. Where the key is missing, only a negated one does."""
+    value = context.get(key)
+    if operator == "StringNotEquals":
+        return value not in listed(wanted)
+    if value is None:
+        return False
+    if operator == "NumericLessThan":
+        return float(value) < float(wanted)
+    assert operator == "Bool"
+    return bool(value == wanted)
+
+
+def _denials(request: Request, *, tls: str | None = "1.3") -> set[str]:
+    """The statements of the bucket policy that deny a request."""
+    context = _context(request, tls=tls)
+    return {
+        statement["Sid"]
+        for statement in document("bucket/policy.json")["Statement"]
+        if (statement["Action"] == "s3:*" or _is_upload(request))
+        and all(
+            _holds(operator, key, wanted, context)
+            for operator, keys in statement["Condition"].items()
+            for key, wanted in keys.items()
+        )
+    }
+
+
+def test_the_bucket_policy_denies_what_it_says() -> None:
+    get = Request("GET", "/key", {})
+    assert _denials(get) == set()
+    assert _denials(get, tls=None) == {"DenyPlainHTTP"}
+    assert _denials(get, tls="1.1") == {"DenyOldTLS"}
+    for encryption, denied in (("AES256", 0), ("aws:kms", 0), ("aws:fsx", 1), (None, 1)):
+        headers = {"x-amz-server-side-encryption": encryption} if encryption else {}
+        assert len(_denials(Request("PUT", "/key", headers))) == denied
+
+
+def test_all_that_a_backup_sends_passes_the_bucket_policy(
+    bucket: S3Bucket, prometheus_3: PrometheusBinaries, tsdb_blocks: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tsdb_blocks, tmp_path / "data")
+    with (
+        PrometheusServer(prometheus_3, tmp_path / "data") as source,
+        FaultyServer(upstream=bucket.endpoint.url) as between,
+    ):
+        source.fill_head()
+        env = settings(source, bucket, S3_ENDPOINT_URL=between.url)
+        for command in ("check", "backup", "backup", "verify", "prune"):
+            done = run_here(command, env=env)
+            assert done.returncode == 0, done.stderr
+        assert len([r for r in between.requests if _is_upload(r)]) > 20
+        assert {s for r in between.requests for s in _denials(r)} == set()
+        between.requests.clear()
+        run_here("check", env={**env, "S3_SSE": "none"})
+        assert {s for r in between.requests for s in _denials(r)} == {
+            "DenyUploadsThatDoNotAskForEncryption"
+        }
+        source.kill()
+
+
+# The lifecycle
+
+
+def _rules() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = document("bucket/lifecycle.json")["Rules"]
+    return rules
+
+
+def test_only_data_moves_to_another_class_and_only_to_one_that_can_be_read_at_once() -> None:
+    moving = [rule for rule in _rules() if "Transitions" in rule]
+    assert moving
+    for rule in moving:
+        assert {"Key": "Content", "Value": "data"} in rule["Filter"]["And"]["Tags"]
+        for transition in rule["Transitions"]:
+            assert transition["StorageClass"] not in ARCHIVE_CLASSES
+            # Daily backups are gone before: moved, they would be paid for 90 days.
+            assert transition["Days"] > Policy().daily
+
+
+def _longest_kept() -> int:
+    """The most days that retention keeps any of daily backups of eight years."""
+    first = date(2021, 1, 1)
+    days = [first + timedelta(n) for n in range(8 * 366)]
+    nightly = [
+        Candidate(f"{d:%Y%m%d}", datetime(d.year, d.month, d.day, 2, tzinfo=UTC), good=True)
+        for d in days
+    ]
+    longest = 0
+    for today in (d for d in days if (d.month, d.day) in ((12, 31), (1, 1), (2, 29))):
+        taken = [b for b in nightly if b.time.date() <= today]
+        kept = {d.backup_id for d in decide(taken, today=today, policy=Policy()) if d.keep}
+        oldest = min(b.time.date() for b in taken if b.backup_id in kept)
+        longest = max(longest, (today - oldest).days)
+    return longest
+
+
+def test_the_safety_net_is_wider_than_retention() -> None:
+    (net,) = [r["Expiration"]["Days"] for r in _rules() if "Days" in r.get("Expiration", {})]
+    longest = _longest_kept()
+    assert longest == 1095  # three years with a leap day: a rule of 1095 days is at the very edge
+    assert net > longest + 90
+
+
+def test_every_rule_keeps_to_the_prefix() -> None:
+    for rule in _rules():
+        filters = rule["Filter"].get("And", rule["Filter"])
+        assert filters["Prefix"] == f"{PREFIX}/"
+        assert rule["Status"] == "Enabled"
+
+
+# The page that says how to set it all up
+
+
+def test_the_commands_of_the_page_set_up_the_bucket(
+    moto: MotoServer, aws: Callable[[S3Endpoint], AwsCli]
+) -> None:
+    page = Page(DOCS / "how-to" / "aws.md")
+    commands = "".join(b.text for b in page.blocks("bash") if b.text.startswith("aws "))
+    endpoint = moto.endpoint()
+    output = aws(endpoint).shell(f"cd {ROOT}\n{commands}")
+    made = moto.iam()
+    policies = [
+        made.get_role_policy(RoleName="prometheus-backup", PolicyName="prometheus-backup"),
+        made.get_user_policy(UserName="prometheus-backup", PolicyName="prometheus-backup"),
+    ]
+    assert [p["PolicyDocument"] for p in policies] == [document("iam/combined.json")] * 2
+    client = endpoint.client
+    encryption = client.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]
+    (rule,) = encryption["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    blocked = client.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert blocked == document("bucket/public-access-block.json")
+    policy = client.get_bucket_policy(Bucket=BUCKET)["Policy"]
+    assert json.loads(policy) == document("bucket/policy.json")
+    assert client.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    rules = client.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    assert {r["ID"] for r in rules} == {r["ID"] for r in _rules()}
+    assert "AccessKeyId" in output
+    with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):
+        client.get_bucket_cors(Bucket=BUCKET)

@@ -1,0 +1,262 @@
+"""The IAM policies of `infrastructure/aws`, enforced: what each lets one do, and no more."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.moto_server import MotoServer
+from devtools.prometheus import PrometheusServer
+from devtools.s3 import S3Bucket
+from tests.support.aws_policies import BUCKET, PREFIX, Statement, statements
+from tests.support.runs import settings
+from tests.support.stored import S3Files, Stored, copy_to, put_small_backup, run_here
+
+Done = subprocess.CompletedProcess[str]
+OLD = datetime(2020, 6, 15, 2, tzinfo=UTC)
+"""When a backup was taken that no tier of retention holds any more."""
+
+
+@pytest.fixture(scope="module")
+def source(
+    tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
+) -> Iterator[PrometheusServer]:
+    """A Prometheus to back up, for all tests here."""
+    data = tmp_path_factory.mktemp("iam") / "data"
+    shutil.copytree(tsdb_blocks, data)
+    with PrometheusServer(prometheus_3, data) as server:
+        server.fill_head()
+        yield server
+        server.kill()
+
+
+@dataclass(frozen=True)
+class Account:
+    """The bucket, and who may do what in it."""
+
+    moto: MotoServer
+    bucket: S3Bucket
+    source: PrometheusServer
+
+    @property
+    def files(self) -> S3Files:
+        """The repository as an administrator sees it."""
+        return S3Files(self.bucket, PREFIX)
+
+    def user(self, *rights: Statement) -> S3Bucket:
+        """The bucket as a user with these rights sees it, once IAM is enforced."""
+        endpoint = self.moto.endpoint(self.moto.new_user(*rights))
+        return S3Bucket(endpoint, self.bucket.name)
+
+    def run(self, user: S3Bucket, *arguments: str, **variables: str) -> Done:
+        """Run a command as a user, with IAM enforced."""
+        with self.moto.enforcing_iam():
+            return run_here(*arguments, env=settings(self.source, user, **variables))
+
+
+@pytest.fixture
+def account(moto: MotoServer, source: PrometheusServer) -> Account:
+    """The bucket that the policies name, empty."""
+    return Account(moto, moto.endpoint().new_bucket(BUCKET), source)
+
+
+@pytest.fixture
+def stocked(account: Account, stored: Stored) -> Account:
+    """The bucket with two real backups in it, and one that retention lets go."""
+    copy_to(account.files, stored.root)
+    put_small_backup(account.files, OLD, labels={})
+    return account
+
+
+def _ended(done: Done, code: int) -> str:
+    assert done.returncode == code, f"{done.args} ended with {done.returncode}:\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def _denied(done: Done, action: str) -> None:
+    """See that a command ended with exit 12, and names the action that is missing."""
+    assert action in _ended(done, 12)
+
+
+# The combined policy
+
+
+def test_the_combined_policy_has_exactly_six_actions() -> None:
+    granted = [action for s in statements("combined") for action in s["Action"]]
+    assert sorted(granted) == [
+        "s3:DeleteObject",
+        "s3:GetObject",
+        "s3:GetObjectTagging",
+        "s3:ListBucket",
+        "s3:PutObject",
+        "s3:PutObjectTagging",
+    ]
+
+
+def test_everything_needed_daily_works_under_the_combined_policy(
+    account: Account, tmp_path: Path
+) -> None:
+    user = account.user(*statements("combined"))
+    put_small_backup(account.files, OLD, labels={})
+    for command in (
+        ["check"],
+        ["backup"],
+        ["backup"],  # in which the store copies what did not change
+        ["list"],
+        ["show", "latest"],
+        ["verify", "--all"],
+        ["prune", "--dry-run"],
+        ["prune"],
+        ["restore", "latest", str(tmp_path / "restored")],
+    ):
+        _ended(account.run(user, *command), 0)
+    assert not [k for k in account.files.all_keys() if k.startswith("backup-2020")]
+    assert len(list((tmp_path / "restored").glob("*/meta.json"))) > 1
+
+
+# What cannot go on without an action. A backup that is committed stands, though its mark stays.
+NEEDS = {
+    "s3:PutObject": ["check", "backup", "prune"],
+    "s3:GetObject": ["check", "backup", "list", "show", "prune", "restore"],
+    "s3:ListBucket": ["check", "backup", "list", "show", "verify", "prune", "restore"],
+    "s3:DeleteObject": ["check", "backup", "prune"],
+}
+
+
+@pytest.mark.parametrize(
+    ("action", "command"), [(action, command) for action in NEEDS for command in NEEDS[action]]
+)
+def test_a_missing_action_is_exit_12_and_named(
+    stocked: Account, tmp_path: Path, action: str, command: str
+) -> None:
+    arguments = {"show": ["latest"], "restore": ["latest", str(tmp_path / "restored")]}
+    user = stocked.user(*statements("combined", without=action))
+    _denied(stocked.run(user, command, *arguments.get(command, [])), action)
+
+
+def test_a_backup_without_the_right_to_tag_is_denied_and_says_so(account: Account) -> None:
+    user = account.user(*statements("combined", without="s3:PutObjectTagging"))
+    _denied(account.run(user, "backup"), "s3:PutObjectTagging")
+    assert not [k for k in account.files.all_keys() if k.endswith("/metadata.json")]
+
+
+TAGGED = f"{PREFIX}/backup-20200615-020000/metadata.json"
+
+
+def _read_tags(user: S3Bucket) -> None:
+    user.tags(TAGGED)
+
+
+def _write_tags(user: S3Bucket) -> None:
+    tags = {"TagSet": [{"Key": "Type", "Value": "daily"}]}
+    user.client.put_object_tagging(Bucket=user.name, Key=TAGGED, Tagging=tags)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "action"),
+    [(_read_tags, "s3:GetObjectTagging"), (_write_tags, "s3:PutObjectTagging")],
+)
+def test_tags_are_read_and_written_by_the_actions_for_that_alone(
+    account: Account, call: Callable[[S3Bucket], None], action: str
+) -> None:
+    put_small_backup(account.files, OLD)
+    may = account.user(*statements("combined"))
+    may_not = account.user(*statements("combined", without=action))
+    with account.moto.enforcing_iam():
+        call(may)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            call(may_not)
+
+
+def test_the_combined_policy_ends_at_the_prefix(account: Account) -> None:
+    account.bucket.put("elsewhere/object", b"x")
+    user = account.user(*statements("combined"))
+    with account.moto.enforcing_iam():
+        for call in (
+            lambda: user.get("elsewhere/object"),
+            lambda: user.put("elsewhere/object", b"y"),
+            lambda: user.delete("elsewhere/object"),
+        ):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                call()
+    assert account.bucket.get("elsewhere/object") == b"x"
+
+
+# One job, one policy
+
+
+def test_a_writer_backs_up_and_keeps_all(stocked: Account) -> None:
+    user = stocked.user(*statements("writer"))
+    before = set(stocked.files.all_keys())
+    _ended(stocked.run(user, "check"), 0)
+    _ended(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
+    _ended(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
+    keys = set(stocked.files.all_keys())
+    assert before < keys
+    assert not [k for k in keys if k.endswith("/incomplete.json")]
+
+
+def test_a_writer_deletes_no_backup(stocked: Account) -> None:
+    user = stocked.user(*statements("writer"))
+    before = set(stocked.files.all_keys())
+    said = _ended(stocked.run(user, "backup"), 3)  # committed, but retention could not be applied
+    assert "retention" in said
+    assert "s3:DeleteObject" in said
+    assert "s3:DeleteObject" in _ended(stocked.run(user, "prune"), 3)
+    kept = {k for k in before if not k.startswith("backup-2020")}
+    assert kept <= set(stocked.files.all_keys())
+
+
+def test_a_pruner_deletes_what_retention_lets_go(stocked: Account) -> None:
+    user = stocked.user(*statements("pruner"))
+    before = set(stocked.files.all_keys())
+    _ended(stocked.run(user, "list"), 0)
+    _ended(stocked.run(user, "prune"), 0)
+    gone = before - set(stocked.files.all_keys())
+    assert gone == {k for k in before if k.startswith("backup-2020")}
+
+
+def test_a_pruner_neither_reads_samples_nor_writes_backups(
+    stocked: Account, tmp_path: Path
+) -> None:
+    user = stocked.user(*statements("pruner"))
+    _denied(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), "s3:GetObject")
+    _denied(stocked.run(user, "backup"), "s3:PutObject")
+    with stocked.moto.enforcing_iam():
+        for name in ("metadata.json", "verification-size.json", "block/index"):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                user.put(f"{PREFIX}/backup-20200615-020000/{name}", b"{}")
+
+
+def test_a_restorer_restores_and_changes_nothing(stocked: Account, tmp_path: Path) -> None:
+    user = stocked.user(*statements("restorer"))
+    before = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
+    _ended(stocked.run(user, "list"), 0)
+    _ended(stocked.run(user, "show", "latest"), 0)
+    _ended(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), 0)
+    _denied(stocked.run(user, "backup"), "s3:PutObject")
+    _denied(stocked.run(user, "prune"), "s3:PutObject")
+    with stocked.moto.enforcing_iam():
+        for key in before:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                user.delete(f"{PREFIX}/{key}")
+    assert {k: stocked.files.get(k) for k in stocked.files.all_keys()} == before
+
+
+def test_a_verifier_records_its_results_and_changes_nothing_else(stocked: Account) -> None:
+    user = stocked.user(*statements("verifier"))
+    before = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
+    _ended(stocked.run(user, "verify", "latest"), 0)
+    after = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
+    assert [k.rpartition("/")[2] for k in after.keys() - before.keys()] == [
+        "verification-checksum.json"
+    ]
+    assert {k: after[k] for k in before} == before
+    _denied(stocked.run(user, "backup"), "s3:PutObject")
+    _denied(stocked.run(user, "prune"), "s3:PutObject")
