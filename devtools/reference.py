@@ -1,7 +1,8 @@
 """Writes the parts of docs/ that repeat what the code says: `python -m devtools.reference`.
 
-docs/configuration.md from the table of settings, and the table in docs/exit-codes.md from the
-classes of errors. tests/docs/ fails where they are not up to date.
+docs/configuration.md from the table of settings, the table in docs/exit-codes.md from the classes
+of errors, and that in docs/how-to/monitoring.md from the table of metrics. tests/docs/ fails where
+they are not up to date.
 """
 
 import inspect
@@ -14,12 +15,14 @@ import click
 
 from prometheus_backup import errors
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.metrics.families import EXPORTER, RUN, STATE
 from prometheus_backup.model import Outcome
 from prometheus_backup.settings import GROUPS, Setting
 
 DOCS = Path(__file__).parent.parent / "docs"
 CONFIGURATION = DOCS / "configuration.md"
 EXIT_CODES = DOCS / "exit-codes.md"
+MONITORING = DOCS / "how-to" / "monitoring.md"
 
 _TABLE = re.compile(
     r"(?<=<!-- table: made by devtools\.reference -->\n).*?(?=<!-- end -->)", re.DOTALL
@@ -85,6 +88,17 @@ _INTRODUCTIONS = {
             "refused (exit 2)."
         ),
     ),
+    "monitoring": (
+        "Monitoring",
+        "What metrics say besides what is known: [how-to/monitoring.md](how-to/monitoring.md).",
+    ),
+    "reporting": (
+        "Reporting",
+        (
+            "Where a run tells how it ended: [how-to/monitoring.md](how-to/monitoring.md). What "
+            "goes wrong there is a warning, and never changes how the run ends."
+        ),
+    ),
     "output": (
         "Output",
         (
@@ -119,10 +133,24 @@ def configuration() -> str:
 def exit_codes(document: str) -> str:
     """Return docs/exit-codes.md with its table made anew."""
     rows = "".join(f"| {code} | {name} | {text} |\n" for code, name, text in _exits())
-    table = f"| exit | `kind` in JSON | meaning |\n| --- | --- | --- |\n{rows}"
+    return _with_table(
+        document, f"| exit | `kind` in JSON | meaning |\n| --- | --- | --- |\n{rows}"
+    )
+
+
+def monitoring(document: str) -> str:
+    """Return docs/how-to/monitoring.md with its table made anew."""
+    parts = []
+    for family in (*STATE, *EXPORTER, *RUN):
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        parts.append(f"| `{family.name}` | {labels} | {family.help} |\n")
+    return _with_table(document, f"| metric | labels | |\n| --- | --- | --- |\n{''.join(parts)}")
+
+
+def _with_table(document: str, table: str) -> str:
     made, count = _TABLE.subn(lambda _: table, document)
     if count != 1:
-        raise ValueError(f"{EXIT_CODES} has {count} places for the table, not one")
+        raise ValueError(f"the page has {count} places for the table, not one")
     return made
 
 
@@ -183,9 +211,10 @@ def _wrapped(text: str) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     CONFIGURATION.write_text(configuration())
     EXIT_CODES.write_text(exit_codes(EXIT_CODES.read_text()))
+    MONITORING.write_text(monitoring(MONITORING.read_text()))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def test_heartbeat_that_was_asleep_for_a_day_cannot_undo_the_mark_of_a_sweep() -
             entry = repository.entry(ID)
             seen_dead = entry and entry.is_dead(store_now=clock.now(), dead_runs=frozenset())
             if entry and entry.state is State.INCOMPLETE and seen_dead:
-                return repository.sweep(ID, run_id="sweeper")
+                return repository.sweep(ID, run_id="sweeper").objects
             return None
 
         actors = {"commit": commits(claim), "heartbeat": beats(claim), "sweep": sweep_tomorrow}

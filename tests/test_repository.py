@@ -175,7 +175,7 @@ def test_sweep_that_finds_a_manifest_after_all_takes_back_only_its_mark() -> Non
     kept = make_backup(store, clock, at=OLD)
     before = [o.key for o in store.list()]
 
-    assert Repository(store, clock=clock).sweep(kept, run_id="sweeper") == 0
+    assert Repository(store, clock=clock).sweep(kept, run_id="sweeper").objects == 0
 
     assert [o.key for o in store.list()] == before
 
@@ -262,7 +262,7 @@ def test_failed_read_of_a_manifest_is_not_its_absence() -> None:
     with pytest.raises(RepositoryUnavailable):
         repository.find(made)
     # Not even a sweep that was told to needs to read it: that it is there is enough.
-    assert repository.sweep(made, run_id="sweeper") == 0
+    assert repository.sweep(made, run_id="sweeper").objects == 0
     assert f"{made}/{MANIFEST}" in {o.key for o in store.list()}
 
 

@@ -18,7 +18,8 @@ DEFAULT_PREFIX = "prometheus-snapshots"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?(?:/s|ps)?", re.IGNORECASE)
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kmgt", 1)}}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
-_AGO = re.compile(r"-(\d+)([smhdwy])")
+_PERIOD = re.compile(r"(\d+)([smhdwy])")
+_AGO = re.compile(rf"-{_PERIOD.pattern}")
 _PERIODS = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -76,6 +77,20 @@ def parse_instant(text: str, *, now: datetime) -> datetime:
             f"cannot read time {text!r}",
             hint="give a date (2025-01-22), a time (2025-01-22T02:00:00Z), or how long ago (-7d)",
         ) from None
+
+
+def parse_period(text: str) -> timedelta:
+    """Return the duration of `30m`, `6h`, `1d` or `1w`. Raises UsageError for other text."""
+    match = _PERIOD.fullmatch(text.strip())
+    try:
+        period = int(match[1]) * _PERIODS[match[2]] if match else timedelta()
+    except OverflowError:
+        period = timedelta()
+    if not period:
+        raise UsageError(
+            f"cannot read duration {text!r}", hint="give it as 30m, 6h, 1d or 1w, above 0"
+        )
+    return period
 
 
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:

@@ -161,4 +161,5 @@ class BackupDeleted(Event):
 
     backup_id: str
     objects: int
+    size: int
     reason: str

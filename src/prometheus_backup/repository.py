@@ -123,6 +123,14 @@ class Entry:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deletion took out of the store: objects, and their bytes (without the manifest's)."""
+
+    objects: int
+    size: int
+
+
 class Repository:
     """The backups in a store. Store failures pass through: a failed read is never absence."""
 
@@ -222,16 +230,17 @@ class Repository:
         finally:
             self.store.delete([key])
 
-    def delete_backup(self, backup_id: str, *, run_id: str) -> int:
-        """Delete a whole backup: marked first, manifest first, mark last. Returns objects deleted.
+    def delete_backup(self, backup_id: str, *, run_id: str) -> Removed:
+        """Delete a whole backup: marked first, manifest first, mark last.
 
         Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
         """
         self._mark_deleting(backup_id, run_id)
-        return 1 + self._delete_folder(backup_id)
+        removed = self._delete_folder(backup_id)
+        return Removed(removed.objects + 1, removed.size)
 
-    def sweep(self, backup_id: str, *, run_id: str) -> int:
-        """Delete what a dead run or an interrupted deletion left. Returns objects deleted.
+    def sweep(self, backup_id: str, *, run_id: str) -> Removed:
+        """Delete what a dead run or an interrupted deletion left.
 
         The mark is written before the last look for a manifest, and a committing run looks at the
         mark after it wrote its manifest: one of both sees the other, whatever the interleaving.
@@ -239,7 +248,7 @@ class Repository:
         self._mark_deleting(backup_id, run_id)
         if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
             self.store.delete([f"{backup_id}/{INCOMPLETE}"])
-            return 0
+            return Removed(0, 0)
         return self._delete_folder(backup_id)
 
     def remove_mark(self, backup_id: str) -> None:
@@ -250,16 +259,16 @@ class Repository:
         mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
         self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
 
-    def _delete_folder(self, backup_id: str) -> int:
+    def _delete_folder(self, backup_id: str) -> Removed:
         manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
         self.store.delete([manifest])
         # Listed after the manifest is gone: from now on nobody adds to this folder.
-        keys = [o.key for o in self.store.list(backup_id)]
-        rest = [key for key in keys if key not in (manifest, mark)]
+        found = list(self.store.list(backup_id))
+        rest = [o.key for o in found if o.key not in (manifest, mark)]
         for start in range(0, len(rest), _DELETE_BATCH):
             self.store.delete(rest[start : start + _DELETE_BATCH])
         self.store.delete([mark])
-        return len(keys)
+        return Removed(len(found), sum(o.size for o in found))
 
     def _look(
         self, backup_id: str, info: ObjectInfo | None

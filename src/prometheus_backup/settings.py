@@ -211,6 +211,31 @@ _BACKUP = (
         default=False,
     ),
 )
+_MONITORING = (
+    Setting(
+        "backup_interval",
+        "BACKUP_INTERVAL",
+        "How often a backup is expected, such as 1d or 6h: alerts count from it.",
+        default="1d",
+    ),
+    Setting(
+        "metrics_labels",
+        "METRICS_LABELS",
+        "More labels on every metric, as K=V,K=V or repeated.",
+        kind="labels",
+        flag="--metrics-label",
+        default_text="none",
+    ),
+)
+_REPORTING = (
+    Setting(
+        "metrics_textfile",
+        "METRICS_TEXTFILE",
+        "File for the metrics of the run, such as node_exporter's textfile collector reads.",
+        kind="path",
+        default_text="none",
+    ),
+)
 _OUTPUT = (
     Setting(
         "log_level",
@@ -233,6 +258,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "repository": _REPOSITORY,
     "retention": _RETENTION,
     "backup": _BACKUP,
+    "monitoring": _MONITORING,
+    "reporting": _REPORTING,
     "output": _OUTPUT,
 }
 SETTINGS: Mapping[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}

@@ -120,6 +120,17 @@ def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
     assert {*done["place"][0]} == BLOCK
 
 
+def test_metrics(repository_files: LocalFiles) -> None:
+    value = document(repository_files, "metrics")
+
+    assert {*value} == {"metrics"}
+    for metric in value["metrics"]:
+        assert {*metric} == {"name", "labels", "value"}
+        assert metric["labels"]["repository"] == f"file://{repository_files.root}"
+    held = {m["name"]: m["value"] for m in value["metrics"]}
+    assert held["prometheus_backup_good_backups"] == 2
+
+
 def test_backup_and_check(
     start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Any, tmp_path: Any
 ) -> None:
@@ -160,6 +171,7 @@ FAILURES = {
     "verify": (["verify", "backup-20010101-000000"], 30, "BackupNotFound"),
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
+    "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
 }
 
 

@@ -35,6 +35,11 @@ def test_exit_codes_page_has_every_code_that_a_run_can_end_with() -> None:
     assert codes == {0, 1, 2, 3, 10, 11, 12, 13, 14, 20, 21, 22, 30, 31, 32, 33, 40, 41, 130, 143}
 
 
+def test_monitoring_page_is_made_from_the_table_of_metrics() -> None:
+    page = reference.MONITORING.read_text()
+    assert page == reference.monitoring(page), "run `python -m devtools.reference`"
+
+
 def test_schema_is_made_from_the_manifest() -> None:
     assert schema.PATH.read_text() == schema.text(), "run `python -m devtools.schema`"
 

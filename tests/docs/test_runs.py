@@ -111,7 +111,12 @@ def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
     if "REPOSITORY=" in script:
         script = f"unset S3_BUCKET\n{script}"
     output = world.shell(script, tmp_path)
-    proofs = {"backup": "checksum", "restore": world.backup_id, "plain": "download: s3://"}
+    proofs = {
+        "backup": "checksum",
+        "restore": world.backup_id,
+        "plain": "download: s3://",
+        "metrics": "prometheus_backup_good_backups{",
+    }
     assert proofs[block.runs] in output
     if "restored" in script:
         _require_whole_restore(world, tmp_path)
@@ -167,6 +172,8 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     assert fields("prune") == _fields("`prune`")
     assert fields("restore latest target --dry-run") == _fields("`restore`") - {"files", "seconds"}
     assert fields("restore latest target") == _fields("`restore`")
+    assert fields("metrics") == {"metrics"}
+    assert fields("metrics", "metrics", 0) == _fields("`metrics`") - {"metrics"}
     assert fields("check") == {"ok", "checks"}
     assert fields("check", "checks", 0) == {"subject", "ok", "detail", "fix"}
     assert fields("show backup-20200101-000000", codes=(30,)) == _fields("A failure")

@@ -1,11 +1,13 @@
 """What makes a function a command: its options, its output, its errors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import click
 
+from prometheus_backup.cli.monitoring import Monitoring
 from prometheus_backup.cli.options import with_settings
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.wiring import Wiring
@@ -39,18 +41,27 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
         @wraps(function)
         def run(**values: Any) -> int:
             output = Output(values)
+            arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
+            arguments.pop("as_json")
+            wiring = Wiring.of(values, output.listener)
+            # A dry run is no run: it must not be taken for a success.
+            monitoring = None if arguments.get("dry_run") else Monitoring(name, wiring)
+            code = BackupToolError.exit_code  # of a bug, which goes on to `main`
             try:
-                arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
-                arguments.pop("as_json")
-                return function(Wiring.of(values, output.listener), output, **arguments)
+                if monitoring:
+                    wiring = replace(wiring, listener=monitoring.beside(output.listener))
+                code = function(wiring, output, **arguments)
             except BackupToolError as error:
                 output.failure(error)
-                return error.exit_code
+                code = error.exit_code
             except StopRequest as stop:
                 output.failure(stop.error)
-                return stop.error.exit_code
+                code = stop.error.exit_code
             finally:
+                if monitoring:
+                    monitoring.end(code)
                 output.end()
+            return code
 
         name = function.__name__.rstrip("_")
         return commands.command(name)(with_settings(*groups)(run))

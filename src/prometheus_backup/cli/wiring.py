@@ -4,7 +4,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.config import (
     parse_instant,
     parse_labels,
+    parse_period,
     parse_size,
     repository_address,
 )
@@ -126,6 +127,26 @@ class Wiring:
             f"retention {policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly; "
             f"verification {level}; {self._workers} workers"
         )
+
+    @property
+    def interval(self) -> timedelta:
+        """Return how often a backup is expected."""
+        return parse_period(self.values["backup_interval"])
+
+    def metrics_labels(self) -> Mapping[str, str]:
+        """Return the labels of every metric: the repository's address, and the operator's own."""
+        from prometheus_backup.metrics.families import FAMILIES, REPOSITORY
+        from prometheus_backup.stores.location import parse_location
+
+        own = parse_labels(self.values["metrics_labels"])
+        taken = own.keys() & {REPOSITORY, *(n for f in FAMILIES.values() for n in f.labels)}
+        if taken:
+            raise UsageError(
+                f"cannot use METRICS_LABELS: {', '.join(sorted(taken))} would hide a label that "
+                "the metrics have",
+                hint="choose another name",
+            )
+        return {REPOSITORY: str(parse_location(self._address())), **own}
 
     @property
     def _workers(self) -> int:

@@ -116,12 +116,12 @@ def apply_prune(
             *((i, swept, repository.sweep, "left by an interrupted run") for i in plan.sweep),
         ]:
             try:
-                count = action(backup_id, run_id=run_id)
+                removed = action(backup_id, run_id=run_id)
             except BackupToolError as error:
                 problems.append(f"retention: {error.message}")
                 continue
             done.append(backup_id)
-            listener(BackupDeleted(backup_id, count, reason))
+            listener(BackupDeleted(backup_id, removed.objects, removed.size, reason))
         for backup_id in plan.unmark:
             try:
                 repository.remove_mark(backup_id)

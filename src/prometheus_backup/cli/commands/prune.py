@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
-@command("repository", "retention")
+@command("repository", "retention", "monitoring", "reporting")
 def prune(wiring: Wiring, output: Output, *, dry_run: bool) -> int:
     """Delete what retention lets go, and what interrupted runs left."""
     from prometheus_backup.ops.prune import apply_prune, plan_prune

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @argument("target", type=click.Path(path_type=Path))
 @argument("backup", metavar="BACKUP|latest")
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
-@command("repository", "retention")
+@command("repository", "retention", "monitoring", "reporting")
 def restore(wiring: Wiring, output: Output, *, backup: str, target: Path, dry_run: bool) -> int:
     """Restore a backup into an empty or absent directory."""
     from prometheus_backup.ops.restore import Restore

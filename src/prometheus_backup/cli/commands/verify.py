@@ -21,7 +21,7 @@ _LEVELS = click.Choice(["size", "checksum"])
 @argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
 @option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thoroughly.")
 @option("--all", "every", is_flag=True, help="Verify every backup.")
-@command("repository")
+@command("repository", "retention", "monitoring", "reporting")
 def verify(
     wiring: Wiring, output: Output, backups: Sequence[str], *, every: bool, level: str
 ) -> int:

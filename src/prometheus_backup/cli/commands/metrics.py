@@ -1,0 +1,96 @@
+"""`metrics`: what monitoring wants to know, made from the repository alone."""
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.monitoring import repository_state
+from prometheus_backup.cli.output import Output
+from prometheus_backup.cli.render import Document
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.errors import RepositoryError, Stopped, StopRequest, UsageError
+from prometheus_backup.events import Step, Warned
+
+if TYPE_CHECKING:
+    from prometheus_backup.metrics.exporter import Page
+    from prometheus_backup.metrics.families import Sample
+
+_ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})")
+
+
+@option(
+    "--refresh",
+    type=click.IntRange(min=1),
+    default=600,
+    metavar="SECONDS",
+    show_default=True,
+    help="With --listen: read the repository again after so long, however often it is scraped.",
+)
+@option("--listen", metavar="ADDR:PORT", help="Serve them at /metrics, until told to stop.")
+@command("repository", "retention", "monitoring")
+def metrics(wiring: Wiring, output: Output, *, listen: str | None, refresh: int) -> int:
+    """Print the metrics of the repository, or serve them as an exporter."""
+    from prometheus_backup.metrics.exposition import text
+    from prometheus_backup.metrics.families import labelled
+
+    common = wiring.metrics_labels()
+    if listen is None:
+        samples = labelled(repository_state(wiring), common)
+        output.result(metrics_document(samples), lines=text(samples).splitlines())
+        return 0
+    from prometheus_backup.metrics.exporter import Page
+
+    def read() -> "list[Sample] | None":
+        try:
+            return labelled(repository_state(wiring), common)
+        except RepositoryError as error:
+            wiring.listener(
+                Warned(f"cannot read the repository for metrics: {error.message}", error.hint)
+            )
+            return None
+
+    page = Page(read, dict(common), wiring.clock, float(refresh))
+    _serve(wiring, page, listen)
+    return 0
+
+
+def metrics_document(samples: "list[Sample]") -> Document:
+    """Return what `metrics --json` prints."""
+    return {
+        "metrics": [{"name": s.name, "labels": dict(s.labels), "value": s.value} for s in samples]
+    }
+
+
+def _serve(wiring: Wiring, page: "Page", listen: str) -> None:
+    from prometheus_backup.metrics.exporter import Exporter
+
+    host, port = _parse(listen)
+    page.look()
+    try:
+        exporter = Exporter(page, host=host, port=port)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {listen}: {error.strerror or error}",
+            hint="give an address of this machine and a free port, such as 127.0.0.1:9879",
+        ) from None
+    wiring.listener(Step("serve", f"serving metrics at http://{exporter.address}/metrics"))
+    try:
+        exporter.serve()
+    except StopRequest as stop:
+        # To be told to stop is how a server ends, not a failure of it.
+        wiring.listener(Step("stop", _told(stop.error)))
+
+
+def _told(error: Stopped) -> str:
+    return error.message.replace(" after cleaning up", "")
+
+
+def _parse(listen: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(listen)
+    if match is None or int(match["port"]) > 65535:
+        raise UsageError(
+            f"cannot read address {listen!r}", hint="give it as ADDR:PORT, such as 127.0.0.1:9879"
+        )
+    return (match["host"] or "").strip("[]"), int(match["port"])

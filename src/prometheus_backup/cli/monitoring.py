@@ -1,0 +1,112 @@
+"""Tells monitoring how a run ended. Whatever goes wrong here is said, and changes no outcome."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.clock import Clock
+from prometheus_backup.errors import (
+    BackupToolError,
+    Interrupted,
+    NewerFormat,
+    RepositoryDenied,
+    RepositoryNotFound,
+    RepositoryUnavailable,
+    Terminated,
+)
+from prometheus_backup.events import Event, Listener, Warned
+
+if TYPE_CHECKING:
+    from prometheus_backup.metrics.families import Sample
+    from prometheus_backup.metrics.run import RunRecorder
+
+_T = TypeVar("_T")
+
+_CHANGES_NO_REPOSITORY = ("restore",)
+_UNREAD = {
+    e.exit_code for e in (RepositoryNotFound, RepositoryDenied, RepositoryUnavailable, NewerFormat)
+}
+_STOPPED = {Interrupted.exit_code, Terminated.exit_code}
+
+
+class Monitoring:
+    """What is told of one run, and where to; nothing, where no setting asks for it."""
+
+    def __init__(self, command: str, wiring: Wiring) -> None:
+        self._command = command
+        self._wiring = wiring
+        self._warn = wiring.listener
+        self._textfile = wiring.values.get("metrics_textfile")
+        self._recorder = _recorder(command, wiring.clock) if self._textfile else None
+
+    def beside(self, listener: Listener) -> Listener:
+        """Return a listener that tells both this one and what records the run."""
+        recorder = self._recorder
+        if recorder is None:
+            return listener
+
+        def tell(event: Event) -> None:
+            recorder(event)
+            listener(event)
+
+        return tell
+
+    def end(self, exit_code: int) -> None:
+        """Tell everyone who is to know that the run has ended with this exit code."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        labels = self._try("cannot make metrics", self._wiring.metrics_labels)
+        if labels is None:
+            return
+        from prometheus_backup.metrics.families import labelled
+
+        run = labelled(recorder.samples(exit_code), labels)
+        state = self._try("cannot read the repository for metrics", lambda: self._state(exit_code))
+        state = labelled(state, labels) if state else None
+        if self._textfile:
+            self._write(Path(self._textfile), run, state)
+
+    def _state(self, exit_code: int) -> "Sequence[Sample] | None":
+        """Return the repository's metrics; None where it did not change, or was just out of reach.
+
+        A run that was told to stop has no time for it.
+        """
+        if self._command in _CHANGES_NO_REPOSITORY or exit_code in _UNREAD | _STOPPED:
+            return None
+        return repository_state(self._wiring)
+
+    def _write(self, path: Path, run: "Sequence[Sample]", state: "Sequence[Sample] | None") -> None:
+        from prometheus_backup.metrics.textfile import update_textfile
+
+        self._try(f"cannot write metrics to {path}", lambda: update_textfile(path, run, state))
+
+    def _try(self, subject: str, action: Callable[[], _T]) -> _T | None:
+        try:
+            return action()
+        except BackupToolError as error:
+            self._warn(Warned(f"{subject}: {error.message}", error.hint))
+        except OSError as error:
+            self._warn(Warned(f"{subject}: {error.strerror or error}"))
+        except Exception as error:  # noqa: BLE001 -- the run has ended as it has, come what may
+            self._warn(Warned(f"{subject}: {type(error).__name__}: {error}"))
+        return None
+
+
+def _recorder(command: str, clock: Clock) -> "RunRecorder":
+    from prometheus_backup.metrics.run import RunRecorder
+
+    return RunRecorder(command, clock)
+
+
+def repository_state(wiring: Wiring) -> "list[Sample]":
+    """Return the metrics of the repository. Raises what reading it raises."""
+    from prometheus_backup.metrics.state import repository_samples
+
+    return repository_samples(
+        wiring.repository().entries(),
+        policy=wiring.policy(),
+        interval=wiring.interval,
+        now=wiring.clock.now(),
+    )

@@ -1,0 +1,130 @@
+"""A small exporter: serves what was last read of the repository, and reads it again in time."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET, AF_INET6
+from socketserver import TCPServer
+from typing import Any
+
+from prometheus_backup.clock import Clock
+from prometheus_backup.metrics.exposition import CONTENT_TYPE, text
+from prometheus_backup.metrics.families import Sample, sample
+
+_STUCK_AFTER = 3
+"""Refreshes that a reading may take before the exporter says that it is not well."""
+
+Read = Callable[[], "list[Sample] | None"]
+"""Reads the repository; None where it could not, which the reader has then said."""
+
+
+@dataclass(slots=True)
+class Page:
+    """What is served: the samples read last, however old, and whether the last look succeeded."""
+
+    read: Read
+    common: dict[str, str]
+    clock: Clock
+    refresh: float
+    _samples: list[Sample] = field(default_factory=list)
+    _readable: bool = False
+    _looked: float = 0.0
+
+    def look(self) -> None:
+        """Read the repository. What was read before stays where that fails: it has its time."""
+        found = self.read()
+        self._readable = found is not None
+        self._samples = found if found is not None else self._samples
+        self._looked = self.clock.monotonic()
+
+    def text(self) -> str:
+        """Return the page."""
+        readable = sample("repository_readable", self._readable)
+        return text([*self._samples, Sample(readable.name, readable.value, self.common)])
+
+    @property
+    def well(self) -> bool:
+        """Tell whether looks still come to an end, one way or the other."""
+        return self.clock.monotonic() - self._looked < _STUCK_AFTER * self.refresh
+
+
+class Exporter:
+    """An HTTP server: `/metrics`, and `/healthz` for probes. Raises OSError for a bad address."""
+
+    def __init__(self, page: Page, *, host: str, port: int) -> None:
+        self._page = page
+        self._ended = threading.Event()
+        self._server = _Server(host, port, partial(_Answer, page))
+
+    @property
+    def address(self) -> str:
+        """Return where it listens, as part of a URL."""
+        host, port = self._server.server_address[:2]
+        host = host.decode() if isinstance(host, bytes) else host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def serve(self) -> None:
+        """Serve until an exception ends it."""
+        reader = threading.Thread(target=self._keep_looking, name="metrics", daemon=True)
+        reader.start()
+        try:
+            self._server.serve_forever(poll_interval=0.2)
+        finally:
+            self._ended.set()
+            self._server.server_close()
+
+    def _keep_looking(self) -> None:
+        while not self._ended.wait(self._page.refresh):
+            self._page.look()
+
+
+class _Server(ThreadingHTTPServer):
+    """Listens on IPv4 or IPv6, as the host is written; without a host, on all of IPv4."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, answer: Callable[..., BaseHTTPRequestHandler]) -> None:
+        self.address_family = AF_INET6 if ":" in host else AF_INET
+        super().__init__((host, port), answer)
+
+    def server_bind(self) -> None:
+        """Bind, without the look for a name of this host, which can hang where DNS does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", int(self.server_address[1])
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    timeout = 30  # seconds: a client that sends nothing must not hold a thread for ever
+
+    def __init__(self, page: Page, *connection: Any) -> None:
+        self._page = page
+        super().__init__(*connection)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._send(HTTPStatus.OK, self._page.text(), CONTENT_TYPE)
+        elif path == "/healthz":
+            well = self._page.well
+            status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+            self._send(status, "ok\n" if well else "reading the repository hangs\n")
+        elif path == "/":
+            self._send(HTTPStatus.OK, "prometheus-backup: see /metrics\n")
+        else:
+            self._send(HTTPStatus.NOT_FOUND, "not found\n")
+
+    def _send(self, status: HTTPStatus, body: str, content_type: str = "text/plain") -> None:
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the library's name
+        """Log nothing: a line for every scrape would hide those that matter."""

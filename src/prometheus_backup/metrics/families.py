@@ -1,0 +1,138 @@
+"""The table of metrics: names, help texts, labels. docs/how-to/monitoring.md is made from it.
+
+Names begin with `prometheus_backup_` and end in the unit. All are gauges: what they count belongs
+to one run or one repository and starts anew with the next, so nothing in them ever adds up.
+Instants are seconds since 1970; what is not known has no sample, never a zero.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+PREFIX = "prometheus_backup_"
+
+REPOSITORY = "repository"
+"""The label that every metric has: the address. One source for each prefix, so it names the source
+too, and two of them never mix."""
+COMMAND = "command"
+"""The label of what belongs to a run. Metrics without it belong to the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric: its full name, what it says, and its labels besides `repository`."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value. `labels` include those that every metric has, once `labelled` added them."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def sample(short: str, value: float, **labels: str) -> Sample:
+    """Return a sample of the family of this name, without the prefix."""
+    return Sample(f"{PREFIX}{short}", float(value), labels)
+
+
+def labelled(samples: Iterable[Sample], common: Mapping[str, str]) -> list[Sample]:
+    """Return the samples with the labels that all have: the repository, and the operator's own."""
+    return [Sample(s.name, s.value, {**common, **s.labels}) for s in samples]
+
+
+def _run(short: str, text: str, *more: str) -> Family:
+    return Family(f"{PREFIX}{short}", text, (COMMAND, *more))
+
+
+def _state(short: str, text: str, *labels: str) -> Family:
+    return Family(f"{PREFIX}{short}", text, labels)
+
+
+RUN = (
+    _run("last_attempt_timestamp_seconds", "When the last run of the command ended, however."),
+    _run("last_success_timestamp_seconds", "When a run of the command last ended with exit 0."),
+    _run("last_run_exit_code", "Exit code of the last run: docs/exit-codes.md."),
+    _run("last_run_duration_seconds", "How long the last run took."),
+    _run("last_run_phase_duration_seconds", "How long each phase of the last run took.", "phase"),
+    _run("last_run_uploaded_bytes", "Bytes that the last run sent."),
+    _run("last_run_uploaded_files", "Files that the last run sent."),
+    _run("last_run_copied_bytes", "Bytes that the store copied for the last run."),
+    _run("last_run_copied_files", "Files that the store copied for the last run."),
+    _run("last_run_restored_bytes", "Bytes that the last run wrote and checked."),
+    _run("last_run_restored_files", "Files that the last run wrote and checked."),
+    _run("last_run_deleted_backups", "Backups and leftovers that retention deleted in the run."),
+    _run("last_run_deleted_objects", "Objects that retention deleted in the last run."),
+    _run("last_run_deleted_bytes", "Bytes that retention deleted in the last run."),
+    _run("last_run_findings", "Faults that the last run found in stored backups."),
+    _run("leaked_snapshots", "Snapshots that the last run could not remove: they pin disk space."),
+)
+
+STATE = (
+    _state("build_info", "1, with the version of this program.", "version"),
+    _state("repository_read_timestamp_seconds", "When the repository was last read for metrics."),
+    _state("expected_interval_seconds", "How often a backup is expected (BACKUP_INTERVAL)."),
+    _state(
+        "backups", "Backups by the highest tier they stand for; none: kept for no tier.", "tier"
+    ),
+    _state("good_backups", "Backups that are committed, readable, not degraded and not failed."),
+    _state(
+        "unusable_backups",
+        "Backups that are degraded, failed their verification, or cannot be read.",
+        "cause",
+    ),
+    _state("unfinished_backups", "Folders of runs or deletions under way, or cut off.", "state"),
+    _state("repository_size_bytes", "Bytes of all backups together."),
+    _state("oldest_backup_timestamp_seconds", "When the oldest backup was begun."),
+    _state("last_backup_timestamp_seconds", "When the newest backup was committed."),
+    _state("last_good_backup_timestamp_seconds", "When the newest good backup was committed."),
+    _state("last_backup_size_bytes", "Bytes of the newest backup."),
+    _state("last_backup_blocks", "Blocks in the newest backup."),
+    _state("last_backup_files", "Files in the newest backup."),
+    _state("last_backup_uploaded_bytes", "Bytes that were sent for the newest backup."),
+    _state("last_backup_copied_bytes", "Bytes that the store copied for the newest backup."),
+    _state("last_backup_duration_seconds", "How long the newest backup took, to its commit."),
+    _state("last_backup_degraded_blocks", "Blocks that the newest backup lacks or has damaged."),
+    _state(
+        "previous_backups_median_size_bytes",
+        "Median size of up to seven good backups before the newest; from three on.",
+    ),
+    _state("oldest_recoverable_timestamp_seconds", "Time of the oldest sample in any good backup."),
+    _state("newest_recoverable_timestamp_seconds", "Time of the newest sample in any good backup."),
+    _state("verified_backups", "Backups by the highest level passed; none: unverified.", "level"),
+    _state(
+        "oldest_verification_timestamp_seconds",
+        "When the good backup that has waited longest was last verified, before its commit or "
+        "since.",
+    ),
+    _state(
+        "last_verification_timestamp_seconds",
+        "When a stored backup was last verified at this level.",
+        "level",
+    ),
+    _state(
+        "last_verification_success_timestamp_seconds",
+        "When a stored backup last passed at this level.",
+        "level",
+    ),
+    _state(
+        "last_verification_verdict",
+        "1 for the verdict of the last verification at this level, else 0.",
+        "level",
+        "verdict",
+    ),
+    _state("findings", "Faults found in the backups whose failed verification stands."),
+)
+
+EXPORTER = (
+    _state(
+        "repository_readable",
+        "1 if the exporter could read the repository the last time it tried, else 0.",
+    ),
+)
+
+FAMILIES: Mapping[str, Family] = {f.name: f for f in (*RUN, *STATE, *EXPORTER)}

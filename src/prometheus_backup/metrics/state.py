@@ -1,0 +1,140 @@
+"""What a repository says of itself: metrics from its entries alone, so that nothing can hide.
+
+A dead CronJob, a lost Pushgateway or a restarted pod change nothing in what is read here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from statistics import median
+
+from prometheus_backup import __version__
+from prometheus_backup.manifest import Header, Verification
+from prometheus_backup.metrics.families import Sample, sample
+from prometheus_backup.model import Level, Tier, Verdict
+from prometheus_backup.ops.prune import candidates
+from prometheus_backup.repository import Entry, State, committed, newest_good
+from prometheus_backup.retention import Policy, decide
+
+_MEDIAN_OF = 7
+_MEDIAN_FROM = 3
+_NO = "none"
+
+
+def repository_samples(
+    entries: Sequence[Entry], *, policy: Policy, interval: timedelta, now: datetime
+) -> list[Sample]:
+    """Return the metrics of a repository; entries are oldest first, as the repository has them."""
+    held = committed(entries)
+    good = [e for e in held if e.good]
+    return [
+        sample("build_info", 1, version=__version__),
+        sample("repository_read_timestamp_seconds", now.timestamp()),
+        sample("expected_interval_seconds", interval.total_seconds()),
+        sample("good_backups", len(good)),
+        sample("repository_size_bytes", sum(h.totals.bytes for h in _headers(held))),
+        *_tiers(held, policy=policy, now=now),
+        *_states(entries),
+        *_newest(held),
+        *_reach(good),
+        *_verified(held),
+        *_verifications([v for e in entries for v in e.verifications]),
+    ]
+
+
+def _headers(entries: Iterable[Entry]) -> list[Header]:
+    return [e.header for e in entries if e.header is not None]
+
+
+def _tiers(held: Sequence[Entry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
+    decisions = decide(candidates(held), today=now.date(), policy=policy)
+    counts = Counter(d.tiers[-1].value if d.tiers else _NO for d in decisions)
+    for tier in (*(t.value for t in Tier), _NO):
+        yield sample("backups", counts[tier], tier=tier)
+
+
+def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
+    states = Counter(e.state for e in entries)
+    causes = {
+        "degraded": sum(bool(h.degraded) for h in _headers(entries)),
+        "failed": sum(e.failure is not None for e in committed(entries)),
+        "unreadable": states[State.UNREADABLE],
+        "newer_format": states[State.NEWER],
+    }
+    for cause, count in causes.items():
+        yield sample("unusable_backups", count, cause=cause)
+    for state in (State.INCOMPLETE, State.DELETING):
+        yield sample("unfinished_backups", states[state], state=state.value)
+
+
+def _newest(held: Sequence[Entry]) -> Iterable[Sample]:
+    good = newest_good(held)
+    if good and good.header:
+        yield sample("last_good_backup_timestamp_seconds", good.header.finished_at.timestamp())
+    headers = _headers(held)
+    if not headers:
+        return
+    newest = headers[-1]
+    totals = newest.totals
+    yield sample("oldest_backup_timestamp_seconds", held[0].time.timestamp())
+    yield sample("last_backup_timestamp_seconds", newest.finished_at.timestamp())
+    yield sample("last_backup_size_bytes", totals.bytes)
+    yield sample("last_backup_blocks", totals.blocks)
+    yield sample("last_backup_files", totals.files)
+    yield sample("last_backup_uploaded_bytes", totals.uploaded_bytes)
+    yield sample("last_backup_copied_bytes", totals.copied_bytes)
+    took = newest.finished_at - newest.started_at
+    yield sample("last_backup_duration_seconds", took.total_seconds())
+    yield sample("last_backup_degraded_blocks", len(newest.degraded))
+    before = [h.totals.bytes for h in _headers(e for e in held[:-1] if e.good)][-_MEDIAN_OF:]
+    if len(before) >= _MEDIAN_FROM:
+        yield sample("previous_backups_median_size_bytes", median(before))
+
+
+def _reach(good: Sequence[Entry]) -> Iterable[Sample]:
+    """Yield how far back, and how far forward, good backups hold samples."""
+    begins = [h.min_time for h in _headers(good) if h.min_time]
+    ends = [h.max_time for h in _headers(good) if h.max_time]
+    if begins and ends:
+        yield sample("oldest_recoverable_timestamp_seconds", min(begins).timestamp())
+        yield sample("newest_recoverable_timestamp_seconds", max(ends).timestamp())
+
+
+def _verified(held: Sequence[Entry]) -> Iterable[Sample]:
+    levels = Counter(e.verified[0].value if e.verified else _NO for e in held)
+    for level in (*(level.value for level in Level), _NO):
+        yield sample("verified_backups", levels[level], level=level)
+    latest = [last for e in held if e.good and (last := _last_pass(e)) is not None]
+    if latest:
+        yield sample("oldest_verification_timestamp_seconds", min(latest).timestamp())
+    failures = (e.failure for e in held)
+    yield sample("findings", sum(len(f.findings) for f in failures if f is not None))
+
+
+def _last_pass(entry: Entry) -> datetime | None:
+    """Return when a backup last passed at any level, at the latest before its commit."""
+    passed = [v.verified_at for v in entry.verifications if v.verdict is Verdict.PASS]
+    if entry.header and entry.header.verified:
+        passed.append(entry.header.finished_at)
+    return max(passed, default=None)
+
+
+def _verifications(results: Sequence[Verification]) -> Iterable[Sample]:
+    for level in Level:
+        mine = sorted((v for v in results if v.level is level), key=lambda v: v.verified_at)
+        if not mine:
+            continue
+        last, name = mine[-1], level.value
+        at = last.verified_at.timestamp()
+        yield sample("last_verification_timestamp_seconds", at, level=name)
+        for verdict in Verdict:
+            yield sample(
+                "last_verification_verdict",
+                last.verdict is verdict,
+                level=name,
+                verdict=verdict.value,
+            )
+        passed = [v.verified_at for v in mine if v.verdict is Verdict.PASS]
+        if passed:
+            at = passed[-1].timestamp()
+            yield sample("last_verification_success_timestamp_seconds", at, level=name)

@@ -1,0 +1,154 @@
+"""`metrics`: what monitoring wants to know, printed or served."""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from prometheus_backup.metrics.exposition import parse
+from tests.support.started import StartedCli
+from tests.support.stored import LocalFiles, Stored, run_here
+from tests.support.waiting import wait_until
+
+
+def values(document: str) -> dict[str, float]:
+    """The metrics of a page that have no other label than the repository."""
+    return {s.name: s.value for s in parse(document) if set(s.labels) == {"repository"}}
+
+
+def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles) -> None:
+    done = run_here("metrics", env=repository_files.environment())
+
+    assert done.returncode == 0
+    found = values(done.stdout)
+    assert found["prometheus_backup_good_backups"] == 2
+    assert found["prometheus_backup_expected_interval_seconds"] == 86400
+    assert "# HELP prometheus_backup_good_backups " in done.stdout
+    assert "# TYPE prometheus_backup_good_backups gauge" in done.stdout
+
+
+def test_expected_interval_is_told(repository_files: LocalFiles) -> None:
+    env = {**repository_files.environment(), "BACKUP_INTERVAL": "1w"}
+    found = values(run_here("metrics", env=env).stdout)
+    assert found["prometheus_backup_expected_interval_seconds"] == 7 * 86400
+
+    env["BACKUP_INTERVAL"] = "nightly"
+    assert run_here("metrics", env=env).returncode == 2
+
+
+def test_repository_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "repository").touch()
+
+    done = run_here("metrics", env={"REPOSITORY": f"file://{tmp_path}/repository"})
+
+    assert done.returncode == 13
+    assert done.stdout == ""
+
+
+class Served:
+    """An exporter at work, and requests to it."""
+
+    def __init__(self, started: StartedCli) -> None:
+        self.started = started
+        started.wait_for_log("serving metrics at")
+        found = re.search(r"http://[^/\s\"]+", started.log())
+        assert found
+        self.url = found[0]
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", trust_env=False)
+
+    @property
+    def values(self) -> dict[str, float]:
+        return values(self.get("/metrics").text)
+
+
+@pytest.fixture
+def served(repository_files: LocalFiles, tmp_path: Path) -> Iterator[Served]:
+    command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
+    env = repository_files.environment()
+    with StartedCli(*command, env=env, directory=tmp_path / "run") as started:
+        yield Served(started)
+
+
+def test_exporter_serves_and_reads_again(
+    served: Served, repository_files: LocalFiles, stored: Stored
+) -> None:
+    answer = served.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert served.values["prometheus_backup_good_backups"] == 2
+    assert served.values["prometheus_backup_repository_readable"] == 1
+    assert (served.get("/healthz").status_code, served.get("/nothing").status_code) == (200, 404)
+
+    shutil.rmtree(repository_files.root / stored.first)
+
+    wait_until(lambda: served.values["prometheus_backup_good_backups"] == 1)
+
+
+def test_exporter_keeps_what_it_knows_while_the_repository_is_out_of_reach(
+    served: Served, repository_files: LocalFiles
+) -> None:
+    before = served.values
+    away = repository_files.root.with_name("away")
+    repository_files.root.rename(away)
+    repository_files.root.touch()
+
+    wait_until(lambda: served.values["prometheus_backup_repository_readable"] == 0)
+    during = served.values
+    kept = "prometheus_backup_last_good_backup_timestamp_seconds"
+    assert during[kept] == before[kept]
+    assert served.get("/healthz").status_code == 200, "a restart would lose what it knows"
+    assert "cannot read the repository for metrics" in served.started.log()
+
+    repository_files.root.unlink()
+    away.rename(repository_files.root)
+
+    wait_until(lambda: served.values["prometheus_backup_repository_readable"] == 1)
+
+
+def test_exporter_starts_though_the_repository_is_out_of_reach(tmp_path: Path) -> None:
+    (tmp_path / "repository").touch()
+    env = {"REPOSITORY": f"file://{tmp_path}/repository"}
+    command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
+    with StartedCli(*command, env=env, directory=tmp_path / "run") as started:
+        served = Served(started)
+        assert served.values == {"prometheus_backup_repository_readable": 0}
+
+        (tmp_path / "repository").unlink()
+        (tmp_path / "repository").mkdir()
+
+        wait_until(lambda: served.values["prometheus_backup_repository_readable"] == 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_exporter_that_is_told_to_stop_has_done_its_work(served: Served, number: int) -> None:
+    served.started.send(number)
+
+    ended = served.started.end(deadline=20)
+
+    assert ended.code == 0
+    assert "Traceback" not in ended.log
+
+
+def test_unknown_host_and_taken_port_are_usage_errors(
+    served: Served, repository_files: LocalFiles
+) -> None:
+    port = served.url.rpartition(":")[2]
+    for listen in (f"127.0.0.1:{port}", "192.0.2.1:0", "127.0.0.1", "127.0.0.1:70000", "a b:1"):
+        done = run_here("metrics", f"--listen={listen}", env=repository_files.environment())
+        assert done.returncode == 2, listen
+        assert "hint" in done.stderr
+
+
+def test_wrong_settings_end_the_exporter_at_once() -> None:
+    done = run_here("metrics", "--listen=127.0.0.1:0", env={})
+
+    assert done.returncode == 2
+    assert "cannot tell where the repository is" in done.stderr
+    assert os.environ.get("REPOSITORY") is None

@@ -1,0 +1,197 @@
+"""Every run tells monitoring how it ended, and monitoring never changes how it ended."""
+
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet
+from prometheus_backup.metrics.exposition import parse
+from prometheus_backup.metrics.families import PREFIX
+from tests.support.runs import settings
+from tests.support.started import StartedCli
+from tests.support.stored import LocalFiles, Stored, run_here
+
+
+def told(path: Path) -> dict[tuple[str, ...], float]:
+    """What a file of metrics holds: short name and the values of its labels but `repository`."""
+    return {
+        (
+            s.name.removeprefix(PREFIX),
+            *(v for k, v in sorted(s.labels.items()) if k != "repository"),
+        ): s.value
+        for s in parse(path.read_text())
+    }
+
+
+@pytest.fixture
+def textfile(tmp_path: Path) -> Path:
+    return tmp_path / "backup.prom"
+
+
+def test_backup_tells_what_it_did_and_what_the_repository_then_holds(
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    tmp_path: Path,
+    textfile: Path,
+) -> None:
+    (tmp_path / "repository").mkdir()
+    source = start_prometheus(prometheus_3, data_dir)
+    source.fill_head()
+    env = settings(source, tmp_path / "repository", METRICS_TEXTFILE=str(textfile))
+
+    done = run_here("backup", env=env)
+    first = told(textfile)
+    source.stop()
+    failed = run_here("backup", env=env)
+    second = told(textfile)
+
+    assert (done.returncode, failed.returncode) == (0, 20)
+    assert first["last_run_exit_code", "backup"] == 0
+    assert first["last_run_uploaded_bytes", "backup"] == first["last_backup_size_bytes",] > 0
+    assert first["last_run_uploaded_files", "backup"] == first["last_backup_files",]
+    phases = {key[2] for key in first if key[0] == "last_run_phase_duration_seconds"}
+    assert phases >= {"check", "snapshot", "transfer", "verify", "commit", "retention"}
+    assert (
+        first["good_backups",]
+        == first["backups", "daily"] + first["backups", "yearly"] + first["backups", "monthly"]
+        == 1
+    )
+    assert second["last_run_exit_code", "backup"] == 20
+    assert second["last_run_uploaded_bytes", "backup"] == 0
+    kept = ("last_success_timestamp_seconds", "backup")
+    assert second[kept] == first[kept] < second["last_attempt_timestamp_seconds", "backup"]
+    assert second["good_backups",] == 1, "the repository can still be read"
+
+
+def test_verification_with_findings_is_told(
+    repository_files: LocalFiles, stored: Stored, textfile: Path
+) -> None:
+    index = next(k for k in repository_files.all_keys() if k.startswith(stored.second))
+    repository_files.delete(index)
+    env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
+
+    done = run_here("verify", "latest", env=env)
+
+    found = told(textfile)
+    assert done.returncode == 41
+    assert found["last_run_findings", "verify"] == found["findings",] == 1
+    assert found["last_verification_verdict", "checksum", "fail"] == 1
+    assert found["unusable_backups", "failed"] == 1
+
+
+def test_prune_tells_what_it_deleted(
+    repository_files: LocalFiles, stored: Stored, textfile: Path
+) -> None:
+    env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
+    held = [k for k in repository_files.all_keys() if k.startswith(stored.first)]
+    size = sum(len(repository_files.get(k)) for k in held if not k.endswith("metadata.json"))
+
+    run_here(
+        "prune", "--retention-daily=0", "--retention-monthly=1", "--retention-yearly=0", env=env
+    )
+
+    found = told(textfile)
+    if not found["last_run_deleted_backups", "prune"]:
+        assert stored.first[:15] == stored.second[:15], "both are the earliest of their month"
+    assert found["last_run_deleted_objects", "prune"] in (0, len(held) + 1)
+    assert found["last_run_deleted_bytes", "prune"] in (0, size)
+
+
+def test_restore_is_told_as_a_run_that_reads_no_repository(
+    repository_files: LocalFiles, textfile: Path, tmp_path: Path
+) -> None:
+    env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
+
+    run_here("restore", "latest", str(tmp_path / "target"), env=env)
+
+    found = told(textfile)
+    assert found["last_run_restored_files", "restore"] > 0
+    assert found["last_run_restored_bytes", "restore"] > 0
+    assert ("good_backups",) not in found
+
+
+def test_dry_run_is_no_run(repository_files: LocalFiles, textfile: Path) -> None:
+    env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
+
+    assert run_here("prune", "--dry-run", env=env).returncode == 0
+
+    assert not textfile.exists()
+
+
+@pytest.mark.parametrize("labels", ["", "cluster=eu,repository=mine", "not a label"])
+def test_metrics_that_cannot_be_written_are_said_and_change_nothing(
+    repository_files: LocalFiles, tmp_path: Path, labels: str
+) -> None:
+    env = {
+        **repository_files.environment(),
+        "METRICS_TEXTFILE": str(tmp_path / "absent" / "backup.prom"),
+        "METRICS_LABELS": labels,
+    }
+
+    done = run_here("verify", "latest", "--level=size", env=env)
+
+    assert done.returncode == 0
+    assert "warning" in done.stderr
+    assert ("cannot make metrics" if labels else "cannot write metrics to") in done.stderr
+
+
+def test_labels_of_the_operator_are_on_every_metric(
+    repository_files: LocalFiles, textfile: Path
+) -> None:
+    env = {
+        **repository_files.environment(),
+        "METRICS_TEXTFILE": str(textfile),
+        "METRICS_LABELS": "namespace=observability,cronjob=prometheus-backup",
+    }
+
+    run_here("verify", "latest", "--level=size", env=env)
+
+    samples = list(parse(textfile.read_text()))
+    assert len(samples) > 20
+    for one in samples:
+        assert (one.labels["namespace"], one.labels["cronjob"]) == (
+            "observability",
+            "prometheus-backup",
+        )
+
+
+def test_run_that_is_told_to_stop_tells_that_too(
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    tmp_path: Path,
+    textfile: Path,
+) -> None:
+    (tmp_path / "repository").mkdir()
+    source = start_prometheus(prometheus_3, data_dir)
+    env = settings(
+        source, tmp_path / "repository", METRICS_TEXTFILE=str(textfile), MAX_BANDWIDTH="10kB"
+    )
+
+    with StartedCli("backup", env=env, directory=tmp_path / "run") as started:
+        started.wait_for_log("transferring the blocks")
+        started.send(signal.SIGTERM)
+        ended = started.end()
+
+    assert ended.code == 143
+    assert told(textfile)["last_run_exit_code", "backup"] == 143
+    assert stat.S_IMODE(textfile.stat().st_mode) == 0o644
+
+
+def test_command_that_tells_nobody_imports_no_library_for_it() -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from prometheus_backup.cli.main import run; run(['backup', '--help']);"
+        "run(['list', '--repository', 'file:///tmp']);"
+        "assert 'prometheus_client' not in sys.modules, 'imported'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,89 @@
+"""What is told of a run: its events, added up."""
+
+from datetime import timedelta
+
+from prometheus_backup import events
+from prometheus_backup.metrics.families import COMMAND, FAMILIES, PREFIX, Sample
+from prometheus_backup.metrics.run import RunRecorder
+from tests.support.repositories import NOON, StillClock
+
+
+def values(samples: list[Sample]) -> dict[str, float]:
+    """The values by name without the prefix, and by phase where there is one."""
+    return {
+        s.name.removeprefix(PREFIX)
+        + "".join(f" {v}" for k, v in s.labels.items() if k == "phase"): s.value
+        for s in samples
+    }
+
+
+def test_bytes_files_and_objects_are_added_up() -> None:
+    recorder = RunRecorder("backup", StillClock())
+
+    for event in [
+        events.FileUploaded("a", 10),
+        events.FileUploaded("b", 5),
+        events.FileCopied("c", 100),
+        events.BackupDeleted("backup-20250101-020000", 7, 1000, "daily"),
+        events.BackupDeleted("backup-20250102-020000", 3, 0, "left"),
+        events.BytesMoved(15),
+    ]:
+        recorder(event)
+    told = values(recorder.samples(0))
+
+    assert (told["last_run_uploaded_bytes"], told["last_run_uploaded_files"]) == (15, 2)
+    assert (told["last_run_copied_bytes"], told["last_run_copied_files"]) == (100, 1)
+    assert told["last_run_deleted_backups"] == 2
+    assert (told["last_run_deleted_objects"], told["last_run_deleted_bytes"]) == (10, 1000)
+
+
+def test_phases_last_until_the_next_begins_and_add_up_where_they_come_again() -> None:
+    clock = StillClock()
+    recorder = RunRecorder("verify", clock)
+
+    for phase, seconds in [("verify", 2), ("commit", 3), ("verify", 5)]:
+        recorder(events.Step(phase, "a step"))
+        clock.instant += timedelta(seconds=seconds)
+    told = values(recorder.samples(0))
+
+    assert told["last_run_phase_duration_seconds verify"] == 7
+    assert told["last_run_phase_duration_seconds commit"] == 3
+    assert told["last_run_duration_seconds"] == 10
+
+
+def test_only_a_run_that_ended_with_0_is_a_success() -> None:
+    clock = StillClock()
+    for code in (0, 3, 20, 143):
+        told = values(RunRecorder("backup", clock).samples(code))
+        assert told["last_attempt_timestamp_seconds"] == NOON.timestamp()
+        assert ("last_success_timestamp_seconds" in told) == (code == 0)
+        assert told["last_run_exit_code"] == code
+
+
+def test_snapshot_that_was_removed_in_the_end_is_not_leaked() -> None:
+    recorder = RunRecorder("backup", StillClock())
+
+    recorder(events.SnapshotLeft("one", "no permission"))
+    recorder(events.SnapshotLeft("two", "no permission"))
+    recorder(events.SnapshotLeft("two", "no permission"))
+    recorder(events.SnapshotRemoved("one"))
+
+    assert values(recorder.samples(3))["leaked_snapshots"] == 1
+
+
+def test_findings_of_all_backups_are_added_up() -> None:
+    recorder = RunRecorder("verify", StillClock())
+
+    recorder(events.BackupVerified("backup-20250101-020000", "checksum", "fail", 2))
+    recorder(events.BackupVerified("backup-20250102-020000", "checksum", "fail", 1))
+
+    assert values(recorder.samples(41))["last_run_findings"] == 3
+
+
+def test_samples_are_those_of_the_table_with_their_labels() -> None:
+    for command in ("backup", "prune", "verify", "restore", "drill"):
+        recorder = RunRecorder(command, StillClock())
+        recorder(events.Step("check", "a step"))
+        for one in recorder.samples(0):
+            assert {*one.labels} == {*FAMILIES[one.name].labels}
+            assert one.labels[COMMAND] == command

@@ -1,0 +1,202 @@
+"""What a repository says of itself, read from real files in it."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from prometheus_backup.manifest import RecordedFinding, Verification, encode
+from prometheus_backup.metrics.families import FAMILIES, PREFIX
+from prometheus_backup.metrics.state import repository_samples
+from prometheus_backup.model import FindingKind, Level, Verdict
+from prometheus_backup.repository import Repository
+from prometheus_backup.retention import Policy
+from prometheus_backup.stores.local import LocalStore
+from tests import manifests
+from tests.support.repositories import NOON, StillClock
+from tests.support.stored import LocalFiles, put_small_backup
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def files(tmp_path: Any) -> LocalFiles:
+    """An empty repository."""
+    (tmp_path / "repository").mkdir()
+    return LocalFiles(tmp_path / "repository")
+
+
+def told(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, float]:
+    """The metrics of a repository at noon of 1 March 2025: name and label values, to value."""
+    repository = Repository(LocalStore(files.root), clock=StillClock())
+    samples = repository_samples(
+        repository.entries(), policy=policy or Policy(), interval=DAY, now=NOON
+    )
+    for one in samples:
+        assert {*one.labels} == {*FAMILIES[one.name].labels}
+    return {" ".join([s.name.removeprefix(PREFIX), *(s.labels.values())]): s.value for s in samples}
+
+
+def backup(files: LocalFiles, taken: datetime, *, size: int = 10, **changes: Any) -> str:
+    """A backup of one block of two hours that ends when it is taken."""
+    made: dict[str, Any] = {
+        "started_at": _text(taken),
+        "finished_at": _text(taken + timedelta(minutes=5)),
+        "min_time": _text(taken - 2 * timedelta(hours=1)),
+        "max_time": _text(taken),
+    }
+    if size != 10:
+        identifier = f"backup-{taken:%Y%m%d-%H%M%S}"
+        key = f"{identifier}/{manifests.ULID}/index"
+        made["blocks"] = [manifests.block(manifests.file(key=key, size=size))]
+    return put_small_backup(files, taken, **{**made, **changes})
+
+
+def verify(files: LocalFiles, backup_id: str, level: Level, verdict: Verdict, at: datetime) -> None:
+    fault = RecordedFinding(kind=FindingKind.MISSING, key="k", detail="d")
+    result = Verification(
+        backup_id=backup_id,
+        level=level,
+        verdict=verdict,
+        verified_at=at,
+        tool_version="1.0.0",
+        objects=1,
+        bytes_read=10,
+        findings=(fault,) if verdict is Verdict.FAIL else (),
+    )
+    files.put(f"{backup_id}/verification-{level}.json", encode(result))
+
+
+def _text(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+def test_empty_repository_says_zero_and_claims_no_instant(files: LocalFiles) -> None:
+    found = told(files)
+
+    assert found["good_backups"] == found["repository_size_bytes"] == 0
+    assert not [name for name in found if "backup_timestamp" in name or "recoverable" in name]
+
+
+def test_last_good_backup_is_the_commit_of_the_newest_good_one(files: LocalFiles) -> None:
+    backup(files, NOON - 2 * DAY)
+    good = NOON - DAY
+    backup(files, good)
+    backup(files, NOON, degraded=["block X is live but not in the snapshot"])
+
+    found = told(files)
+
+    assert found["last_good_backup_timestamp_seconds"] == good.timestamp() + 300
+    assert found["last_backup_timestamp_seconds"] == NOON.timestamp() + 300
+    assert found["last_backup_duration_seconds"] == 300
+    assert found["last_backup_degraded_blocks"] == 1
+    assert found["oldest_backup_timestamp_seconds"] == (NOON - 2 * DAY).timestamp()
+    assert (found["good_backups"], found["unusable_backups degraded"]) == (2, 1)
+
+
+def test_backups_count_once_each_in_their_highest_tier(files: LocalFiles) -> None:
+    for taken in (datetime(2025, 1, 1, 2, tzinfo=UTC), datetime(2025, 2, 1, 2, tzinfo=UTC), NOON):
+        backup(files, taken)
+    backup(files, NOON - 20 * DAY)
+
+    found = told(files, policy=Policy(daily=5, monthly=2, yearly=3))
+
+    tiers = {t: found[f"backups {t}"] for t in ("daily", "monthly", "yearly", "none")}
+    assert tiers == {"daily": 0, "monthly": 2, "yearly": 1, "none": 1}
+
+
+def test_recoverable_instants_are_those_of_good_backups_only(files: LocalFiles) -> None:
+    backup(files, NOON - 9 * DAY, degraded=["a block is missing"])
+    backup(files, NOON - 5 * DAY)
+    backup(files, NOON - DAY)
+    backup(files, NOON, degraded=["a block is missing"])
+
+    found = told(files)
+
+    oldest = NOON - 5 * DAY - timedelta(hours=2)
+    assert found["oldest_recoverable_timestamp_seconds"] == oldest.timestamp()
+    assert found["newest_recoverable_timestamp_seconds"] == (NOON - DAY).timestamp()
+
+
+def test_median_is_of_good_backups_before_the_newest_from_three_on(files: LocalFiles) -> None:
+    for days, size in ((4, 100), (3, 300), (2, 110)):
+        backup(files, NOON - days * DAY, size=size)
+    assert "previous_backups_median_size_bytes" not in told(files)
+
+    backup(files, NOON - DAY, size=9999, degraded=["a block is missing"])
+    backup(files, NOON, size=5000)
+
+    found = told(files)
+    assert found["previous_backups_median_size_bytes"] == 110
+    assert found["last_backup_size_bytes"] == 5000
+    assert found["repository_size_bytes"] == 100 + 300 + 110 + 9999 + 5000
+
+
+def test_what_stands_beside_the_backups_is_counted_by_what_it_is(files: LocalFiles) -> None:
+    files.put("backup-20250201-020000/metadata.json", b"{")
+    files.put("backup-20250202-020000/metadata.json", manifests.encoded(format_version=9))
+    files.put("backup-20250203-020000/metadata.json", manifests.OLD_SCRIPT)
+    mark = {"run_id": "r", "state": "deleting", "started_at": "2025-02-04T02:00:00Z"}
+    files.put("backup-20250204-020000/incomplete.json", json.dumps(mark).encode())
+
+    found = told(files)
+
+    assert found["unusable_backups unreadable"] == 1
+    assert found["unusable_backups newer_format"] == 1
+    assert (found["unfinished_backups deleting"], found["unfinished_backups incomplete"]) == (1, 0)
+
+
+def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) -> None:
+    one = backup(files, NOON - 2 * DAY)
+    verify(files, one, Level.CHECKSUM, Verdict.FAIL, NOON - DAY)
+
+    found = told(files)
+    assert (found["unusable_backups failed"], found["findings"], found["good_backups"]) == (1, 1, 0)
+    assert found["last_verification_verdict checksum fail"] == 1
+    assert found["last_verification_verdict checksum pass"] == 0
+    assert "last_verification_success_timestamp_seconds checksum" not in found
+
+    verify(files, one, Level.CHECKSUM, Verdict.PASS, NOON)
+
+    found = told(files)
+    assert (found["unusable_backups failed"], found["findings"], found["good_backups"]) == (0, 0, 1)
+    assert found["last_verification_verdict checksum pass"] == 1
+    assert found["last_verification_success_timestamp_seconds checksum"] == NOON.timestamp()
+
+
+def test_verdict_of_a_level_is_that_of_the_newest_result(files: LocalFiles) -> None:
+    first, second = backup(files, NOON - 3 * DAY), backup(files, NOON - 2 * DAY)
+    verify(files, first, Level.DRILL, Verdict.PASS, NOON - DAY)
+    verify(files, second, Level.DRILL, Verdict.INCONCLUSIVE, NOON)
+
+    found = told(files)
+
+    assert found["last_verification_verdict drill inconclusive"] == 1
+    assert found["last_verification_timestamp_seconds drill"] == NOON.timestamp()
+    assert found["last_verification_success_timestamp_seconds drill"] == (NOON - DAY).timestamp()
+
+
+def test_oldest_verification_is_of_the_backup_that_waited_longest(files: LocalFiles) -> None:
+    first = backup(files, NOON - 9 * DAY, verified="checksum")
+    backup(files, NOON - 8 * DAY, verified="checksum")
+
+    found = told(files)
+    assert found["oldest_verification_timestamp_seconds"] == (NOON - 9 * DAY).timestamp() + 300
+
+    verify(files, first, Level.CHECKSUM, Verdict.PASS, NOON)
+
+    found = told(files)
+    assert found["oldest_verification_timestamp_seconds"] == (NOON - 8 * DAY).timestamp() + 300
+    assert found["verified_backups checksum"] == 2
+    assert found["verified_backups none"] == 0
+
+
+def test_backup_that_nobody_verified_is_counted_as_such(files: LocalFiles) -> None:
+    backup(files, NOON, verified=None)
+
+    found = told(files)
+
+    assert found["verified_backups none"] == 1
+    assert "oldest_verification_timestamp_seconds" not in found
