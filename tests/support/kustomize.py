@@ -1,0 +1,64 @@
+"""The Kubernetes manifests as `kubectl apply -k` would send them."""
+
+import functools
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devtools.fetch_container_tools import find_kubectl
+from tests.support.pages import ROOT
+
+PROMETHEUS = ROOT / "infrastructure" / "kubernetes" / "prometheus"
+Manifest = dict[str, Any]
+
+
+def roots() -> list[Path]:
+    """Every folder that can be given to `kubectl apply -k`."""
+    files = sorted((ROOT / "infrastructure" / "kubernetes").rglob("kustomization.yaml"))
+    return [f.parent for f in files if yaml.safe_load(f.read_text())["kind"] == "Kustomization"]
+
+
+@functools.cache
+def _rendered(folder: Path) -> str:
+    kubectl = find_kubectl()
+    done = subprocess.run(
+        [str(kubectl.path), "kustomize", str(folder)],
+        env={**os.environ, **kubectl.environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"kubectl kustomize {folder}:\n{done.stderr}"
+    assert done.stderr == "", f"kubectl kustomize {folder} warns:\n{done.stderr}"
+    return done.stdout
+
+
+def render(folder: Path) -> list[Manifest]:
+    """What `kubectl kustomize FOLDER` makes of it; a warning is a failure."""
+    return [document for document in yaml.safe_load_all(_rendered(folder)) if document]
+
+
+def only(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
+    """The one manifest of this kind, and name."""
+    (found,) = [m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])]
+    return found
+
+
+def job_of(manifest: Manifest) -> Manifest:
+    """The Job that this CronJob makes, or that this is."""
+    return manifest["spec"]["jobTemplate"] if manifest["kind"] == "CronJob" else manifest
+
+
+def pods(manifests: list[Manifest]) -> list[Manifest]:
+    """The pod templates in these manifests."""
+    workloads = ("CronJob", "Job", "Deployment", "StatefulSet", "DaemonSet")
+    return [job_of(m)["spec"]["template"] for m in manifests if m["kind"] in workloads]
+
+
+def containers(pod: Manifest) -> list[Manifest]:
+    """All containers of a pod, those that prepare it first."""
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
