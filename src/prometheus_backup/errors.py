@@ -10,6 +10,7 @@
     |   +-- RepositoryDenied        12
     |   +-- RepositoryUnavailable   13
     |   +-- NewerFormat             14
+    |   +-- ObjectArchived          13   it must be thawed first
     |   +-- ObjectNotFound          10   a key that is absent; mostly caught below the ops
     |   +-- ObjectExists            11   a create-only put that lost
     +-- SourceError
@@ -99,6 +100,13 @@ class NewerFormat(RepositoryError):
 
     exit_code = 14
     default_hint = "upgrade prometheus-backup"
+
+
+class ObjectArchived(RepositoryError):
+    """An object is in an archive class of S3: it must be thawed, for hours, before it is read."""
+
+    exit_code = 13
+    default_hint = "thaw it (docs/how-to/troubleshooting.md), wait, and start again"
 
 
 class ObjectNotFound(RepositoryError):

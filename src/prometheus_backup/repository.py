@@ -16,6 +16,7 @@ from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupNotFound,
     NewerFormat,
+    ObjectArchived,
     ObjectNotFound,
     UnreadableManifest,
 )
@@ -42,6 +43,7 @@ from prometheus_backup.manifest import (
     standing_failure,
 )
 from prometheus_backup.model import Level, ObjectInfo, PutOptions, Verdict
+from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
 
 GRACE = timedelta(hours=24)
@@ -62,6 +64,7 @@ class State(StrEnum):
     DELETING = "deleting"
     FOREIGN = "foreign"
     UNREADABLE = "unreadable"
+    ARCHIVED = "archived"
     NEWER = "newer-format"
 
 
@@ -156,6 +159,12 @@ class Repository:
         files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
         if not files and not any(self.store.list(backup_id)):
             return None
+        try:
+            return self._entry(backup_id, files)
+        except ObjectArchived as error:  # a lifecycle rule moved its control files, too
+            return Entry(backup_id, State.ARCHIVED, problem=error.message)
+
+    def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> Entry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
         verifications = self._verifications(files)
         state, header, problem = self._look(backup_id, files.get(MANIFEST))
@@ -170,7 +179,7 @@ class Repository:
         """Return the committed backup of this id, or for `latest` the newest (not after `at`).
 
         `latest` is the newest good one, or, where none is good, the newest.
-        Raises BackupNotFound, UnreadableManifest or NewerFormat.
+        Raises BackupNotFound, ObjectArchived, UnreadableManifest or NewerFormat.
         """
         if name == "latest":
             return self._latest(at)
@@ -182,6 +191,8 @@ class Repository:
             )
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
+        if entry.state is State.ARCHIVED:
+            raise archived("read", f"{self.url}/{name}/{MANIFEST}")
         if entry.state is State.UNREADABLE:
             raise UnreadableManifest(entry.problem)
         return entry

@@ -16,6 +16,7 @@ from devtools.processes import LOOPBACK, free_port
 from devtools.s3 import S3Bucket
 from prometheus_backup.errors import (
     BackupToolError,
+    ObjectArchived,
     ObjectExists,
     ObjectNotFound,
     RepositoryDenied,
@@ -330,7 +331,7 @@ BOTO: list[tuple[Exception, type[BackupToolError]]] = [
     (_answer("PermanentRedirect", 301), UsageError),
     (_answer("SlowDown", 503), RepositoryUnavailable),
     (_answer("InternalError", 500), RepositoryUnavailable),
-    (_answer("InvalidObjectState", 403), RepositoryDenied),
+    (_answer("InvalidObjectState", 403), ObjectArchived),
     (boto.NoCredentialsError(), RepositoryDenied),
     (boto.PartialCredentialsError(provider="env", cred_var="secret"), RepositoryDenied),
     (boto.CredentialRetrievalError(provider="p", error_msg="m"), RepositoryDenied),

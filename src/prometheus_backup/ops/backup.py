@@ -142,7 +142,7 @@ class BackupRun:
         for entry in entries:
             if entry.state is State.NEWER:
                 raise NewerFormat(entry.problem)
-            if entry.state is State.UNREADABLE:
+            if entry.state in (State.UNREADABLE, State.ARCHIVED):
                 self.listener(Warned(entry.problem))
         held = committed(entries)
         newest = held[-1].header if held else None

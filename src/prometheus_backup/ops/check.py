@@ -222,6 +222,14 @@ def _backups(repository: Repository) -> str:
             f"{len(bad)} of {len(entries)} backups cannot be read, the first: {bad[0].problem}",
             hint="`prometheus-backup verify --all` says more",
         )
+    archived = [e for e in entries if e.state is State.ARCHIVED]
+    if archived:
+        raise _Doubt(
+            f"{len(archived)} of {len(entries)} backups are archived, the first: "
+            f"{archived[0].backup_id}",
+            hint="they are kept, and neither judged nor restored until they are thawed: let the "
+            "bucket's lifecycle move only objects with the tag Content=data (docs/how-to/aws.md)",
+        )
     good = sum(e.good for e in entries)
     return f"{len(entries)} found, {good} of them good"
 

@@ -88,7 +88,9 @@ def plan_prune(
             for e in committed(entries)
             if e.incomplete and e.backup_id not in deleted and dead(e)
         ),
-        unreadable=tuple(e.backup_id for e in entries if e.state is State.UNREADABLE),
+        unreadable=tuple(
+            e.backup_id for e in entries if e.state in (State.UNREADABLE, State.ARCHIVED)
+        ),
         foreign=tuple(e.backup_id for e in entries if e.state is State.FOREIGN),
         doubt=clock_doubt(now=now, store_now=store_now, backup_times=[c.time for c in judged]),
     )
@@ -99,7 +101,7 @@ def apply_prune(
 ) -> PruneReport:
     """Delete as planned. What cannot be deleted is reported, and the rest goes on."""
     problems = [
-        f"retention: {backup_id} has an unreadable manifest; it is kept and was not judged"
+        f"retention: the manifest of {backup_id} cannot be read; it is kept and was not judged"
         for backup_id in plan.unreadable
     ]
     deleted: list[str] = []

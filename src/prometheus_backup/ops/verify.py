@@ -9,6 +9,7 @@ from prometheus_backup.errors import (
     BackupNotFound,
     BackupToolError,
     NewerFormat,
+    ObjectArchived,
     ObjectNotFound,
     RepositoryError,
     UsageError,
@@ -71,6 +72,8 @@ class Verifier:
         cause = ""
         seen = _Seen()
         try:
+            if entry.state is State.ARCHIVED:
+                self.repository.find(entry.backup_id)  # raises, and says how to thaw it
             if entry.header is None:
                 seen.findings.append(_unreadable(entry))
                 seen.objects = 1
@@ -171,7 +174,7 @@ def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tupl
     if every:
         if names:
             raise UsageError("cannot verify: both backups and --all were given")
-        kept = (State.COMMITTED, State.UNREADABLE, State.NEWER)
+        kept = (State.COMMITTED, State.UNREADABLE, State.ARCHIVED, State.NEWER)
         return tuple(e for e in repository.entries() if e.state in kept)
     return tuple(_named(repository, name) for name in names or ("latest",))
 
@@ -181,7 +184,7 @@ def _named(repository: Repository, name: str) -> Entry:
 
     try:
         return repository.find(name)
-    except UnreadableManifest:
+    except (UnreadableManifest, ObjectArchived):
         entry = repository.entry(name)
         if entry is None:
             raise BackupNotFound(f"cannot find backup {name!r} in {repository.url}") from None

@@ -23,6 +23,8 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.archived import CODES as ARCHIVED
+from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.relay import Relay
 
 if TYPE_CHECKING:
@@ -275,6 +277,8 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
     """Return our error for one of obstore's. `verb` and `place` make the message."""
     text = str(error)
     code, cause = _cause(text)
+    if code in ARCHIVED:
+        return archived(verb, place)
     message = f"cannot {verb} {place}: {cause}"
     region = re.search(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>", text)
     known = refusal(code, verb=verb, message=message, region=region and (region[1] or region[2]))

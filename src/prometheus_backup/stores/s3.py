@@ -24,6 +24,8 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.archived import CODES as ARCHIVED
+from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.objectstore import (
     CLIENT,
     IMPATIENT,
@@ -289,6 +291,8 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
         response: Any = error.response
         answer, about = response.get("Error", {}), response.get("ResponseMetadata", {})
         code, status = answer.get("Code", ""), about.get("HTTPStatusCode", 0)
+        if code in ARCHIVED:
+            return archived(verb, place)
         message = f"cannot {verb} {place}: {code}: {answer.get('Message', '')}".rstrip(": ")
         region = answer.get("Region") or about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
         if known := refusal(code, verb=verb, message=message, region=region):
