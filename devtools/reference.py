@@ -67,7 +67,8 @@ the credentials of the store come from where its own tools have them ([stores.md
 """
 
 _INTRODUCTIONS = {
-    "source": ("Prometheus", "The Prometheus that is backed up."),
+    "prometheus": ("Prometheus", "The Prometheus that is backed up, or restored into."),
+    "source": ("Data directory", "Where the Prometheus that is backed up stores its data."),
     "repository": (
         "Repository",
         (

@@ -7,7 +7,7 @@ their JSON `errorType`, never by the HTTP code alone: a switched-off Admin API a
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +16,12 @@ from typing import Any, Self
 
 import httpx
 
-from prometheus_backup.errors import AdminApiDisabled, SnapshotUnusable, SourceUnavailable
+from prometheus_backup.errors import (
+    AdminApiDisabled,
+    SnapshotUnusable,
+    SourceUnavailable,
+)
+from prometheus_backup.model import instant_from_ms
 
 _TIMEOUT = 30.0
 _KEEPALIVE = [
@@ -28,6 +33,7 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
 ]
 _SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
+_NO_TIME = 2**63 - 1
 
 
 class SnapshotConnectionLost(SourceUnavailable):
@@ -47,7 +53,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What Prometheus says of itself. `clock` is its own time, to the second."""
+    """What Prometheus says of itself. `clock` is its own time, to the second.
+
+    `storage_path` is absolute where it says what it is relative to; `head_from` is where the
+    samples in memory begin, None where there are none.
+    """
 
     version: str
     revision: str
@@ -60,6 +70,7 @@ class SourceStatus:
     out_of_order: str | None
     head_series: int
     head_chunks: int
+    head_from: datetime | None
     clock: datetime
 
 
@@ -110,12 +121,23 @@ class PrometheusClient:
             retention=runtime.get("storageRetention", ""),
             admin_api=flags.get("web.enable-admin-api") == "true",
             agent=agent,
-            storage_path=flags.get("storage.tsdb.path", ""),
+            storage_path=str(Path(runtime.get("CWD", ""), flags.get("storage.tsdb.path", ""))),
             out_of_order=self._out_of_order(),
             head_series=int(head.get("numSeries", 0)),
             head_chunks=int(head.get("chunkCount", 0)),
+            head_from=_head_from(head),
             clock=clock,
         )
+
+    def answers(self) -> bool:
+        """Tell whether anything listens at the URL. Raises nothing where it does not answer well."""
+        try:
+            self._http.get(f"{self.url}/-/ready")
+        except httpx.ConnectError:
+            return False
+        except httpx.HTTPError:
+            return True
+        return True
 
     def require_ready(self) -> None:
         """Raise SourceUnavailable unless Prometheus is up and has replayed its WAL."""
@@ -130,17 +152,31 @@ class PrometheusClient:
 
     def loaded_blocks(self) -> frozenset[str] | None:
         """Return the ULIDs that Prometheus has loaded; None before 3.6, which cannot tell."""
-        response = self._send("GET", "/api/v1/status/tsdb/blocks")
-        if response.status_code == httpx.codes.NOT_FOUND:
+        metas = self._loaded_metas()
+        return None if metas is None else frozenset(meta["ulid"] for meta in metas)
+
+    def loaded_lineage(self) -> frozenset[str] | None:
+        """Return the ULIDs that are loaded, and all that these were made of; None before 3.6."""
+        metas = self._loaded_metas()
+        if metas is None:
             return None
-        data = self._data(response, "/api/v1/status/tsdb/blocks")
-        return frozenset(block["ulid"] for block in data.get("blocks") or ())  # none: Go's null
+        lineage = {meta["ulid"] for meta in metas}
+        for compaction in (meta.get("compaction") or {} for meta in metas):
+            lineage.update(compaction.get("sources") or ())
+            lineage.update(parent["ulid"] for parent in compaction.get("parents") or ())
+        return frozenset(lineage)
 
     def count_loaded_blocks(self) -> int | None:
         """Return how many blocks are loaded, by Prometheus' metrics; None if they do not say."""
-        response = self._send("GET", "/metrics")
-        found = re.search(r"^prometheus_tsdb_blocks_loaded (\S+)$", response.text, re.MULTILINE)
-        return int(float(found[1])) if found else None
+        return self._metric("prometheus_tsdb_blocks_loaded")
+
+    def count_failed_reloads(self) -> int | None:
+        """Return how often blocks could not be loaded since the start; None if it does not say."""
+        return self._metric("prometheus_tsdb_reloads_failures_total")
+
+    def wal_segment(self) -> int | None:
+        """Return the number of the WAL segment that is written to; None if it does not say."""
+        return self._metric("prometheus_tsdb_wal_segment_current")
 
     def instances(self, *, tries: int) -> int:
         """Count the Prometheus instances that answer at the URL, over connections of their own."""
@@ -186,6 +222,18 @@ class PrometheusClient:
             )
         self._require_ok(response, _SNAPSHOT_PATH)
         raise SourceUnavailable(f"{failed}: {self.url} gave no snapshot name")
+
+    def _loaded_metas(self) -> Sequence[Mapping[str, Any]] | None:
+        response = self._send("GET", "/api/v1/status/tsdb/blocks")
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        data = self._data(response, "/api/v1/status/tsdb/blocks")
+        return data.get("blocks") or ()  # none: Go's null
+
+    def _metric(self, name: str) -> int | None:
+        response = self._send("GET", "/metrics")
+        found = re.search(rf"^{name} (\S+)$", response.text, re.MULTILINE)
+        return int(float(found[1])) if found else None
 
     def _out_of_order(self) -> str | None:
         text = str(self._get("/api/v1/status/config").get("yaml", ""))
@@ -248,6 +296,12 @@ def _is_agent(flags: Mapping[str, Any]) -> bool:
     return flags.get("agent") == "true" or "agent" in str(flags.get("enable-feature", "")).split(
         ","
     )
+
+
+def _head_from(head: Mapping[str, Any]) -> datetime | None:
+    """Return where the head begins; an empty one says the largest of 64-bit numbers."""
+    begin = head.get("minTime")
+    return instant_from_ms(int(begin)) if begin is not None and begin < _NO_TIME else None
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

@@ -1,99 +1,191 @@
-"""What a restore will do, and which retention keeps its blocks; decided before any write."""
+"""What a restore will do: which blocks, what retention makes of them, what to warn of. Pure."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from prometheus_backup.manifest import Block, Manifest
-
-_FIRST_BLOCK_AFTER = timedelta(hours=3)
-"""A new Prometheus writes its first block, and applies retention, about three hours after start."""
-_SIZE_SLACK = 1.2
-"""Size retention counts the head and the WAL too."""
+from prometheus_backup.placement import (
+    EVERYTHING,
+    Held,
+    Placement,
+    Placing,
+    Span,
+    Standing,
+    TimeRange,
+    gaps,
+)
+from prometheus_backup.tsdb_retention import (
+    Aging,
+    RetentionNeed,
+    TsdbRetention,
+    deleted,
+    parse_tsdb_retention,
+    retention_need,
+    with_next_block,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionNeed:
-    """The flags with which Prometheus keeps what was restored: a duration, and bytes.
+class TargetView:
+    """What is known of a target: its blocks, and the retention of its Prometheus.
 
-    Retention by time counts back from the newest block, so the first block of a new Prometheus
-    moves the whole window (tsdb/db.go BeyondTimeRetention).
+    `retention_of` says whose retention it is, for people. `head_size` is in bytes, of WAL and head.
     """
 
-    time: timedelta
-    size: int
+    held: Held
+    retention: TsdbRetention | None = None
+    retention_of: str = ""
+    head_size: int = 0
 
-    @property
-    def time_flag(self) -> str:
-        """Return the flag, in whole days."""
-        return f"--storage.tsdb.retention.time={math.ceil(self.time / timedelta(days=1))}d"
 
-    @property
-    def size_flag(self) -> str:
-        """Return the flag that a Prometheus with a limit by size needs at least."""
-        return f"--storage.tsdb.retention.size={math.ceil(self.size / 1024**3)}GB"
+@dataclass(frozen=True, slots=True)
+class RestoreWish:
+    """What is asked for: a part of the time; deleted series, too, if `undelete`."""
+
+    wanted: TimeRange = EVERYTHING
+    undelete: bool = False
+
+
+ALL = RestoreWish()
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """Blocks to place, newest first; blocks that an interrupted restore has placed already."""
+    """What is done about each block of the backup, newest first, and what becomes of the target.
+
+    `need` keeps what is there and what is placed. `loses_held` and `loses_placed` are ULIDs that
+    the target's retention would delete, because of this restore and all the same; `keeps_from` is
+    the `--from` with which none of the placed would go. `gaps` stay without samples.
+    """
 
     backup_id: str
-    place: tuple[Block, ...]
-    present: tuple[Block, ...]
+    placements: tuple[Placement, ...]
     need: RetentionNeed | None
+    retention: TsdbRetention
+    retention_of: str
+    loses_held: tuple[str, ...]
+    loses_placed: tuple[str, ...]
+    keeps_from: datetime | None
+    gaps: tuple[Span, ...]
+    memory_from: datetime | None
     warnings: tuple[str, ...]
+
+    @property
+    def place(self) -> tuple[Block, ...]:
+        """Return the blocks to place, newest first."""
+        return self._standing(Standing.PLACE)
+
+    @property
+    def present(self) -> tuple[Block, ...]:
+        """Return the blocks that are there already."""
+        return self._standing(Standing.PRESENT)
+
+    @property
+    def skipped(self) -> tuple[Placement, ...]:
+        """Return every block that is neither placed nor there already."""
+        done = (Standing.PLACE, Standing.PRESENT)
+        return tuple(p for p in self.placements if p.standing not in done)
+
+    @property
+    def left_out(self) -> tuple[Placement, ...]:
+        """Return what was asked for and is not done."""
+        return tuple(p for p in self.placements if p.standing.left_out)
 
     @property
     def size(self) -> int:
         """Return the bytes to place."""
         return sum(b.size for b in self.place)
 
+    def _standing(self, standing: Standing) -> tuple[Block, ...]:
+        return tuple(p.block for p in self.placements if p.standing is standing)
+
 
 def plan_restore(
     manifest: Manifest,
+    target: TargetView,
+    wish: RestoreWish,
     *,
-    present: frozenset[str],
     now: datetime,
-    pruned_within: timedelta | None,
-    failed: str = "",
+    caveats: Iterable[str] = (),
 ) -> RestorePlan:
-    """Decide what to place, newest first.
-
-    `present` are blocks of this backup that are in the target already, whole; `pruned_within` is
-    when retention will delete the backup, if that is soon; `failed` is the verification level that
-    it failed last, if it did.
-    """
-    newest_first = sorted(manifest.blocks, key=lambda b: (b.max_time, b.ulid), reverse=True)
-    warnings = [f"this backup is degraded: {reason}" for reason in manifest.degraded]
-    if failed:
-        warnings.append(f"verification at level {failed} found faults in this backup")
-    if pruned_within is not None:
-        hours = math.floor(pruned_within / timedelta(hours=1))
-        warnings.append(f"retention deletes this backup within {hours} hours")
-    if manifest.verified is None:
-        warnings.append("this backup was never verified when it was made")
+    """Decide what to place, and foresee the rest. `caveats` are the caller's own warnings."""
+    held = target.held
+    placements = Placing(held, wish.wanted, undelete=wish.undelete).place(manifest.blocks)
+    placed = [_aging(p.block) for p in placements if p.standing is Standing.PLACE]
+    there = [Aging(b.ulid, b.min_time, b.max_time, b.size) for b in held.blocks]
+    retention, whose = _retention(target, manifest)
+    gone = _deleted_soon(retention, [*there, *placed], target, now)
+    gone_anyway = _deleted_soon(retention, there, target, now)
+    lost = [b for b in placed if any(b.ulid in ulids for ulids in gone)]
     return RestorePlan(
         backup_id=manifest.backup_id,
-        place=tuple(b for b in newest_first if b.ulid not in present),
-        present=tuple(b for b in newest_first if b.ulid in present),
-        need=retention_need(newest_first, now=now),
-        warnings=tuple(warnings),
+        placements=placements,
+        need=retention_need([*there, *placed], now=now, head_size=target.head_size),
+        retention=retention,
+        retention_of=whose,
+        loses_held=_of(there, (a - b for a, b in zip(gone, gone_anyway, strict=True))),
+        loses_placed=tuple(b.ulid for b in lost),
+        keeps_from=max((b.max_time for b in lost), default=None),
+        gaps=_gaps(manifest, held, placed, wish.wanted, now),
+        memory_from=held.placeable_until,
+        warnings=(*_warnings(manifest), *_target_warnings(retention, gone_anyway), *caveats),
     )
 
 
-def retention_need(blocks: Sequence[Block], *, now: datetime) -> RetentionNeed | None:
-    """Return what keeps all these blocks past the first new block written by a Prometheus.
+def _retention(target: TargetView, manifest: Manifest) -> tuple[TsdbRetention, str]:
+    if target.retention is not None:
+        return target.retention, target.retention_of
+    return parse_tsdb_retention(manifest.retention_time), "the Prometheus that was backed up"
 
-    None where there are no blocks. A block goes when its end lies a whole retention before the end
-    of the newest one; the day that is added gives time to change the flags again.
-    """
-    if not blocks:
-        return None
-    newest = max(now + _FIRST_BLOCK_AFTER, *(b.max_time for b in blocks))
-    oldest_end = min(b.max_time for b in blocks)
-    return RetentionNeed(
-        time=newest - oldest_end + timedelta(days=1),
-        size=math.ceil(sum(b.size for b in blocks) * _SIZE_SLACK),
+
+def _deleted_soon(
+    retention: TsdbRetention, blocks: Sequence[Aging], target: TargetView, now: datetime
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what goes at the next reload, and what once the next block is written."""
+    size = target.head_size
+    return (
+        deleted(retention, blocks, head_size=size),
+        deleted(retention, with_next_block(blocks, now=now), head_size=size),
     )
+
+
+def _of(blocks: Iterable[Aging], groups: Iterable[frozenset[str]]) -> tuple[str, ...]:
+    ulids = frozenset[str]().union(*groups)
+    return tuple(b.ulid for b in blocks if b.ulid in ulids)
+
+
+def _gaps(
+    manifest: Manifest, held: Held, placed: Sequence[Aging], wanted: TimeRange, now: datetime
+) -> tuple[Span, ...]:
+    """Return the gaps that remain between the oldest and the newest that is, or is asked for."""
+    spans = [Span(b.min_time, b.max_time) for b in held.blocks]
+    spans += [Span(b.min_time, b.max_time) for b in placed]
+    asked = [Span(b.min_time, b.max_time) for b in manifest.blocks if wanted.meets(b)]
+    if held.memory_from is not None and held.memory_from < now:
+        spans.append(Span(held.memory_from, now))
+    if not asked:
+        return ()
+    start = wanted.start or min(s.start for s in (*asked, *spans))
+    end = wanted.end or max(s.end for s in (*asked, *spans))
+    return gaps(spans, Span(start, min(end, max(now, start))))
+
+
+def _warnings(manifest: Manifest) -> Iterable[str]:
+    for reason in manifest.degraded:
+        yield f"this backup is degraded: {reason}"
+    if manifest.verified is None:
+        yield "this backup was never verified when it was made"
+
+
+def _target_warnings(
+    retention: TsdbRetention, gone_anyway: tuple[frozenset[str], frozenset[str]]
+) -> Iterable[str]:
+    if retention.unread:
+        yield f"cannot foresee what retention {retention.unread!r} deletes"
+    if going := frozenset[str]().union(*gone_anyway):
+        yield f"{len(going)} blocks of the target go by its retention, with or without this restore"
+
+
+def _aging(block: Block) -> Aging:
+    return Aging(block.ulid, block.min_time, block.max_time, block.size)

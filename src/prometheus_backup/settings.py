@@ -35,19 +35,12 @@ class Setting:
         return self.flag or "--" + self.name.replace("_", "-")
 
 
-_SOURCE = (
+_PROMETHEUS = (
     Setting(
         "prometheus_url",
         "PROMETHEUS_URL",
         "Where Prometheus answers; may carry a path prefix.",
         default="http://localhost:9090",
-    ),
-    Setting(
-        "data_dir",
-        "PROMETHEUS_DATA_DIR",
-        "The data directory of that Prometheus (its --storage.tsdb.path).",
-        kind="path",
-        default="/prometheus",
     ),
     Setting(
         "prometheus_username",
@@ -75,6 +68,15 @@ _SOURCE = (
         "CA certificates (PEM) to trust for Prometheus.",
         kind="path",
         default_text="the system's",
+    ),
+)
+_SOURCE = (
+    Setting(
+        "data_dir",
+        "PROMETHEUS_DATA_DIR",
+        "The data directory of that Prometheus (its --storage.tsdb.path).",
+        kind="path",
+        default="/prometheus",
     ),
 )
 _REPOSITORY = (
@@ -254,6 +256,7 @@ _OUTPUT = (
     Setting("quiet", "QUIET", "Log errors only, and show no progress.", kind="flag", default=False),
 )
 GROUPS: Mapping[str, tuple[Setting, ...]] = {
+    "prometheus": _PROMETHEUS,
     "source": _SOURCE,
     "repository": _REPOSITORY,
     "retention": _RETENTION,

@@ -42,7 +42,9 @@ VERIFICATION = {
 }
 BLOCK = {"ulid", "min_time", "max_time", "bytes"}
 RESTORE = {"dry_run", "backup_id", "target", "place", "present", "bytes"}
-RESTORE |= {"warnings", "required_flags"}
+RESTORE |= {"skipped", "gaps", "in_memory_from", "retention"}
+RESTORE |= {"warnings", "required_flags", "refused"}
+RESTORED = {"outcome", "files", "seconds", "loaded", "loading"}
 PRUNE = {"dry_run", "decisions", "would_sweep", "unreadable", "foreign", "doubt"}
 PRUNED = {"deleted", "swept", "problems"}
 ERROR = {"error", "hint", "kind", "exit_code"}
@@ -116,7 +118,7 @@ def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
     done = document(repository_files, *command)
 
     assert {*planned} == RESTORE
-    assert {*done} == RESTORE | {"files", "seconds"}
+    assert {*done} == RESTORE | RESTORED
     assert {*done["place"][0]} == BLOCK
 
 

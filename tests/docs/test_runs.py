@@ -170,7 +170,8 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     applied = {"outcome", "deleted", "swept", "problems"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")
-    assert fields("restore latest target --dry-run") == _fields("`restore`") - {"files", "seconds"}
+    restored = {"outcome", "files", "seconds", "loaded", "loading"}
+    assert fields("restore latest target --dry-run") == _fields("`restore`") - restored
     assert fields("restore latest target") == _fields("`restore`")
     assert fields("metrics") == {"metrics"}
     assert fields("metrics", "metrics", 0) == _fields("`metrics`") - {"metrics"}

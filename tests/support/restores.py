@@ -50,7 +50,7 @@ def restore_job(store: ObjectStore, target: Path, listener: Listener = ignore) -
 def restore(store: ObjectStore, backup: str, target: Path, listener: Listener = ignore) -> None:
     """Restore, as the command does."""
     job = restore_job(store, target, listener)
-    job.apply(*job.plan(job.repository.find(backup)))
+    job.apply(job.prepare(job.repository.find(backup)))
 
 
 def restore_and_die(root: Path, backup: str, target: Path, *, events: int) -> bool:

@@ -60,6 +60,10 @@ class Output:
                     "exit_code": error.exit_code,
                 }
             )
+        self.refusal(error)
+
+    def refusal(self, error: BackupToolError) -> None:
+        """Say to people what cannot be done, after a result that says all the rest."""
         if self._interactive:
             print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
             if error.hint:

@@ -1,142 +1,242 @@
-"""Restore a backup into an empty directory: staged, every file checked, renamed, newest first."""
+"""Restore a backup into a data directory: planned, staged, every file checked, renamed, owned.
+
+Nothing that is there is overwritten, and a block appears whole or not at all.
+"""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prometheus_backup.errors import (
-    BackupToolError,
+    BytesDiffer,
     TargetNotEmpty,
     TargetUnusable,
+    TargetWouldLoseData,
+    UsageError,
 )
-from prometheus_backup.events import (
-    BlockRestored,
-    Listener,
-    PlanMade,
-    Step,
-    Warned,
-)
+from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
 from prometheus_backup.layout import TOOL_FOLDER
-from prometheus_backup.manifest import Manifest
+from prometheus_backup.lock import HostLock
+from prometheus_backup.manifest import Block, Manifest
+from prometheus_backup.model import Outcome, ms_from_instant, rfc3339
+from prometheus_backup.ops.loading import PATIENCE, Loading, wait_until_loaded
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.ops.staging import Staging, sync_folder
+from prometheus_backup.ops.target import Owner, Survey, TargetDirectory, target_errors
+from prometheus_backup.placement import Standing
+from prometheus_backup.prometheus import PrometheusClient
 from prometheus_backup.repository import Entry, Repository, committed
-from prometheus_backup.restore_plan import RestorePlan, plan_restore
+from prometheus_backup.restore_plan import (
+    ALL,
+    RestorePlan,
+    RestoreWish,
+    TargetView,
+    plan_restore,
+)
 from prometheus_backup.retention import Policy, decide
 from prometheus_backup.transfer import Transfer
+from prometheus_backup.tsdb.block import read_block
+from prometheus_backup.tsdb_retention import TsdbRetention
 
 _STAGING = "restore"
 _MARKER = "restore.json"
-_HARMLESS = frozenset({"lost+found", TOOL_FOLDER})
 _ROOM_TO_SPARE = 64 * 1024 * 1024
 _SOON = timedelta(hours=48)
+_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
+"""As Prometheus makes them, whatever our umask is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """How to restore. `merge` allows the target to hold data; `owner` is whose the files shall be.
+
+    `retention` is that of the target's Prometheus, where the caller knows better than it.
+    """
+
+    merge: bool = False
+    wish: RestoreWish = ALL
+    retention: TsdbRetention | None = None
+    ignore_retention: bool = False
+    head_from: datetime | None = None
+    owner: Owner | None = None
+    patience: timedelta = PATIENCE
+
+
+_PLAIN = RestoreOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with what it was made from. `refusal` is why it cannot be carried out, if so."""
+
+    plan: RestorePlan
+    manifest: Manifest
+    survey: Survey
+    refusal: TargetWouldLoseData | None
+
+    @property
+    def fresh(self) -> bool:
+        """Tell whether the target holds nothing."""
+        return not self.survey.names
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did."""
+    """What a restore did; `loading` is None where no Prometheus runs on the target."""
 
     plan: RestorePlan
-    target: Path
     files: int
-    size: int
     seconds: float
+    loading: Loading | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return PARTIAL where something was left out, or was not taken in."""
+        taken = self.loading is None or self.loading.loaded
+        return Outcome.DONE if taken and not self.plan.left_out else Outcome.PARTIAL
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """A restore of one backup into one target directory."""
+    """A restore of one backup into one target directory; `client` is asked for its Prometheus."""
 
     repository: Repository
     transfer: Transfer
     target: Path
     policy: Policy
     listener: Listener
+    client: PrometheusClient | None = None
+    options: RestoreOptions = _PLAIN
 
-    def plan(self, entry: Entry) -> tuple[RestorePlan, Manifest]:
+    def prepare(self, entry: Entry) -> Prepared:
         """Decide what would be done; nothing is written.
 
-        Raises TargetNotEmpty or TargetUnusable where it cannot be done.
+        Raises TargetNotEmpty, TargetUnusable, and what `TargetDirectory.survey` does.
         """
         manifest = self.repository.manifest(entry.backup_id)
-        present = self._present(manifest)
+        directory = TargetDirectory(self.target, self.client, self.transfer, self.options.head_from)
+        self._require_empty(directory.names(), manifest)
+        survey = directory.survey(manifest)
         plan = plan_restore(
             manifest,
-            present=present,
+            self._view(survey),
+            self.options.wish,
             now=self.repository.clock.now(),
-            pruned_within=self._pruned_within(entry),
-            failed=entry.failure.level if entry.failure else "",
+            caveats=(*survey.warnings, *self._caveats(entry)),
         )
-        self._require_room(plan)
-        return plan, manifest
+        _require_blocks(plan)
+        self._require_usable(survey, plan)
+        return Prepared(plan, manifest, survey, self._refusal(plan, survey))
 
-    def apply(self, plan: RestorePlan, manifest: Manifest) -> RestoreReport:
-        """Write the blocks. Cut off at any point, the same command continues it.
+    def apply(self, prepared: Prepared) -> RestoreReport:
+        """Write the blocks, and wait for them to be loaded. Cut off, the same command continues it.
 
-        Raises TargetUnusable, BytesDiffer where an object is not what the manifest says, and
-        whatever the repository raises.
+        Raises TargetWouldLoseData where the plan is refused, TargetUnusable, BytesDiffer where an
+        object is not what the manifest says, RepositoryLocked where another run is at work on the
+        target, and whatever the repository raises.
         """
-        clock = self.repository.clock
+        if prepared.refusal:
+            raise prepared.refusal
+        plan, clock = prepared.plan, self.repository.clock
         began = clock.monotonic()
         for warning in plan.warnings:
             self.listener(Warned(warning))
         self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
         files = sum(len(block.files) for block in plan.place)
         self.listener(PlanMade(files, plan.size, 0, 0))
-        with _target_errors(self.target):
-            self._begin(manifest)
-            self._place(plan)
-            self._finish()
-        return RestoreReport(plan, self.target, files, plan.size, clock.monotonic() - began)
+        if plan.place or self._marked:
+            self._write(prepared)
+        loading = self._wait(prepared)
+        return RestoreReport(plan, files, clock.monotonic() - began, loading)
 
     @property
     def _folder(self) -> Path:
         return self.target / TOOL_FOLDER
 
-    def _present(self, manifest: Manifest) -> frozenset[str]:
-        """Return the blocks that an interrupted restore of this backup has placed."""
-        with _target_errors(self.target):
-            if not self.target.exists():
-                return frozenset()
-            if not self.target.is_dir():
-                raise TargetUnusable(f"cannot restore into {self.target}: it is not a directory")
-            names = {e.name for e in self.target.iterdir()} - _HARMLESS
-            marker = self._folder / _MARKER
-            interrupted = _read_mark(marker) if marker.exists() else None
+    @property
+    def _staging(self) -> Path:
+        return self._folder / _STAGING
+
+    @property
+    def _marker(self) -> Path:
+        return self._folder / _MARKER
+
+    @property
+    def _marked(self) -> bool:
+        return self._marker.exists()
+
+    def _view(self, survey: Survey) -> TargetView:
+        whose = f"the Prometheus at {self.client.url}" if self.client else ""
+        retention = survey.retention
+        if self.options.retention is not None:
+            retention, whose = self.options.retention, "--target-retention"
+        return TargetView(survey.held, retention, whose, survey.head_size)
+
+    def _require_empty(self, names: frozenset[str], manifest: Manifest) -> None:
+        """Raise TargetNotEmpty where there is data that may not be there, and is not ours."""
+        if self.options.merge:
+            return
+        with target_errors(self.target):
+            interrupted = _read_mark(self._marker) if self._marked else None
         if interrupted is not None and interrupted != _mark(manifest):
             raise TargetNotEmpty(
                 f"cannot restore {manifest.backup_id} into {self.target}: a restore of "
                 f"{interrupted.get('backup_id', 'another backup')} was interrupted there",
                 hint="restore that backup again to continue it, or use an empty directory",
             )
-        ours = {b.ulid for b in manifest.blocks} if interrupted else set()
-        if strangers := names - ours:
-            raise TargetNotEmpty(f"cannot restore into {self.target}: it holds {min(strangers)!r}")
-        return frozenset(names)
+        if names and interrupted is None:
+            raise TargetNotEmpty(
+                f"cannot restore into {self.target}: it holds {min(names)!r}",
+                hint="use an empty directory, or --merge to put the backup beside what is there",
+            )
 
-    def _pruned_within(self, entry: Entry) -> timedelta | None:
+    def _caveats(self, entry: Entry) -> list[str]:
+        """Return what is to be known of the backup besides what its manifest says."""
+        caveats = []
+        if entry.failure:
+            caveats.append(
+                f"verification at level {entry.failure.level} found faults in this backup"
+            )
         now = self.repository.clock.now()
         judged = candidates(committed(self.repository.entries()))
         decisions = decide(judged, today=(now + _SOON).date(), policy=self.policy)
-        going = any(d.backup_id == entry.backup_id and not d.keep for d in decisions)
-        return _SOON if going else None
+        if any(d.backup_id == entry.backup_id and not d.keep for d in decisions):
+            hours = _SOON // timedelta(hours=1)
+            caveats.append(f"retention deletes this backup within {hours} hours")
+        return caveats
 
-    def _require_room(self, plan: RestorePlan) -> None:
+    def _refusal(self, plan: RestorePlan, survey: Survey) -> TargetWouldLoseData | None:
+        flags = f"{plan.need.time_flag} {plan.need.size_flag}" if plan.need else ""
+        if plan.loses_held:
+            return TargetWouldLoseData(
+                f"cannot restore into {self.target}: with these blocks beside them, retention "
+                f"would delete {len(plan.loses_held)} blocks that are there, such as "
+                f"{plan.loses_held[0]}",
+                hint=f"start its Prometheus with at least {flags}, then say so with "
+                "--target-retention",
+            )
+        if plan.loses_placed and survey.names and not self.options.ignore_retention:
+            since = f"--from {plan.keeps_from:%Y-%m-%dT%H:%M:%SZ}" if plan.keeps_from else ""
+            return TargetWouldLoseData(
+                f"cannot restore into {self.target}: the retention of {plan.retention_of} would "
+                f"delete {len(plan.loses_placed)} of the restored blocks",
+                hint=f"start its Prometheus with at least {flags}, or restore only what it keeps "
+                f"({since}), or say --ignore-retention",
+            )
+        return None
+
+    def _require_usable(self, survey: Survey, plan: RestorePlan) -> None:
+        """Raise TargetUnusable where writing would fail, or Prometheus could not use the result."""
         place = self.target
         while not place.exists() and place != place.parent:
             place = place.parent
-        with _target_errors(self.target):
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise TargetUnusable(
-                    f"cannot restore into {self.target}: no permission to write to {place}",
-                    hint="run as a user that may write there, or choose another directory",
-                )
+        with target_errors(self.target):
+            self._require_writable(place)
+            self._require_owner(survey)
             staged = sum(f.stat().st_size for f in self._staging.rglob("*") if f.is_file())
             free = shutil.disk_usage(place).free + staged
         if plan.size + _ROOM_TO_SPARE > free:
@@ -146,33 +246,121 @@ class Restore:
                 hint="free some room, or choose another directory",
             )
 
-    @property
-    def _staging(self) -> Path:
-        return self._folder / _STAGING
+    def _require_writable(self, place: Path) -> None:
+        cannot = f"cannot restore into {self.target}"
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            raise TargetUnusable(
+                f"{cannot}: {place} is mounted read-only",
+                hint="mount it for writing, or choose another directory",
+            )
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise TargetUnusable(
+                f"{cannot}: no permission to write to {place}",
+                hint="run as a user that may write there, or choose another directory",
+            )
+        for folder in (self._folder, self._staging):
+            elsewhere = folder.exists() and folder.stat().st_dev != place.stat().st_dev
+            if folder.is_symlink() or elsewhere:
+                raise TargetUnusable(
+                    f"{cannot}: {folder} is on another file system, and whole blocks are to be "
+                    "moved from there by renaming",
+                    hint=f"move {folder} away",
+                )
+            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+                raise TargetUnusable(f"{cannot}: no permission to write to {folder}")
 
-    def _begin(self, manifest: Manifest) -> None:
+    def _require_owner(self, survey: Survey) -> None:
+        """Raise TargetUnusable where files would be somebody's who cannot delete them later."""
+        wanted = self._owner(survey)
+        if wanted is None or os.geteuid() == 0 or wanted.uid == os.geteuid():
+            return
+        if self.options.owner is None and not survey.names:
+            return  # an empty directory's owner need not be Prometheus' user
+        raise TargetUnusable(
+            f"cannot restore into {self.target}: its files must belong to user {wanted.uid}, and "
+            f"this runs as user {os.geteuid()}",
+            hint=f"run as user {wanted.uid}, or as root: Prometheus must own its blocks",
+        )
+
+    def _owner(self, survey: Survey) -> Owner | None:
+        return self.options.owner or survey.owner
+
+    def _write(self, prepared: Prepared) -> None:
+        with target_errors(self.target):
+            self.target.mkdir(parents=True, exist_ok=True)
+            lock = HostLock.take(self.target)
+            try:
+                self._begin(prepared)
+                self._place(prepared)
+                self._finish(prepared)
+            finally:
+                lock.release()
+
+    def _begin(self, prepared: Prepared) -> None:
         self._staging.mkdir(parents=True, exist_ok=True)
-        marker = self._folder / _MARKER
-        marker.with_suffix(".new").write_text(json.dumps(_mark(manifest)))
-        marker.with_suffix(".new").replace(marker)
-        wanted = {b.ulid for b in manifest.blocks}
+        if prepared.fresh:
+            staged = self._marker.with_suffix(".new")
+            staged.write_text(json.dumps(_mark(prepared.manifest)))
+            staged.replace(self._marker)
+        wanted = {b.ulid for b in prepared.plan.place}
         for leftover in self._staging.iterdir():
             if leftover.name not in wanted:
                 shutil.rmtree(leftover)
 
-    def _place(self, plan: RestorePlan) -> None:
+    def _place(self, prepared: Prepared) -> None:
         staging = Staging(self.repository, self.transfer, self._staging)
-        with contextlib.closing(staging.bring(plan.place, step="restore")) as whole:
+        owner = self._owner(prepared.survey)
+        with contextlib.closing(staging.bring(prepared.plan.place, step="restore")) as whole:
             for block in whole:
-                staging.path(block).rename(self.target / block.ulid)
+                staged, final = staging.path(block), self.target / block.ulid
+                _require_as_announced(staged, block)
+                _hand_over(staged, owner)
+                if final.exists():
+                    raise TargetNotEmpty(
+                        f"cannot restore {block.ulid} into {self.target}: it appeared meanwhile",
+                        hint="run the same command again: it looks anew",
+                    )
+                staged.rename(final)
                 sync_folder(self.target)
                 self.listener(BlockRestored(block.ulid, block.size))
 
-    def _finish(self) -> None:
+    def _finish(self, prepared: Prepared) -> None:
+        """Remove what was ours alone; where data was before, the folder stays, for its lock."""
         shutil.rmtree(self._staging)
-        (self._folder / _MARKER).unlink()
-        with contextlib.suppress(OSError):  # a data directory may hold the lock of `backup`, too
-            self._folder.rmdir()
+        marked = self._marked
+        self._marker.unlink(missing_ok=True)
+        if prepared.fresh or marked:
+            with contextlib.suppress(OSError):  # another run's intents are there
+                (self._folder / "runs").rmdir()
+                (self._folder / "lock").unlink()
+                self._folder.rmdir()
+        elif owner := self._owner(prepared.survey):
+            for path in (self._folder, *self._folder.rglob("*")):
+                _chown(path, owner)
+
+    def _wait(self, prepared: Prepared) -> Loading | None:
+        placed = [b.ulid for b in prepared.plan.place]
+        if prepared.survey.running is None or self.client is None or not placed:
+            return None
+        self.listener(Step("load", f"waiting until {self.client.url} has loaded the blocks"))
+        return wait_until_loaded(
+            self.client,
+            self.target,
+            placed,
+            clock=self.repository.clock,
+            patience=self.options.patience,
+        )
+
+
+def _require_blocks(plan: RestorePlan) -> None:
+    """Raise UsageError where a part of the time is asked for in which the backup has nothing."""
+    if plan.placements and all(p.standing is Standing.OUTSIDE for p in plan.placements):
+        begin = min(p.block.min_time for p in plan.placements)
+        end = max(p.block.max_time for p in plan.placements)
+        raise UsageError(
+            f"cannot restore that part of {plan.backup_id}: it has no block in it",
+            hint=f"the backup holds {rfc3339(begin)} to {rfc3339(end)}",
+        )
 
 
 def _mark(manifest: Manifest) -> dict[str, str]:
@@ -187,17 +375,30 @@ def _read_mark(marker: Path) -> dict[str, str]:
     return mark if isinstance(mark, dict) else {}
 
 
-@contextlib.contextmanager
-def _target_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except BackupToolError:
-        raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise TargetUnusable(
-            f"cannot restore into {target}: {error.strerror} ({error.filename})",
-            hint="free some room, then run the same command again: it continues"
-            if full
-            else "run as a user that may write there, or choose another directory",
-        ) from error
+def _require_as_announced(staged: Path, block: Block) -> None:
+    """Raise BytesDiffer where meta.json is not what the plan was made from.
+
+    Prometheus deletes the blocks that a meta.json names as parents: a manifest that hides them
+    would cost the target its own data.
+    """
+    found = read_block(staged)
+    said = (block.ulid, *map(ms_from_instant, (block.min_time, block.max_time)))
+    if (found.ulid, found.min_time_ms, found.max_time_ms) != said or (
+        (found.sources, found.parents) != (block.sources, block.parents)
+    ):
+        raise BytesDiffer(
+            f"cannot restore block {block.ulid}: its meta.json is not what the manifest says of it",
+            hint="this backup's metadata.json was tampered with, or is another's: restore another",
+        )
+
+
+def _hand_over(block: Path, owner: Owner | None) -> None:
+    for path in (block, *block.rglob("*")):
+        path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
+        if owner is not None:
+            _chown(path, owner)
+
+
+def _chown(path: Path, owner: Owner) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)

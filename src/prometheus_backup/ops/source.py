@@ -92,7 +92,7 @@ def require_served(client: PrometheusClient, data_dir: Path, *, clock: Clock) ->
 
     Blocks on disk that are not loaded prove nothing: they may be damaged, or placed just now.
     """
-    if not _settles(lambda: _serves(client, data_dir), clock=clock):
+    if not _settles(lambda: serves(client, data_dir), clock=clock):
         raise UsageError(
             f"cannot use data directory {data_dir}: the Prometheus at {client.url} stores its "
             "data somewhere else (it has blocks that are not there)",
@@ -105,15 +105,17 @@ def head_block_estimate(status: SourceStatus) -> int:
     return status.head_series * _HEAD_BYTES_PER_SERIES + status.head_chunks * _HEAD_BYTES_PER_CHUNK
 
 
-def _serves(client: PrometheusClient, data_dir: Path) -> bool:
+def serves(client: PrometheusClient, data_dir: Path) -> bool:
+    """Tell whether every block that Prometheus has loaded is in this directory."""
     loaded = client.loaded_blocks()
     if loaded is not None:
         return loaded <= live_ulids(data_dir)
     count = client.count_loaded_blocks()
-    return count is None or count <= _readable_blocks(data_dir)
+    return count is None or count <= count_readable(data_dir)
 
 
-def _readable_blocks(data_dir: Path) -> int:
+def count_readable(data_dir: Path) -> int:
+    """Return how many blocks are there that Prometheus would load, or try to."""
     try:
         folders = [Path(e.path) for e in os.scandir(data_dir) if is_ulid(e.name)]
     except OSError as error:

@@ -39,6 +39,8 @@ class Staging:
         missing = {block.ulid: len(block.files) for block in blocks}
         waiting = list(blocks)
         files = [(block, file) for block in blocks for file in block.files]
+        for block in blocks:
+            self._clear_strays(block)
         for block, file in files:
             self._file(block, file).parent.mkdir(parents=True, exist_ok=True)
         self.transfer.listener(LongStepBegan(step, sum(b.size for b in blocks)))
@@ -56,6 +58,13 @@ class Staging:
 
     def _file(self, block: Block, file: File) -> Path:
         return self.folder / block.ulid / file.path
+
+    def _clear_strays(self, block: Block) -> None:
+        """Remove what an earlier run left that is not of this block, links too."""
+        wanted = {self._file(block, file) for file in block.files}
+        for path in self.path(block).rglob("*"):
+            if path.is_symlink() or (path.is_file() and path not in wanted):
+                path.unlink()
 
     def _fetch(self, item: tuple[Block, File], watch: Watch) -> None:
         """Bring one file, unless it is there already, whole."""

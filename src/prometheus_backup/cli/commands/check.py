@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prometheus_backup.ops.check import CheckReport
 
 
-@command("source", "repository", "retention", "backup")
+@command("prometheus", "source", "repository", "retention", "backup")
 def check(wiring: Wiring, output: Output) -> int:
     """Look at Prometheus, the repository and the settings, and say how to mend what is wrong."""
     from prometheus_backup.ops import check as preflight

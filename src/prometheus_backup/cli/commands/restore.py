@@ -1,6 +1,7 @@
-"""`restore`: bring a backup back."""
+"""`restore`: bring a backup back, into an empty directory or beside what is there."""
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,61 +9,166 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.output import Output, table
-from prometheus_backup.cli.render import Document, Row, second, size
+from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
 from prometheus_backup.cli.wiring import Wiring
-from prometheus_backup.model import rfc3339
+from prometheus_backup.errors import UsageError
+from prometheus_backup.model import Outcome, rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.restore import RestoreReport
+    from prometheus_backup.manifest import Block
+    from prometheus_backup.ops.restore import Prepared, RestoreOptions, RestoreReport
+    from prometheus_backup.placement import Placement
     from prometheus_backup.restore_plan import RestorePlan
 
 
 @argument("target", type=click.Path(path_type=Path))
 @argument("backup", metavar="BACKUP|latest")
+@option(
+    "--wait",
+    type=click.IntRange(min=0),
+    default=180,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait until a running Prometheus has loaded the blocks.",
+)
+@option(
+    "--chown", metavar="USER[:GROUP]", help="Owner of the restored files, instead of the target's."
+)
+@option(
+    "--accept-undeleted", is_flag=True, help="Place blocks that bring deleted series back, too."
+)
+@option(
+    "--head-from",
+    metavar="TIME",
+    help="Where the samples in the target's WAL begin, if nothing tells.",
+)
+@option(
+    "--ignore-retention", is_flag=True, help="Restore what the target's retention will delete, too."
+)
+@option(
+    "--target-retention",
+    metavar="TIME[,SIZE]",
+    help="The retention that the target's Prometheus has, or will have.",
+)
+@option("--at", metavar="TIME", help="With latest: the newest backup not made after this time.")
+@option("--to", "until", metavar="TIME", help="Only blocks that begin before this time.")
+@option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Only blocks that end after this time (2025-01-22, -7d).",
+)
+@option(
+    "--merge", is_flag=True, help="Put it beside the data that is there; Prometheus may be running."
+)
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
-@command("repository", "retention", "monitoring", "reporting")
-def restore(wiring: Wiring, output: Output, *, backup: str, target: Path, dry_run: bool) -> int:
-    """Restore a backup into an empty or absent directory."""
-    from prometheus_backup.ops.restore import Restore
+@command("repository", "retention", "prometheus", "monitoring", "reporting")
+def restore(
+    wiring: Wiring, output: Output, *, backup: str, target: Path, dry_run: bool, **choices: Any
+) -> int:
+    """Restore a backup into an empty or absent directory, or with --merge into one in use.
 
+    Nothing that is there is overwritten or deleted. Cut off, the same command continues.
+    """
+    from prometheus_backup.ops.restore import Restore
+    from prometheus_backup.ops.target import holds_data
+
+    options = restore_options(wiring, choices)
+    at = wiring.instant(choices["at"])
+    if at is not None and backup != "latest":
+        raise UsageError(f"cannot use --at with {backup}", hint="--at chooses for `latest`")
     policy = wiring.policy()
     repository = wiring.repository()
-    job = Restore(repository, wiring.transfer(), target, policy, wiring.listener)
-    plan, manifest = job.plan(repository.find(backup))
-    report = None if dry_run else job.apply(plan, manifest)
-    said = "would restore" if report is None else "restored"
-    lines = [f"{said} {plan.backup_id} into {target}: {size(plan.size)}"]
-    if plan.need:
-        lines += [
-            "so that it keeps what is restored, start Prometheus with at least",
-            f"  {plan.need.time_flag}",
-            f"  and, if it has a limit by size, {plan.need.size_flag}",
-        ]
-    if report is None:
-        lines += [f"warning: {w}" for w in plan.warnings]
+    client = wiring.client() if holds_data(target) else None
+    job = Restore(repository, wiring.transfer(), target, policy, wiring.listener, client, options)
+    prepared = job.prepare(repository.find(backup, at=at))
+    report = None if dry_run else job.apply(prepared)
     output.result(
-        restore_document(plan, report, target=target),
-        tables=[table(RESTORE_HEADERS, restore_rows(plan))],
-        lines=lines,
+        restore_document(prepared, report, target=target),
+        tables=[table(RESTORE_HEADERS, restore_rows(prepared.plan))],
+        lines=restore_lines(prepared, report, target=target),
     )
-    return 0
+    if report is not None:
+        return report.outcome.exit_code
+    if prepared.refusal is not None:
+        output.refusal(prepared.refusal)
+        return prepared.refusal.exit_code
+    return (Outcome.PARTIAL if prepared.plan.left_out else Outcome.DONE).exit_code
+
+
+def restore_options(wiring: Wiring, choices: Mapping[str, Any]) -> "RestoreOptions":
+    """Return what the command line says of how to restore. Raises UsageError."""
+    from prometheus_backup.ops.restore import RestoreOptions
+    from prometheus_backup.ops.target import parse_owner
+    from prometheus_backup.placement import TimeRange
+    from prometheus_backup.restore_plan import RestoreWish
+    from prometheus_backup.tsdb_retention import parse_target_retention
+
+    wanted = TimeRange(wiring.instant(choices["since"]), wiring.instant(choices["until"]))
+    if wanted.start and wanted.end and wanted.start >= wanted.end:
+        raise UsageError(
+            f"cannot restore from {rfc3339(wanted.start)} to {rfc3339(wanted.end)}: "
+            "the end is not after the start"
+        )
+    retention, owner = choices["target_retention"], choices["chown"]
+    return RestoreOptions(
+        merge=choices["merge"],
+        wish=RestoreWish(wanted, undelete=choices["accept_undeleted"]),
+        retention=parse_target_retention(retention) if retention is not None else None,
+        ignore_retention=choices["ignore_retention"],
+        head_from=wiring.instant(choices["head_from"]),
+        owner=parse_owner(owner) if owner is not None else None,
+        patience=timedelta(seconds=choices["wait"]),
+    )
 
 
 def restore_document(
-    plan: "RestorePlan", report: "RestoreReport | None", *, target: Path
+    prepared: "Prepared", report: "RestoreReport | None", *, target: Path
 ) -> Document:
     """Return what `restore --json` prints; `report` None is a dry run."""
+    plan = prepared.plan
     return {
         "dry_run": report is None,
         "backup_id": plan.backup_id,
         "target": str(target),
         "place": [_block(b) for b in plan.place],
         "present": [b.ulid for b in plan.present],
+        "skipped": [_skipped(p) for p in plan.skipped],
         "bytes": plan.size,
-        "warnings": list(plan.warnings),
+        "gaps": [{"from": rfc3339(g.start), "to": rfc3339(g.end)} for g in plan.gaps],
+        "in_memory_from": instant(plan.memory_from),
+        "retention": {
+            "of": plan.retention_of,
+            "deletes_existing": list(plan.loses_held),
+            "deletes_restored": list(plan.loses_placed),
+        },
         "required_flags": required_flags(plan),
-        **({} if report is None else {"files": report.files, "seconds": round(report.seconds, 3)}),
+        "refused": prepared.refusal.message if prepared.refusal else None,
+        "warnings": list(plan.warnings),
+        **({} if report is None else _done(report)),
     }
+
+
+def restore_lines(
+    prepared: "Prepared", report: "RestoreReport | None", *, target: Path
+) -> Iterable[str]:
+    """Yield what `restore` says below its table."""
+    plan = prepared.plan
+    if plan.place:
+        said = "would restore" if report is None else "restored"
+        what = f"{counted(len(plan.place), 'block')}, {size(plan.size)}"
+        yield f"{said} {plan.backup_id} into {target}: {what}"
+    else:
+        yield f"nothing to restore of {plan.backup_id} into {target}"
+    if plan.left_out:
+        yield f"not restored: {counted(len(plan.left_out), 'block')}, see above"
+    for gap in plan.gaps:
+        yield f"no samples from {second(gap.start)} to {second(gap.end)} (UTC)"
+    if report is not None and report.loading is not None:
+        yield _loading_line(report)
+    yield from _retention_lines(prepared)
+    if report is None:
+        yield from (f"warning: {w}" for w in plan.warnings)
 
 
 RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
@@ -70,18 +176,58 @@ RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
 
 def restore_rows(plan: "RestorePlan") -> Iterable[Row]:
     """Yield a row for each block, newest first, as they are placed."""
-    for block in plan.present:
-        yield (*_block_cells(block), "already there")
-    for block in plan.place:
-        yield (*_block_cells(block), "")
+    for placement in plan.placements:
+        yield (*_block_cells(placement.block), _says(placement))
 
 
 def required_flags(plan: "RestorePlan") -> list[str]:
-    """Return the flags with which Prometheus keeps what is restored."""
+    """Return the flags with which Prometheus keeps what is there and what is restored."""
     return [plan.need.time_flag, plan.need.size_flag] if plan.need else []
 
 
-def _block(block: Any) -> Mapping[str, Any]:
+def _says(placement: "Placement") -> str:
+    text = placement.reason
+    if placement.standing.left_out:
+        text = f"LEFT OUT: {text}"
+    if placement.not_before is not None:
+        text += f"; it can be placed from about {second(placement.not_before)} on"
+    if placement.overlaps:
+        text = f"overlaps {counted(len(placement.overlaps), 'block')}, which Prometheus will merge"
+    return text
+
+
+def _retention_lines(prepared: "Prepared") -> Iterable[str]:
+    plan = prepared.plan
+    if plan.need is None:
+        return
+    if not prepared.fresh and not plan.loses_placed and not plan.loses_held:
+        yield f"the retention of {plan.retention_of} keeps all of it past its next block"
+        return
+    yield "so that it keeps what is restored, start Prometheus with at least"
+    yield f"  {plan.need.time_flag}"
+    yield f"  and, if it has a limit by size, {plan.need.size_flag}"
+
+
+def _loading_line(report: "RestoreReport") -> str:
+    loading = report.loading
+    assert loading is not None  # noqa: S101 -- asked before
+    if loading.loaded:
+        return f"Prometheus has loaded them, after {loading.seconds:.0f} s"
+    return f"Prometheus has NOT loaded them within {loading.seconds:.0f} s: {loading.trouble}"
+
+
+def _done(report: "RestoreReport") -> Document:
+    loading = report.loading
+    return {
+        "outcome": report.outcome.value,
+        "files": report.files,
+        "loaded": loading.loaded if loading else None,
+        "loading": loading.trouble if loading else "",
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _block(block: "Block") -> Document:
     return {
         "ulid": block.ulid,
         "min_time": rfc3339(block.min_time),
@@ -90,5 +236,15 @@ def _block(block: Any) -> Mapping[str, Any]:
     }
 
 
-def _block_cells(block: Any) -> tuple[str, str, str, str]:
+def _skipped(placement: "Placement") -> Document:
+    return {
+        **_block(placement.block),
+        "standing": placement.standing.value,
+        "left_out": placement.standing.left_out,
+        "reason": placement.reason,
+        "not_before": instant(placement.not_before),
+    }
+
+
+def _block_cells(block: "Block") -> tuple[str, str, str, str]:
     return block.ulid, second(block.min_time), second(block.max_time), size(block.size)
