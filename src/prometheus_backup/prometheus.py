@@ -130,7 +130,7 @@ class PrometheusClient:
         )
 
     def answers(self) -> bool:
-        """Tell whether anything listens at the URL. Raises nothing where it does not answer well."""
+        """Tell whether anything listens at the URL, however it answers."""
         try:
             self._http.get(f"{self.url}/-/ready")
         except httpx.ConnectError:

@@ -62,7 +62,7 @@ class Staging:
     def _clear_strays(self, block: Block) -> None:
         """Remove what an earlier run left that is not of this block, links too."""
         wanted = {self._file(block, file) for file in block.files}
-        for path in self.path(block).rglob("*"):
+        for path in (self.path(block), *self.path(block).rglob("*")):
             if path.is_symlink() or (path.is_file() and path not in wanted):
                 path.unlink()
 
