@@ -1,0 +1,317 @@
+"""Check the chunks of a block against the index: each reference begins one, and each is sound.
+
+A segment `chunks/000001` is `magic | version | 3 zeros`, then chunks back to back, each `uvarint
+length | encoding | data | CRC-32C of both` (prometheus tsdb/docs/format/chunks.md). Prometheus
+writes chunks in the order of the series, so both are read once, side by side.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from prometheus_backup.tsdb.faults import FaultKind, FaultLog
+from prometheus_backup.tsdb.reading import ReadFile, Unsound, Watch, crc32c, u32, uvarint
+from prometheus_backup.tsdb.series import SeriesBatch
+
+FOLDER = "chunks"
+_MAGIC = b"\x85\xbd\x40\xdd"
+_VERSION = 1
+_HEADER = 8
+_LARGE = 1 << 24
+"""Bytes. A longer chunk is checked in windows, and what it says inside is not looked at."""
+
+XOR = 1
+ENCODINGS: Mapping[int, str] = {
+    XOR: "xor",
+    2: "histogram",
+    3: "float-histogram",
+    4: "xor2",
+    5: "histogram-st",
+    6: "float-histogram-st",
+}
+"""prometheus tsdb/chunkenc/chunk.go. 4 to 6 are of 3.x and behind feature flags."""
+_COUNT_MASK = {5: 0x3FFF, 6: 0x3FFF}
+"""The top two bits are the counter reset there (tsdb/chunkenc/st.go)."""
+HISTOGRAMS = frozenset({2, 3, 5, 6})
+
+
+class _Starts(dict[int, bytes]):
+    """Times as an XOR chunk begins with them: many series share theirs."""
+
+    def __missing__(self, time: int) -> bytes:
+        number = time << 1 ^ time >> 63
+        token = bytearray()
+        while number > 0x7F:
+            token.append(number & 0x7F | 0x80)
+            number >>= 7
+        token.append(number)
+        if len(self) >= 1 << 16:
+            self.clear()
+        self[time] = bytes(token)
+        return self[time]
+
+
+class ChunkWalk:
+    """Reads every chunk once, in the order of the index. `chunks` and `samples` by encoding."""
+
+    def __init__(
+        self, block: Path, log: FaultLog, name_of: Callable[[int], str], *, watch: Watch
+    ) -> None:
+        """`name_of` gives the labels of the series at an offset of the index."""
+        self.chunks: Counter[int] = Counter()
+        self.samples: Counter[int] = Counter()
+        self.bytes_seen = 0
+        """Of the segments that were opened."""
+        self.unread = 0
+        """References to what is not there, or not a sound chunk."""
+        self._gaps = True
+        self._watch = watch
+        self._folder = block / FOLDER
+        self._log = log
+        self._name_of = name_of
+        self._starts = _Starts()
+        self._file: ReadFile | None = None
+        self._segment = -1
+        self._cut = False
+        self._position = 0
+        self._sure = True
+        self._buf, self._base = b"", 0
+        self._last = self._last_segment()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shut()
+
+    def check(self, batch: SeriesBatch, *, gaps: bool) -> None:
+        """Check the chunks of a batch. Raises OSError.
+
+        `gaps`: chunks that no series has are faults, since every series could be read so far.
+        """
+        self._gaps = gaps
+        references, times = batch.references, batch.min_times
+        at, count = 0, len(references)
+        while at < count:
+            if references[at] >> 32 != self._segment:
+                self._turn_to(references[at] >> 32)
+            if self._file is None:
+                self.unread += 1
+                at += 1
+                continue
+            reached = self._regular(references, times, at)
+            offset = references[at] & 0xFFFFFFFF
+            if reached == at and self._base != offset:
+                self._base, self._buf = offset, self._file.window(offset)
+                reached = self._regular(references, times, at)
+            if reached == at:
+                self._irregular(batch, at)
+                reached += 1
+            at = reached
+
+    def end(self, *, gaps: bool) -> None:
+        """Check that nothing is left behind the last chunk. Raises OSError."""
+        self._gaps = gaps
+        while self._last is not None and self._segment < self._last:
+            self._turn_to(self._segment + 1)
+        self._leave()
+
+    def _regular(self, references: list[int], times: list[int], first: int) -> int:
+        """Check chunks for as long as each begins where the one before it ends, and is sound;
+        return the number of the first that was not checked.
+        """
+        buf, starts, crc = self._buf, self._starts, crc32c
+        position, limit = self._position - self._base, len(buf)
+        shift = self._segment << 32 | self._base
+        number, floats, samples = first, 0, 0
+        if position < 0:
+            return first
+        for number in range(first, len(references)):
+            if references[number] - shift != position or position + 2 > limit:
+                break
+            length = buf[position]
+            start = position + 1
+            if length > 0x7F:
+                length += (buf[start] << 7) - 0x80
+                start += 1
+            stop = start + length + 1
+            if stop + 4 > limit or length < 3:
+                break
+            data = buf[start:stop]
+            if crc(data) != u32(buf, stop)[0]:
+                break
+            if data[0] == XOR:
+                if not data.startswith(starts[times[number]], 3):
+                    break
+                floats += 1
+                samples += data[1] << 8 | data[2]
+            else:
+                self._count(data)
+            position = stop + 4
+        else:
+            number = len(references)
+        if number > first:
+            self._position = self._base + position
+        self.chunks[XOR] += floats
+        self.samples[XOR] += samples
+        return number
+
+    def _irregular(self, batch: SeriesBatch, at: int) -> None:
+        """Check one chunk and say what is wrong with it."""
+        offset = batch.references[at] & 0xFFFFFFFF
+        begins = self._find_start(offset)
+        try:
+            data, end = self._frame(offset)
+        except Unsound as error:
+            self.unread += 1
+            self._sure = self._sure and not begins
+            self._blame(batch, at, str(error), begins=begins)
+            return
+        if not begins:
+            self._blame(batch, at, "", begins=False)
+            self.unread += 1
+            return
+        self._count(data)
+        self._position, self._sure = end, True
+        if data[:1] == bytes((XOR,)) and not data.startswith(self._starts[batch.min_times[at]], 3):
+            detail = "the chunk does not begin at the time that the index says"
+            self._fault(FaultKind.CHUNK_START, detail, offset, self._series(batch, at))
+
+    def _blame(self, batch: SeriesBatch, at: int, cause: str, *, begins: bool) -> None:
+        assert self._file is not None  # noqa: S101 -- for the types
+        reference = batch.references[at]
+        offset, size = reference & 0xFFFFFFFF, self._file.size
+        following = batch.references[at + 1] if at + 1 < len(batch.references) else 1 << 63
+        last_of_segment = following >> 32 != self._segment or following & 0xFFFFFFFF >= size
+        beyond = offset >= size or (cause == "beyond" and last_of_segment)
+        if beyond:
+            if not self._cut:
+                detail = f"the segment ends at {size:,}, before its chunks do"
+                self._fault(FaultKind.SEGMENT_TRUNCATED, detail, offset, self._series(batch, at))
+            self._cut = True
+            return
+        series = self._series(batch, at)
+        if not begins:
+            detail = "the index refers to a place where no chunk begins"
+            self._fault(FaultKind.CHUNK_REFERENCE, detail, offset, series)
+        else:
+            detail = "its length is wrong" if cause == "beyond" else "invalid checksum of a chunk"
+            self._fault(FaultKind.CHUNK_CORRUPT, detail, offset, series)
+
+    def _find_start(self, offset: int) -> bool:
+        """Tell whether a chunk begins at an offset, walking over those that no series has."""
+        if not self._sure or offset == self._position:
+            return True
+        start, position, passed = self._position, self._position, 0
+        while position < offset:
+            try:
+                _, end = self._frame(position)
+            except Unsound:
+                break
+            if end > offset:
+                break
+            position, passed = end, passed + 1
+        self._position = position
+        if passed and self._gaps:
+            self._unreferenced(start, position, passed)
+        if position == offset:
+            return True
+        if not self._gaps and offset > position:
+            self._sure = False
+            return True
+        return False
+
+    def _unreferenced(self, start: int, end: int, count: int) -> None:
+        detail = f"{count:,} chunks, up to {end:,}, belong to no series"
+        self._fault(FaultKind.CHUNK_UNREFERENCED, detail, start)
+
+    def _frame(self, offset: int) -> tuple[bytes, int]:
+        """Return the chunk at an offset (encoding and data) and where it ends.
+
+        Raises Unsound: "beyond" where it goes beyond the segment.
+        """
+        file = self._file
+        assert file is not None  # noqa: S101 -- for the types
+        try:
+            length, size = uvarint(file.window(offset, 5), 0)
+        except Unsound:
+            raise Unsound("beyond") from None
+        start, stop = offset + size, offset + size + length + 1
+        if stop + 4 > file.size:
+            raise Unsound("beyond")
+        stored = u32(file.exactly(stop, 4), 0)[0]
+        data = file.exactly(start, min(length + 1, _LARGE))
+        found = crc32c(data) if length < _LARGE else file.crc(start, length + 1)
+        if found != stored:
+            raise Unsound("checksum")
+        return data, stop + 4
+
+    def _count(self, data: bytes) -> None:
+        encoding = data[0]
+        self.chunks[encoding] += 1
+        if encoding in ENCODINGS:
+            samples = int.from_bytes(data[1:3], "big")
+            self.samples[encoding] += samples & _COUNT_MASK.get(encoding, 0xFFFF)
+
+    def _turn_to(self, segment: int) -> None:
+        """Leave a segment, look at those between, open the next."""
+        self._leave()
+        for passed in range(self._segment + 1, min(segment, (self._last or 0) + 1)):
+            self._open(passed)
+            self._leave()
+        self._open(segment)
+
+    def _open(self, segment: int) -> None:
+        self._segment, self._cut, self._sure = segment, False, True
+        self._position, self._base, self._buf = _HEADER, 0, b""
+        if self._last is None:
+            return  # which was said once
+        try:
+            file = self._file = ReadFile(self._folder / f"{segment + 1:06d}", watch=self._watch)
+        except FileNotFoundError:
+            self._fault(FaultKind.SEGMENT_MISSING, "the segment is not there", None)
+            return
+        self.bytes_seen += file.size
+        header = file.window(0, _HEADER)
+        if len(header) < _HEADER:
+            detail = f"{len(header)} bytes are too few for a segment"
+            self._fault(FaultKind.SEGMENT_HEADER, detail, 0)
+            self._shut()
+            return
+        if header[:4] != _MAGIC or header[4] != _VERSION:
+            detail = f"its magic number and version are {header[:5].hex()}"
+            self._fault(FaultKind.SEGMENT_HEADER, detail, 0)
+        if any(header[5:]):
+            self._fault(FaultKind.PADDING, "the padding of its header is not zero", 5)
+
+    def _leave(self) -> None:
+        """Look at what is behind the last chunk of the open segment, and close it."""
+        file = self._file
+        if file is not None and self._sure and self._position < file.size:
+            at_end = self._find_start(file.size)
+            if not at_end and self._gaps and not self._cut:
+                detail = f"{file.size - self._position:,} bytes at its end belong to no chunk"
+                self._fault(FaultKind.CHUNK_UNREFERENCED, detail, self._position)
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _last_segment(self) -> int | None:
+        try:
+            names = [entry.name for entry in os.scandir(self._folder)]
+        except (FileNotFoundError, NotADirectoryError):
+            self._log.add(FaultKind.CHUNKS_MISSING, FOLDER, "the folder is not there")
+            return None
+        return max((int(name) for name in names if name.isdecimal()), default=0) - 1
+
+    def _series(self, batch: SeriesBatch, at: int) -> str:
+        return self._name_of(batch.series_of(at)) if self._log.has_room else ""
+
+    def _fault(self, kind: FaultKind, detail: str, offset: int | None, series: str = "") -> None:
+        file = f"{FOLDER}/{self._segment + 1:06d}"
+        self._log.add(kind, file, detail, offset=offset, series=series)

@@ -1,0 +1,170 @@
+"""Check a block's index: header, table of contents, symbols; and what places in it are.
+
+Format: prometheus tsdb/docs/format/index.md and tsdb/index/index.go, version 2. Series entries are
+in `series.py`, postings in `postings.py`.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_backup.tsdb.faults import FaultKind, FaultLog
+from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, crc32c, integer, uvarint
+
+FILE = "index"
+_MAGIC = b"\xba\xaa\xd7\x00"
+_VERSION = 2
+_HEADER = 5
+_TOC = struct.Struct(">6QI")
+_SPARSE = 1024
+"""One symbol in so many has its place remembered, to find the others from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toc:
+    """Where the sections begin, in bytes, and where the last one ends."""
+
+    symbols: int
+    series: int
+    label_indices: int
+    label_table: int
+    postings: int
+    postings_table: int
+    end: int
+
+    @property
+    def in_order(self) -> bool:
+        """Tell whether the sections stand as Prometheus writes them."""
+        return (
+            _HEADER
+            == self.symbols
+            <= self.series
+            <= self.label_indices
+            <= self.postings
+            <= self.label_table
+            <= self.postings_table
+            <= self.end
+        )
+
+
+class Index:
+    """An open index. `symbols` is how many there are, once `check_symbols` was called."""
+
+    def __init__(self, file: ReadFile, log: FaultLog) -> None:
+        self.file = file
+        self.log = log
+        self.symbols = 0
+        self._places = array("Q")
+
+    def read_toc(self) -> Toc | None:
+        """Check the header and the table of contents; None where neither can be gone by."""
+        size = self.file.size
+        if size < _HEADER + _TOC.size:
+            self.fault(FaultKind.INDEX_TRUNCATED, f"{size:,} bytes are too few for an index")
+            return None
+        header = self.file.exactly(0, _HEADER)
+        if header[:4] != _MAGIC:
+            self.fault(FaultKind.INDEX_HEADER, f"its magic number is {header[:4].hex()}", 0)
+        if header[4] != _VERSION:
+            detail = f"its version is {header[4]}, not {_VERSION}, so it was not looked into"
+            self.fault(FaultKind.INDEX_HEADER, detail, 4)
+            return None
+        at = size - _TOC.size
+        data = self.file.exactly(at, _TOC.size)
+        *places, checksum = _TOC.unpack(data)
+        if crc32c(data[:-4]) == checksum:
+            toc = Toc(*(*places, at))
+            if toc.in_order:
+                return toc
+            self.fault(FaultKind.INDEX_TOC, "its table of contents names places in disorder", at)
+        # Flipped bits leave most places within the file; what is no table of contents does not.
+        elif sum(place < at for place in places) >= len(places) - 1:
+            self.fault(FaultKind.INDEX_TOC, "invalid checksum of its table of contents", at)
+        else:
+            self.fault(FaultKind.INDEX_TRUNCATED, "it does not end with a table of contents", at)
+        return None
+
+    def check_symbols(self, toc: Toc) -> bool:
+        """Check the symbol table: checksum, order, and that it fills its place."""
+        body = self.section(toc.symbols, toc.series, FaultKind.INDEX_SYMBOLS, "the symbol table")
+        if body is None:
+            return False
+        try:
+            detail = self._walk_symbols(*body)
+        except Unsound:
+            detail = "a symbol goes beyond the table"
+        if detail:
+            self.fault(FaultKind.INDEX_SYMBOLS, detail, toc.symbols)
+        return not detail
+
+    def _walk_symbols(self, start: int, end: int) -> str:
+        count, last, number = integer(self.file.exactly(start, 4)), b"", 0
+        for place, text in self._texts(start + 4, end):
+            if number and text <= last:
+                return f"symbol {number:,} is not after the one before it"
+            if not number % _SPARSE:
+                self._places.append(place)
+            last, number = text, number + 1
+        if number != count:
+            return f"it holds {number:,} symbols, and says {count:,}"
+        self.symbols = number
+        return ""
+
+    def _texts(self, position: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the texts that fill a place, each with its own. Raises Unsound."""
+        while position < end:
+            base, buf, at = position, self.file.window(position, min(WINDOW, end - position)), 0
+            limit = len(buf) - 10 if base + len(buf) < end else len(buf)
+            while at < limit:
+                length, begin = uvarint(buf, at)
+                stop = begin + length
+                if stop > len(buf):
+                    break
+                yield base + at, buf[begin:stop]
+                at = stop
+            position = base + at
+            if not at:  # longer than a window, or than its place
+                length, begin = uvarint(buf, 0)
+                if position + begin + length > end:
+                    raise Unsound
+                yield position, self.file.exactly(position + begin, length)
+                position += begin + length
+
+    def symbol(self, number: int) -> str:
+        """Return a symbol's text. Slow: for messages. Raises Unsound."""
+        if number >= self.symbols:
+            raise Unsound
+        position = self._places[number // _SPARSE]
+        for _ in range(number % _SPARSE):
+            length, end = uvarint(self.file.window(position, 10), 0)
+            position += end + length
+        length, end = uvarint(self.file.window(position, 10), 0)
+        return self.file.exactly(position + end, length).decode(errors="replace")
+
+    def section(self, start: int, end: int, kind: FaultKind, name: str) -> tuple[int, int] | None:
+        """Check a section (length, body, checksum) that fills a place but for padding.
+
+        Returns where its body begins and ends; None, and a fault, where it is not sound.
+        """
+        try:
+            body, stop = self.file.section(start, end)
+        except Unsound as error:
+            self.fault(kind, f"{error}: {name}", start)
+            return None
+        self.padding(stop + 4, end, name)
+        return body, stop
+
+    def padding(self, start: int, end: int, name: str) -> None:
+        """Check that nothing but zeros fills a place up to the next section."""
+        if end - start >= 16:
+            detail = f"{end - start:,} bytes after {name} belong to nothing"
+            self.fault(FaultKind.PADDING, detail, start)
+        elif any(self.file.exactly(start, end - start)):
+            self.fault(FaultKind.PADDING, f"the padding after {name} is not zero", start)
+
+    def fault(
+        self, kind: FaultKind, detail: str, offset: int | None = None, *, series: str = ""
+    ) -> None:
+        """Note a fault of the index."""
+        self.log.add(kind, FILE, detail, offset=offset, series=series)

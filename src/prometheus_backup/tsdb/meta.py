@@ -1,0 +1,74 @@
+"""Check a block's meta.json, the one file of a block without a checksum.
+
+Format: prometheus tsdb/block.go BlockMeta.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_backup.layout import is_ulid
+from prometheus_backup.tsdb.block import META
+from prometheus_backup.tsdb.faults import FaultKind, FaultLog
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What meta.json says; times half open, in TSDB milliseconds. Counts that are absent are 0."""
+
+    ulid: str
+    min_time_ms: int
+    max_time_ms: int
+    stats: Mapping[str, int]
+
+
+def check_meta(block: Path, log: FaultLog) -> Meta | None:
+    """Return what meta.json says; None, and a fault, where it cannot be gone by. Raises OSError."""
+    try:
+        data = (block / META).read_bytes()
+    except FileNotFoundError:
+        log.add(FaultKind.META_MISSING, META, "the file is not there")
+        return None
+    try:
+        document = json.loads(data)
+        if document["version"] != _VERSION:
+            detail = f"its version is {document['version']!r}, not {_VERSION}"
+            log.add(FaultKind.META_VERSION, META, detail)
+        meta = _read(document)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.add(FaultKind.META_UNREADABLE, META, f"it cannot be read as a block's: {error!r}")
+        return None
+    if is_ulid(block.name) and meta.ulid != block.name:
+        log.add(FaultKind.META_ULID, META, f"it is of block {meta.ulid}")
+    if meta.min_time_ms > meta.max_time_ms:
+        detail = f"it says that the block ends at {meta.max_time_ms}, before it begins"
+        log.add(FaultKind.META_TIMES, META, detail)
+    return meta
+
+
+def _read(document: Any) -> Meta:
+    compaction = document["compaction"]
+    sources = compaction["sources"]
+    ulids = [document["ulid"], *sources, *(p["ulid"] for p in compaction.get("parents") or ())]
+    if not sources or not all(isinstance(u, str) and is_ulid(u) for u in ulids):
+        raise ValueError("a ULID is missing or not one")
+    if _count(compaction["level"]) < 1:
+        raise ValueError("its compaction level is below 1")
+    stats = {key: _count(value) for key, value in document.get("stats", {}).items()}
+    return Meta(ulids[0], _number(document["minTime"]), _number(document["maxTime"]), stats)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _count(value: Any) -> int:
+    if _number(value) < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return int(value)

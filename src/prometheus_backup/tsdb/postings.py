@@ -1,0 +1,244 @@
+"""Check the postings of an index: for each label pair, the list of the series that have it.
+
+A list is `u32 length | u32 count | u32 series... | CRC-32C`, where a series is its offset / 16. The
+table `u32 count | (2, name, value, offset)...` says where each begins; its first pair is ("", ""),
+the list of all series (prometheus tsdb/index/index.go writePosting, writePostingsOffsetTable).
+"""
+
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import mul
+
+from prometheus_backup.tsdb.faults import FaultKind
+from prometheus_backup.tsdb.index import Index, Toc
+from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, aligned, integer, uvarint
+
+_KIND = FaultKind.INDEX_POSTINGS
+_ALL = (b"", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the table."""
+
+    name: bytes
+    value: bytes
+    offset: int
+
+    def __str__(self) -> str:
+        pair = f"{self.name.decode(errors='replace')}={self.value.decode(errors='replace')!r}"
+        return f"the postings of {pair}" if (self.name, self.value) != _ALL else "all series"
+
+
+class AllSeries:
+    """The list of all series, as a sequence that is not held in memory."""
+
+    def __init__(self, index: Index, start: int, count: int) -> None:
+        self._index = index
+        self._start = start
+        self._count = count
+        self._taken = 0
+        self._differs = False
+
+    def take(self, offsets: Sequence[int]) -> None:
+        """Compare the next series with these offsets in the index; note the first difference."""
+        if self._differs:
+            return
+        found = self._references(self._taken, len(offsets))
+        if [*found] != [offset >> 4 for offset in offsets]:
+            self._differs = True
+            detail = "the list of all series differs from the series that there are"
+            self._index.fault(_KIND, detail, self._start + 4 * self._taken)
+        self._taken += len(offsets)
+
+    def end(self) -> None:
+        """Note a fault where the list names more series than were taken."""
+        if not self._differs and self._taken != self._count:
+            detail = f"the list of all series has {self._count:,}, the index {self._taken:,}"
+            self._index.fault(_KIND, detail, self._start)
+
+    def next_after(self, offset: int) -> int | None:
+        """Return where the next series begins after an offset, None where there is none."""
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if self._references(middle, 1)[0] << 4 > offset:
+                high = middle
+            else:
+                low = middle + 1
+        return self._references(low, 1)[0] << 4 if low < self._count else None
+
+    def _references(self, first: int, count: int) -> Sequence[int]:
+        count = min(count, self._count - first)
+        return _references(self._index.file, self._start + 4 * first, count)
+
+
+class Postings:
+    """The postings of an open index.
+
+    That each list holds the series it should is shown by sums: how many series all lists but the
+    first name, and the sum of these, against what the series entries say. A list that belongs to
+    another index would change both.
+    """
+
+    def __init__(self, index: Index, toc: Toc) -> None:
+        self._found = [0, 0]
+        self._expected = [0, 0]
+        self._index = index
+        self._file = index.file
+        self._toc = toc
+        self._table: tuple[int, int] | None = None
+
+    def check_table(self) -> bool:
+        """Check the checksum of the table."""
+        toc = self._toc
+        self._table = self._index.section(
+            toc.postings_table, toc.end, FaultKind.INDEX_POSTINGS_TABLE, "the postings table"
+        )
+        return self._table is not None
+
+    def all_series(self) -> AllSeries | None:
+        """Return the list of all series; None, and a fault, where there is none that is sound."""
+        first = next(self._entries(), None)
+        detail = "the postings table does not begin with the list of all series"
+        if first and (first.name, first.value) == _ALL:
+            try:
+                count = self._check_list(first)
+            except Unsound as error:
+                detail = f"{error}: all series"
+            else:
+                return AllSeries(self._index, first.offset + 8, count)
+        self._index.fault(_KIND, detail, first.offset if first else None)
+        return None
+
+    def expect(self, labels: Sequence[int], offsets: Sequence[int]) -> None:
+        """Take note of series that were read: how many labels each has, and its offset."""
+        self._expected[0] += sum(labels)
+        self._expected[1] += sum(map(mul, labels, offsets)) >> 4
+
+    def check_lists(self, *, complete: bool) -> None:
+        """Check every list, and that they fill their place; `complete`: all series were read."""
+        toc = self._toc
+        position = aligned(toc.postings, 4)
+        self._index.padding(toc.postings, min(position, toc.label_table), "the label indices")
+        self._found = [0, 0]
+        sound = True
+        last = _ALL
+        for entry in self._entries():
+            pair = (entry.name, entry.value)
+            if pair != _ALL and pair <= last:
+                detail = f"{entry} are not after those before them"
+                self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, entry.offset)
+            last = pair
+            if entry.offset != position:
+                detail = f"{entry} begin at {entry.offset:,}, not where those before them end"
+                self._index.fault(_KIND, detail, position)
+            try:
+                count = self._check_list(entry)
+            except Unsound as error:
+                sound = False
+                if (entry.name, entry.value) != _ALL:  # which was said before
+                    self._index.fault(_KIND, f"{error}: {entry}", entry.offset)
+                count = self._claimed(entry.offset)
+            position = entry.offset + 12 + 4 * count
+        self._index.padding(min(position, toc.label_table), toc.label_table, "the postings")
+        if complete and sound and self._found != self._expected:
+            detail = "the postings do not name the series that have the labels"
+            self._index.fault(_KIND, detail, toc.postings)
+
+    def check_label_indices(self) -> None:
+        """Check what Prometheus 2 still wrote and nothing reads any more."""
+        toc, kind = self._toc, FaultKind.INDEX_LABEL_INDICES
+        position = aligned(toc.label_indices, 4)
+        self._index.padding(toc.label_indices, min(position, toc.postings), "the series")
+        while position + 8 <= toc.postings:
+            try:
+                _, stop = self._file.section(position, toc.postings)
+            except Unsound as error:
+                self._index.fault(kind, f"{error}: a label index", position)
+                break
+            following = min(aligned(stop + 4, 4), toc.postings)
+            self._index.padding(stop + 4, following, "a label index")
+            position = following
+        if toc.label_table < toc.postings_table:
+            self._index.section(toc.label_table, toc.postings_table, kind, "the label index table")
+
+    def _claimed(self, offset: int) -> int:
+        try:
+            return integer(self._file.exactly(offset + 4, 4))
+        except Unsound:
+            return 0
+
+    def _entries(self) -> Iterator[Entry]:
+        """Yield the entries of the table, whose checksum is known to be right."""
+        assert self._table is not None, "check_table() comes first"  # noqa: S101 -- for the types
+        position, end = self._table
+        count = integer(self._file.exactly(position, 4))
+        position += 4
+        buf, base = b"", position
+        for _ in range(count):
+            at = position - base
+            try:
+                entry, stop = _entry(buf, at)
+            except Unsound:
+                try:
+                    buf, base = self._file.window(position, min(_LARGE, end - position)), position
+                    entry, stop = _entry(buf, 0)
+                except Unsound:
+                    detail = "the postings table has fewer entries than it says"
+                    self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
+                    return
+            position = base + stop
+            yield entry
+
+    def _check_list(self, entry: Entry) -> int:
+        """Check one list and return its count. Raises Unsound, with the cause if any."""
+        toc, file = self._toc, self._file
+        offset = entry.offset
+        if not toc.postings <= offset <= toc.label_table - 12:
+            raise Unsound("wrong place")
+        body, stop = file.section(offset, toc.label_table)
+        count = integer(file.exactly(body, 4))
+        if stop - body != 4 + 4 * count:
+            raise Unsound("wrong count")
+        last = 0
+        for first in range(0, count, WINDOW // 4):
+            some = _references(
+                file, offset + 8 + 4 * first, min(WINDOW // 4, count - first)
+            ).tolist()
+            if some != sorted(some) or some[0] < last:
+                raise Unsound("not in order")
+            last = some[-1]
+            if (entry.name, entry.value) != _ALL:
+                self._found[0] += len(some)
+                self._found[1] += sum(some)
+        return count
+
+
+_LARGE = 1 << 22
+_KEYS = 2
+
+
+def _entry(buf: bytes, at: int) -> tuple[Entry, int]:
+    if at >= len(buf) or buf[at] != _KEYS:
+        raise Unsound
+    name, at = _text(buf, at + 1)
+    value, at = _text(buf, at)
+    offset, at = uvarint(buf, at)
+    return Entry(name, value, offset), at
+
+
+def _text(buf: bytes, at: int) -> tuple[bytes, int]:
+    length, start = uvarint(buf, at)
+    if start + length > len(buf):
+        raise Unsound
+    return buf[start : start + length], start + length
+
+
+def _references(file: ReadFile, offset: int, count: int) -> "array[int]":
+    values = array("I", file.exactly(offset, 4 * count))
+    if sys.byteorder == "little":
+        values.byteswap()
+    return values

@@ -1,0 +1,125 @@
+"""Reading TSDB files in windows: bounded memory, and a bad disk is an error, not a signal.
+
+Memory maps would be as fast, but a page that cannot be read, or a file that is cut off meanwhile,
+ends the process with SIGBUS.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import google_crc32c
+
+crc32c = google_crc32c.value
+"""CRC-32C (Castagnoli) of bytes: all that TSDB files use. They store it big-endian."""
+_extend = google_crc32c.extend
+
+WINDOW = 1 << 20
+"""Bytes read at once: a few thousand chunks, and still within a core's own cache."""
+
+integer = partial(int.from_bytes, byteorder="big")
+u32 = struct.Struct(">I").unpack_from
+
+
+Watch = Callable[[int], None]
+"""Called with the bytes of each read."""
+
+
+def ignore_bytes(size: int) -> None:
+    """Watch nothing."""
+    del size
+
+
+class Unsound(Exception):
+    """Bytes that are not what they should be, or that the file ends before."""
+
+
+class ReadFile:
+    """An open file that is read at offsets, once it is clear how many bytes are wanted."""
+
+    def __init__(self, path: Path, *, watch: Watch = ignore_bytes) -> None:
+        """Open it. Raises OSError."""
+        self._path = path
+        self._watch = watch
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._fd).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+    def window(self, offset: int, length: int = WINDOW) -> bytes:
+        """Return the bytes at an offset, fewer where the file ends. Raises OSError."""
+        try:
+            data = os.pread(self._fd, length, offset)
+            while len(data) < min(length, self.size - offset):
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+        self._watch(len(data))
+        return data
+
+    def exactly(self, offset: int, length: int) -> bytes:
+        """Return so many bytes. Raises Unsound, OSError."""
+        if offset < 0 or offset + length > self.size:
+            raise Unsound("the file ends before it does")
+        data = self.window(offset, length)
+        if len(data) != length:
+            raise Unsound("the file ends before it does")
+        return data
+
+    def section(self, start: int, end: int) -> tuple[int, int]:
+        """Check `u32 length | body | CRC-32C` between two offsets; return the body's begin and end.
+
+        Raises Unsound with the cause, OSError.
+        """
+        body = start + 4
+        stop = body + integer(self.exactly(start, 4))
+        if stop + 4 > end:
+            raise Unsound("it goes beyond its place")
+        if self.crc(body, stop - body) != integer(self.exactly(stop, 4)):
+            raise Unsound("invalid checksum")
+        return body, stop
+
+    def crc(self, offset: int, length: int) -> int:
+        """Return the CRC-32C of a range however long, in windows. Raises Unsound, OSError."""
+        total = 0
+        for at in range(offset, offset + length, WINDOW):
+            total = _extend(total, self.exactly(at, min(WINDOW, offset + length - at)))
+        return total
+
+
+def aligned(offset: int, alignment: int) -> int:
+    """Return the first multiple of an alignment at or after an offset."""
+    return -(-offset // alignment) * alignment
+
+
+def uvarint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the unsigned LEB128 number at an offset, and where it ends. Raises Unsound."""
+    value = shift = 0
+    for position in range(at, min(at + 10, len(data))):
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position + 1
+        shift += 7
+    raise Unsound("it cannot be decoded")
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the signed (zigzag) LEB128 number at an offset, and where it ends."""
+    value, end = uvarint(data, at)
+    return value >> 1 ^ -(value & 1), end
