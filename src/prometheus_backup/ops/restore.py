@@ -5,28 +5,35 @@ Nothing that is there is overwritten, and a block appears whole or not at all.
 
 import contextlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from prometheus_backup.errors import (
-    BytesDiffer,
     TargetNotEmpty,
-    TargetUnusable,
     TargetWouldLoseData,
     UsageError,
 )
 from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
 from prometheus_backup.layout import TOOL_FOLDER
 from prometheus_backup.lock import HostLock
-from prometheus_backup.manifest import Block, Manifest
-from prometheus_backup.model import Outcome, ms_from_instant, rfc3339
+from prometheus_backup.manifest import Manifest
+from prometheus_backup.model import Outcome, rfc3339
+from prometheus_backup.ops.footing import (
+    Owner,
+    chown,
+    hand_over,
+    require_as_announced,
+    require_owner,
+    require_room,
+    require_writable,
+    target_errors,
+)
 from prometheus_backup.ops.loading import PATIENCE, Loading, wait_until_loaded
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.ops.staging import Staging, sync_folder
-from prometheus_backup.ops.target import Owner, Survey, TargetDirectory, target_errors
+from prometheus_backup.ops.target import Survey, TargetDirectory
 from prometheus_backup.placement import Standing
 from prometheus_backup.prometheus import PrometheusClient
 from prometheus_backup.repository import Entry, Repository, committed
@@ -39,15 +46,11 @@ from prometheus_backup.restore_plan import (
 )
 from prometheus_backup.retention import Policy, decide
 from prometheus_backup.transfer import Transfer
-from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb_retention import TsdbRetention
 
 _STAGING = "restore"
 _MARKER = "restore.json"
-_ROOM_TO_SPARE = 64 * 1024 * 1024
 _SOON = timedelta(hours=48)
-_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
-"""As Prometheus makes them, whatever our umask is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,56 +234,15 @@ class Restore:
 
     def _require_usable(self, survey: Survey, plan: RestorePlan) -> None:
         """Raise TargetUnusable where writing would fail, or Prometheus could not use the result."""
+        cannot = f"cannot restore into {self.target}"
         place = self.target
         while not place.exists() and place != place.parent:
             place = place.parent
         with target_errors(self.target):
-            self._require_writable(place)
-            self._require_owner(survey)
-            staged = sum(f.stat().st_size for f in self._staging.rglob("*") if f.is_file())
-            free = shutil.disk_usage(place).free + staged
-        if plan.size + _ROOM_TO_SPARE > free:
-            raise TargetUnusable(
-                f"cannot restore into {self.target}: {plan.size:,} bytes are needed, "
-                f"{free:,} are free",
-                hint="free some room, or choose another directory",
-            )
-
-    def _require_writable(self, place: Path) -> None:
-        cannot = f"cannot restore into {self.target}"
-        if os.statvfs(place).f_flag & os.ST_RDONLY:
-            raise TargetUnusable(
-                f"{cannot}: {place} is mounted read-only",
-                hint="mount it for writing, or choose another directory",
-            )
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise TargetUnusable(
-                f"{cannot}: no permission to write to {place}",
-                hint="run as a user that may write there, or choose another directory",
-            )
-        for folder in (self._folder, self._staging):
-            elsewhere = folder.exists() and folder.stat().st_dev != place.stat().st_dev
-            if folder.is_symlink() or elsewhere:
-                raise TargetUnusable(
-                    f"{cannot}: {folder} is on another file system, and whole blocks are to be "
-                    "moved from there by renaming",
-                    hint=f"move {folder} away",
-                )
-            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-                raise TargetUnusable(f"{cannot}: no permission to write to {folder}")
-
-    def _require_owner(self, survey: Survey) -> None:
-        """Raise TargetUnusable where files would be somebody's who cannot delete them later."""
-        wanted = self._owner(survey)
-        if wanted is None or os.geteuid() == 0 or wanted.uid == os.geteuid():
-            return
-        if self.options.owner is None and not survey.names:
-            return  # an empty directory's owner need not be Prometheus' user
-        raise TargetUnusable(
-            f"cannot restore into {self.target}: its files must belong to user {wanted.uid}, and "
-            f"this runs as user {os.geteuid()}",
-            hint=f"run as user {wanted.uid}, or as root: Prometheus must own its blocks",
-        )
+            require_writable(place, (self._folder, self._staging), cannot=cannot)
+            if self.options.owner or survey.names:  # else it is not known who will use it
+                require_owner(self._owner(survey), cannot=cannot)
+            require_room(place, self._staging, plan.size, cannot=cannot)
 
     def _owner(self, survey: Survey) -> Owner | None:
         return self.options.owner or survey.owner
@@ -313,8 +275,8 @@ class Restore:
         with contextlib.closing(staging.bring(prepared.plan.place, step="restore")) as whole:
             for block in whole:
                 staged, final = staging.path(block), self.target / block.ulid
-                _require_as_announced(staged, block)
-                _hand_over(staged, owner)
+                require_as_announced(staged, block)
+                hand_over(staged, owner)
                 if final.exists():
                     raise TargetNotEmpty(
                         f"cannot restore {block.ulid} into {self.target}: it appeared meanwhile",
@@ -336,7 +298,7 @@ class Restore:
                 self._folder.rmdir()
         elif owner := self._owner(prepared.survey):
             for path in (self._folder, *self._folder.rglob("*")):
-                _chown(path, owner)
+                chown(path, owner)
 
     def _wait(self, prepared: Prepared) -> Loading | None:
         placed = [b.ulid for b in prepared.plan.place]
@@ -373,32 +335,3 @@ def _read_mark(marker: Path) -> dict[str, str]:
     except ValueError:
         return {}
     return mark if isinstance(mark, dict) else {}
-
-
-def _require_as_announced(staged: Path, block: Block) -> None:
-    """Raise BytesDiffer where meta.json is not what the plan was made from.
-
-    Prometheus deletes the blocks that a meta.json names as parents: a manifest that hides them
-    would cost the target its own data.
-    """
-    found = read_block(staged)
-    said = (block.ulid, *map(ms_from_instant, (block.min_time, block.max_time)))
-    if (found.ulid, found.min_time_ms, found.max_time_ms) != said or (
-        (found.sources, found.parents) != (block.sources, block.parents)
-    ):
-        raise BytesDiffer(
-            f"cannot restore block {block.ulid}: its meta.json is not what the manifest says of it",
-            hint="this backup's metadata.json was tampered with, or is another's: restore another",
-        )
-
-
-def _hand_over(block: Path, owner: Owner | None) -> None:
-    for path in (block, *block.rglob("*")):
-        path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
-        if owner is not None:
-            _chown(path, owner)
-
-
-def _chown(path: Path, owner: Owner) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)

@@ -3,19 +3,17 @@
 Nothing is written here. What follows from what is seen is decided in `restore_plan`.
 """
 
-import contextlib
 import errno
 import fcntl
 import grp
 import os
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from prometheus_backup.errors import (
-    BackupToolError,
     SnapshotUnusable,
     SourceUnavailable,
     TargetUnusable,
@@ -26,6 +24,7 @@ from prometheus_backup.events import LongStepBegan, LongStepEnded
 from prometheus_backup.layout import TOOL_FOLDER, is_ulid
 from prometheus_backup.manifest import Block, Manifest
 from prometheus_backup.model import SourceBlock, instant_from_ms
+from prometheus_backup.ops.footing import Owner, target_errors
 from prometheus_backup.ops.source import count_readable, serves
 from prometheus_backup.placement import NOTHING, Held, HeldBlock
 from prometheus_backup.prometheus import PrometheusClient, SourceStatus
@@ -40,14 +39,6 @@ _OUT_OF_ORDER_HINTS = frozenset(
     # Blocks with these do not count where Prometheus looks for the newest (tsdb/db.go).
     {"from-out-of-order", "from-stale-series", "from-selected-series"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who owns files: numeric user and group."""
-
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +62,15 @@ class Survey:
 class TargetDirectory:
     """The data directory of a target, and the Prometheus that may run on it.
 
-    `head_from` is where the samples in its WAL begin, where the caller knows.
+    `head_from` is where the samples in its WAL begin, where the caller knows; `verb` is what is
+    being done with it, for messages.
     """
 
     path: Path
     client: PrometheusClient | None
     transfer: Transfer
     head_from: datetime | None = None
+    verb: str = "restore into"
 
     def survey(self, manifest: Manifest) -> Survey:
         """Look. Blocks that are also in the backup are compared with it, byte for byte.
@@ -91,8 +84,8 @@ class TargetDirectory:
             return Survey()
         with target_errors(self.path):
             head_size = sum(_size_of(self.path / name) for name in _IN_MEMORY)
-            owner = self._owner(names)
-        running, warnings = self._running(names) if names else (None, ())
+            owner = self.owner(names)
+        running, warnings = self.running(names) if names else (None, ())
         blocks, unreadable = self._blocks(names, manifest)
         held = Held(blocks, unreadable)
         held = Held(blocks, unreadable, self._memory_from(held, running, head_size))
@@ -108,7 +101,7 @@ class TargetDirectory:
             if not self.path.exists():
                 return frozenset()
             if not self.path.is_dir():
-                raise TargetUnusable(f"cannot restore into {self.path}: it is not a directory")
+                raise TargetUnusable(f"cannot {self.verb} {self.path}: it is not a directory")
             return frozenset(e.name for e in self.path.iterdir()) - HARMLESS
 
     def _blocks(
@@ -126,7 +119,10 @@ class TargetDirectory:
                 unreadable.add(name)  # its name is taken, whatever is in it
             found.append(block)
         differing = self._differing(found, manifest)
-        held = tuple(_held(self.path, block, differs=block.ulid in differing) for block in found)
+        held = tuple(
+            held_block(self.path / block.ulid, block, differs=block.ulid in differing)
+            for block in found
+        )
         return held, frozenset(unreadable)
 
     def _differing(self, found: Sequence[SourceBlock], manifest: Manifest) -> frozenset[str]:
@@ -153,8 +149,12 @@ class TargetDirectory:
             listener(LongStepEnded("compare"))
         return frozenset(differing)
 
-    def _running(self, names: frozenset[str]) -> tuple[SourceStatus | None, tuple[str, ...]]:
-        """Return the status of the Prometheus that serves this directory, and what to warn of."""
+    def running(self, names: frozenset[str]) -> tuple[SourceStatus | None, tuple[str, ...]]:
+        """Return the status of the Prometheus that serves this directory, and what to warn of.
+
+        Raises UsageError where one runs on it and not at the URL, SourceUnavailable where one
+        answers that cannot be asked.
+        """
         if self.client is None:
             return None, ()
         if not self.client.answers():
@@ -219,7 +219,7 @@ class TargetDirectory:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UsageError(
-                    f"cannot restore into {self.path}: a Prometheus runs on it, and not at "
+                    f"cannot {self.verb} {self.path}: a Prometheus runs on it, and not at "
                     f"{self.client.url if self.client else 'a URL that is known'}",
                     hint="give --prometheus-url its address, or stop it",
                 ) from None
@@ -245,7 +245,7 @@ class TargetDirectory:
             )
         return max(ends)
 
-    def _owner(self, names: frozenset[str]) -> Owner | None:
+    def owner(self, names: frozenset[str]) -> Owner | None:
         """Return whose the data is: the newest block's owner, else that of the WAL or directory."""
         blocks = sorted(filter(is_ulid, names), reverse=True)
         known = [*blocks[:1], *(n for n in _IN_MEMORY if n in names)]
@@ -276,25 +276,9 @@ def parse_owner(text: str) -> Owner:
         ) from None
 
 
-@contextlib.contextmanager
-def target_errors(target: Path) -> Iterator[None]:
-    """Turn what the system says of the target into TargetUnusable."""
-    try:
-        yield
-    except BackupToolError:
-        raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise TargetUnusable(
-            f"cannot restore into {target}: {error.strerror} ({error.filename})",
-            hint="free some room, then run the same command again: it continues"
-            if full
-            else "run as a user that may write there, or choose another directory",
-        ) from error
-
-
-def _held(path: Path, block: SourceBlock, *, differs: bool) -> HeldBlock:
-    compaction = (read_meta(path / block.ulid) or {}).get("compaction") or {}
+def held_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> HeldBlock:
+    """Return what matters of a block of the target."""
+    compaction = (read_meta(folder) or {}).get("compaction") or {}
     return HeldBlock(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
