@@ -100,6 +100,13 @@ _INTRODUCTIONS = {
             "goes wrong there is a warning, and never changes how the run ends."
         ),
     ),
+    "healthcheck": (
+        "Dead man's switch",
+        (
+            "A service outside, which raises the alarm when it has not heard of a success for too "
+            "long: [how-to/monitoring.md](how-to/monitoring.md#a-dead-mans-switch)."
+        ),
+    ),
     "output": (
         "Output",
         (

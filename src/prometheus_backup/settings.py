@@ -231,10 +231,24 @@ _MONITORING = (
 )
 _REPORTING = (
     Setting(
+        "pushgateway_url",
+        "PUSHGATEWAY_URL",
+        "Pushgateway for the metrics of the run.",
+        default_text="none",
+    ),
+    Setting(
         "metrics_textfile",
         "METRICS_TEXTFILE",
         "File for the metrics of the run, such as node_exporter's textfile collector reads.",
         kind="path",
+        default_text="none",
+    ),
+)
+_HEALTHCHECK = (
+    Setting(
+        "healthcheck_url",
+        "HEALTHCHECK_URL",
+        "Pinged when a backup succeeds, and at /fail when it fails; never shown.",
         default_text="none",
     ),
 )
@@ -263,6 +277,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "backup": _BACKUP,
     "monitoring": _MONITORING,
     "reporting": _REPORTING,
+    "healthcheck": _HEALTHCHECK,
     "output": _OUTPUT,
 }
 SETTINGS: Mapping[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}

@@ -37,6 +37,8 @@ PROMISED = [
     ("MAX_BANDWIDTH", "--max-bandwidth", "(unlimited)"),
     ("BACKUP_INTERVAL", "--backup-interval", "1d"),
     ("METRICS_LABELS", "--metrics-label", "(none)"),
+    ("PUSHGATEWAY_URL", "--pushgateway-url", "(none)"),
+    ("HEALTHCHECK_URL", "--healthcheck-url", "(none)"),
     ("METRICS_TEXTFILE", "--metrics-textfile", "(none)"),
     ("LOG_LEVEL", "--log-level", "info"),
     ("LOG_FORMAT", "--log-format", "text"),

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from prometheus_backup.ops.backup import BackupReport
 
 
-@command("prometheus", "source", "repository", "retention", "backup", "monitoring", "reporting")
+@command(
+    "prometheus",
+    "source",
+    "repository",
+    "retention",
+    "backup",
+    "monitoring",
+    "reporting",
+    "healthcheck",
+)
 def backup(wiring: Wiring, output: Output) -> int:
     """Take a backup: snapshot, transfer, verify, commit, apply retention, clean up."""
     from prometheus_backup.ops.backup import BackupRun
