@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.model import MAX_PARTS, Subset
 from prometheus_backup.settings import SETTINGS
 
 DEFAULT_PREFIX = "prometheus-snapshots"
@@ -28,6 +29,7 @@ _PERIODS = {
     "w": timedelta(weeks=1),
     "y": timedelta(days=365),
 }
+_SUBSET = re.compile(r"(next|\d{1,9})/(\d{1,9})")
 _SERVICE_LINK = re.compile(r"(tcp|udp)://[\d.]+:\d+")
 
 
@@ -91,6 +93,21 @@ def parse_period(text: str) -> timedelta:
             f"cannot read duration {text!r}", hint="give it as 30m, 6h, 1d or 1w, above 0"
         )
     return period
+
+
+def parse_subset(text: str | None) -> Subset | None:
+    """Return what `3/7` or `next/7` asks for; None where nothing is given. Raises UsageError."""
+    if text is None:
+        return None
+    match = _SUBSET.fullmatch(text.strip())
+    part = None if match is None or match[1] == "next" else int(match[1])
+    parts = int(match[2]) if match else 0
+    if not 1 <= parts <= MAX_PARTS or (part is not None and not 1 <= part <= parts):
+        raise UsageError(
+            f"cannot verify subset {text!r}",
+            hint=f"give N/T, such as 3/7, or next/7; T is {MAX_PARTS:,} at most",
+        )
+    return Subset(part, parts)
 
 
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:

@@ -129,12 +129,13 @@ class BlockRestored(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupVerified(Event):
-    """A backup was looked at; `findings` faults were seen."""
+    """A backup was looked at; `findings` faults were seen. `part` is such as `3/7`, or empty."""
 
     backup_id: str
     level: str
     verdict: str
     findings: int
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,18 @@ class Finding:
     detail: str
 
 
+MAX_PARTS = 1000
+"""Parts of a rotation of verification: one a day is three years of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What part of a backup to look at: `part` of `parts`, or, where None, the one that is due."""
+
+    part: int | None
+    parts: int
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A file of a block on disk: path relative to the block, size in bytes."""

@@ -83,10 +83,11 @@ def test_show(repository_files: LocalFiles, stored: Stored) -> None:
 
     value = document(repository_files, "show", stored.first)
 
-    assert {*value} == LISTED | {"manifest", "verifications"}
+    assert {*value} == LISTED | {"manifest", "verifications", "rotations"}
     stored_manifest = json.loads(repository_files.get(f"{stored.first}/metadata.json"))
     assert value["manifest"] == stored_manifest, "as it is stored"
     assert {*value["verifications"][0]} == VERIFICATION | {"rotation", "part", "seconds"}
+    assert value["rotations"] == []
 
 
 def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
@@ -98,8 +99,21 @@ def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
     assert {*value} == {"outcome", "results"}
     assert value["outcome"] == "faulty"
     for result in value["results"]:
-        assert {*result} == VERIFICATION | {"cause"}
+        assert {*result} == VERIFICATION | {"cause", "rotation"}
     assert {*value["results"][1]["findings"][0]} == {"kind", "key", "detail"}
+
+
+def test_verify_in_parts(repository_files: LocalFiles, stored: Stored) -> None:
+    value = document(repository_files, "verify", stored.first, "--subset", "next/3")
+    shown = document(repository_files, "show", stored.first)
+
+    (result,) = value["results"]
+    assert {*result} == VERIFICATION | {"cause", "rotation"}
+    progress = {"part": 1, "parts": 3, "parts_passed": 1, "passed_at": None}
+    assert result["rotation"] == progress
+    (rotation,) = shown["rotations"]
+    assert {*rotation} == {"backup_id", "level", "parts", "looked", "passed_at"}
+    assert {*rotation["looked"][0]} == {"part", "at", "verdict", "objects", "bytes_read"}
 
 
 def test_prune(repository_files: LocalFiles) -> None:

@@ -165,6 +165,7 @@ class LogListener:
             "Verification failed" if event.verdict == "fail" else f"verification: {event.verdict}",
             backup=event.backup_id,
             level=event.level,
+            **({"part": event.part} if event.part else {}),
             findings=event.findings,
         )
 
