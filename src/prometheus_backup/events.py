@@ -139,6 +139,15 @@ class BackupVerified(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BlockChecked(Event):
+    """A TSDB block was read whole; `faults` things are wrong with it."""
+
+    ulid: str
+    verdict: str
+    faults: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackupCommitted(Event):
     """The manifest is written: the backup exists."""
 

@@ -188,6 +188,7 @@ FAILURES = {
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
+    "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
 }
 
 

@@ -167,6 +167,9 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     assert fields("show latest") == listed | _fields("`show`")
     assert fields("verify --level size") == {"outcome", "results"}
     assert fields("verify --level size", "results", 0) == _fields("`verify`")
+    snapshot = world.prometheus.snapshot()
+    assert fields(f"inspect {snapshot}") == {"path", "outcome", "blocks"}
+    assert fields(f"inspect {snapshot}", "blocks", 0) == _fields("`inspect`")
     applied = {"outcome", "deleted", "swept", "problems"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")

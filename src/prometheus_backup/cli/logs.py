@@ -77,6 +77,7 @@ class LogListener:
             events.FileUploaded: self._uploaded,
             events.FileCopied: self._copied,
             events.BlockRestored: self._restored,
+            events.BlockChecked: self._checked,
             events.BackupVerified: self._verified,
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
@@ -158,6 +159,14 @@ class LogListener:
 
     def _restored(self, event: events.BlockRestored) -> None:
         self._log.info("block restored", block=event.ulid, bytes=event.size)
+
+    def _checked(self, event: events.BlockChecked) -> None:
+        log = self._log.error if event.verdict == "fail" else self._log.debug
+        log(
+            "block is corrupt" if event.verdict == "fail" else f"block checked: {event.verdict}",
+            block=event.ulid,
+            faults=event.faults,
+        )
 
     def _verified(self, event: events.BackupVerified) -> None:
         log = self._log.error if event.verdict == "fail" else self._log.info
