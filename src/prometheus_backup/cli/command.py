@@ -46,20 +46,20 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             wiring = Wiring.of(values, output.listener)
             # A dry run is no run: it must not be taken for a success.
             monitoring = None if arguments.get("dry_run") else Monitoring(name, wiring)
-            code, cause = BackupToolError.exit_code, "a bug"  # which goes on to `main`
+            code = BackupToolError.exit_code  # of a bug, which goes on to `main`
             try:
                 if monitoring:
                     wiring = replace(wiring, listener=monitoring.beside(output.listener))
-                code, cause = function(wiring, output, **arguments), "done in part: see its log"
+                code = function(wiring, output, **arguments)
             except BackupToolError as error:
                 output.failure(error)
-                code, cause = error.exit_code, error.message
+                code = error.exit_code
             except StopRequest as stop:
                 output.failure(stop.error)
-                code, cause = stop.error.exit_code, stop.error.message
+                code = stop.error.exit_code
             finally:
                 if monitoring:
-                    monitoring.end(code, cause)
+                    monitoring.end(code)
                 output.end()
             return code
 

@@ -15,12 +15,7 @@ from rich.progress import (
 from prometheus_backup import events
 from prometheus_backup.cli.render import size
 
-_NAMES = {
-    "transfer": "transferring",
-    "verify": "verifying",
-    "restore": "restoring",
-    "inspect": "reading",
-}
+_NAMES = {"transfer": "transferring", "verify": "verifying", "restore": "restoring"}
 
 
 class ProgressListener:
@@ -91,8 +86,11 @@ def _detail(event: events.Event) -> str:
                 f"{event.upload_files} files to transfer, {size(event.upload_size)}; "
                 f"{event.copy_files} copied by the store, {size(event.copy_size)}"
             )
-        case events.BlockChecked(ulid=ulid, verdict="fail", faults=faults):
-            return f"block {ulid} is corrupt: {faults:,} faults"
+        case events.FingerprintsTaken(answered=answered, series=series, inconclusive=rest):
+            failed = f", {rest} inconclusive" if rest else ""
+            return f"{answered} fingerprints of {series} series{failed}"
+        case events.FingerprintCompared(query=query, verdict=verdict):
+            return f"{verdict}: {query}"
         case events.BackupDeleted(backup_id=backup_id, reason=reason):
             return f"retention deleted {backup_id} ({reason})"
         case _:
