@@ -27,7 +27,7 @@ help:  ## Say what can be made
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-test: setup .tools/.azurite-$(AZURITE) .tools/.containers  ## Run all tests, against real Prometheus and S3 servers
+test: setup .tools/.azurite-$(AZURITE) .tools/.containers .tools/.pushgateway  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/.project  ## Lint, format, types, import layers
@@ -89,6 +89,10 @@ clean:  ## Remove everything that make has made
 
 .tools/.containers: .venv/.python devtools/fetch_container_tools.py $(APT)
 	$(BIN)/python -m devtools.fetch_container_tools
+	touch $@
+
+.tools/.pushgateway: .venv/.python devtools/fetch_pushgateway.py $(APT)
+	$(BIN)/python -m devtools.fetch_pushgateway
 	touch $@
 
 .tools/.azurite-$(AZURITE): .venv/.requirements

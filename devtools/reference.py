@@ -86,14 +86,7 @@ _INTRODUCTIONS = {
         (
             "Several labels in one value are separated by commas. A repository takes the backups "
             "of one Prometheus: a run whose labels differ from those of the newest backup is "
-            "refused (exit 2). Fingerprints: [how-to/restore-drill.md](how-to/restore-drill.md)."
-        ),
-    ),
-    "drill": (
-        "Drill",
-        (
-            "See [how-to/restore-drill.md](how-to/restore-drill.md). A program without a slash in "
-            "its name is looked for on the `PATH`."
+            "refused (exit 2)."
         ),
     ),
     "monitoring": (
@@ -105,6 +98,13 @@ _INTRODUCTIONS = {
         (
             "Where a run tells how it ended: [how-to/monitoring.md](how-to/monitoring.md). What "
             "goes wrong there is a warning, and never changes how the run ends."
+        ),
+    ),
+    "healthcheck": (
+        "Dead man's switch",
+        (
+            "A service outside, which raises the alarm when it has not heard of a success for too "
+            "long: [how-to/monitoring.md](how-to/monitoring.md#a-dead-mans-switch)."
         ),
     ),
     "output": (

@@ -17,6 +17,7 @@ from devtools.blocks import BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.moto_server import MotoServer
 from devtools.prometheus import PrometheusFleet, PrometheusServer
+from devtools.pushgateway import Pushgateway
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
 from tests.support.stored import LocalFiles, Stored, make_stored
@@ -128,6 +129,13 @@ def s3_bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
     bucket = seaweedfs.endpoint().new_bucket()
     yield bucket
     bucket.remove()
+
+
+@pytest.fixture
+def pushgateway(tmp_path: Path) -> Iterator[Pushgateway]:
+    """A Pushgateway of the test's own."""
+    with Pushgateway(tmp_path / "pushgateway") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

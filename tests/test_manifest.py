@@ -17,19 +17,13 @@ from prometheus_backup.manifest import (
     Header,
     Incomplete,
     Manifest,
-    RecordedFinding,
-    TimeRange,
-    Verification,
     decode_incomplete,
     decode_manifest,
-    decode_verification,
     encode,
     is_foreign,
     json_schema,
     sha256sums,
-    standing_failure,
 )
-from prometheus_backup.model import Finding, FindingKind, Level, Verdict
 from tests.manifests import BACKUP_ID, OLD_SCRIPT, OTHER_ULID, ULID, block, document, encoded, file
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
@@ -258,68 +252,13 @@ def test_incomplete_survives_writing_and_reading() -> None:
     assert decode_incomplete(encode(first)) == first
 
 
-def test_verification_survives_writing_and_reading() -> None:
-    finding = Finding(FindingKind.ALTERED, f"{BACKUP_ID}/{ULID}/index", "sha256 differs")
-    first = verification(Level.CHECKSUM, Verdict.FAIL).model_copy(
-        update={"findings": (RecordedFinding.of(finding),), "rotation": {"part": 3, "of": 7}}
-    )
-    assert decode_verification(encode(first)) == first
-
-
 @settings(deadline=None)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
 def test_what_is_no_companion_document_is_none(data: bytes) -> None:
     assert decode_incomplete(data) is None
-    assert decode_verification(data) is None
 
 
 def test_documents_cannot_be_changed_in_place() -> None:
     read = File.model_validate_json(json.dumps(file()))
     with pytest.raises(ValueError, match="frozen"):
         read.size = 11
-
-
-def verification(level: Level, verdict: Verdict, *, hours: int = 0) -> Verification:
-    """Return a result of `hours` after noon."""
-    return Verification(
-        backup_id=BACKUP_ID,
-        level=level,
-        verdict=verdict,
-        verified_at=NOON + timedelta(hours=hours),
-        tool_version="1.0.0",
-        objects=1,
-        bytes_read=10,
-    )
-
-
-@pytest.mark.parametrize(
-    ("level", "verdict", "hours", "stands"),
-    [
-        (Level.CHECKSUM, Verdict.PASS, 1, False),
-        (Level.TSDB, Verdict.PASS, 1, False),
-        (Level.SIZE, Verdict.PASS, 1, True),  # a weaker look clears nothing
-        (Level.TSDB, Verdict.PASS, -1, True),  # it passed before, and failed since
-        (Level.TSDB, Verdict.INCONCLUSIVE, 1, True),
-    ],
-)
-def test_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
-    level: Level, verdict: Verdict, hours: int, *, stands: bool
-) -> None:
-    failure = verification(Level.CHECKSUM, Verdict.FAIL)
-    other = verification(level, verdict, hours=hours)
-    for results in ([failure, other], [other, failure]):
-        assert standing_failure(results) == (failure if stands else None)
-
-
-def test_failure_is_not_cleared_by_the_pass_of_a_part() -> None:
-    failure = verification(Level.CHECKSUM, Verdict.FAIL)
-    passed = verification(Level.DRILL, Verdict.PASS, hours=1)
-    part = passed.model_copy(update={"part": TimeRange(start=NOON, end=None)})
-    assert standing_failure([failure, part]) == failure
-    assert standing_failure([failure, passed]) is None
-
-
-def test_passes_alone_leave_no_failure_standing() -> None:
-    assert standing_failure([]) is None
-    assert standing_failure([verification(Level.SIZE, Verdict.PASS)]) is None
-    assert standing_failure([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) is None

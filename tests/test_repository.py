@@ -14,12 +14,13 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import ignore
 from prometheus_backup.layout import INCOMPLETE, MANIFEST, SUMS
-from prometheus_backup.manifest import Incomplete, TimeRange, Verification, encode
+from prometheus_backup.manifest import Incomplete, encode
 from prometheus_backup.model import Level, PutOptions, Verdict
 from prometheus_backup.ops.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.repository import GRACE, Entry, Repository, State, newest_good
 from prometheus_backup.retention import Policy
 from prometheus_backup.stores.memory import MemoryStore
+from prometheus_backup.verification import TimeRange, Verification
 from tests import manifests
 from tests.support.interleavings import Outcomes, SteppedStore, Turns, World, all_interleavings
 from tests.support.repositories import (

@@ -5,7 +5,7 @@ An event is a frozen value with no behaviour; it never decides anything. Sizes a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,22 @@ class BlockRestored(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupVerified(Event):
-    """A backup was looked at; `findings` faults were seen."""
+    """A backup was looked at; `findings` faults were seen. `part` is such as `3/7`, or empty."""
 
     backup_id: str
     level: str
     verdict: str
     findings: int
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockChecked(Event):
+    """A TSDB block was read whole; `faults` things are wrong with it."""
+
+    ulid: str
+    verdict: str
+    faults: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +173,3 @@ class BackupDeleted(Event):
     objects: int
     size: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FingerprintsTaken(Event):
-    """The source was asked for the instant `at`: how many queries it answered, with how many
-    series in all, and how many are inconclusive.
-    """
-
-    at: datetime | None
-    answered: int
-    inconclusive: int
-    series: int
-
-
-@dataclass(frozen=True, slots=True)
-class FingerprintCompared(Event):
-    """A drill asked a query again; `verdict` pass, fail or inconclusive, `detail` says why."""
-
-    query: str
-    verdict: str
-    detail: str

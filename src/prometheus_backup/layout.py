@@ -17,7 +17,8 @@ TOOL_FOLDER = ".prometheus-backup"
 
 _BACKUP_ID = re.compile(r"backup-([0-9]{8}-[0-9]{6})")
 _BACKUP_TIME = "%Y%m%d-%H%M%S"
-_VERIFICATION = re.compile(r"verification-([a-z]+)\.json")
+_VERIFICATION = re.compile(r"verification-([a-z]+)(?:-[1-9][0-9]*-of-[1-9][0-9]*)?\.json")
+_ROTATION = re.compile(r"rotation-([a-z]+)\.json")
 
 # A ULID is 26 characters of Crockford's base 32; 48 bits of milliseconds come first, so its
 # first character is at most 7. https://github.com/ulid/spec
@@ -50,15 +51,29 @@ def is_backup_id(text: str) -> bool:
     return True
 
 
-def verification_name(level: str) -> str:
-    """Return the name of the object that holds the last result of a verification level."""
-    return f"verification-{level}.json"
+def verification_name(level: str, *, part: tuple[int, int] | None = None) -> str:
+    """Return the name of the object that holds the last result of a verification level.
+
+    With `part` (number, of how many), that of the faults found in this part.
+    """
+    suffix = f"-{part[0]}-of-{part[1]}" if part else ""
+    return f"verification-{level}{suffix}.json"
 
 
 def verification_level(name: str) -> str | None:
     """Return the level whose result an object of this name holds, if it is such a name."""
     match = _VERIFICATION.fullmatch(name)
     return match[1] if match else None
+
+
+def rotation_name(level: str) -> str:
+    """Return the name of the object that says how far a rotation of a level has come."""
+    return f"rotation-{level}.json"
+
+
+def is_rotation_name(name: str) -> bool:
+    """Tell whether an object of this name holds the progress of a rotation."""
+    return _ROTATION.fullmatch(name) is not None
 
 
 def is_ulid(text: str) -> bool:

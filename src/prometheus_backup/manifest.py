@@ -23,8 +23,7 @@ from prometheus_backup.document import (
     Ulid,
 )
 from prometheus_backup.errors import NewerFormat, UnreadableManifest
-from prometheus_backup.fingerprint import Fingerprint
-from prometheus_backup.model import MAX_FINGERPRINTS, Finding, FindingKind, Level, Verdict
+from prometheus_backup.model import Level
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
@@ -84,17 +83,13 @@ class Block(Document):
 
 
 class Prometheus(Document):
-    """What the source said of itself.
-
-    `out_of_order` is its window for late samples, `lookback` how old a sample its queries take.
-    """
+    """What the source said of itself; `out_of_order` is its time window for late samples."""
 
     version: Text
     revision: Text = ""
     hostname: Text | None = None
     retention: Text = ""
     out_of_order: Text | None = None
-    lookback: Text = ""
 
 
 class Totals(Document):
@@ -136,9 +131,7 @@ class Manifest(Header):
     """`metadata.json`: what a backup is."""
 
     blocks: Annotated[tuple[Block, ...], FailFast(), Field(max_length=MAX_FILES)]
-    fingerprints: Annotated[
-        tuple[Fingerprint, ...], FailFast(), Field(max_length=MAX_FINGERPRINTS)
-    ] = ()
+    fingerprints: Annotated[tuple[dict[str, Any], ...], FailFast()] = ()
 
     @property
     def header(self) -> Header:
@@ -197,67 +190,6 @@ class Incomplete(Document):
     finished: Annotated[tuple[FinishedFile, ...], FailFast(), Field(max_length=MAX_FILES)] = ()
 
 
-class RecordedFinding(Document):
-    """A finding as it is kept."""
-
-    kind: FindingKind
-    key: str
-    detail: str
-
-    @classmethod
-    def of(cls, finding: Finding) -> Self:
-        """Return the record of a finding."""
-        return cls(kind=finding.kind, key=finding.key, detail=finding.detail)
-
-
-class TimeRange(Document):
-    """A part of a backup's time, half open; None where it is open."""
-
-    start: Instant | None
-    end: Instant | None
-
-
-class Verification(Document):
-    """`verification-<level>.json`: the last result of a level. `rotation` is for part readings.
-
-    `part`: only what lies in these times was looked at, and a pass says nothing of the rest.
-    `seconds`: how long each step took, where that is of interest.
-    """
-
-    backup_id: BackupId
-    level: Level
-    verdict: Verdict
-    verified_at: Instant
-    tool_version: str
-    objects: Count
-    bytes_read: Size
-    findings: Annotated[tuple[RecordedFinding, ...], FailFast()] = ()
-    rotation: dict[str, Any] | None = None
-    part: TimeRange | None = None
-    seconds: Annotated[dict[Text, float], FailFast()] = Field(default_factory=dict)
-
-
-def standing_failure(results: Iterable[Verification]) -> Verification | None:
-    """Return the failed verification that stands, or None.
-
-    A failure is cleared only by a later pass, of the whole backup, at the same or a higher level.
-    """
-    known = list(results)
-    for failure in known:
-        if failure.verdict is not Verdict.FAIL:
-            continue
-        cleared = any(
-            r.verdict is Verdict.PASS
-            and r.part is None
-            and r.level.rank >= failure.level.rank
-            and r.verified_at > failure.verified_at
-            for r in known
-        )
-        if not cleared:
-            return failure
-    return None
-
-
 def encode(document: Document) -> bytes:
     """Return a document as it is stored: UTF-8 JSON, indented, with a final newline."""
     return document.model_dump_json(indent=2).encode() + b"\n"
@@ -299,12 +231,17 @@ def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
 
 def decode_incomplete(data: bytes) -> Incomplete | None:
     """Read an incomplete.json; None for what this program did not write."""
-    return _decode(Incomplete, data)
+    return decode(Incomplete, data)
 
 
-def decode_verification(data: bytes) -> Verification | None:
-    """Read a verification result; None for what this program did not write."""
-    return _decode(Verification, data)
+def decode(kind: type[_D], data: bytes) -> _D | None:
+    """Read a document other than a manifest; None for what this program did not write."""
+    if _too_large(data):
+        return None
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError:
+        return None
 
 
 def sha256sums(manifest: Manifest) -> bytes:
@@ -320,15 +257,6 @@ def json_schema() -> dict[str, Any]:
 
 def _too_large(data: bytes) -> bool:
     return len(data) > MAX_DOCUMENT_SIZE or data.count(b",") > _MAX_VALUES
-
-
-def _decode(kind: type[_D], data: bytes) -> _D | None:
-    if _too_large(data):
-        return None
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError:
-        return None
 
 
 def _format_version(data: bytes) -> int | None:

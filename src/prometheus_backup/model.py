@@ -81,9 +81,6 @@ class FindingKind(StrEnum):
     WRONG_SIZE = "wrong-size"
     ALTERED = "altered"
     UNREADABLE_MANIFEST = "unreadable-manifest"
-    NOT_STARTED = "not-started"
-    NOT_LOADED = "not-loaded"
-    OTHER_ANSWER = "other-answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +92,16 @@ class Finding:
     detail: str
 
 
-MAX_FINGERPRINTS = 64
-"""Fingerprints of a backup."""
-MAX_QUERY = 2048
-"""Characters of a query of a fingerprint: it also has to fit into the address of a request."""
+MAX_PARTS = 1000
+"""Parts of a rotation of verification: one a day is three years of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What part of a backup to look at: `part` of `parts`, or, where None, the one that is due."""
+
+    part: int | None
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from prometheus_backup.layout import (
     PROBE_PREFIX,
     backup_time,
     is_backup_id,
+    is_rotation_name,
+    rotation_name,
     verification_level,
     verification_name,
 )
@@ -34,17 +36,23 @@ from prometheus_backup.manifest import (
     Header,
     Incomplete,
     Manifest,
-    Verification,
     decode_incomplete,
     decode_manifest,
-    decode_verification,
     encode,
     is_foreign,
-    standing_failure,
 )
 from prometheus_backup.model import Level, ObjectInfo, PutOptions, Verdict
+from prometheus_backup.rotation import advanced
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.verification import (
+    Rotation,
+    Verification,
+    decode_rotation,
+    decode_verification,
+    passes,
+    standing_failure,
+)
 
 GRACE = timedelta(hours=24)
 """A run whose incomplete.json the store has not seen changed for so long is dead."""
@@ -84,6 +92,7 @@ class Entry:
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None
     verifications: tuple[Verification, ...] = ()
+    rotations: tuple[Rotation, ...] = ()
 
     @property
     def time(self) -> datetime:
@@ -93,7 +102,7 @@ class Entry:
     @property
     def failure(self) -> Verification | None:
         """Return the failed verification that stands, if one does."""
-        return standing_failure(self.verifications)
+        return standing_failure(self.verifications, self.rotations)
 
     @property
     def good(self) -> bool:
@@ -103,11 +112,7 @@ class Entry:
     @property
     def verified(self) -> tuple[Level, datetime] | None:
         """Return the highest level that the whole backup passed, and when."""
-        passed = [
-            (v.level, v.verified_at)
-            for v in self.verifications
-            if v.verdict is Verdict.PASS and v.part is None
-        ]
+        passed = passes(self.verifications, self.rotations)
         if self.header and self.header.verified:
             passed.append((self.header.verified, self.header.finished_at))
         return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
@@ -166,14 +171,16 @@ class Repository:
 
     def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> Entry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
-        verifications = self._verifications(files)
+        verifications, rotations = self._verifications(files)
         state, header, problem = self._look(backup_id, files.get(MANIFEST))
         if state is None:
             state = State.FOREIGN
             if incomplete is not None:
                 deleting = incomplete.state == "deleting"
                 state = State.DELETING if deleting else State.INCOMPLETE
-        return Entry(backup_id, state, header, problem, incomplete, modified, verifications)
+        return Entry(
+            backup_id, state, header, problem, incomplete, modified, verifications, rotations
+        )
 
     def find(self, name: str, *, at: datetime | None = None) -> Entry:
         """Return the committed backup of this id, or for `latest` the newest (not after `at`).
@@ -208,29 +215,53 @@ class Repository:
         An inconclusive one never replaces an earlier result, nor does the pass of a part replace a
         failure or the pass of the whole.
         """
-        key = f"{verification.backup_id}/{verification_name(verification.level)}"
-        if verification.verdict is not Verdict.FAIL and not self._is_replaced_by(verification, key):
-            return
-        self.store.put_small(key, encode(verification), options=CONTROL)
-        try:
-            self.store.head(f"{verification.backup_id}/{MANIFEST}")
-        except ObjectNotFound:
-            # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
-            # that no result stays behind alone.
-            self.store.delete([key])
+        name = verification_name(verification.level)
+        if verification.verdict is Verdict.FAIL or self._is_replaced_by(verification, name):
+            self._put_beside(verification.backup_id, name, encode(verification))
 
-    def _is_replaced_by(self, verification: Verification, key: str) -> bool:
+    def _is_replaced_by(self, verification: Verification, name: str) -> bool:
         """Tell whether a result that is no failure may stand where an earlier one may be."""
-        if verification.verdict is Verdict.PASS and verification.part is None:
+        if verification.verdict is Verdict.PASS and verification.is_whole:
             return True
         try:
-            body = self.store.get(key, limit=MAX_DOCUMENT_SIZE)
+            body = self.store.get(f"{verification.backup_id}/{name}", limit=MAX_DOCUMENT_SIZE)
         except ObjectNotFound:
             return True
         if verification.verdict is Verdict.INCONCLUSIVE:
             return False
         earlier = decode_verification(body)
-        return earlier is not None and earlier.verdict is Verdict.PASS and earlier.part is not None
+        return earlier is not None and earlier.verdict is Verdict.PASS and not earlier.is_whole
+
+    def record_part(self, result: Verification, *, began: datetime) -> Rotation:
+        """Write the result of a part beside its backup; return how far the rotation is then.
+
+        Faults are an object of their own, which no other run writes over. Of two runs that note
+        their progress at once, one may lose it: then a part is read once more than it need be.
+        """
+        backup_id, part = result.backup_id, result.rotation
+        if part is not None and result.verdict is Verdict.FAIL:
+            name = verification_name(result.level, part=(part.part, part.parts))
+            self._put_beside(backup_id, name, encode(result))
+        rotation = advanced(self.rotation(backup_id, result.level), result, began=began)
+        self._put_beside(backup_id, rotation_name(result.level), encode(rotation))
+        return rotation
+
+    def rotation(self, backup_id: str, level: Level) -> Rotation | None:
+        """Return how far a rotation has come; None where none has begun."""
+        key = f"{backup_id}/{rotation_name(level)}"
+        try:
+            return decode_rotation(self.store.get(key, limit=MAX_DOCUMENT_SIZE))
+        except ObjectNotFound:
+            return None
+
+    def _put_beside(self, backup_id: str, name: str, body: bytes) -> None:
+        self.store.put_small(f"{backup_id}/{name}", body, options=CONTROL)
+        try:
+            self.store.head(f"{backup_id}/{MANIFEST}")
+        except ObjectNotFound:
+            # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
+            # that no result stays behind alone.
+            self.store.delete([f"{backup_id}/{name}"])
 
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's own time, read off a probe object that is written and removed."""
@@ -315,18 +346,24 @@ class Repository:
         except ObjectNotFound:
             return None, None
 
-    def _verifications(self, files: dict[str, ObjectInfo]) -> tuple[Verification, ...]:
-        results = []
+    def _verifications(
+        self, files: dict[str, ObjectInfo]
+    ) -> tuple[tuple[Verification, ...], tuple[Rotation, ...]]:
+        """Return what is known of a backup from verification; what cannot be read is left out."""
+        results, rotations = [], []
         for name, info in sorted(files.items()):
-            if verification_level(name) is None or info.size > MAX_DOCUMENT_SIZE:
+            is_rotation = is_rotation_name(name)
+            if info.size > MAX_DOCUMENT_SIZE or not (is_rotation or verification_level(name)):
                 continue
             try:
-                result = decode_verification(self.store.get(info.key, limit=MAX_DOCUMENT_SIZE))
+                body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
             except ObjectNotFound:
                 continue
-            if result is not None:
-                results.append(result)
-        return tuple(results)
+            if is_rotation:
+                rotations.append(decode_rotation(body))
+            else:
+                results.append(decode_verification(body))
+        return tuple(filter(None, results)), tuple(filter(None, rotations))
 
     def _latest(self, at: datetime | None) -> Entry:
         committed = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "path", "flag", "integer", "size", "labels", "queries"]
+Kind = Literal["text", "path", "flag", "integer", "size", "labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,52 +212,6 @@ _BACKUP = (
         kind="flag",
         default=False,
     ),
-    Setting(
-        "fingerprints",
-        "FINGERPRINTS",
-        "Record what Prometheus answers to some queries, for `drill` to ask again.",
-        kind="flag",
-        default=True,
-    ),
-    Setting(
-        "fingerprint_queries",
-        "FINGERPRINT_QUERY",
-        "One more PromQL query to record the answer of; repeated, or one a line.",
-        kind="queries",
-        flag="--fingerprint-query",
-        default_text="none",
-    ),
-    Setting(
-        "fingerprint_file",
-        "FINGERPRINT_FILE",
-        "File of more such queries, one a line; `#` begins a comment.",
-        kind="path",
-        default_text="none",
-    ),
-)
-_DRILL = (
-    Setting(
-        "drill_scratch",
-        "DRILL_SCRATCH",
-        "Directory to restore into; it needs room for all blocks that are drilled.",
-        kind="path",
-        flag="--scratch",
-        default_text="the system's directory for temporary files",
-    ),
-    Setting(
-        "prometheus_binary",
-        "PROMETHEUS_BINARY",
-        "The Prometheus to start, best of the version that was backed up.",
-        kind="path",
-        default="prometheus",
-    ),
-    Setting(
-        "drill_wait",
-        "DRILL_WAIT",
-        "How long to wait until it is ready, such as 90s or 30m.",
-        flag="--wait",
-        default="10m",
-    ),
 )
 _MONITORING = (
     Setting(
@@ -277,10 +231,24 @@ _MONITORING = (
 )
 _REPORTING = (
     Setting(
+        "pushgateway_url",
+        "PUSHGATEWAY_URL",
+        "Pushgateway for the metrics of the run.",
+        default_text="none",
+    ),
+    Setting(
         "metrics_textfile",
         "METRICS_TEXTFILE",
         "File for the metrics of the run, such as node_exporter's textfile collector reads.",
         kind="path",
+        default_text="none",
+    ),
+)
+_HEALTHCHECK = (
+    Setting(
+        "healthcheck_url",
+        "HEALTHCHECK_URL",
+        "Pinged when a backup succeeds, and at /fail when it fails; never shown.",
         default_text="none",
     ),
 )
@@ -309,7 +277,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "backup": _BACKUP,
     "monitoring": _MONITORING,
     "reporting": _REPORTING,
-    "drill": _DRILL,
+    "healthcheck": _HEALTHCHECK,
     "output": _OUTPUT,
 }
 SETTINGS: Mapping[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}

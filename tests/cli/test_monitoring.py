@@ -8,8 +8,10 @@ import pytest
 
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet
+from devtools.pushgateway import Pushgateway
 from prometheus_backup.metrics.exposition import parse
 from prometheus_backup.metrics.families import PREFIX
+from tests.support.faulty_http import Answer, FaultyServer
 from tests.support.runs import settings
 from tests.support.started import StartedCli
 from tests.support.stored import LocalFiles, Stored, run_here
@@ -180,6 +182,57 @@ def test_run_that_is_told_to_stop_tells_that_too(
     assert ended.code == 143
     assert told(textfile)["last_run_exit_code", "backup"] == 143
     assert stat.S_IMODE(textfile.stat().st_mode) == 0o644
+
+
+def test_pushgateway_and_switch_hear_of_success_and_of_failure(
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    tmp_path: Path,
+    pushgateway: Pushgateway,
+) -> None:
+    (tmp_path / "repository").mkdir()
+    source = start_prometheus(prometheus_3, data_dir)
+    with FaultyServer(otherwise=Answer(status=200)) as switch:
+        env = settings(
+            source,
+            tmp_path / "repository",
+            PUSHGATEWAY_URL=pushgateway.url,
+            HEALTHCHECK_URL=f"{switch.url}/a-secret",
+        )
+        done = run_here("backup", env=env)
+        source.stop()  # the Prometheus that is backed up may be the one that would alert
+        failed = run_here("backup", env=env)
+
+    assert (done.returncode, failed.returncode) == (0, 20)
+    assert [r.path for r in switch.requests] == ["/a-secret", "/a-secret/fail"]
+    assert "a-secret" not in done.stderr + failed.stderr
+    found = {s.name.removeprefix(PREFIX): s.value for s in parse(pushgateway.page())}
+    assert found["last_run_exit_code"] == 20
+    assert found["good_backups"] == 1
+    assert found["last_success_timestamp_seconds"] < found["last_attempt_timestamp_seconds"]
+
+
+def test_switch_and_pushgateway_out_of_reach_change_no_outcome(
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "repository").mkdir()
+    env = settings(
+        start_prometheus(prometheus_3, data_dir),
+        tmp_path / "repository",
+        PUSHGATEWAY_URL="http://127.0.0.1:9",
+        HEALTHCHECK_URL="http://127.0.0.1:9/a-secret",
+    )
+
+    done = run_here("backup", env=env)
+
+    assert done.returncode == 0
+    assert "cannot ping HEALTHCHECK_URL" in done.stderr
+    assert "cannot push metrics to PUSHGATEWAY_URL" in done.stderr
+    assert "a-secret" not in done.stderr
 
 
 def test_command_that_tells_nobody_imports_no_library_for_it() -> None:

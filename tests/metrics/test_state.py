@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.manifest import RecordedFinding, Verification, encode
+from prometheus_backup.manifest import encode
 from prometheus_backup.metrics.families import FAMILIES, PREFIX
 from prometheus_backup.metrics.state import repository_samples
 from prometheus_backup.model import FindingKind, Level, Verdict
 from prometheus_backup.repository import Repository
 from prometheus_backup.retention import Policy
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.verification import (
+    PartLook,
+    RecordedFinding,
+    Rotation,
+    Verification,
+)
 from tests import manifests
 from tests.support.repositories import NOON, StillClock
 from tests.support.stored import LocalFiles, put_small_backup
@@ -191,6 +197,36 @@ def test_oldest_verification_is_of_the_backup_that_waited_longest(files: LocalFi
     assert found["oldest_verification_timestamp_seconds"] == (NOON - 8 * DAY).timestamp() + 300
     assert found["verified_backups checksum"] == 2
     assert found["verified_backups none"] == 0
+
+
+def test_verification_in_parts_counts_as_it_goes_and_as_a_whole_when_all_have_passed(
+    files: LocalFiles,
+) -> None:
+    one = backup(files, NOON - 9 * DAY, verified=None)
+
+    def look(*, days: int, parts_passed_at: datetime | None) -> None:
+        part = PartLook(part=1, at=NOON - days * DAY, verdict=Verdict.PASS, objects=1, bytes_read=1)
+        progress = Rotation(
+            backup_id=one,
+            level=Level.CHECKSUM,
+            parts=2,
+            looked=(part,),
+            passed_at=parts_passed_at,
+        )
+        files.put(f"{one}/rotation-checksum.json", encode(progress))
+
+    look(days=2, parts_passed_at=None)
+    found = told(files)
+    last = (NOON - 2 * DAY).timestamp()
+    assert found["last_verification_success_timestamp_seconds checksum"] == last
+    assert found["verified_backups none"] == 1
+    assert "oldest_verification_timestamp_seconds" not in found
+
+    look(days=0, parts_passed_at=NOON - DAY)
+    found = told(files)
+    assert found["last_verification_timestamp_seconds checksum"] == NOON.timestamp()
+    assert found["verified_backups checksum"] == 1
+    assert found["oldest_verification_timestamp_seconds"] == (NOON - DAY).timestamp()
 
 
 def test_backup_that_nobody_verified_is_counted_as_such(files: LocalFiles) -> None:

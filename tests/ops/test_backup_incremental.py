@@ -11,11 +11,12 @@ from pathlib import Path
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from prometheus_backup.events import FileCopied, FileUploaded, PlanMade
-from prometheus_backup.manifest import Manifest, Verification
+from prometheus_backup.manifest import Manifest
 from prometheus_backup.model import Level, Outcome, Verdict
 from prometheus_backup.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.memory import MemoryStore
+from prometheus_backup.verification import Verification
 from tests.support.bad_stores import CannotCopyStore, NotingStore, flip_a_bit
 from tests.support.looks import SnapshotKeeper, live_blocks, objects, tree
 from tests.support.runs import FakeClock, Recorder, cli, options, s3_store, settings, take_backup

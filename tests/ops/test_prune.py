@@ -13,12 +13,13 @@ import pytest
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.errors import RepositoryDenied
 from prometheus_backup.events import BackupDeleted, BackupKept
-from prometheus_backup.manifest import Incomplete, RecordedFinding, Verification, encode
+from prometheus_backup.manifest import Incomplete, encode
 from prometheus_backup.model import FindingKind, Level, Outcome, Verdict
 from prometheus_backup.ops.prune import apply_prune, plan_prune
 from prometheus_backup.repository import Repository
 from prometheus_backup.retention import Policy
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.verification import RecordedFinding, Verification
 from tests import manifests
 from tests.support.runs import Recorder
 from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here, tree

@@ -13,11 +13,11 @@ from devtools.seaweedfs import SeaweedFS
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import FileCopied, FileUploaded
-from prometheus_backup.manifest import Verification, decode_verification
 from prometheus_backup.model import Level, Outcome, Verdict
 from prometheus_backup.ops.verify import Verifier, VerifyReport, choose
 from prometheus_backup.repository import Repository
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.verification import Verification, decode_verification
 from tests import manifests
 from tests.support.runs import Recorder, take_backup, transfer
 from tests.support.stored import (

@@ -86,9 +86,8 @@ def options(
     skip_head: bool = False,
     rehash: bool = False,
     allow_empty: bool = False,
-    fingerprints: tuple[str, ...] = (),
 ) -> BackupOptions:
-    """Options of a run, as the command line has them by default, but without fingerprints."""
+    """Options of a run, all as the command line has them by default."""
     return BackupOptions(
         labels=labels or {},
         policy=policy or Policy(),
@@ -97,7 +96,6 @@ def options(
         skip_head=skip_head,
         rehash=rehash,
         allow_empty=allow_empty,
-        fingerprints=fingerprints,
     )
 
 

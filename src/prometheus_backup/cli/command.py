@@ -46,20 +46,20 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             wiring = Wiring.of(values, output.listener)
             # A dry run is no run: it must not be taken for a success.
             monitoring = None if arguments.get("dry_run") else Monitoring(name, wiring)
-            code = BackupToolError.exit_code  # of a bug, which goes on to `main`
+            code, cause = BackupToolError.exit_code, "a bug"  # which goes on to `main`
             try:
                 if monitoring:
                     wiring = replace(wiring, listener=monitoring.beside(output.listener))
-                code = function(wiring, output, **arguments)
+                code, cause = function(wiring, output, **arguments), "done in part: see its log"
             except BackupToolError as error:
                 output.failure(error)
-                code = error.exit_code
+                code, cause = error.exit_code, error.message
             except StopRequest as stop:
                 output.failure(stop.error)
-                code = stop.error.exit_code
+                code, cause = stop.error.exit_code, stop.error.message
             finally:
                 if monitoring:
-                    monitoring.end(code)
+                    monitoring.end(code, cause)
                 output.end()
             return code
 

@@ -77,12 +77,11 @@ class LogListener:
             events.FileUploaded: self._uploaded,
             events.FileCopied: self._copied,
             events.BlockRestored: self._restored,
+            events.BlockChecked: self._checked,
             events.BackupVerified: self._verified,
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
             events.BackupDeleted: self._deleted,
-            events.FingerprintsTaken: self._fingerprints,
-            events.FingerprintCompared: self._compared,
         }
 
     def __call__(self, event: events.Event) -> None:
@@ -161,12 +160,21 @@ class LogListener:
     def _restored(self, event: events.BlockRestored) -> None:
         self._log.info("block restored", block=event.ulid, bytes=event.size)
 
+    def _checked(self, event: events.BlockChecked) -> None:
+        log = self._log.error if event.verdict == "fail" else self._log.debug
+        log(
+            "block is corrupt" if event.verdict == "fail" else f"block checked: {event.verdict}",
+            block=event.ulid,
+            faults=event.faults,
+        )
+
     def _verified(self, event: events.BackupVerified) -> None:
         log = self._log.error if event.verdict == "fail" else self._log.info
         log(
             "Verification failed" if event.verdict == "fail" else f"verification: {event.verdict}",
             backup=event.backup_id,
             level=event.level,
+            **({"part": event.part} if event.part else {}),
             findings=event.findings,
         )
 
@@ -186,20 +194,6 @@ class LogListener:
         self._log.info(
             "retention deleted", backup=event.backup_id, objects=event.objects, because=event.reason
         )
-
-    def _fingerprints(self, event: events.FingerprintsTaken) -> None:
-        self._log.info(
-            "fingerprints taken",
-            at=event.at.isoformat() if event.at else "",
-            answered=event.answered,
-            series=event.series,
-            inconclusive=event.inconclusive,
-        )
-
-    def _compared(self, event: events.FingerprintCompared) -> None:
-        log = self._log.info if event.verdict == "pass" else self._log.warning
-        detail = {"because": event.detail} if event.detail else {}
-        log(f"fingerprint: {event.verdict}", query=event.query, **detail)
 
 
 def _quoted(text: str) -> str:

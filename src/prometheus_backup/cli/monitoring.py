@@ -34,11 +34,15 @@ class Monitoring:
     """What is told of one run, and where to; nothing, where no setting asks for it."""
 
     def __init__(self, command: str, wiring: Wiring) -> None:
+        values = wiring.values
         self._command = command
         self._wiring = wiring
         self._warn = wiring.listener
-        self._textfile = wiring.values.get("metrics_textfile")
-        self._recorder = _recorder(command, wiring.clock) if self._textfile else None
+        self._healthcheck = values.get("healthcheck_url")
+        self._pushgateway = values.get("pushgateway_url")
+        self._textfile = values.get("metrics_textfile")
+        wanted = self._pushgateway or self._textfile
+        self._recorder = _recorder(command, wiring.clock) if wanted else None
 
     def beside(self, listener: Listener) -> Listener:
         """Return a listener that tells both this one and what records the run."""
@@ -52,21 +56,34 @@ class Monitoring:
 
         return tell
 
-    def end(self, exit_code: int) -> None:
-        """Tell everyone who is to know that the run has ended with this exit code."""
-        recorder = self._recorder
-        if recorder is None:
-            return
+    def end(self, exit_code: int, cause: str) -> None:
+        """Tell everyone who is to know that the run ended with this exit code.
+
+        `cause` says why, unless it is 0.
+        """
+        if self._healthcheck:
+            self._ping(self._healthcheck, None if exit_code == 0 else f"exit {exit_code}: {cause}")
+        if self._recorder:
+            self._publish(self._recorder, exit_code)
+
+    def _ping(self, url: str, failure: str | None) -> None:
+        from prometheus_backup.metrics.push import ping
+
+        self._try("cannot ping HEALTHCHECK_URL", lambda: ping(url, failure=failure))
+
+    def _publish(self, recorder: "RunRecorder", exit_code: int) -> None:
         labels = self._try("cannot make metrics", self._wiring.metrics_labels)
         if labels is None:
             return
         from prometheus_backup.metrics.families import labelled
 
         run = labelled(recorder.samples(exit_code), labels)
-        state = self._try("cannot read the repository for metrics", lambda: self._state(exit_code))
-        state = labelled(state, labels) if state else None
+        found = self._try("cannot read the repository for metrics", lambda: self._state(exit_code))
+        state = labelled(found, labels) if found else None
         if self._textfile:
             self._write(Path(self._textfile), run, state)
+        if self._pushgateway:
+            self._push(self._pushgateway, run, state)
 
     def _state(self, exit_code: int) -> "Sequence[Sample] | None":
         """Return the repository's metrics; None where it did not change, or was just out of reach.
@@ -81,6 +98,11 @@ class Monitoring:
         from prometheus_backup.metrics.textfile import update_textfile
 
         self._try(f"cannot write metrics to {path}", lambda: update_textfile(path, run, state))
+
+    def _push(self, url: str, run: "Sequence[Sample]", state: "Sequence[Sample] | None") -> None:
+        from prometheus_backup.metrics.push import push
+
+        self._try("cannot push metrics to PUSHGATEWAY_URL", lambda: push(url, run, state))
 
     def _try(self, subject: str, action: Callable[[], _T]) -> _T | None:
         try:

@@ -15,7 +15,12 @@ from rich.progress import (
 from prometheus_backup import events
 from prometheus_backup.cli.render import size
 
-_NAMES = {"transfer": "transferring", "verify": "verifying", "restore": "restoring"}
+_NAMES = {
+    "transfer": "transferring",
+    "verify": "verifying",
+    "restore": "restoring",
+    "inspect": "reading",
+}
 
 
 class ProgressListener:
@@ -86,11 +91,8 @@ def _detail(event: events.Event) -> str:
                 f"{event.upload_files} files to transfer, {size(event.upload_size)}; "
                 f"{event.copy_files} copied by the store, {size(event.copy_size)}"
             )
-        case events.FingerprintsTaken(answered=answered, series=series, inconclusive=rest):
-            failed = f", {rest} inconclusive" if rest else ""
-            return f"{answered} fingerprints of {series} series{failed}"
-        case events.FingerprintCompared(query=query, verdict=verdict):
-            return f"{verdict}: {query}"
+        case events.BlockChecked(ulid=ulid, verdict="fail", faults=faults):
+            return f"block {ulid} is corrupt: {faults:,} faults"
         case events.BackupDeleted(backup_id=backup_id, reason=reason):
             return f"retention deleted {backup_id} ({reason})"
         case _:

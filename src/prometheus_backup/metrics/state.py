@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from prometheus_backup import __version__
-from prometheus_backup.manifest import Header, Verification
+from prometheus_backup.manifest import Header
 from prometheus_backup.metrics.families import Sample, sample
 from prometheus_backup.model import Level, Tier, Verdict
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.repository import Entry, State, committed, newest_good
 from prometheus_backup.retention import Policy, decide
+from prometheus_backup.verification import passes
 
 _MEDIAN_OF = 7
 _MEDIAN_FROM = 3
@@ -38,7 +39,7 @@ def repository_samples(
         *_newest(held),
         *_reach(good),
         *_verified(held),
-        *_verifications([v for e in entries for v in e.verifications]),
+        *_verifications(entries),
     ]
 
 
@@ -113,28 +114,30 @@ def _verified(held: Sequence[Entry]) -> Iterable[Sample]:
 
 def _last_pass(entry: Entry) -> datetime | None:
     """Return when a backup last passed at any level, at the latest before its commit."""
-    passed = [v.verified_at for v in entry.verifications if v.verdict is Verdict.PASS]
+    passed = [at for _, at in passes(entry.verifications, entry.rotations)]
     if entry.header and entry.header.verified:
         passed.append(entry.header.finished_at)
     return max(passed, default=None)
 
 
-def _verifications(results: Sequence[Verification]) -> Iterable[Sample]:
+def _verifications(entries: Sequence[Entry]) -> Iterable[Sample]:
+    """Yield how each level went last, of a whole backup or of a part of one."""
+    looks = [(v.level, v.verified_at, v.verdict) for e in entries for v in e.verifications]
+    looks += [(r.level, k.at, k.verdict) for e in entries for r in e.rotations for k in r.looked]
     for level in Level:
-        mine = sorted((v for v in results if v.level is level), key=lambda v: v.verified_at)
+        mine = sorted((at, verdict) for of, at, verdict in looks if of is level)
         if not mine:
             continue
-        last, name = mine[-1], level.value
-        at = last.verified_at.timestamp()
-        yield sample("last_verification_timestamp_seconds", at, level=name)
+        (at, last), name = mine[-1], level.value
+        yield sample("last_verification_timestamp_seconds", at.timestamp(), level=name)
         for verdict in Verdict:
             yield sample(
                 "last_verification_verdict",
-                last.verdict is verdict,
+                last is verdict,
                 level=name,
                 verdict=verdict.value,
             )
-        passed = [v.verified_at for v in mine if v.verdict is Verdict.PASS]
+        passed = [at for at, verdict in mine if verdict is Verdict.PASS]
         if passed:
-            at = passed[-1].timestamp()
-            yield sample("last_verification_success_timestamp_seconds", at, level=name)
+            at = passed[-1]
+            yield sample("last_verification_success_timestamp_seconds", at.timestamp(), level=name)

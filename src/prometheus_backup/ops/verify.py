@@ -1,8 +1,11 @@
-"""Look whether stored backups still are what was backed up, and write the result beside them."""
+"""Look whether stored backups still are what was backed up, and write the result beside them.
 
-import contextlib
+Whole, or one part at a time (`rotation`). What each level looks at is in `looking`.
+"""
+
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 
 from prometheus_backup import __version__
 from prometheus_backup.errors import (
@@ -10,38 +13,37 @@ from prometheus_backup.errors import (
     BackupToolError,
     NewerFormat,
     ObjectArchived,
-    ObjectNotFound,
     RepositoryError,
+    UnreadableManifest,
     UsageError,
 )
-from prometheus_backup.events import (
-    BackupVerified,
-    Listener,
-    LongStepBegan,
-    LongStepEnded,
-    Step,
-    Warned,
-)
-from prometheus_backup.layout import MANIFEST, SUMS
-from prometheus_backup.manifest import Manifest, RecordedFinding, Verification, sha256sums
-from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict
+from prometheus_backup.events import BackupVerified, Listener, Step, Warned
+from prometheus_backup.layout import MANIFEST
+from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
+from prometheus_backup.ops.looking import Looking, Seen
 from prometheus_backup.repository import Entry, Repository, State
-from prometheus_backup.transfer import Transfer, Watch, hash_stream
+from prometheus_backup.rotation import assign, due, last_look
+from prometheus_backup.transfer import Transfer
+from prometheus_backup.verification import RecordedFinding, Rotation, RotationPart, Verification
 
 LEVELS = (Level.SIZE, Level.CHECKSUM)
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result for one backup, and why it is inconclusive where it is."""
+    """The result for one backup, and why it is inconclusive where it is.
+
+    `rotation` is how far the backup's rotation is after a look at a part.
+    """
 
     result: Verification
     cause: str = ""
+    rotation: Rotation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """The results, in the order they were asked for."""
+    """The results, in the order in which the backups were looked at."""
 
     checked: tuple[Checked, ...]
 
@@ -56,113 +58,104 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Verifies backups of one repository at one level."""
+    """Verifies backups of one repository at one level; with `subset`, a part of each."""
 
     repository: Repository
     transfer: Transfer
     level: Level
     listener: Listener
+    subset: Subset | None = None
 
     def verify(self, entries: Sequence[Entry]) -> VerifyReport:
         """Verify these backups, one after the other, and record each result."""
-        return VerifyReport(tuple(self._verify_one(entry) for entry in entries))
+        if self.subset is None:
+            return VerifyReport(tuple(self._verify_one(entry, None) for entry in entries))
+        if self.level is Level.SIZE:
+            raise UsageError(
+                "cannot verify a part at level size: one listing shows the whole backup",
+                hint="leave --subset out",
+            )
+        waiting = sorted(entries, key=lambda e: last_look(e.rotations, self.level))
+        return VerifyReport(tuple(self._verify_one(e, self.subset) for e in waiting))
 
-    def _verify_one(self, entry: Entry) -> Checked:
-        self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}"))
+    def _verify_one(self, entry: Entry, subset: Subset | None) -> Checked:
+        part = due(_rotation(entry, self.level), subset) if subset else None
+        which = f", part {part.part} of {part.parts}" if part else ""
+        self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}{which}"))
+        began = self.repository.clock.now()
+        seen = Seen()
         cause = ""
-        seen = _Seen()
         try:
-            if entry.state is State.ARCHIVED:
-                self.repository.find(entry.backup_id)  # raises, and says how to thaw it
-            if entry.header is None:
-                seen.findings.append(_unreadable(entry))
-                seen.objects = 1
-            else:
-                self._look(self.repository.manifest(entry.backup_id), seen)
+            self._look(entry, part, seen)
+            cause = "; ".join(seen.doubts)
         except RepositoryError as error:
             cause = error.message
             self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
+        result = self._result(entry, part, seen, could_look=not cause)
+        for finding in result.findings:
+            self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
+        self.listener(
+            BackupVerified(
+                entry.backup_id,
+                self.level,
+                result.verdict,
+                len(result.findings),
+                part=str(part or ""),
+            )
+        )
+        if entry.state is State.NEWER:  # whose folder is not ours to write into
+            return Checked(result, cause)
+        return Checked(result, cause, self._record(result, began))
+
+    def _result(
+        self, entry: Entry, part: RotationPart | None, seen: Seen, *, could_look: bool
+    ) -> Verification:
         findings = sorted(seen.findings, key=lambda f: f.key)
-        verdict = _verdict(findings, objects=seen.objects, could_look=not cause)
-        result = Verification(
+        return Verification(
             backup_id=entry.backup_id,
             level=self.level,
-            verdict=verdict,
+            verdict=_verdict(findings, could_look=could_look),
             verified_at=self.repository.clock.now(),
             tool_version=__version__,
             objects=seen.objects,
             bytes_read=seen.read,
             findings=tuple(RecordedFinding.of(f) for f in findings),
+            rotation=part,
         )
-        for finding in findings:
-            self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
-        self.listener(BackupVerified(entry.backup_id, self.level, verdict, len(findings)))
-        if entry.state is not State.NEWER:  # whose folder is not ours to write into
-            self._record(result)
-        return Checked(result, cause)
 
-    def _record(self, result: Verification) -> None:
+    def _record(self, result: Verification, began: datetime) -> Rotation | None:
         try:
+            if result.rotation is not None:
+                return self.repository.record_part(result, began=began)
             self.repository.record(result)
         except BackupToolError as error:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
+        return None
 
-    def _look(self, manifest: Manifest, seen: "_Seen") -> None:
-        sums = sha256sums(manifest)
-        sizes = {file.key: file.size for _, file in manifest.files()}
-        sizes[f"{manifest.backup_id}/{SUMS}"] = len(sums)
-        listed = {o.key: o.size for o in self.repository.store.list(manifest.backup_id)}
-        seen.objects = len(sizes)
-        for key, size in sizes.items():
-            if finding := _size_finding(key, size, listed.get(key)):
-                seen.findings.append(finding)
-        if self.level is not Level.SIZE:
-            sound = {key for key, size in sizes.items() if listed.get(key) == size}
-            self._read(manifest, sound, seen)
-            self._read_sums(f"{manifest.backup_id}/{SUMS}", sums, sound, seen)
-
-    def _read(self, manifest: Manifest, keys: set[str], seen: "_Seen") -> None:
-        wanted = {f.key: f.sha256 for _, f in manifest.files() if f.key in keys}
-        total = sum(f.size for _, f in manifest.files() if f.key in keys)
-        self.listener(LongStepBegan("verify", total))
-        try:
-            results = self.transfer.each(list(wanted), self._hash)
-            with contextlib.closing(results):
-                for key, found in results:
-                    if found is None:
-                        seen.findings.append(_missing(key))
-                        continue
-                    digest, size = found
-                    seen.read += size
-                    if digest != wanted[key]:
-                        detail = f"its sha256 is {digest}, the manifest says {wanted[key]}"
-                        seen.findings.append(Finding(FindingKind.ALTERED, key, detail))
-        finally:
-            self.listener(LongStepEnded("verify"))
-
-    def _hash(self, key: str, watch: Watch) -> tuple[str, int] | None:
-        try:
-            return hash_stream(self.repository.store.stream(key), watch=watch)
-        except ObjectNotFound:
-            return None
-
-    def _read_sums(self, key: str, sums: bytes, keys: set[str], seen: "_Seen") -> None:
-        if key not in keys:
+    def _look(self, entry: Entry, part: RotationPart | None, seen: Seen) -> None:
+        if entry.state is State.ARCHIVED:
+            self.repository.find(entry.backup_id)  # raises, and says how to thaw it
+        if entry.header is None:
+            seen.findings.append(_unreadable(entry))
+            seen.objects = 1
             return
-        body = self.repository.store.get(key, limit=len(sums))
-        seen.read += len(body)
-        if body != sums:
-            detail = "it does not agree with the manifest"
-            seen.findings.append(Finding(FindingKind.ALTERED, key, detail))
+        manifest = self.repository.manifest(entry.backup_id)
+        looking = Looking(self.repository, self.transfer, manifest, seen)
+        keys = self._keys(looking, part)
+        seen.objects = len(keys)
+        # One listing shows all sizes, so a part looks at those of the whole backup.
+        sound = looking.sizes() & keys
+        if self.level is not Level.SIZE:
+            looking.bytes(sound)
+            looking.sums(sound)
 
-
-@dataclass(slots=True)
-class _Seen:
-    """What was seen of one backup so far: it counts also where the store then fails."""
-
-    findings: list[Finding] = field(default_factory=list)
-    objects: int = 0
-    read: int = 0
+    def _keys(self, looking: Looking, part: RotationPart | None) -> set[str]:
+        """Return the keys of the objects to look at: all, or those of a part."""
+        sizes = looking.expected_sizes()
+        if part is None:
+            return set(sizes)
+        assigned = assign(sizes, part.parts, seed=looking.manifest.backup_id)
+        return {key for key in sizes if assigned[key] == part.part}
 
 
 def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[Entry, ...]:
@@ -180,8 +173,6 @@ def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tupl
 
 
 def _named(repository: Repository, name: str) -> Entry:
-    from prometheus_backup.errors import UnreadableManifest
-
     try:
         return repository.find(name)
     except (UnreadableManifest, ObjectArchived):
@@ -191,6 +182,10 @@ def _named(repository: Repository, name: str) -> Entry:
         return entry
 
 
+def _rotation(entry: Entry, level: Level) -> Rotation | None:
+    return next((r for r in entry.rotations if r.level is level), None)
+
+
 def _unreadable(entry: Entry) -> Finding:
     if entry.state is State.NEWER:
         raise NewerFormat(entry.problem)
@@ -198,20 +193,7 @@ def _unreadable(entry: Entry) -> Finding:
     return Finding(FindingKind.UNREADABLE_MANIFEST, key, entry.problem)
 
 
-def _missing(key: str) -> Finding:
-    return Finding(FindingKind.MISSING, key, "no such object")
-
-
-def _size_finding(key: str, expected: int, found: int | None) -> Finding | None:
-    if found is None:
-        return _missing(key)
-    if found != expected:
-        detail = f"it has {found:,} bytes, the manifest says {expected:,}"
-        return Finding(FindingKind.WRONG_SIZE, key, detail)
-    return None
-
-
-def _verdict(findings: Sequence[Finding], *, objects: int, could_look: bool) -> Verdict:
+def _verdict(findings: Sequence[Finding], *, could_look: bool) -> Verdict:
     if findings:
         return Verdict.FAIL
-    return Verdict.PASS if could_look and objects else Verdict.INCONCLUSIVE
+    return Verdict.PASS if could_look else Verdict.INCONCLUSIVE

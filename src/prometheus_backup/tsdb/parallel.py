@@ -1,12 +1,14 @@
-"""Check several blocks at once, each in a process of its own, so that every core is used.
+"""Check several blocks at once, in processes of their own, so that every core is used.
 
 Not a process pool of the standard library: one that loses a worker to the kernel's memory killer
 waits for ever, or has to finish what is under way before it can be given up.
 """
 
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,65 +21,90 @@ _REPORT_EVERY = 16 << 20
 """Bytes a process reads between two messages about its progress."""
 
 
+def block_size(folder: Path) -> int:
+    """Return the bytes of a block's files, 0 where they cannot be told."""
+    try:
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    except OSError:
+        return 0
+
+
 def check_blocks(
     folders: Sequence[Path], *, processes: int, keep: int = KEPT, watch: Watch = ignore_bytes
-) -> Iterator[BlockReport]:
-    """Yield the report of each block as it is done, large blocks first in, so in no fixed order.
+) -> Generator[BlockReport, None, None]:
+    """Yield the report of each block as it is done; large blocks are begun first.
 
-    With one process, or one block, nothing is started. Closing the iterator ends the processes.
+    With one process, or one block, nothing is started. Closing the generator ends the processes.
     Raises BackupToolError where one of them dies.
     """
-    queue = sorted(folders, key=_size)
-    if min(processes, len(queue)) <= 1:
+    queue = sorted(folders, key=block_size)
+    workers = min(processes, len(queue))
+    if workers <= 1:
         while queue:
             yield check_block(queue.pop(), keep=keep, watch=watch)
         return
-    # A fork would copy the threads' locks in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    at_work: dict[Connection, tuple[BaseProcess, Path]] = {}
-    try:
-        while queue or at_work:
-            while queue and len(at_work) < processes:
-                folder = queue.pop()
-                ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(
-                    target=_work, args=(theirs, folder, keep), daemon=True
-                )
-                process.start()
-                theirs.close()
-                at_work[ours] = process, folder
-            for connection in wait([*at_work]):
-                assert isinstance(connection, Connection)  # noqa: S101 -- for the types
-                process, folder = at_work[connection]
-                message = _receive(connection, process, folder)
+    with contextlib.ExitStack() as stack:
+        at_work = [_Worker.start(keep) for _ in range(workers)]
+        for worker in at_work:
+            stack.callback(worker.end)
+            worker.check(queue.pop())
+        while at_work:
+            for ready in wait([worker.connection for worker in at_work]):
+                worker = next(w for w in at_work if w.connection is ready)
+                message = worker.receive()
                 if isinstance(message, int):
                     watch(message)
                     continue
-                del at_work[connection]
-                connection.close()
-                process.join()
                 yield message
-    finally:
-        for connection, (process, _) in at_work.items():
-            process.terminate()
-            process.join()
-            connection.close()
+                if queue:
+                    worker.check(queue.pop())
+                else:
+                    at_work.remove(worker)
 
 
-def _receive(connection: Connection, process: BaseProcess, folder: Path) -> BlockReport | int:
-    try:
-        message: BlockReport | int = connection.recv()
-    except EOFError:
-        process.join()
-        raise BackupToolError(
-            f"cannot check block {folder.name}: its process ended with {process.exitcode}",
-            hint="was it killed for want of memory? start again with fewer processes",
-        ) from None
-    return message
+@dataclass(slots=True)
+class _Worker:
+    """A process that checks the blocks that are sent to it, one after the other."""
+
+    process: BaseProcess
+    connection: Connection
+    folder: Path | None = None
+
+    @classmethod
+    def start(cls, keep: int) -> "_Worker":
+        # A fork would copy the locks of other threads in whatever state they are.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, keep), daemon=True)
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    def check(self, folder: Path) -> None:
+        self.folder = folder
+        with contextlib.suppress(BrokenPipeError):  # then `receive` tells of its end
+            self.connection.send(folder)
+
+    def receive(self) -> BlockReport | int:
+        try:
+            message: BlockReport | int = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            raise BackupToolError(
+                f"cannot check block {self.folder}: its process ended with {self.process.exitcode}",
+                hint="was it killed for want of memory? start again with fewer processes",
+            ) from None
+        return message
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join()
+        self.connection.close()
 
 
-def _work(connection: Connection, folder: Path, keep: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started us ends us
+def _work(connection: Connection, keep: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     unsaid = 0
 
     def watch(size: int) -> None:
@@ -87,13 +114,9 @@ def _work(connection: Connection, folder: Path, keep: int) -> None:
             connection.send(unsaid)
             unsaid = 0
 
-    report = check_block(folder, keep=keep, watch=watch)
-    connection.send(unsaid)
-    connection.send(report)
-
-
-def _size(folder: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in folder.rglob("*"))
-    except OSError:
-        return 0
+    with contextlib.suppress(EOFError):
+        while True:
+            report = check_block(connection.recv(), keep=keep, watch=watch)
+            connection.send(unsaid)
+            unsaid = 0
+            connection.send(report)

@@ -35,6 +35,7 @@ def show(wiring: Wiring, output: Output, backup: str) -> int:
         show_document(entry, manifest),
         tables=[
             summary(show_rows(entry, manifest)),
+            table(LEVEL_HEADERS, level_rows(entry)),
             table(BLOCK_HEADERS, block_rows(manifest)),
         ],
     )
@@ -47,6 +48,7 @@ def show_document(entry: "Entry", manifest: "Manifest") -> Document:
         **entry_document(entry, None),
         "manifest": manifest.model_dump(mode="json"),
         "verifications": [v.model_dump(mode="json") for v in entry.verifications],
+        "rotations": [r.model_dump(mode="json") for r in entry.rotations],
     }
 
 
@@ -68,6 +70,35 @@ def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
     for verification in entry.verifications:
         for finding in verification.findings:
             yield f"finding ({verification.level})", f"{finding.key}: {finding.detail}"
+
+
+LEVEL_HEADERS = ("level", "result", "at (UTC)", "objects", "read", "findings")
+
+
+def level_rows(entry: "Entry") -> Iterable[Row]:
+    """Yield what is known from verification: before the commit, since, and in parts."""
+    header = entry.header
+    if header and header.verified:
+        when = second(header.finished_at)
+        yield header.verified.value, "pass before the commit", when, "", "", ""
+    for result in sorted(entry.verifications, key=lambda v: v.level.rank):
+        yield (
+            f"{result.level} {result.rotation}" if result.rotation else result.level.value,
+            result.verdict.value,
+            second(result.verified_at),
+            f"{result.objects:,}",
+            size(result.bytes_read),
+            str(len(result.findings)),
+        )
+    for rotation in sorted(entry.rotations, key=lambda r: r.level.rank):
+        yield (
+            f"{rotation.level} in parts",
+            f"{rotation.passed} of {rotation.parts} passed",
+            f"since {second(rotation.passed_at)}" if rotation.passed_at else "",
+            f"{sum(look.objects for look in rotation.looked):,}",
+            size(sum(look.bytes_read for look in rotation.looked)),
+            "",
+        )
 
 
 BLOCK_HEADERS = ("block", "from (UTC)", "to (UTC)", "level", "series", "samples", "size")

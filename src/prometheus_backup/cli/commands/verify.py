@@ -7,30 +7,44 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.output import Output, table
-from prometheus_backup.cli.render import Document, Row, size
+from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
 from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.config import parse_subset
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.verify import VerifyReport
+    from prometheus_backup.ops.verify import Checked, VerifyReport
+    from prometheus_backup.verification import Rotation
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
-"""Fields of a recorded result that this command has nothing to say in."""
+"""Fields of a recorded result that this command says otherwise, or has nothing to say in."""
 _LEVELS = click.Choice(["size", "checksum"])
 
 
 @argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
 @option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thoroughly.")
 @option("--all", "every", is_flag=True, help="Verify every backup.")
+@option(
+    "--subset",
+    metavar="N/T|next/T",
+    help="Only part N of T of each backup, or the part that is due; T runs read everything once.",
+)
 @command("repository", "retention", "monitoring", "reporting")
 def verify(
-    wiring: Wiring, output: Output, backups: Sequence[str], *, every: bool, level: str
+    wiring: Wiring,
+    output: Output,
+    backups: Sequence[str],
+    *,
+    every: bool,
+    level: str,
+    subset: str | None,
 ) -> int:
     """Verify stored backups (latest, if none is named) and record the result beside them."""
     from prometheus_backup.model import Level
     from prometheus_backup.ops.verify import Verifier, choose
 
+    parts = parse_subset(subset)
     repository = wiring.repository()
-    verifier = Verifier(repository, wiring.transfer(), Level(level), wiring.listener)
+    verifier = Verifier(repository, wiring.transfer(), Level(level), wiring.listener, parts)
     report = verifier.verify(choose(repository, backups, every=every))
     output.result(
         verify_document(report),
@@ -45,9 +59,25 @@ def verify_document(report: "VerifyReport") -> Document:
     return {
         "outcome": report.outcome.value,
         "results": [
-            {**c.result.model_dump(mode="json", exclude=_OF_OTHERS), "cause": c.cause}
+            {
+                **c.result.model_dump(mode="json", exclude=_OF_OTHERS),
+                "cause": c.cause,
+                "rotation": _rotation_document(c),
+            }
             for c in report.checked
         ],
+    }
+
+
+def _rotation_document(checked: "Checked") -> Document | None:
+    part, rotation = checked.result.rotation, checked.rotation
+    if part is None:
+        return None
+    return {
+        "part": part.part,
+        "parts": part.parts,
+        "parts_passed": rotation.passed if rotation else None,
+        "passed_at": instant(rotation.passed_at) if rotation else None,
     }
 
 
@@ -60,7 +90,7 @@ def verify_rows(report: "VerifyReport") -> Iterable[Row]:
         result = checked.result
         yield (
             result.backup_id,
-            result.level.value,
+            f"{result.level} {result.rotation}" if result.rotation else result.level.value,
             result.verdict.value,
             f"{result.objects:,}",
             size(result.bytes_read),
@@ -74,7 +104,17 @@ def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
     """Return what a reader must know of the results."""
     if not report.checked:
         return [f"nothing was verified: {url} holds no backup"]
+    lines = [
+        f"{c.result.backup_id}: {rotation_words(c.rotation)}" for c in report.checked if c.rotation
+    ]
     if any(checked.result.findings for checked in report.checked):
         said = "a backup with findings does not count as good: `restore latest` passes over it, and"
-        return [f"{said} the next backup copies nothing from it"]
-    return []
+        lines.append(f"{said} the next backup copies nothing from it")
+    return lines
+
+
+def rotation_words(rotation: "Rotation") -> str:
+    """Return how far a rotation has come."""
+    passed = f"{rotation.passed} of {counted(rotation.parts, 'part')} passed at level"
+    whole = f"; all of it since {second(rotation.passed_at)}" if rotation.passed_at else ""
+    return f"{passed} {rotation.level}{whole}"

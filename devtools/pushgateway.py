@@ -1,0 +1,69 @@
+"""A real Pushgateway on loopback."""
+
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from devtools import fetch_pushgateway
+from devtools.processes import LOOPBACK, Process, clean_environment, with_free_ports
+
+
+class Pushgateway:
+    """One server that keeps what it is sent in memory; a context manager that stops it."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it, and return when it answers; raises `ProcessFailedError`."""
+        self._program = fetch_pushgateway.find()
+        self._directory = directory
+        self._port = 0
+        self._process = with_free_ports(1, lambda ports: self._start(ports[0]))
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def page(self) -> str:
+        """What it shows to Prometheus."""
+        return httpx.get(f"{self.url}/metrics", trust_env=False).text
+
+    def pause(self) -> None:
+        """Stop answering, with connections left open, until `resume`."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Answer again after `pause`."""
+        self._process.resume()
+
+    def stop(self) -> None:
+        """Terminate it."""
+        self._process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self, port: int) -> Process:
+        process = Process(
+            "pushgateway",
+            [
+                self._program,
+                f"--web.listen-address={LOOPBACK}:{port}",
+                "--persistence.file=",
+            ],
+            log=self._directory / "pushgateway.log",
+            environment=clean_environment(self._directory / "home"),
+        )
+        self._port = port
+        process.wait_until(self._ready)
+        process.check_listens(port)
+        return process
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/-/ready", trust_env=False).is_success
+        except httpx.TransportError:
+            return False

@@ -1,0 +1,116 @@
+"""`inspect`: check blocks on this machine whole."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import Document, Row, counted, second, size
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.model import instant_from_ms, rfc3339
+
+if TYPE_CHECKING:
+    from prometheus_backup.ops.inspect import InspectReport
+    from prometheus_backup.tsdb.verification import BlockReport
+
+
+@argument("path", type=click.Path(path_type=Path))
+@option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Blocks checked at once.  [default: as many as there are cores]",
+)
+@command()
+def inspect(wiring: Wiring, output: Output, *, path: Path, processes: int | None) -> int:
+    """Check TSDB blocks on this machine: a block, a data directory or a snapshot."""
+    from prometheus_backup.ops.inspect import inspect_blocks
+
+    report = inspect_blocks(
+        path.resolve(), processes=processes or os.cpu_count() or 1, listener=wiring.listener
+    )
+    output.result(
+        inspect_document(report, path=path),
+        tables=[table(INSPECT_HEADERS, inspect_rows(report))] if report.blocks else [],
+        lines=inspect_lines(report, path=path),
+    )
+    return report.outcome.exit_code
+
+
+def inspect_document(report: "InspectReport", *, path: Path) -> Document:
+    """Return what `inspect --json` prints."""
+    return {
+        "path": str(path),
+        "outcome": report.outcome.value,
+        "blocks": [_block(block) for block in report.blocks],
+    }
+
+
+def _block(block: "BlockReport") -> Document:
+    return {
+        "ulid": block.ulid,
+        "verdict": block.verdict.value,
+        "series": block.series,
+        "chunks": dict(block.chunks),
+        "samples": dict(block.samples),
+        "tombstones": block.tombstones,
+        "min_time": _instant(block.min_time_ms),
+        "max_time": _instant(block.max_time_ms),
+        "index_bytes": block.index_bytes,
+        "chunk_bytes": block.chunk_bytes,
+        "not_decoded": list(block.not_decoded),
+        "fault_counts": {kind.value: count for kind, count in block.counts.items()},
+        "faults": [
+            {
+                "kind": fault.kind.value,
+                "effect": fault.kind.effect.value,
+                "file": fault.file,
+                "offset": fault.offset,
+                "series": fault.series,
+                "detail": fault.detail,
+            }
+            for fault in block.faults
+        ],
+    }
+
+
+INSPECT_HEADERS = ("block", "first (UTC)", "last (UTC)", "series", "samples", "size", "result")
+
+
+def inspect_rows(report: "InspectReport") -> Iterable[Row]:
+    """Yield a row for each block."""
+    for block in report.blocks:
+        faults = f": {counted(block.total_faults, 'fault')}" if block.counts else ""
+        yield (
+            block.ulid,
+            "" if block.min_time_ms is None else second(instant_from_ms(block.min_time_ms)),
+            "" if block.max_time_ms is None else second(instant_from_ms(block.max_time_ms)),
+            f"{block.series:,}",
+            f"{block.total_samples:,}",
+            size(block.index_bytes + block.chunk_bytes),
+            block.verdict.value + faults,
+        )
+
+
+def inspect_lines(report: "InspectReport", *, path: Path) -> list[str]:
+    """Return every fault that was kept, what was not decoded, and the encodings met."""
+    lines = []
+    for block in report.blocks:
+        for fault in block.faults:
+            kind = fault.kind
+            lines.append(f"{block.ulid}: {fault} [{kind.value}; Prometheus: {kind.effect.value}]")
+        if block.total_faults > len(block.faults):
+            lines.append(f"{block.ulid}: and {block.total_faults - len(block.faults):,} more")
+        lines += [f"{block.ulid}: {name} is not decoded" for name in block.not_decoded]
+    encodings = sorted({name for block in report.blocks for name in block.chunks})
+    if encodings:
+        lines.append(f"encodings: {', '.join(encodings)}")
+    return lines if report.blocks else [f"nothing was looked at: {path} holds no block"]
+
+
+def _instant(time_ms: int | None) -> str | None:
+    return None if time_ms is None else rfc3339(instant_from_ms(time_ms))

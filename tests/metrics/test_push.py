@@ -1,0 +1,133 @@
+"""Metrics in a real Pushgateway, and the pings of a dead man's switch."""
+
+import pytest
+
+from devtools.pushgateway import Pushgateway
+from prometheus_backup.metrics.exposition import parse
+from prometheus_backup.metrics.families import Sample, labelled, sample
+from prometheus_backup.metrics.push import JOB, ping, push
+from prometheus_backup.metrics.run import RunRecorder
+from tests.support.faulty_http import Answer, FaultyServer
+from tests.support.repositories import NOON, StillClock
+
+HERE = {"repository": "s3://bucket/a b"}
+OTHER = {"repository": "s3://bucket/b"}
+
+
+def ended(command: str, code: int, *, hours: int = 0, where: dict[str, str] = HERE) -> list[Sample]:
+    """What a run tells that ended some hours after noon."""
+    clock = StillClock()
+    clock.sleep(hours * 3600)
+    return labelled(RunRecorder(command, clock).samples(code), where)
+
+
+def held(server: Pushgateway) -> dict[tuple[str, str, str], float]:
+    """What it shows of ours: short name, command and repository."""
+    found = {}
+    for one in parse(server.page()):
+        assert one.labels["job"] == JOB
+        short = one.name.removeprefix("prometheus_backup_")
+        key = short, one.labels.get("command", ""), one.labels["repository"]
+        assert key not in found, "two sources mix"
+        found[key] = one.value
+    return found
+
+
+def test_failed_run_does_not_erase_the_last_success(pushgateway: Pushgateway) -> None:
+    push(pushgateway.url, ended("backup", 0), None)
+
+    push(pushgateway.url, ended("backup", 20, hours=24), None)
+
+    found = held(pushgateway)
+    repository = HERE["repository"]
+    success = found["last_success_timestamp_seconds", "backup", repository]
+    assert success == NOON.timestamp()
+    assert found["last_run_exit_code", "backup", repository] == 20
+    attempt = found["last_attempt_timestamp_seconds", "backup", repository]
+    assert attempt == NOON.timestamp() + 24 * 3600
+
+
+def test_commands_and_repositories_do_not_mix(pushgateway: Pushgateway) -> None:
+    push(pushgateway.url, ended("backup", 0), labelled([sample("good_backups", 3)], HERE))
+    push(pushgateway.url, ended("verify", 41), None)
+    push(
+        pushgateway.url,
+        ended("backup", 12, where=OTHER),
+        labelled([sample("good_backups", 7)], OTHER),
+    )
+
+    found = held(pushgateway)
+    codes = {key[1:]: value for key, value in found.items() if key[0] == "last_run_exit_code"}
+    assert codes == {
+        ("backup", HERE["repository"]): 0,
+        ("verify", HERE["repository"]): 41,
+        ("backup", OTHER["repository"]): 12,
+    }
+    assert found["good_backups", "", HERE["repository"]] == 3
+    assert found["good_backups", "", OTHER["repository"]] == 7
+
+
+def test_what_is_no_longer_so_goes_with_the_next_state(pushgateway: Pushgateway) -> None:
+    both = [sample("good_backups", 1), sample("last_good_backup_timestamp_seconds", 1)]
+    push(pushgateway.url, ended("backup", 0), labelled(both, HERE))
+
+    push(pushgateway.url, ended("prune", 0), labelled([sample("good_backups", 0)], HERE))
+
+    found = held(pushgateway)
+    assert found["good_backups", "", HERE["repository"]] == 0
+    assert ("last_good_backup_timestamp_seconds", "", HERE["repository"]) not in found
+
+
+def test_pushgateway_that_does_not_answer_is_given_up(pushgateway: Pushgateway) -> None:
+    pushgateway.pause()
+    try:
+        with pytest.raises(OSError, match="timed out"):
+            push(pushgateway.url, ended("backup", 0), None)
+    finally:
+        pushgateway.resume()
+
+
+def test_refusal_of_the_pushgateway_is_told(pushgateway: Pushgateway) -> None:
+    twice = [*ended("backup", 0), *ended("backup", 3)]
+
+    with pytest.raises(OSError, match="it answered 400: pushed metrics are invalid"):
+        push(pushgateway.url, twice, None)
+
+
+def test_success_is_pinged_and_failure_in_words() -> None:
+    with FaultyServer(otherwise=Answer(status=200)) as server:
+        ping(f"{server.url}/ping/secret", failure=None)
+        ping(f"{server.url}/ping/secret/", failure="exit 20: Prometheus is down")
+        ping(f"{server.url}/push?token=t", failure="exit 3")
+
+    asked = [(r.method, r.path) for r in server.requests]
+    assert asked == [
+        ("GET", "/ping/secret"),
+        ("POST", "/ping/secret/fail"),
+        ("POST", "/push/fail?token=t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/a-secret",
+        "http://no-such-host.invalid/a-secret",
+        "ftp://127.0.0.1/a-secret",
+        "a-secret",
+        "http://user:a-secret@127.0.0.1:port/",
+    ],
+)
+def test_secret_of_the_switch_is_in_no_message(url: str) -> None:
+    for failure in (None, "exit 3"):
+        with pytest.raises(OSError, match=r".") as raised:
+            ping(url, failure=failure)
+        assert "secret" not in str(raised.value)
+
+
+def test_switch_that_answers_with_an_error_was_not_told() -> None:
+    with (
+        FaultyServer(otherwise=Answer(status=404, body=b"no such check")) as server,
+        pytest.raises(OSError, match="it answered 404: no such check"),
+    ):
+        ping(server.url, failure=None)
