@@ -86,7 +86,14 @@ _INTRODUCTIONS = {
         (
             "Several labels in one value are separated by commas. A repository takes the backups "
             "of one Prometheus: a run whose labels differ from those of the newest backup is "
-            "refused (exit 2)."
+            "refused (exit 2). Fingerprints: [how-to/restore-drill.md](how-to/restore-drill.md)."
+        ),
+    ),
+    "drill": (
+        "Drill",
+        (
+            "See [how-to/restore-drill.md](how-to/restore-drill.md). A program without a slash in "
+            "its name is looked for on the `PATH`."
         ),
     ),
     "monitoring": (

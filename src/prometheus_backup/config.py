@@ -5,13 +5,13 @@ Flags beat the environment, which beats the file, which beats defaults.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import MAX_PARTS, Subset
+from prometheus_backup.model import MAX_FINGERPRINTS, MAX_PARTS, MAX_QUERY, Subset
 from prometheus_backup.settings import SETTINGS
 
 DEFAULT_PREFIX = "prometheus-snapshots"
@@ -125,6 +125,28 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
+def parse_queries(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the PromQL queries in these texts: one a line, without empty lines and `#` comments.
+
+    Raises UsageError for one that cannot be kept in a manifest.
+    """
+    lines = (line.strip() for text in texts for line in text.splitlines())
+    queries = tuple(dict.fromkeys(q for q in lines if q and not q.startswith("#")))
+    for query in queries:
+        if not query.isprintable() or len(query) > MAX_QUERY:
+            raise UsageError(
+                f"cannot use fingerprint query {query[:80]!r}: it is too long, or has characters "
+                "that cannot be printed",
+                hint=f"give {MAX_QUERY:,} characters at most, without tabs",
+            )
+    if len(queries) > MAX_FINGERPRINTS:
+        raise UsageError(
+            f"cannot use {len(queries)} fingerprint queries: {MAX_FINGERPRINTS} are the most",
+            hint="a few that many series go into prove more than many small ones",
+        )
+    return queries
+
+
 def repository_address(repository: str | None, *, bucket: str | None, prefix: str | None) -> str:
     """Return the repository's address from the setting, or from bucket and prefix.
 
@@ -169,9 +191,10 @@ def _known(key: str, path: Path) -> str:
 def _value(key: str, value: Any, path: Path) -> tuple[str, Any]:
     """Return a setting's name, and its value in the form that the command line would have."""
     name = _known(key, path)
-    if SETTINGS[name].kind == "labels" and value is not None:
-        if isinstance(value, dict):
-            return name, [f"{k}={v}" for k, v in value.items()]
+    kind = SETTINGS[name].kind
+    if kind == "labels" and isinstance(value, dict):
+        return name, [f"{k}={v}" for k, v in value.items()]
+    if kind in ("labels", "queries") and value is not None and not isinstance(value, dict):
         return name, [str(v) for v in value] if isinstance(value, list) else [str(value)]
     if isinstance(value, (dict, list)):
         raise UsageError(f"cannot use configuration {path}: {key!r} must have one value")

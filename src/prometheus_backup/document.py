@@ -39,7 +39,8 @@ def _key(text: str) -> str:
     return text
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text that may be shown to people. Raises ValueError for any other."""
     if not text.isprintable():
         raise ValueError("has characters that cannot be printed")
     return text
@@ -64,7 +65,7 @@ Key = Annotated[str, AfterValidator(_key)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, le=2**50)]
 Count = Annotated[int, Field(ge=0)]
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
 """Shown to people, so nothing in it may steer a terminal."""
 
 

@@ -5,7 +5,7 @@ An event is a frozen value with no behaviour; it never decides anything. Sizes a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +173,24 @@ class BackupDeleted(Event):
     objects: int
     size: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintsTaken(Event):
+    """The source was asked for the instant `at`: how many queries it answered, with how many
+    series in all, and how many are inconclusive.
+    """
+
+    at: datetime | None
+    answered: int
+    inconclusive: int
+    series: int
+
+
+@dataclass(frozen=True, slots=True)
+class FingerprintCompared(Event):
+    """A drill asked a query again; `verdict` pass, fail or inconclusive, `detail` says why."""
+
+    query: str
+    verdict: str
+    detail: str

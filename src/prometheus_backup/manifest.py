@@ -23,7 +23,8 @@ from prometheus_backup.document import (
     Ulid,
 )
 from prometheus_backup.errors import NewerFormat, UnreadableManifest
-from prometheus_backup.model import Level
+from prometheus_backup.fingerprint import Fingerprint
+from prometheus_backup.model import MAX_FINGERPRINTS, Level
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
@@ -83,13 +84,17 @@ class Block(Document):
 
 
 class Prometheus(Document):
-    """What the source said of itself; `out_of_order` is its time window for late samples."""
+    """What the source said of itself.
+
+    `out_of_order` is its window for late samples, `lookback` how old a sample its queries take.
+    """
 
     version: Text
     revision: Text = ""
     hostname: Text | None = None
     retention: Text = ""
     out_of_order: Text | None = None
+    lookback: Text = ""
 
 
 class Totals(Document):
@@ -131,7 +136,9 @@ class Manifest(Header):
     """`metadata.json`: what a backup is."""
 
     blocks: Annotated[tuple[Block, ...], FailFast(), Field(max_length=MAX_FILES)]
-    fingerprints: Annotated[tuple[dict[str, Any], ...], FailFast()] = ()
+    fingerprints: Annotated[
+        tuple[Fingerprint, ...], FailFast(), Field(max_length=MAX_FINGERPRINTS)
+    ] = ()
 
     @property
     def header(self) -> Header:

@@ -81,6 +81,9 @@ class FindingKind(StrEnum):
     WRONG_SIZE = "wrong-size"
     ALTERED = "altered"
     UNREADABLE_MANIFEST = "unreadable-manifest"
+    NOT_STARTED = "not-started"
+    NOT_LOADED = "not-loaded"
+    OTHER_ANSWER = "other-answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,12 @@ class Subset:
 
     part: int | None
     parts: int
+
+
+MAX_FINGERPRINTS = 64
+"""Fingerprints of a backup."""
+MAX_QUERY = 2048
+"""Characters of a query of a fingerprint: it also has to fit into the address of a request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
@@ -33,11 +33,20 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
 ]
 _SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
+_QUERY_PATH = "/api/v1/query"
 _NO_TIME = 2**63 - 1
 
 
 class SnapshotConnectionLost(SourceUnavailable):
     """The connection broke after the snapshot was asked for: it may be in the making."""
+
+
+class QueryFailed(SourceUnavailable):
+    """Prometheus could not answer a query. `kind` is its errorType, such as `execution`."""
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,8 @@ class SourceStatus:
     """What Prometheus says of itself. `clock` is its own time, to the second.
 
     `storage_path` is absolute where it says what it is relative to; `head_from` is where the
-    samples in memory begin, None where there are none.
+    samples in memory begin, None where there are none; `lookback` how old a sample its queries
+    take, as a PromQL duration.
     """
 
     version: str
@@ -71,6 +81,7 @@ class SourceStatus:
     head_series: int
     head_chunks: int
     head_from: datetime | None
+    lookback: str
     clock: datetime
 
 
@@ -126,6 +137,7 @@ class PrometheusClient:
             head_series=int(head.get("numSeries", 0)),
             head_chunks=int(head.get("chunkCount", 0)),
             head_from=_head_from(head),
+            lookback=str(flags.get("query.lookback-delta", "")),
             clock=clock,
         )
 
@@ -222,6 +234,40 @@ class PrometheusClient:
             )
         self._require_ok(response, _SNAPSHOT_PATH)
         raise SourceUnavailable(f"{failed}: {self.url} gave no snapshot name")
+
+    def query(
+        self, expression: str, *, at: datetime, limit: timedelta, most_bytes: int
+    ) -> Mapping[str, Any]:
+        """Return the `data` of the answer to an instant query, as Prometheus gives it.
+
+        It is given up after `limit`, or where it is longer than `most_bytes`. Raises QueryFailed
+        where it cannot be answered so.
+        """
+        seconds = limit.total_seconds()
+        asked = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:g}s"}
+        timeout = httpx.Timeout(_TIMEOUT, read=seconds + 1)
+        body = b""
+        try:
+            with self._http.stream(
+                "GET", self.url + _QUERY_PATH, params=asked, timeout=timeout
+            ) as response:
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > most_bytes:
+                        message = f"the answer is longer than {most_bytes:,} bytes"
+                        raise QueryFailed(message, kind="too-long")
+                answer = httpx.Response(response.status_code, content=body)
+        except httpx.TimeoutException as error:
+            raise QueryFailed(f"no answer within {seconds:g} s", kind="timeout") from error
+        except httpx.HTTPError as error:
+            message = f"the connection broke: {error or type(error).__name__}"
+            raise QueryFailed(message, kind="connection") from error
+        found = _json(answer)
+        if not answer.is_success or not isinstance(found.get("data"), dict):
+            cause = str(found.get("error") or f"HTTP {answer.status_code}")
+            raise QueryFailed(cause, kind=str(found.get("errorType") or "unknown"))
+        data: Mapping[str, Any] = found["data"]
+        return data
 
     def _loaded_metas(self) -> Sequence[Mapping[str, Any]] | None:
         response = self._send("GET", "/api/v1/status/tsdb/blocks")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "path", "flag", "integer", "size", "labels"]
+Kind = Literal["text", "path", "flag", "integer", "size", "labels", "queries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +212,52 @@ _BACKUP = (
         kind="flag",
         default=False,
     ),
+    Setting(
+        "fingerprints",
+        "FINGERPRINTS",
+        "Record what Prometheus answers to some queries, for `drill` to ask again.",
+        kind="flag",
+        default=True,
+    ),
+    Setting(
+        "fingerprint_queries",
+        "FINGERPRINT_QUERY",
+        "One more PromQL query to record the answer of; repeated, or one a line.",
+        kind="queries",
+        flag="--fingerprint-query",
+        default_text="none",
+    ),
+    Setting(
+        "fingerprint_file",
+        "FINGERPRINT_FILE",
+        "File of more such queries, one a line; `#` begins a comment.",
+        kind="path",
+        default_text="none",
+    ),
+)
+_DRILL = (
+    Setting(
+        "drill_scratch",
+        "DRILL_SCRATCH",
+        "Directory to restore into; it needs room for all blocks that are drilled.",
+        kind="path",
+        flag="--scratch",
+        default_text="the system's directory for temporary files",
+    ),
+    Setting(
+        "prometheus_binary",
+        "PROMETHEUS_BINARY",
+        "The Prometheus to start, best of the version that was backed up.",
+        kind="path",
+        default="prometheus",
+    ),
+    Setting(
+        "drill_wait",
+        "DRILL_WAIT",
+        "How long to wait until it is ready, such as 90s or 30m.",
+        flag="--wait",
+        default="10m",
+    ),
 )
 _MONITORING = (
     Setting(
@@ -278,6 +324,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "monitoring": _MONITORING,
     "reporting": _REPORTING,
     "healthcheck": _HEALTHCHECK,
+    "drill": _DRILL,
     "output": _OUTPUT,
 }
 SETTINGS: Mapping[str, Setting] = {s.name: s for group in GROUPS.values() for s in group}

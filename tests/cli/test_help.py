@@ -40,6 +40,9 @@ PROMISED = [
     ("PUSHGATEWAY_URL", "--pushgateway-url", "(none)"),
     ("HEALTHCHECK_URL", "--healthcheck-url", "(none)"),
     ("METRICS_TEXTFILE", "--metrics-textfile", "(none)"),
+    ("FINGERPRINTS", "--fingerprints", "fingerprints"),
+    ("FINGERPRINT_QUERY", "--fingerprint-query", "(none)"),
+    ("FINGERPRINT_FILE", "--fingerprint-file", "(none)"),
     ("LOG_LEVEL", "--log-level", "info"),
     ("LOG_FORMAT", "--log-format", "text"),
     ("QUIET", "--quiet", "no-quiet"),
@@ -88,7 +91,7 @@ def test_no_arguments_show_help_and_are_exit_2() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Usage:" in done.stderr
-    for name in ("backup", "list", "show", "verify", "prune", "restore", "check"):
+    for name in ("backup", "list", "show", "verify", "drill", "prune", "restore", "check"):
         assert re.search(rf"^  {name} ", done.stderr, re.MULTILINE)
 
 

@@ -172,12 +172,15 @@ def test_backup_and_check(
         "max_time",
         "started_at",
         "finished_at",
+        "fingerprints",
         "phase_seconds",
         "retention",
     }
     assert {*value["totals"]} == {"blocks", "files", "bytes", "uploaded_bytes", "copied_bytes"}
     assert {*value["retention"]} == PRUNED
-    assert {*value["phase_seconds"]} >= {"check", "snapshot", "transfer", "verify", "retention"}
+    assert {*value["fingerprints"]} == {"answered", "inconclusive"}
+    phases = {"check", "fingerprints", "snapshot", "transfer", "verify", "retention"}
+    assert {*value["phase_seconds"]} >= phases
 
 
 FAILURES = {
@@ -185,6 +188,7 @@ FAILURES = {
     "list": (["list", "--repository=file:///etc/passwd"], 13, "RepositoryUnavailable"),
     "show": (["show", "backup-20010101-000000"], 30, "BackupNotFound"),
     "verify": (["verify", "backup-20010101-000000"], 30, "BackupNotFound"),
+    "drill": (["drill", "latest", "--prometheus-binary=/nonexistent"], 2, "UsageError"),
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),

@@ -94,6 +94,7 @@ def world(
             PROMETHEUS_URL=prometheus.url,
             PROMETHEUS_DATA_DIR=str(prometheus.data_dir),
             S3_BUCKET=bucket.name,
+            PROMETHEUS_BINARY=str(prometheus_3.prometheus),
             AWS_PAGER="",
             **bucket.endpoint.environment(),
         )
@@ -170,6 +171,11 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     snapshot = world.prometheus.snapshot()
     assert fields(f"inspect {snapshot}") == {"path", "outcome", "blocks"}
     assert fields(f"inspect {snapshot}", "blocks", 0) == _fields("`inspect`")
+    drilled = fields("drill latest", codes=(0, 3))
+    assert drilled == _fields("`drill`")
+    assert fields("drill latest", "fingerprints", 0, codes=(0, 3)) == {
+        *("query", "at", "verdict", "detail", "series"),
+    }
     applied = {"outcome", "deleted", "swept", "problems"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")

@@ -119,6 +119,7 @@ def test_the_manifest_says_what_the_backup_is(
         "hostname": prometheus.get("status/runtimeinfo").get("hostname"),
         "retention": "10y",
         "out_of_order": None,
+        "lookback": "5m",
     }
     assert manifest["min_time"] == f"{tsdb_block_spec.min_time:%Y-%m-%dT%H:%M:%SZ}"
     for name in ("timestamp", "started_at", "finished_at", "min_time", "max_time"):

@@ -86,8 +86,9 @@ def options(
     skip_head: bool = False,
     rehash: bool = False,
     allow_empty: bool = False,
+    fingerprints: tuple[str, ...] = (),
 ) -> BackupOptions:
-    """Options of a run, all as the command line has them by default."""
+    """Options of a run, as the command line has them by default, but without fingerprints."""
     return BackupOptions(
         labels=labels or {},
         policy=policy or Policy(),
@@ -96,6 +97,7 @@ def options(
         skip_head=skip_head,
         rehash=rehash,
         allow_empty=allow_empty,
+        fingerprints=fingerprints,
     )
 
 

@@ -82,6 +82,8 @@ class LogListener:
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
             events.BackupDeleted: self._deleted,
+            events.FingerprintsTaken: self._fingerprints,
+            events.FingerprintCompared: self._compared,
         }
 
     def __call__(self, event: events.Event) -> None:
@@ -194,6 +196,20 @@ class LogListener:
         self._log.info(
             "retention deleted", backup=event.backup_id, objects=event.objects, because=event.reason
         )
+
+    def _fingerprints(self, event: events.FingerprintsTaken) -> None:
+        self._log.info(
+            "fingerprints taken",
+            at=event.at.isoformat() if event.at else "",
+            answered=event.answered,
+            series=event.series,
+            inconclusive=event.inconclusive,
+        )
+
+    def _compared(self, event: events.FingerprintCompared) -> None:
+        log = self._log.info if event.verdict == "pass" else self._log.warning
+        detail = {"because": event.detail} if event.detail else {}
+        log(f"fingerprint: {event.verdict}", query=event.query, **detail)
 
 
 def _quoted(text: str) -> str:

@@ -10,6 +10,8 @@ from prometheus_backup.config import read_file
 from prometheus_backup.settings import GROUPS, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_SEVERAL = {"labels": "K=V", "queries": "QUERY"}
+"""Kinds of settings that may be given more than once."""
 
 
 def with_settings(*groups: str) -> Callable[[_F], _F]:
@@ -63,8 +65,9 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
     elif setting.kind == "integer":
         least = 1 if setting.name == "concurrency" else 0
         arguments |= {"type": click.IntRange(min=least), "metavar": "N"}
-    elif setting.kind == "labels":
-        arguments |= {"type": _Labels(), "multiple": True, "metavar": "K=V", "default": ()}
+    elif setting.kind in _SEVERAL:
+        metavar = _SEVERAL[setting.kind]
+        arguments |= {"type": _Whole(), "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
         arguments["type"] = click.Choice(setting.choices)
     elif setting.kind == "path":
@@ -72,10 +75,8 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
     return click.option(*names, **arguments)
 
 
-class _Labels(click.types.StringParamType):
+class _Whole(click.types.StringParamType):
     """Text that is kept whole: click would split an environment variable at its blanks."""
-
-    name = "labels"
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [rv]

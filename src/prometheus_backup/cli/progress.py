@@ -93,6 +93,11 @@ def _detail(event: events.Event) -> str:
             )
         case events.BlockChecked(ulid=ulid, verdict="fail", faults=faults):
             return f"block {ulid} is corrupt: {faults:,} faults"
+        case events.FingerprintsTaken(answered=answered, series=series, inconclusive=rest):
+            failed = f", {rest} inconclusive" if rest else ""
+            return f"{answered} fingerprints of {series} series{failed}"
+        case events.FingerprintCompared(query=query, verdict=verdict):
+            return f"{verdict}: {query}"
         case events.BackupDeleted(backup_id=backup_id, reason=reason):
             return f"retention deleted {backup_id} ({reason})"
         case _:

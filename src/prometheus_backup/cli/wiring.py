@@ -1,6 +1,8 @@
 """From settings to objects: opens what a command needs, in one place."""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from prometheus_backup.config import (
     parse_instant,
     parse_labels,
     parse_period,
+    parse_queries,
     parse_size,
     repository_address,
 )
@@ -116,6 +119,7 @@ class Wiring:
             skip_head=values["skip_head"],
             rehash=values["rehash"],
             allow_empty=values["allow_empty"],
+            fingerprints=self._fingerprints(),
         )
 
     def describe(self) -> str:
@@ -127,6 +131,43 @@ class Wiring:
             f"retention {policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly; "
             f"verification {level}; {self._workers} workers"
         )
+
+    def prometheus_binary(self) -> Path:
+        """Return the Prometheus that a drill starts. Raises UsageError where there is none."""
+        name = str(self.values["prometheus_binary"])
+        found = shutil.which(name)
+        if found is None:
+            where = "there is no such program" if "/" in name else "it is not on the PATH"
+            raise UsageError(
+                f"cannot run Prometheus {name!r}: {where}",
+                hint="name the program with --prometheus-binary, or run the drill in an image that "
+                "has it",
+            )
+        return Path(found).resolve()
+
+    def scratch(self) -> Path:
+        """Return the directory that a drill restores into."""
+        return Path(self.values["drill_scratch"] or tempfile.gettempdir())
+
+    @property
+    def drill_wait(self) -> timedelta:
+        """Return how long a drill waits until its Prometheus is ready."""
+        return parse_period(self.values["drill_wait"])
+
+    def _fingerprints(self) -> tuple[str, ...]:
+        from prometheus_backup.ops.fingerprints import DEFAULT_QUERIES
+
+        values = self.values
+        if not values["fingerprints"]:
+            return ()
+        texts = [*DEFAULT_QUERIES, *values["fingerprint_queries"]]
+        if path := values["fingerprint_file"]:
+            try:
+                texts.append(Path(path).read_text())
+            except (OSError, UnicodeDecodeError) as error:
+                cause = getattr(error, "strerror", None) or error
+                raise UsageError(f"cannot read fingerprint file {path}: {cause}") from None
+        return parse_queries(texts)
 
     @property
     def interval(self) -> timedelta:

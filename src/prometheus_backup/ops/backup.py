@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 from prometheus_backup.claim import Claim, claim_backup
@@ -16,11 +15,13 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
+from prometheus_backup.fingerprint import Fingerprint
 from prometheus_backup.layout import MANIFEST, TOOL_FOLDER
 from prometheus_backup.lock import HostLock, Intent
 from prometheus_backup.manifest import Manifest
 from prometheus_backup.model import Level, Outcome, PutOptions
 from prometheus_backup.ops.compose import Origin, backup_tags, compose_manifest
+from prometheus_backup.ops.fingerprints import Questions
 from prometheus_backup.ops.leftovers import Leftovers
 from prometheus_backup.ops.place import Placed, Placing
 from prometheus_backup.ops.prune import PrunePlan, PruneReport, apply_prune, plan_prune
@@ -42,7 +43,10 @@ from prometheus_backup.tsdb.block import MUTABLE
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """What the user chose. `verify` None commits unverified; the manifest then says so."""
+    """What the user chose. `verify` None commits unverified; the manifest then says so.
+
+    `fingerprints` are the queries whose answers are recorded.
+    """
 
     labels: Mapping[str, str]
     policy: Policy
@@ -51,6 +55,7 @@ class BackupOptions:
     skip_head: bool
     rehash: bool
     allow_empty: bool
+    fingerprints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +122,27 @@ class BackupRun:
         with phases.phase("claim", "claiming a backup id"):
             claim = attempt.claim()
         with claim.kept_alive():
+            with self._asking(phases, "asking Prometheus the fingerprint queries"):
+                asked = attempt.questions.ask(self.data_dir, skip_head=self.options.skip_head)
             with phases.phase("snapshot", "asking Prometheus for a snapshot"):
                 snapshot = attempt.snapshot()
+            with self._asking(phases, "asking the fingerprint queries again"):
+                fingerprints = attempt.questions.ask_again(asked)
             plan = attempt.plan(snapshot)
             with phases.phase("transfer", "transferring the blocks"):
                 placing = attempt.placing()
                 placed = placing.place(plan, snapshot.path)
             with phases.phase("verify", "verifying before the commit"):
                 placed = placing.prove(placed, snapshot.path)
-            manifest = attempt.commit(snapshot, placed)
+            manifest = attempt.commit(snapshot, placed, fingerprints)
         with phases.phase("retention", "applying retention"):
             prune = attempt.prune(manifest)
         return manifest, prune
+
+    def _asking(self, phases: "_Phases", text: str) -> contextlib.AbstractContextManager[object]:
+        if not self.options.fingerprints:
+            return contextlib.nullcontext()
+        return phases.phase("fingerprints", text)
 
     def _require_usable_repository(self, *, alone: bool) -> tuple[Entry, ...]:
         self.repository.store.ping()
@@ -256,14 +270,26 @@ class _Attempt:
             rehash=run.options.rehash,
         )
 
-    def commit(self, snapshot: Snapshot, placed: tuple[Placed, ...]) -> Manifest:
+    @property
+    def questions(self) -> Questions:
+        run = self._run
+        return Questions(run.client, run.options.fingerprints, run.repository.clock, run.listener)
+
+    def commit(
+        self,
+        snapshot: Snapshot,
+        placed: tuple[Placed, ...],
+        fingerprints: tuple[Fingerprint, ...],
+    ) -> Manifest:
         run = self._run
         options = run.options
         manifest = compose_manifest(
             self._claimed,
             snapshot,
             placed=placed,
-            origin=Origin(run.client.url, self._status, options.labels, options.verify),
+            origin=Origin(
+                run.client.url, self._status, options.labels, options.verify, fingerprints
+            ),
             finished_at=run.repository.clock.now(),
         )
         run.listener(Step("commit", f"committing {manifest.backup_id}"))
@@ -346,7 +372,8 @@ class _Phases:
         self._run.listener(Step(name, text))
         began = clock.monotonic()
         yield
-        self.seconds[name] = round(timedelta(seconds=clock.monotonic() - began).total_seconds(), 3)
+        took = clock.monotonic() - began
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

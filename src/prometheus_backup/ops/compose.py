@@ -6,24 +6,30 @@ from datetime import datetime
 
 from prometheus_backup import __version__
 from prometheus_backup.claim import Claim
+from prometheus_backup.fingerprint import Fingerprint
 from prometheus_backup.manifest import Block, File, Manifest, Prometheus, Totals
 from prometheus_backup.model import Level, SourceBlock, instant_from_ms
 from prometheus_backup.ops.place import Placed
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.ops.snapshot import Snapshot
 from prometheus_backup.prometheus import SourceStatus
+from prometheus_backup.promql import parse_duration
 from prometheus_backup.repository import Entry
 from prometheus_backup.retention import Candidate, Policy, decide
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a backup comes from, and how it was verified. `labels` are the operator's."""
+    """Where a backup comes from, how it was verified, and what the source answered.
+
+    `labels` are the operator's.
+    """
 
     url: str
     status: SourceStatus
     labels: Mapping[str, str]
     verified: Level | None
+    fingerprints: tuple[Fingerprint, ...] = ()
 
 
 def compose_manifest(
@@ -65,10 +71,12 @@ def compose_manifest(
             hostname=status.hostname,
             retention=status.retention,
             out_of_order=status.out_of_order,
+            lookback=status.lookback if parse_duration(status.lookback) else "",
         ),
         min_time=min((b.min_time for b in blocks), default=None),
         max_time=max((b.max_time for b in blocks), default=None),
         blocks=blocks,
+        fingerprints=origin.fingerprints,
         totals=Totals(
             blocks=len(blocks),
             files=len(placed),

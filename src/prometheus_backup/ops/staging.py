@@ -17,6 +17,18 @@ from prometheus_backup.repository import Repository
 from prometheus_backup.transfer import HashedFile, Transfer, Watch
 
 
+class ObjectAltered(BytesDiffer):
+    """The object of this key is not what the manifest says."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"cannot restore {key}: its bytes are not those that were backed up",
+            hint="nothing of this block was placed; run `prometheus-backup verify`, and restore "
+            "another backup",
+        )
+        self.key = key
+
+
 @dataclass(frozen=True, slots=True)
 class Staging:
     """A folder in which blocks become whole. What an interrupted run left in it is used again."""
@@ -33,7 +45,7 @@ class Staging:
         """Yield each of these blocks, in their order, once it is whole in the folder and synced.
 
         `step` names the work in events. Close it where the loop's body may raise
-        (contextlib.closing). Raises BytesDiffer where an object is not what the manifest says,
+        (contextlib.closing). Raises ObjectAltered where an object is not what the manifest says,
         OSError where it cannot be written, and whatever the repository raises.
         """
         missing = {block.ulid: len(block.files) for block in blocks}
@@ -120,11 +132,7 @@ class _Download:
 
     def require_right(self) -> None:
         if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
-            raise BytesDiffer(
-                f"cannot restore {self._file.key}: its bytes are not those that were backed up",
-                hint="nothing of this block was placed; run `prometheus-backup verify`, and "
-                "restore another backup",
-            )
+            raise ObjectAltered(self._file.key)
 
 
 def sync_folder(folder: Path) -> None:

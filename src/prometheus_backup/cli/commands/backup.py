@@ -18,6 +18,7 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.manifest import Manifest
     from prometheus_backup.ops.backup import BackupReport
 
 
@@ -69,6 +70,10 @@ def backup_document(report: "BackupReport") -> Document:
         "max_time": instant(manifest.max_time),
         "started_at": rfc3339(manifest.started_at),
         "finished_at": rfc3339(manifest.finished_at),
+        "fingerprints": {
+            "answered": sum(f.answer is not None for f in manifest.fingerprints),
+            "inconclusive": sum(f.answer is None for f in manifest.fingerprints),
+        },
         "phase_seconds": dict(report.phases),
         "retention": pruned_document(report.prune),
     }
@@ -82,9 +87,20 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"
+    yield "fingerprints", _fingerprints(manifest)
     yield "retention", f"{counted(len(report.prune.deleted), 'backup')} deleted"
     yield "took", f"{sum(report.phases.values()):.1f} s"
     for reason in manifest.degraded:
         yield "degraded", reason
     for problem in report.problems:
         yield "left undone", problem
+
+
+def _fingerprints(manifest: "Manifest") -> str:
+    answers = [f.answer for f in manifest.fingerprints if f.answer is not None]
+    if not manifest.fingerprints:
+        return "none"
+    series = sum(len(a.series) for a in answers)
+    failed = len(manifest.fingerprints) - len(answers)
+    text = f"{len(answers)} answered, with {series:,} series"
+    return text + (f"; {failed} inconclusive" if failed else "")

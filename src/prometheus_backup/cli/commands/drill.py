@@ -1,0 +1,106 @@
+"""`drill`: prove that a backup can be restored, by doing it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.output import Output, summary, table
+from prometheus_backup.cli.render import Document, Row, instant, size
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.errors import UsageError
+
+if TYPE_CHECKING:
+    from prometheus_backup.drill_plan import Compared
+    from prometheus_backup.ops.drill import DrillReport
+
+
+@argument("backup", metavar="BACKUP|latest")
+@option("--to", "end", metavar="TIME", help="Drill only blocks that begin before this time.")
+@option("--from", "start", metavar="TIME", help="Drill only blocks that end after this time.")
+@command("repository", "drill", "retention", "monitoring", "reporting")
+def drill(
+    wiring: Wiring, output: Output, *, backup: str, start: str | None, end: str | None
+) -> int:
+    """Restore a backup aside, start a real Prometheus on it, and ask it what its source was asked.
+
+    Times are 2025-01-22, 2025-01-22T02:00:00Z or -7d. Prometheus is ended and what was restored is
+    removed, whatever happens. The result is recorded beside the backup.
+    """
+    from prometheus_backup.local_prometheus import Binary
+    from prometheus_backup.ops.drill import Drill
+
+    after, before = wiring.instant(start), wiring.instant(end)
+    if after and before and after >= before:
+        raise UsageError("cannot drill: --to is not after --from")
+    binary = Binary.at(wiring.prometheus_binary())
+    wait, scratch = wiring.drill_wait, wiring.scratch()
+    repository = wiring.repository()
+    job = Drill(repository, wiring.transfer(), binary, scratch, wait, wiring.listener)
+    report = job.run(repository.find(backup), start=after, end=before)
+    output.result(
+        drill_document(report),
+        tables=[
+            summary(drill_rows(report)),
+            table(QUERY_HEADERS, query_rows(report)),
+        ],
+        lines=drill_lines(report),
+    )
+    return report.outcome.exit_code
+
+
+def drill_document(report: "DrillReport") -> Document:
+    """Return what `drill --json` prints."""
+    return {
+        "outcome": report.outcome.value,
+        **report.result.model_dump(mode="json", exclude={"rotation"}),
+        "cause": report.cause,
+        "prometheus_version": report.version,
+        "blocks": len(report.plan.blocks),
+        "fingerprints": [_fingerprint(c) for c in report.compared],
+        "log": list(report.log),
+    }
+
+
+def drill_rows(report: "DrillReport") -> Iterable[Row]:
+    """Yield the summary of a drill, label and value."""
+    result, plan = report.result, report.plan
+    yield "backup", result.backup_id
+    yield "result", result.verdict.value + (f": {report.cause}" if report.cause else "")
+    if part := plan.part:
+        yield "part", f"{instant(part.start) or 'the begin'} to {instant(part.end) or 'the end'}"
+    yield "restored", f"{size(result.bytes_read)} in {len(plan.blocks)} blocks"
+    yield "Prometheus", report.version
+    steps = result.seconds
+    if "start" in steps:
+        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
+        ready = steps["restore"] + steps["start"]
+        yield "took", f"{took}; it could be asked after {ready:.1f} s"
+    for finding in result.findings:
+        yield f"finding ({finding.kind.value})", f"{finding.key}: {finding.detail}"
+
+
+QUERY_HEADERS = ("fingerprint", "at (UTC)", "series", "result", "")
+
+
+def query_rows(report: "DrillReport") -> Iterable[Row]:
+    """Yield a row for each fingerprint."""
+    for one in report.compared:
+        at = instant(one.at) or ""
+        yield one.query, at, f"{one.series:,}", one.verdict.value, one.detail
+
+
+def drill_lines(report: "DrillReport") -> list[str]:
+    """Return the end of Prometheus' log, where it says why."""
+    if not report.log:
+        return []
+    return ["Prometheus' log ends with:", *(f"  {line}" for line in report.log)]
+
+
+def _fingerprint(compared: "Compared") -> Document:
+    return {
+        "query": compared.query,
+        "at": instant(compared.at),
+        "verdict": compared.verdict.value,
+        "detail": compared.detail,
+        "series": compared.series,
+    }

@@ -1,0 +1,283 @@
+"""Drills of real backups by a real Prometheus: what passes, and every loss that must be caught."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.blocks import BlockSpec
+from devtools.fetch_prometheus import PrometheusBinaries
+from tests.support.drills import (
+    ALL_COUNT,
+    EMPTY_TOMBSTONES,
+    HEAD_COUNT,
+    HEAD_SUM,
+    QUERIES,
+    Drillable,
+    Drilling,
+    make_drillable,
+)
+from tests.support.stored import LocalFiles, json_of, manifest_of, run_here
+
+
+@pytest.fixture(scope="session")
+def other_replica(
+    tmp_path_factory: pytest.TempPathFactory,
+    prometheus_3: PrometheusBinaries,
+    tsdb_blocks: Path,
+) -> Drillable:
+    """A backup of a Prometheus that scraped the same targets, at other moments."""
+    directory = tmp_path_factory.mktemp("replica")
+    return make_drillable(directory, prometheus_3, tsdb_blocks, seed=1)
+
+
+def test_sound_backup_passes_and_says_how_long_each_step_took(drilling: Drilling) -> None:
+    value = drilling.result()
+
+    assert (value["outcome"], value["verdict"], value["cause"]) == ("done", "pass", "")
+    assert value["blocks"] == 5
+    assert value["prometheus_version"].startswith(drilling.binaries.version)
+    assert [(f["query"], f["verdict"]) for f in value["fingerprints"]] == [
+        (query, "pass") for query in QUERIES
+    ]
+    assert [f["series"] for f in value["fingerprints"]] == [1, 20, 19], "one was deleted"
+    assert {*value["seconds"]} == {"restore", "start", "ask"}
+    assert value["bytes_read"] == manifest_of(drilling.files, drilling.backup)["totals"]["bytes"]
+    recorded = drilling.recorded()
+    assert (recorded["level"], recorded["verdict"]) == ("drill", "pass")
+    assert recorded["seconds"] == value["seconds"]
+    listed = json_of(run_here("list", "--json", env=drilling.files.environment()))
+    assert listed["backups"][0]["verified"]["level"] == "drill"
+
+
+def test_report_for_people_names_result_time_and_every_query(drilling_3: Drilling) -> None:
+    done = drilling_3.run()
+
+    assert done.returncode == 0, done.stderr
+    assert "result      pass\n" in done.stdout
+    assert "it could be asked after" in done.stdout
+    for query in QUERIES:
+        assert query in done.stdout
+
+
+def test_block_that_is_missing_in_the_store_is_found_before_anything_is_read(
+    drilling_3: Drilling,
+) -> None:
+    key = f"{drilling_3.backup}/{drilling_3.ulids()[1]}/index"
+    drilling_3.files.delete(key)
+
+    value = drilling_3.result(code=41)
+
+    assert [(f["kind"], f["key"]) for f in value["findings"]] == [("missing", key)]
+    assert value["bytes_read"] == 0
+    assert drilling_3.recorded()["verdict"] == "fail"
+
+
+def test_bytes_that_were_altered_are_found(drilling_3: Drilling) -> None:
+    key = f"{drilling_3.backup}/{drilling_3.ulids()[1]}/chunks/000001"
+    body = bytearray(drilling_3.files.get(key))
+    body[len(body) // 2] ^= 1
+    drilling_3.files.put(key, bytes(body))
+
+    value = drilling_3.result(code=41)
+
+    assert [(f["kind"], f["key"]) for f in value["findings"]] == [("altered", key)]
+
+
+def test_block_that_the_backup_never_had_is_missed_by_what_was_in_it(drilling: Drilling) -> None:
+    gone = drilling.ulids()[1]
+
+    def without(document: dict[str, Any]) -> None:
+        document["blocks"] = [b for b in document["blocks"] if b["ulid"] != gone]
+
+    drilling.change_manifest(without)
+    value = drilling.result(code=41)
+
+    assert [f["kind"] for f in value["findings"]] == ["other-answer"]
+    (detail,) = [f["detail"] for f in value["fingerprints"] if f["query"] == ALL_COUNT]
+    assert 'series="0"} is 360, the source had 480' in detail
+    assert "and 14 more" in detail
+
+
+def test_block_that_is_replaced_by_an_older_one_is_found(
+    drilling: Drilling, tsdb_block_spec: BlockSpec
+) -> None:
+    """As if the newest block had been a copy of one before it, but for its name."""
+    *_, before, newest, _head = drilling.ulids()
+    meta = json.loads(drilling.files.get(f"{drilling.backup}/{newest}/meta.json"))
+    older = json.loads(drilling.files.get(f"{drilling.backup}/{before}/meta.json"))
+    meta |= {name: older[name] for name in ("minTime", "maxTime", "stats")}
+    drilling.replace_file(newest, "meta.json", json.dumps(meta).encode())
+    for path in ("index", "chunks/000001", "tombstones"):
+        body = drilling.files.get(f"{drilling.backup}/{before}/{path}")
+        drilling.replace_file(newest, path, body)
+
+    value = drilling.result(code=41)
+
+    assert [f["kind"] for f in value["findings"]] == ["other-answer"]
+    samples = tsdb_block_spec.blocks * 120
+    assert f"is {samples - 120}, the source had {samples}" in value["findings"][0]["detail"]
+
+
+def test_tombstones_that_are_lost_bring_back_what_was_deleted(drilling: Drilling) -> None:
+    for ulid in drilling.ulids()[:-1]:
+        drilling.replace_file(ulid, "tombstones", EMPTY_TOMBSTONES)
+
+    value = drilling.result(code=41)
+
+    assert [f["kind"] for f in value["findings"]] == ["other-answer"]
+    assert '{series="3"} is 480, which the source did not have' in value["findings"][0]["detail"]
+
+
+def test_backup_of_another_replica_is_found(drilling_3: Drilling, other_replica: Drillable) -> None:
+    """The other's blocks and manifest, under fingerprints of this one."""
+    theirs = LocalFiles(other_replica.root)
+    mine = manifest_of(drilling_3.files, drilling_3.backup)["fingerprints"]
+    swapped = Drilling(
+        drilling_3.files, other_replica.backup, drilling_3.binaries, drilling_3.scratch
+    )
+    for key in theirs.all_keys():
+        swapped.files.put(key, theirs.get(key))
+    assert swapped.result()["verdict"] == "pass", "in itself it is sound"
+
+    swapped.change_manifest(lambda document: document.update(fingerprints=mine))
+    value = swapped.result(code=41)
+
+    assert {f["kind"] for f in value["findings"]} == {"other-answer"}
+    failed = [f["query"] for f in value["fingerprints"] if f["verdict"] == "fail"]
+    assert HEAD_SUM in failed
+
+
+def test_one_sample_too_few_is_found(drilling: Drilling) -> None:
+    def one_more(document: dict[str, Any]) -> None:
+        (fingerprint,) = [f for f in document["fingerprints"] if f["query"] == HEAD_COUNT]
+        sample = fingerprint["answer"]["series"][7]
+        sample["value"] = str(int(sample["value"]) + 1)
+
+    drilling.change_manifest(one_more)
+    value = drilling.result(code=41)
+
+    (finding,) = value["findings"]
+    assert finding["kind"] == "other-answer"
+    assert finding["key"] == f"{drilling.backup}/metadata.json"
+    assert "is 40, the source had 41" in finding["detail"]
+
+
+def test_block_that_prometheus_passes_over_is_found(drilling: Drilling) -> None:
+    """It starts without a block whose meta.json it cannot read, and says so in its log only."""
+    ulid = drilling.ulids()[0]
+    drilling.replace_file(ulid, "meta.json", b"{}")
+
+    value = drilling.result(code=41)
+
+    assert {f["kind"] for f in value["findings"]} == {"not-loaded", "other-answer"}
+    assert any(ulid in line for line in value["log"]), "the log of Prometheus says which"
+
+
+def test_block_that_prometheus_cannot_open_fails_with_its_own_words(drilling: Drilling) -> None:
+    ulid = drilling.ulids()[0]
+    index = drilling.files.get(f"{drilling.backup}/{ulid}/index")
+    drilling.replace_file(ulid, "index", index[:-4] + b"\0\0\0\0")  # the CRC of its TOC
+
+    done = drilling.run()
+
+    assert done.returncode == 41
+    assert "not-started" in done.stdout
+    assert "opening storage failed" in done.stdout
+    assert "invalid checksum" in done.stdout
+    assert "Prometheus' log ends with:" in done.stdout
+
+
+def test_chunk_that_cannot_be_read_fails_the_query_that_reads_it(drilling: Drilling) -> None:
+    ulid = drilling.ulids()[0]
+    chunks = bytearray(drilling.files.get(f"{drilling.backup}/{ulid}/chunks/000001"))
+    chunks[20] ^= 1
+    drilling.replace_file(ulid, "chunks/000001", bytes(chunks))
+
+    value = drilling.result(code=41)
+
+    (finding,) = value["findings"]
+    assert "the query failed" in finding["detail"]
+    assert "checksum mismatch" in finding["detail"]
+
+
+def test_part_of_a_backup_asks_what_lies_in_it_and_says_so_of_the_rest(
+    drilling_3: Drilling,
+) -> None:
+    value = drilling_3.result("--from=-1h", code=3)
+
+    assert value["blocks"] == 1
+    assert value["part"]["end"] is None
+    verdicts = {f["query"]: f["verdict"] for f in value["fingerprints"]}
+    assert verdicts == {HEAD_SUM: "pass", HEAD_COUNT: "pass", ALL_COUNT: "inconclusive"}
+
+
+def test_part_that_answers_all_passes_and_is_no_level_of_the_whole(drilling_3: Drilling) -> None:
+    def without_all(document: dict[str, Any]) -> None:
+        kept = [f for f in document["fingerprints"] if f["query"] != ALL_COUNT]
+        document["fingerprints"] = kept
+
+    drilling_3.change_manifest(without_all)
+    assert drilling_3.result("--from=-1h")["verdict"] == "pass"
+
+    listed = json_of(run_here("list", "--json", env=drilling_3.files.environment()))
+    assert listed["backups"][0]["verified"]["level"] == "checksum"
+    assert drilling_3.recorded()["part"]["start"]
+
+
+def test_instant_outside_of_what_is_drilled_is_inconclusive(
+    drilling_3: Drilling, tsdb_block_spec: BlockSpec
+) -> None:
+    value = drilling_3.result(f"--to={tsdb_block_spec.max_time + timedelta(days=1)}", code=3)
+
+    assert value["blocks"] == 4
+    assert {f["verdict"] for f in value["fingerprints"]} == {"inconclusive"}
+    assert all("is after what was drilled" in f["detail"] for f in value["fingerprints"])
+
+
+def test_times_without_a_block_prove_nothing(drilling_3: Drilling) -> None:
+    value = drilling_3.result("--from=2001-01-01", "--to=2001-01-02", code=3)
+    assert value["cause"] == "it holds no block of these times"
+
+
+def test_backup_without_fingerprints_is_inconclusive(drilling_3: Drilling) -> None:
+    drilling_3.change_manifest(lambda document: document.update(fingerprints=[]))
+    value = drilling_3.result(code=3)
+    assert "no fingerprints" in value["cause"]
+    assert value["seconds"]["start"] > 0, "it was started all the same"
+
+
+def test_other_answer_of_another_major_version_is_no_finding(
+    drilling_3: Drilling, prometheus_2: PrometheusBinaries
+) -> None:
+    """A range holds the sample at its very beginning in 2.x, and does not in 3.x."""
+
+    def one_more(document: dict[str, Any]) -> None:
+        document["fingerprints"][0]["answer"]["series"][0]["value"] = "1"
+
+    drilling_3.change_manifest(one_more)
+    value = drilling_3.result(code=3, PROMETHEUS_BINARY=str(prometheus_2.prometheus))
+
+    assert value["findings"] == []
+    assert "may answer differently" in value["fingerprints"][0]["detail"]
+
+
+def test_block_that_another_was_made_of_is_not_missed(
+    drilling_3: Drilling,
+) -> None:
+    """Prometheus deletes a block when it loads one that names it as its parent."""
+    parent, child = drilling_3.ulids()[:2]
+    meta = json.loads(drilling_3.files.get(f"{drilling_3.backup}/{child}/meta.json"))
+    meta["compaction"]["parents"] = [{"ulid": parent, "minTime": 0, "maxTime": 1}]
+    drilling_3.replace_file(child, "meta.json", json.dumps(meta).encode())
+
+    def name_parent(document: dict[str, Any]) -> None:
+        (block,) = [b for b in document["blocks"] if b["ulid"] == child]
+        block["parents"] = [parent]
+        kept = [f for f in document["fingerprints"] if f["query"] != ALL_COUNT]
+        document["fingerprints"] = kept
+
+    drilling_3.change_manifest(name_parent)
+    assert drilling_3.result()["verdict"] == "pass"

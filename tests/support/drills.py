@@ -1,0 +1,127 @@
+"""Backups to be drilled, made once; damage to them that says what it does; and drills of them."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusServer
+from prometheus_backup.manifest import decode_manifest, sha256sums
+from prometheus_backup.stores.local import LocalStore
+from tests.support.runs import options, take_backup
+from tests.support.stored import LocalFiles, json_of, manifest_of, run_here
+
+HEAD_SUM = "sum(devtools_head)"
+HEAD_COUNT = "sum by (series) (count_over_time(devtools_head[20m]))"
+ALL_COUNT = "sum by (series) (count_over_time(devtools_value[50y]))"
+QUERIES = (HEAD_SUM, HEAD_COUNT, ALL_COUNT)
+"""Together they touch every block: four old ones, and that of the head."""
+
+EMPTY_TOMBSTONES = b"\x01\x30\xba\x30\x01\x00\x00\x00\x00"
+"""Of no entry: magic, version, the CRC of nothing (tsdb/docs/format/tombstones.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drillable:
+    """A `file://` repository with a backup that has fingerprints. To be read only."""
+
+    root: Path
+    backup: str
+    binaries: PrometheusBinaries
+
+
+def make_drillable(
+    directory: Path, binaries: PrometheusBinaries, blocks: Path, *, seed: int = 0
+) -> Drillable:
+    """Back up a Prometheus with four blocks, of each of which a series was deleted, and a head."""
+    data, root = directory / "data", directory / "repository"
+    shutil.copytree(blocks, data)
+    root.mkdir()
+    with PrometheusServer(binaries, data) as server:
+        server.fill_head(seed=seed)
+        server.delete_series('devtools_value{series="3"}')
+        chosen = options(fingerprints=QUERIES)
+        backup = take_backup(server, LocalStore(root), chosen).manifest.backup_id
+        server.kill()
+    return Drillable(root, backup, binaries)
+
+
+@dataclass(frozen=True, slots=True)
+class Drilling:
+    """Drills one backup in a copy of its repository, which may be damaged."""
+
+    files: LocalFiles
+    backup: str
+    binaries: PrometheusBinaries
+    scratch: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The variables with which the command line drills it."""
+        return {
+            **self.files.environment(),
+            "PROMETHEUS_BINARY": str(self.binaries.prometheus),
+            "DRILL_SCRATCH": str(self.scratch),
+            **more,
+        }
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Drill it; see that nothing of it stays behind."""
+        done = run_here("drill", self.backup, *arguments, env=self.environment(**more))
+        assert not self.scratch.exists() or not list(self.scratch.iterdir())
+        return done
+
+    def result(self, *arguments: str, code: int = 0, **more: str) -> dict[str, Any]:
+        """Drill it; the JSON document of a drill that ended with this code."""
+        value = json_of(self.run(*arguments, "--json", **more), code=code)
+        assert isinstance(value, dict)
+        return value
+
+    def kinds(self, *arguments: str) -> set[str]:
+        """The kinds of the findings of a drill that failed."""
+        return {finding["kind"] for finding in self.result(*arguments, code=41)["findings"]}
+
+    def recorded(self) -> dict[str, Any]:
+        """The result that is kept beside the backup."""
+        value = json.loads(self.files.get(f"{self.backup}/verification-drill.json"))
+        assert isinstance(value, dict)
+        return value
+
+    def change_manifest(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Write another manifest in the place of the backup's, sound in itself, and its sums."""
+        document = manifest_of(self.files, self.backup)
+        change(document)
+        blocks = document["blocks"]
+        document["totals"] |= {
+            "blocks": len(blocks),
+            "files": sum(len(b["files"]) for b in blocks),
+            "bytes": sum(f["size"] for b in blocks for f in b["files"]),
+        }
+        data = json.dumps(document).encode()
+        manifest = decode_manifest(data, backup_id=self.backup)
+        self.files.put(f"{self.backup}/metadata.json", data)
+        self.files.put(f"{self.backup}/SHA256SUMS", sha256sums(manifest))
+
+    def replace_file(self, ulid: str, path: str, body: bytes) -> None:
+        """Put other bytes in the place of a file, with a manifest that is none the wiser."""
+
+        def change(document: dict[str, Any]) -> None:
+            (file,) = [
+                file
+                for block in document["blocks"]
+                for file in block["files"]
+                if block["ulid"] == ulid and file["path"] == path
+            ]
+            file |= {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+        self.change_manifest(change)
+        self.files.put(f"{self.backup}/{ulid}/{path}", body)
+
+    def ulids(self) -> list[str]:
+        """The backup's blocks, the oldest first and that of the head last."""
+        blocks = manifest_of(self.files, self.backup)["blocks"]
+        return [b["ulid"] for b in sorted(blocks, key=lambda b: str(b["min_time"]))]
