@@ -60,6 +60,8 @@ class Block(Document):
     sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
     parents: Annotated[tuple[Ulid, ...], FailFast()] = ()
     stats: Annotated[dict[str, int], FailFast()] = Field(default_factory=dict)
+    faults: Annotated[tuple[Text, ...], Field(fail_fast=True)] | None = None
+    """What was wrong with it on the source's disk; None where nobody looked at level `tsdb`."""
     files: Annotated[tuple[File, ...], FailFast(), Field(max_length=MAX_FILES)]
 
     @property

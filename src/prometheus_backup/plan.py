@@ -59,8 +59,9 @@ def plan_backup(
 ) -> BackupPlan:
     """Decide for each file whether it is uploaded or copied.
 
-    `previous` is the newest good backup. Files named in `mutable` are small, change under the same
-    ULID, and are always sent.
+    `previous` is the newest intact backup. A block of it that was corrupt on the source's disk is
+    sent again: it may have been mended since, under the same names and sizes. Files named in
+    `mutable` are small, change under the same ULID, and are always sent.
     """
     known = _salvage(dead_runs) | (_holdings(previous) if previous else {})
     files = tuple(
@@ -80,6 +81,7 @@ def _holdings(manifest: Manifest) -> dict[FileIdentity, Known]:
     return {
         (block.ulid, file.path, file.size): Known(file.key, file.sha256, salvaged=False)
         for block, file in manifest.files()
+        if not block.faults
     }
 
 

@@ -387,6 +387,16 @@ def committed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(e for e in entries if e.state is State.COMMITTED)
 
 
+def newest_intact(entries: Sequence[Entry]) -> Entry | None:
+    """Return the newest backup whose objects are what was backed up, as far as is known.
+
+    A degraded one counts: what it lacks, or what was damaged before it was backed up, does not make
+    its other bytes worse. To send them all again every night would not mend the source.
+    """
+    intact = [e for e in entries if e.header is not None and e.failure is None]
+    return intact[-1] if intact else None
+
+
 def newest_good(entries: Sequence[Entry]) -> Entry | None:
     """Return the newest good backup of these, oldest first."""
     good = [e for e in entries if e.good]

@@ -188,7 +188,7 @@ _BACKUP = (
         "VERIFY_LEVEL",
         "How thoroughly to verify before the commit.",
         default="checksum",
-        choices=("size", "checksum"),
+        choices=("size", "checksum", "tsdb"),
     ),
     Setting(
         "labels",

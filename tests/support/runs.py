@@ -87,6 +87,7 @@ def options(
     rehash: bool = False,
     allow_empty: bool = False,
     fingerprints: tuple[str, ...] = (),
+    processes: int = 1,
 ) -> BackupOptions:
     """Options of a run, as the command line has them by default, but without fingerprints."""
     return BackupOptions(
@@ -98,6 +99,7 @@ def options(
         rehash=rehash,
         allow_empty=allow_empty,
         fingerprints=fingerprints,
+        processes=processes,
     )
 
 

@@ -114,12 +114,15 @@ class Wiring:
         return BackupOptions(
             labels=parse_labels(values["labels"]),
             policy=self.policy(),
-            storage_class=self._storage_class(reads=verify is Level.CHECKSUM),
+            storage_class=self._storage_class(
+                reads=verify is not None and verify.rank >= Level.CHECKSUM.rank
+            ),
             verify=verify,
             skip_head=values["skip_head"],
             rehash=values["rehash"],
             allow_empty=values["allow_empty"],
             fingerprints=self._fingerprints(),
+            processes=self.processes,
         )
 
     def describe(self) -> str:
@@ -188,6 +191,11 @@ class Wiring:
                 hint="choose another name",
             )
         return {REPOSITORY: str(parse_location(self._address())), **own}
+
+    @property
+    def processes(self) -> int:
+        """Return how many blocks are checked at once: each takes a core, and some 50 MB."""
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
     @property
     def _workers(self) -> int:

@@ -32,10 +32,11 @@ from prometheus_backup.ops.snapshot import (
     begin_request,
     take_snapshot,
 )
+from prometheus_backup.ops.soundness import Faults, inspect_snapshot, known_faults
 from prometheus_backup.ops.source import require_usable_source
 from prometheus_backup.plan import BackupPlan, plan_backup
 from prometheus_backup.prometheus import PrometheusClient, SourceStatus
-from prometheus_backup.repository import Entry, Repository, State, committed, newest_good
+from prometheus_backup.repository import Entry, Repository, State, committed, newest_intact
 from prometheus_backup.retention import Policy
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import MUTABLE
@@ -56,6 +57,13 @@ class BackupOptions:
     rehash: bool
     allow_empty: bool
     fingerprints: tuple[str, ...] = ()
+    processes: int = 1
+    """Blocks that are checked at once at level `tsdb`."""
+
+    @property
+    def inspects(self) -> bool:
+        """Tell whether blocks are checked on their way in."""
+        return self.verify is not None and self.verify.rank >= Level.TSDB.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +140,15 @@ class BackupRun:
             with phases.phase("transfer", "transferring the blocks"):
                 placing = attempt.placing()
                 placed = placing.place(plan, snapshot.path)
+            faults = attempt.known_faults(placed)
+            if self.options.inspects:
+                with phases.phase("inspect", "looking whether the blocks are sound"):
+                    faults = inspect_snapshot(
+                        snapshot, faults, processes=self.options.processes, listener=self.listener
+                    )
             with phases.phase("verify", "verifying before the commit"):
                 placed = placing.prove(placed, snapshot.path)
-            manifest = attempt.commit(snapshot, placed, fingerprints)
+            manifest = attempt.commit(snapshot, placed, faults=faults, fingerprints=fingerprints)
         with phases.phase("retention", "applying retention"):
             prune = attempt.prune(manifest)
         return manifest, prune
@@ -199,6 +213,7 @@ class _Attempt:
         self._claiming = False
         self._asked = False
         self._taken = False
+        self._previous: Manifest | None = None
 
     def claim(self) -> Claim:
         self._lock.record(self._intent)
@@ -235,7 +250,7 @@ class _Attempt:
 
     def plan(self, snapshot: Snapshot) -> BackupPlan:
         run = self._run
-        previous = newest_good(self._entries)
+        previous = newest_intact(self._entries)
         store_now = self._claimed.store_now()
         dead = [
             e.incomplete
@@ -244,9 +259,10 @@ class _Attempt:
             and e.incomplete
             and e.is_dead(store_now=store_now, dead_runs=self._leftovers.dead_runs)
         ]
+        self._previous = run.repository.manifest(previous.backup_id) if previous else None
         plan = plan_backup(
             snapshot.blocks,
-            previous=run.repository.manifest(previous.backup_id) if previous else None,
+            previous=self._previous,
             dead_runs=dead,
             mutable=MUTABLE,
         )
@@ -275,10 +291,16 @@ class _Attempt:
         run = self._run
         return Questions(run.client, run.options.fingerprints, run.repository.clock, run.listener)
 
+    def known_faults(self, placed: tuple[Placed, ...]) -> Mapping[str, Faults]:
+        """Return what the previous backup knew of the blocks."""
+        return known_faults(placed, self._previous)
+
     def commit(
         self,
         snapshot: Snapshot,
         placed: tuple[Placed, ...],
+        *,
+        faults: Mapping[str, Faults],
         fingerprints: tuple[Fingerprint, ...],
     ) -> Manifest:
         run = self._run
@@ -287,6 +309,7 @@ class _Attempt:
             self._claimed,
             snapshot,
             placed=placed,
+            faults=faults,
             origin=Origin(
                 run.client.url, self._status, options.labels, options.verify, fingerprints
             ),

@@ -12,6 +12,7 @@ from prometheus_backup.model import Level, SourceBlock, instant_from_ms
 from prometheus_backup.ops.place import Placed
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.ops.snapshot import Snapshot
+from prometheus_backup.ops.soundness import Faults, passed_level
 from prometheus_backup.prometheus import SourceStatus
 from prometheus_backup.promql import parse_duration
 from prometheus_backup.repository import Entry
@@ -37,14 +38,20 @@ def compose_manifest(
     snapshot: Snapshot,
     *,
     placed: Sequence[Placed],
+    faults: Mapping[str, Faults],
     origin: Origin,
     finished_at: datetime,
 ) -> Manifest:
-    """Return the manifest of a backup whose files are all in the repository."""
+    """Return the manifest of a backup whose files are all in the repository.
+
+    `faults` has an entry for each block.
+    """
     files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
     for p in placed:
         files[p.ulid].append(File(path=p.path, size=p.size, sha256=p.sha256, key=p.key))
-    blocks = tuple(_block(block, tuple(files[block.ulid])) for block in snapshot.blocks)
+    blocks = tuple(
+        _block(block, tuple(files[block.ulid]), faults[block.ulid]) for block in snapshot.blocks
+    )
     size = sum(block.size for block in blocks)
     status = origin.status
     return Manifest(
@@ -60,11 +67,14 @@ def compose_manifest(
         started_at=claim.started_at,
         finished_at=finished_at,
         labels=dict(origin.labels),
-        degraded=tuple(
-            f"block {ulid} is live but not in the snapshot: Prometheus cannot read it"
-            for ulid in snapshot.missing
+        degraded=(
+            *(
+                f"block {ulid} is live but not in the snapshot: Prometheus cannot read it"
+                for ulid in snapshot.missing
+            ),
+            *(f"block {b.ulid} is corrupt: {b.faults[0]}" for b in blocks if b.faults),
         ),
-        verified=origin.verified,
+        verified=passed_level(origin.verified, faults.values()),
         prometheus=Prometheus(
             version=status.version,
             revision=status.revision,
@@ -102,7 +112,7 @@ def backup_tags(claim: Claim, others: Sequence[Entry], *, policy: Policy) -> Map
     }
 
 
-def _block(block: SourceBlock, files: tuple[File, ...]) -> Block:
+def _block(block: SourceBlock, files: tuple[File, ...], faults: Faults) -> Block:
     return Block(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
@@ -111,5 +121,6 @@ def _block(block: SourceBlock, files: tuple[File, ...]) -> Block:
         sources=block.sources,
         parents=block.parents,
         stats=dict(block.stats),
+        faults=faults,
         files=files,
     )

@@ -1,6 +1,5 @@
 """`inspect`: check blocks on this machine whole."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Blocks checked at once.  [default: as many as there are cores]",
+    help="Blocks checked at once.  [default: as many as there are cores, at most 4]",
 )
 @command()
 def inspect(wiring: Wiring, output: Output, *, path: Path, processes: int | None) -> int:
@@ -31,7 +30,7 @@ def inspect(wiring: Wiring, output: Output, *, path: Path, processes: int | None
     from prometheus_backup.ops.inspect import inspect_blocks
 
     report = inspect_blocks(
-        path.resolve(), processes=processes or os.cpu_count() or 1, listener=wiring.listener
+        path.resolve(), processes=processes or wiring.processes, listener=wiring.listener
     )
     output.result(
         inspect_document(report, path=path),
