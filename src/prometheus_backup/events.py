@@ -128,6 +128,15 @@ class BlockRestored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BlockMovedAway(Event):
+    """A bad block was renamed out of a data directory, to `place`, and why."""
+
+    name: str
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BackupVerified(Event):
     """A backup was looked at; `findings` faults were seen. `part` is such as `3/7`, or empty."""
 

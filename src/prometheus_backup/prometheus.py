@@ -186,6 +186,10 @@ class PrometheusClient:
         """Return how often blocks could not be loaded since the start; None if it does not say."""
         return self._metric("prometheus_tsdb_reloads_failures_total")
 
+    def count_reloads(self) -> int | None:
+        """Return how often it has looked for blocks since the start; None if it does not say."""
+        return self._metric("prometheus_tsdb_reloads_total")
+
     def wal_segment(self) -> int | None:
         """Return the number of the WAL segment that is written to; None if it does not say."""
         return self._metric("prometheus_tsdb_wal_segment_current")

@@ -1,6 +1,7 @@
 """`--json`: one document on standard output, all else on standard error; its keys are promised."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,10 @@ RESTORE |= {"warnings", "required_flags", "refused"}
 RESTORED = {"outcome", "files", "seconds", "loaded", "loading"}
 PRUNE = {"dry_run", "decisions", "would_sweep", "unreadable", "foreign", "doubt"}
 PRUNED = {"deleted", "swept", "problems"}
+HEAL = {"data_dir", "applied", "outcome", "running", "sound", "bad", "waiting", "no_copies"}
+HEAL |= {"placed", "problems", "seconds"}
+HEALED = {"block", "effect", "min_time", "max_time", "fault_counts", "faults", "remedy", "because"}
+HEALED |= {"heals", "copies", "gaps", "quarantine"}
 ERROR = {"error", "hint", "kind", "exit_code"}
 
 
@@ -136,6 +141,22 @@ def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
     assert {*done["place"][0]} == BLOCK
 
 
+def test_heal(repository_files: LocalFiles, data_dir: Path) -> None:
+    block = min(data_dir.iterdir())
+    (block / "index").unlink()
+    command = ("heal", str(data_dir), "--prometheus-url=http://127.0.0.1:9")
+
+    planned = document(repository_files, *command, code=41)
+    done = document(repository_files, *command, "--apply")
+
+    assert {*planned} == {*done} == HEAL
+    (bad,) = done["bad"]
+    assert {*bad} == HEALED
+    assert {*bad["faults"][0]} == {"kind", "effect", "file", "offset", "series", "detail"}
+    assert {*bad["copies"][0]} == {"backup_id", "ulid", "bytes"}
+    assert (planned["applied"], done["applied"], done["placed"]) == (False, True, [block.name])
+
+
 def test_metrics(repository_files: LocalFiles) -> None:
     value = document(repository_files, "metrics")
 
@@ -191,6 +212,7 @@ FAILURES = {
     "drill": (["drill", "latest", "--prometheus-binary=/nonexistent"], 2, "UsageError"),
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
+    "heal": (["heal", "/nonexistent/data"], 33, "TargetUnusable"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
 }

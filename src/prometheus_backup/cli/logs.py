@@ -78,6 +78,7 @@ class LogListener:
             events.FileCopied: self._copied,
             events.BlockRestored: self._restored,
             events.BlockChecked: self._checked,
+            events.BlockMovedAway: self._moved_away,
             events.BackupVerified: self._verified,
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
@@ -169,6 +170,9 @@ class LogListener:
             block=event.ulid,
             faults=event.faults,
         )
+
+    def _moved_away(self, event: events.BlockMovedAway) -> None:
+        self._log.info("block moved away", block=event.name, to=event.place, because=event.reason)
 
     def _verified(self, event: events.BackupVerified) -> None:
         log = self._log.error if event.verdict == "fail" else self._log.info

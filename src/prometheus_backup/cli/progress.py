@@ -20,6 +20,8 @@ _NAMES = {
     "verify": "verifying",
     "restore": "restoring",
     "inspect": "reading",
+    "scan": "checking",
+    "heal": "bringing copies",
 }
 
 
@@ -98,6 +100,8 @@ def _detail(event: events.Event) -> str:
             return f"{answered} fingerprints of {series} series{failed}"
         case events.FingerprintCompared(query=query, verdict=verdict):
             return f"{verdict}: {query}"
+        case events.BlockMovedAway(name=name, place=place):
+            return f"{name} moved away to {place}"
         case events.BackupDeleted(backup_id=backup_id, reason=reason):
             return f"retention deleted {backup_id} ({reason})"
         case _:

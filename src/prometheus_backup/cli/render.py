@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from prometheus_backup.ops.prune import PruneReport
     from prometheus_backup.repository import Entry
     from prometheus_backup.retention import Decision
+    from prometheus_backup.tsdb.faults import Fault
 
 Document = dict[str, Any]
 Row = Sequence[str]
@@ -58,6 +59,18 @@ def entry_document(entry: "Entry", decision: "Decision | None") -> Document:
         "keep": decision.keep if decision else None,
         "tiers": [t.value for t in decision.tiers] if decision else [],
         "reasons": list(decision.reasons) if decision else [],
+    }
+
+
+def fault_document(fault: "Fault") -> Document:
+    """Return a fault of a block as `inspect` and `heal` have it, for JSON."""
+    return {
+        "kind": fault.kind.value,
+        "effect": fault.kind.effect.value,
+        "file": fault.file,
+        "offset": fault.offset,
+        "series": fault.series,
+        "detail": fault.detail,
     }
 
 

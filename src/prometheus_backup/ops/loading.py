@@ -1,6 +1,6 @@
-"""Wait until a running Prometheus has taken in blocks that were put into its data directory."""
+"""Wait until a running Prometheus has noticed which blocks its data directory got, or lost."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -37,13 +37,53 @@ def wait_until_loaded(
     Before 3.6 Prometheus says only how many it has loaded: as many as are there, and no failure
     to load any since the call. A Prometheus that cannot be reached may come back until then.
     """
-    began = clock.monotonic()
     failures: int | None = None
+
+    def trouble() -> str:
+        nonlocal failures
+        if failures is None:
+            failures = client.count_failed_reloads()
+        return _trouble(client, data_dir, ulids, failures or 0)
+
+    return _wait(trouble, clock=clock, patience=patience)
+
+
+def wait_until_dropped(
+    client: PrometheusClient,
+    data_dir: Path,
+    ulids: Collection[str],
+    *,
+    clock: Clock,
+    patience: timedelta = PATIENCE,
+) -> Loading:
+    """Return once none of these blocks, taken out of the directory, is loaded any more.
+
+    Before 3.6: once Prometheus has looked for blocks since the call, and has no more of them loaded
+    than are there.
+    """
+    looks: int | None = None
+
+    def trouble() -> str:
+        nonlocal looks
+        loaded = client.loaded_blocks()
+        if loaded is not None:
+            kept = sorted(loaded & set(ulids))
+            return f"{len(kept)} blocks still loaded, such as {kept[0]}" if kept else ""
+        since, count = client.count_reloads(), client.count_loaded_blocks() or 0
+        looks = since if looks is None else looks
+        if since == looks:
+            return "it has not looked for blocks since"
+        there = count_readable(data_dir)
+        return f"{count} blocks loaded, of which {there} are there" if count > there else ""
+
+    return _wait(trouble, clock=clock, patience=patience)
+
+
+def _wait(trouble_now: Callable[[], str], *, clock: Clock, patience: timedelta) -> Loading:
+    began = clock.monotonic()
     while True:
         try:
-            if failures is None:
-                failures = client.count_failed_reloads()
-            trouble = _trouble(client, data_dir, ulids, failures or 0)
+            trouble = trouble_now()
         except SourceUnavailable as error:
             trouble = error.message
         waited = clock.monotonic() - began

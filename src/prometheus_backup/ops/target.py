@@ -8,10 +8,11 @@ import fcntl
 import grp
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prometheus_backup.errors import (
     SnapshotUnusable,
@@ -83,12 +84,12 @@ class TargetDirectory:
         if not self.path.exists():
             return Survey()
         with target_errors(self.path):
-            head_size = sum(_size_of(self.path / name) for name in _IN_MEMORY)
+            head_size = self.head_size()
             owner = self.owner(names)
         running, warnings = self.running(names) if names else (None, ())
         blocks, unreadable = self._blocks(names, manifest)
         held = Held(blocks, unreadable)
-        held = Held(blocks, unreadable, self._memory_from(held, running, head_size))
+        held = Held(blocks, unreadable, self.memory_from(held, running, head_size))
         retention = parse_tsdb_retention(running.retention) if running else None
         return Survey(held, names, head_size, owner, running, retention, warnings)
 
@@ -226,9 +227,17 @@ class TargetDirectory:
         finally:
             os.close(descriptor)
 
-    def _memory_from(
+    def head_size(self) -> int:
+        """Return the bytes of what is in memory, or in the WAL to be. Raises OSError."""
+        return sum(_size_of(self.path / name) for name in _IN_MEMORY)
+
+    def memory_from(
         self, held: Held, running: SourceStatus | None, head_size: int
     ) -> datetime | None:
+        """Return where samples in memory begin, or None where there are none.
+
+        Raises TargetWouldLoseData where that cannot be told.
+        """
         if self.head_from is not None:
             return self.head_from
         if running is not None:
@@ -239,7 +248,7 @@ class TargetDirectory:
         ends = [b.max_time for b in held.blocks if b.in_order]
         if not ends:
             raise TargetWouldLoseData(
-                f"cannot restore into {self.path}: it has a WAL and no blocks, so nobody can tell "
+                f"cannot {self.verb} {self.path}: it has a WAL and no blocks, so nobody can tell "
                 "where the samples in the WAL begin, and blocks that end later would cost them",
                 hint="start its Prometheus and give --prometheus-url, or say --head-from TIME",
             )
@@ -278,7 +287,6 @@ def parse_owner(text: str) -> Owner:
 
 def held_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> HeldBlock:
     """Return what matters of a block of the target."""
-    compaction = (read_meta(folder) or {}).get("compaction") or {}
     return HeldBlock(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
@@ -286,10 +294,17 @@ def held_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> He
         sources=block.sources,
         parents=block.parents,
         size=block.size,
-        in_order=_OUT_OF_ORDER_HINTS.isdisjoint(compaction.get("hints") or ()),
+        in_order=in_order(read_meta(folder) or {}),
         deletions=block.stats.get("numTombstones", 0) > 0,
         differs=differs,
     )
+
+
+def in_order(meta: Mapping[str, Any]) -> bool:
+    """Tell whether a block, by its meta.json, is not one of late samples."""
+    compaction = meta.get("compaction")
+    hints = compaction.get("hints") if isinstance(compaction, dict) else None
+    return not isinstance(hints, list) or _OUT_OF_ORDER_HINTS.isdisjoint(map(str, hints))
 
 
 def _sizes(block: SourceBlock | Block) -> dict[str, int]:

@@ -1,9 +1,10 @@
-"""Check a block's tombstones.
+"""Check a block's tombstones, read and write them.
 
 They are `magic | version | (uvarint series, varint from, varint to)... | CRC-32C`.
 The checksum is of the entries alone (prometheus tsdb/tombstones/tombstones.go).
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
@@ -37,19 +38,34 @@ def check_tombstones(block: Path, log: FaultLog) -> int | None:
         log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, "invalid checksum", offset=len(_HEADER))
         return None
     try:
-        return _intervals(entries)
+        return sum(1 for _ in _intervals(entries))
     except Unsound as error:
         log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, f"{error}: an entry", offset=len(_HEADER))
         return None
 
 
-def _intervals(entries: bytes) -> int:
-    count = at = 0
+def read_intervals(block: Path) -> tuple[bytes, ...]:
+    """Return the intervals that are deleted from a block with sound tombstones, as they are stored.
+
+    Raises OSError.
+    """
+    return tuple(_intervals((block / FILE).read_bytes()[len(_HEADER) : -_CHECKSUM]))
+
+
+def tombstones_of(intervals: Iterable[bytes]) -> bytes:
+    """Return the file that deletes these intervals."""
+    entries = b"".join(intervals)
+    checksum: bytes = crc32c(entries).to_bytes(_CHECKSUM, "big")
+    return _HEADER + entries + checksum
+
+
+def _intervals(entries: bytes) -> Iterator[bytes]:
+    at = 0
     while at < len(entries):
+        start = at
         _, at = uvarint(entries, at)
         begin, at = varint(entries, at)
         end, at = varint(entries, at)
         if begin > end:
             raise Unsound("it ends before it begins")
-        count += 1
-    return count
+        yield entries[start:at]

@@ -8,7 +8,7 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.output import Output, table
-from prometheus_backup.cli.render import Document, Row, counted, second, size
+from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
 from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import instant_from_ms, rfc3339
 
@@ -63,17 +63,7 @@ def _block(block: "BlockReport") -> Document:
         "chunk_bytes": block.chunk_bytes,
         "not_decoded": list(block.not_decoded),
         "fault_counts": {kind.value: count for kind, count in block.counts.items()},
-        "faults": [
-            {
-                "kind": fault.kind.value,
-                "effect": fault.kind.effect.value,
-                "file": fault.file,
-                "offset": fault.offset,
-                "series": fault.series,
-                "detail": fault.detail,
-            }
-            for fault in block.faults
-        ],
+        "faults": [fault_document(fault) for fault in block.faults],
     }
 
 

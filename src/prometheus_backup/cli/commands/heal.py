@@ -1,0 +1,192 @@
+"""`heal`: find the bad blocks of a data directory, and replace them by sound ones."""
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.model import rfc3339
+
+if TYPE_CHECKING:
+    from prometheus_backup.heal_plan import Healing
+    from prometheus_backup.ops.heal import HealReport
+
+_EFFECTS = {
+    "stops-start": "Prometheus does not start",
+    "hides-data": "its samples are missing",
+    "fails-queries": "queries and compaction fail",
+    "breaks-snapshots": "no backup can be made",
+    "misleads": "answers may be wrong",
+    "none": "none",
+    "unknown": "cannot be read",
+}
+_REMEDIES = {
+    "nothing": "nothing to do",
+    "drop": "move it away",
+    "rename": "give it its name",
+    "mend": "mend it",
+    "splice": "replace it",
+    "cover": "replace it by others",
+    "move-away": "move it away",
+    "leave": "leave it",
+}
+
+
+@argument("directory", metavar="DATA_DIR", type=click.Path(path_type=Path))
+@option(
+    "--wait",
+    type=click.IntRange(min=0),
+    default=180,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait, each time, for a running Prometheus.",
+)
+@option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Blocks checked at once.  [default: as many as there are cores]",
+)
+@option("--accept-undeleted", is_flag=True, help="Use blocks that bring deleted series back, too.")
+@option(
+    "--without-copy",
+    is_flag=True,
+    help="Move away what no backup replaces, even if parts of it are still served.",
+)
+@option("--apply", is_flag=True, help="Do it. Without, nothing is written.")
+@command("repository", "prometheus")
+def heal(wiring: Wiring, output: Output, *, directory: Path, apply: bool, **choices: Any) -> int:
+    """Find the bad blocks of a data directory; with --apply, replace them from backups.
+
+    Bad blocks are moved into a quarantine in the data directory; nothing is deleted. Prometheus may
+    be running, or fail to start. Cut off, the same command continues.
+    """
+    from prometheus_backup.heal_plan import HealWish
+    from prometheus_backup.ops.heal import Heal, HealOptions
+
+    wish = HealWish(choices["without_copy"], undelete=choices["accept_undeleted"])
+    patience = timedelta(seconds=choices["wait"])
+    options = HealOptions(wish, choices["processes"] or os.cpu_count() or 1, patience)
+    with wiring.client() as client:
+        job = Heal(
+            directory,
+            wiring.unseen_repository,
+            wiring.transfer(),
+            client,
+            wiring.clock,
+            options,
+        )
+        report = job.apply() if apply else job.look()
+    output.result(
+        heal_document(report, data_dir=directory),
+        tables=[table(HEAL_HEADERS, heal_rows(report))] if report.plan.healings else [],
+        lines=heal_lines(report, data_dir=directory),
+    )
+    return report.outcome.exit_code
+
+
+def heal_document(report: "HealReport", *, data_dir: Path) -> Document:
+    """Return what `heal --json` prints."""
+    return {
+        "data_dir": str(data_dir),
+        "applied": report.applied,
+        "outcome": report.outcome.value,
+        "running": report.running,
+        "sound": len(report.scan.sound),
+        "bad": [_bad(h, report) for h in report.plan.healings],
+        "waiting": {name: list(ulids) for name, ulids in report.waiting.items()},
+        "no_copies": report.no_copies or None,
+        "placed": list(report.placed),
+        "problems": list(report.problems),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _bad(healing: "Healing", report: "HealReport") -> Document:
+    bad, seen = healing.bad, report.scan.reports[healing.bad.name]
+    return {
+        "block": bad.name,
+        "effect": bad.effect.value,
+        "min_time": rfc3339(bad.span.start) if bad.span else None,
+        "max_time": rfc3339(bad.span.end) if bad.span else None,
+        "fault_counts": {kind.value: count for kind, count in seen.counts.items()},
+        "faults": [fault_document(fault) for fault in seen.faults],
+        "remedy": healing.remedy.value,
+        "because": healing.reason,
+        "heals": healing.heals,
+        "copies": [
+            {"backup_id": c.backup_id, "ulid": c.block.ulid, "bytes": c.block.size}
+            for c in healing.copies
+        ],
+        "gaps": [{"from": rfc3339(g.start), "to": rfc3339(g.end)} for g in healing.gaps],
+        "quarantine": str(report.moved[bad.name]) if bad.name in report.moved else None,
+    }
+
+
+HEAL_HEADERS = ("block", "from (UTC)", "to (UTC)", "effect", "what is wrong", "remedy")
+
+
+def heal_rows(report: "HealReport") -> Iterable[Row]:
+    """Yield a row for each bad block, the worst first."""
+    for healing in report.plan.healings:
+        bad, seen = healing.bad, report.scan.reports[healing.bad.name]
+        more = f" (and {seen.total_faults - 1:,} more)" if seen.total_faults > 1 else ""
+        yield (
+            bad.name,
+            second(bad.span.start) if bad.span else "",
+            second(bad.span.end) if bad.span else "",
+            "it is never deleted" if bad.misnamed else _EFFECTS[bad.effect],
+            f"{seen.faults[0]}{more}",
+            f"{_REMEDIES[healing.remedy]}: {healing.reason}",
+        )
+
+
+def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
+    """Yield what `heal` says below its table."""
+    bad = len(report.plan.healings)
+    if not bad and not report.scan.sound:
+        yield f"nothing was looked at: {data_dir} holds no block"
+        return
+    yield f"{counted(bad + len(report.scan.sound), 'block')} in {data_dir}, {bad or 'none'} bad"
+    if report.no_copies:
+        yield f"no backup was looked at: {report.no_copies}"
+    if report.applied:
+        yield from _done_lines(report)
+    else:
+        yield from _plan_lines(report, data_dir=data_dir)
+    for healing in report.plan.healings:
+        for gap in healing.gaps:
+            yield f"no samples of {healing.bad.name} from {second(gap.start)} to {second(gap.end)}"
+
+
+def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
+    if report.waiting:
+        yield f"an interrupted heal waits to be finished: {', '.join(sorted(report.waiting))}"
+    if report.outcome.exit_code:
+        yield f"to heal: prometheus-backup heal {data_dir} --apply"
+    if report.running and report.plan.moves:
+        yield "Prometheus runs: it will be without these blocks for one or two minutes"
+    if report.plan.size:
+        yield f"to bring from backups: {size(report.plan.size)} at most"
+
+
+def _done_lines(report: "HealReport") -> Iterable[str]:
+    healings = [h for h in report.plan.healings if h.remedy != "nothing"]
+    healed = sum(h.heals for h in healings)
+    if healings:
+        yield f"healed {healed} of {len(healings)} in {report.seconds:.1f} s"
+    if report.waiting:
+        yield f"finished an interrupted heal: {', '.join(sorted(report.waiting))}"
+    for healing in healings:
+        if not healing.heals:
+            yield f"not healed: {healing.bad.name}: {healing.reason}"
+    if report.moved:
+        yield f"bad blocks are in {next(iter(report.moved.values())).parent}"
+    yield from (f"left undone: {problem}" for problem in report.problems)

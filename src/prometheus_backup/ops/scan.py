@@ -1,0 +1,119 @@
+"""Look at the blocks of a data directory: which are sound, and what is wrong with the others."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_backup.events import BytesMoved, Listener, LongStepBegan, LongStepEnded
+from prometheus_backup.heal_plan import BadBlock, worst
+from prometheus_backup.layout import is_ulid
+from prometheus_backup.model import instant_from_ms
+from prometheus_backup.ops.mend import BAD_META, BAD_TOMBSTONES
+from prometheus_backup.ops.target import held_block, in_order
+from prometheus_backup.placement import HeldBlock, Span
+from prometheus_backup.tsdb.block import read_block, read_meta
+from prometheus_backup.tsdb.faults import FaultKind
+from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.verification import BlockReport
+
+_K = FaultKind
+_OLD_VERSION = 2
+_WORTH_PROCESSES = 64 * 1024 * 1024
+"""Bytes. Less is read sooner than other processes have started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The blocks of a data directory. `reports` has what was seen of the bad ones, by name."""
+
+    sound: tuple[HeldBlock, ...]
+    bad: tuple[BadBlock, ...]
+    reports: Mapping[str, BlockReport]
+
+
+def scan(data_dir: Path, *, processes: int, listener: Listener) -> Scan:
+    """Check every block, several at a time. A block that vanishes meanwhile is left out.
+
+    Raises OSError where the directory cannot be read.
+    """
+    folders = block_folders(data_dir)
+    sound, bad, reports = [], [], {}
+    total = sum(map(block_size, folders))
+    processes = processes if total >= _WORTH_PROCESSES else 1
+    listener(LongStepBegan("scan", total))
+    try:
+        checked = check_blocks(
+            folders, processes=processes, watch=lambda size: listener(BytesMoved(size))
+        )
+        with contextlib.closing(checked):
+            for report in checked:
+                folder = report.folder
+                if not folder.exists():
+                    continue  # compacted, or deleted by retention, while it was read
+                if not report.counts:
+                    sound.append(held_block(folder, read_block(folder)))
+                    continue
+                reports[folder.name] = report
+                bad.append(judge(report, read_meta(folder)))
+    finally:
+        listener(LongStepEnded("scan"))
+    return Scan(tuple(sound), tuple(bad), reports)
+
+
+def block_folders(data_dir: Path) -> list[Path]:
+    """Return the directories that Prometheus takes for blocks: by their names alone."""
+    # tsdb/db.go isBlockDir: no link, no file.
+    found = (p for p in data_dir.iterdir() if is_ulid(p.name))
+    return sorted(p for p in found if p.is_dir() and not p.is_symlink())
+
+
+def judge(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
+    """Return what matters of a block with faults, with its meta.json, where that can be read."""
+    kinds = frozenset(report.counts)
+    misnamed = kinds == {_K.META_ULID}
+    trusted = meta if meta is not None and (misnamed or _K.META_ULID not in kinds) else None
+    span = _span(report, trusted)
+    deletions = _has_deletions(report, trusted)
+    old = trusted is not None and trusted.get("version") == _OLD_VERSION
+    mendable = kinds <= BAD_TOMBSTONES | ({_K.META_VERSION} if old else set())
+    return BadBlock(
+        name=report.folder.name,
+        effect=worst({k.effect for k in kinds}),
+        ulid=str(trusted["ulid"]) if trusted else "",
+        span=span,
+        sources=_sources(trusted),
+        deletions=deletions,
+        in_order=trusted is not None and in_order(trusted),
+        mendable=mendable and not deletions,
+        # Without its tombstones, what was deleted is served already.
+        rebuildable=kinds <= BAD_META | {_K.TOMBSTONES_MISSING} and report.min_time_ms is not None,
+        misnamed=misnamed,
+    )
+
+
+def _span(report: BlockReport, meta: Mapping[str, Any] | None) -> Span | None:
+    """Return the time of a block by its meta.json, else by what is in it; half open."""
+    try:
+        begin, end = (meta or {})["minTime"], (meta or {})["maxTime"]
+        return Span(instant_from_ms(int(begin)), instant_from_ms(int(end)))
+    except (KeyError, TypeError, ValueError):
+        pass
+    if report.min_time_ms is None or report.max_time_ms is None:
+        return None
+    return Span(instant_from_ms(report.min_time_ms), instant_from_ms(report.max_time_ms + 1))
+
+
+def _sources(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
+    compaction = (meta or {}).get("compaction")
+    sources = compaction.get("sources") if isinstance(compaction, dict) else None
+    return tuple(map(str, sources)) if isinstance(sources, list) else ()
+
+
+def _has_deletions(report: BlockReport, meta: Mapping[str, Any] | None) -> bool:
+    """Tell whether series were deleted from a block, or that cannot be told."""
+    if not BAD_TOMBSTONES & report.counts.keys():
+        return report.tombstones > 0
+    stats = (meta or {}).get("stats")
+    return not isinstance(stats, dict) or bool(stats.get("numTombstones", 0))
