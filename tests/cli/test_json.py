@@ -213,6 +213,7 @@ FAILURES = {
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
     "heal": (["heal", "/nonexistent/data"], 33, "TargetUnusable"),
+    "estimate": (["estimate", "--tsdb-size=much"], 2, "UsageError"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from devtools import reference, schema
+from devtools import reference, schema, tables
 from prometheus_backup.config import read_file
 from prometheus_backup.manifest import decode_manifest
 from prometheus_backup.retention import Candidate, Policy, decide
@@ -38,6 +38,11 @@ def test_exit_codes_page_has_every_code_that_a_run_can_end_with() -> None:
 def test_monitoring_page_is_made_from_the_table_of_metrics() -> None:
     page = reference.MONITORING.read_text()
     assert page == reference.monitoring(page), "run `python -m devtools.reference`"
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda path: path.name)
+def test_computed_tables_are_up_to_date(page: Path) -> None:
+    assert page.read_text() == tables.written(page.read_text()), "run `python -m devtools.tables`"
 
 
 def test_schema_is_made_from_the_manifest() -> None:

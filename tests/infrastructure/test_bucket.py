@@ -160,13 +160,33 @@ def test_all_that_a_backup_sends_passes_the_bucket_policy(
 # The lifecycle
 
 
-def _rules() -> list[dict[str, Any]]:
-    rules: list[dict[str, Any]] = document("bucket/lifecycle.json")["Rules"]
+Rules = list[dict[str, Any]]
+COST = Page(DOCS / "explanation" / "cost.md")
+
+
+def _rules() -> Rules:
+    rules: Rules = document("bucket/lifecycle.json")["Rules"]
     return rules
 
 
-def test_only_data_moves_to_another_class_and_only_to_one_that_can_be_read_at_once() -> None:
-    moving = [rule for rule in _rules() if "Transitions" in rule]
+def _corrected() -> Rules:
+    """The rules that the page on cost gives for those that it warns of."""
+    (block,) = COST.blocks("json")
+    rules: Rules = json.loads(block.text)["Rules"]
+    return rules
+
+
+def _theirs() -> list[Rules]:
+    """The rules that the page warns of."""
+    blocks = [b.text for b in COST.blocks("") if b.text.startswith('{"Rules"')]
+    return [json.loads(text)["Rules"] for text in blocks]
+
+
+@pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
+def test_only_data_moves_to_another_class_and_only_to_one_that_can_be_read_at_once(
+    rules: Rules,
+) -> None:
+    moving = [rule for rule in rules if "Transitions" in rule]
     assert moving
     for rule in moving:
         assert {"Key": "Content", "Value": "data"} in rule["Filter"]["And"]["Tags"]
@@ -193,15 +213,35 @@ def _longest_kept() -> int:
     return longest
 
 
-def test_the_safety_net_is_wider_than_retention() -> None:
-    (net,) = [r["Expiration"]["Days"] for r in _rules() if "Days" in r.get("Expiration", {})]
+@pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
+def test_the_safety_net_is_wider_than_retention(rules: Rules) -> None:
+    (net,) = [r["Expiration"]["Days"] for r in rules if "Days" in r.get("Expiration", {})]
     longest = _longest_kept()
     assert longest == 1095  # three years with a leap day: a rule of 1095 days is at the very edge
     assert net > longest + 90
 
 
-def test_every_rule_keeps_to_the_prefix() -> None:
-    for rule in _rules():
+def test_the_rules_that_the_page_warns_of_are_what_it_says() -> None:
+    expiring, archiving = _theirs()
+    assert expiring[0]["Expiration"]["Days"] == _longest_kept()
+    assert {t["StorageClass"] for t in archiving[0]["Transitions"]} & {*ARCHIVE_CLASSES}
+    assert not any("And" in rule["Filter"] for rule in [*expiring, *archiving])
+
+
+def test_s3_takes_the_corrected_rules(
+    bucket: S3Bucket, aws: Callable[[S3Endpoint], AwsCli], tmp_path: Path
+) -> None:
+    (tmp_path / "rules.json").write_text(json.dumps({"Rules": _corrected()}))
+    put = ("s3api", "put-bucket-lifecycle-configuration", "--bucket", bucket.name)
+    file = f"file://{tmp_path}/rules.json"
+    aws(bucket.endpoint)(*put, "--lifecycle-configuration", file)
+    kept = bucket.client.get_bucket_lifecycle_configuration(Bucket=bucket.name)["Rules"]
+    assert len(kept) == len(_corrected())
+
+
+@pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
+def test_every_rule_keeps_to_the_prefix(rules: Rules) -> None:
+    for rule in rules:
         filters = rule["Filter"].get("And", rule["Filter"])
         assert filters["Prefix"] == f"{PREFIX}/"
         assert rule["Status"] == "Enabled"

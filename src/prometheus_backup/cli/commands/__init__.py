@@ -8,6 +8,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     backup,
     check,
     drill,
+    estimate,
     heal,
     inspect,
     list_,

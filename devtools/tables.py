@@ -1,0 +1,156 @@
+"""Writes the tables of docs/ that are computed: `python -m devtools.tables`.
+
+Each stands between `<!-- table NAME: made by devtools.tables -->` and `<!-- end -->`. tests/docs/
+fails where one is not up to date.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+from devtools.durations import BENCHMARKS, Expected, durations, measured
+from prometheus_backup.cost import STRATEGIES, Habits, Month, Strategy, month
+from prometheus_backup.lifetimes import expected, lives
+from prometheus_backup.prices import PRICES
+from prometheus_backup.retention import Policy
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (DOCS / "explanation" / "cost.md", DOCS / "how-to" / "tuning.md")
+
+_GB = 1000**3
+_SIZES = (10 * _GB, 50 * _GB, 100 * _GB, 500 * _GB)
+_RETENTION = timedelta(days=15)
+_STANDARD, _LIFECYCLE = STRATEGIES[:2]
+_POLICIES = (
+    Policy(30, 12, 3),
+    Policy(14, 12, 3),
+    Policy(7, 12, 3),
+    Policy(7, 4, 1),
+    Policy(30, 0, 0),
+)
+_LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
+
+Row = Iterable[object]
+
+
+def written(page: str) -> str:
+    """A page with all its tables made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"{match[1]}{_TABLES[match[2]]()}{match[3]}"
+
+    made, count = _PLACE.subn(table, page)
+    if not count:
+        raise ValueError("the page has no place for a table")
+    return made
+
+
+_lives = cache(lives)
+
+
+def _month(strategy: Strategy, size: int, policy: Policy, habits: Habits | None = None) -> Month:
+    habits = habits or Habits()
+    return month(
+        strategy,
+        workload=expected(size, _RETENTION),
+        kept=_lives(policy, noncurrent_days=habits.noncurrent_days),
+        habits=habits,
+        prices=PRICES,
+    )
+
+
+def _costs() -> str:
+    rows = []
+    for strategy in STRATEGIES:
+        months = [_month(strategy, size, Policy()) for size in _SIZES]
+        wait = f"{months[0].thaw_hours} h" if months[0].thaw_hours else "at once"
+        rows.append((strategy.name, *(f"{m.total:,.0f}" for m in months), wait))
+    return _markdown(("block files are kept in", *_names(), "oldest restored after"), rows)
+
+
+def _parts() -> str:
+    rows = []
+    for strategy in STRATEGIES:
+        m = _month(strategy, 100 * _GB, Policy())
+        dollars = (m.storage, m.early_deletion, m.requests, m.retrieval, m.total, m.restore_oldest)
+        rows.append((strategy.name, *(f"{d:,.2f}" for d in dollars)))
+    head = ("storage", "deleted early", "requests", "retrieval", "month", "restore of the oldest")
+    return _markdown(("100 GB, block files in", *head), rows)
+
+
+def _policies() -> str:
+    rows = []
+    for policy in _POLICIES:
+        kept = _lives(policy, noncurrent_days=0).average
+        months = [_month(s, 100 * _GB, policy).total for s in (_STANDARD, _LIFECYCLE)]
+        versioned = _month(_LIFECYCLE, 100 * _GB, policy, Habits(noncurrent_days=14)).total
+        name = f"{policy.daily} / {policy.monthly} / {policy.yearly}"
+        rows.append((name, f"{kept:.1f}", *(f"{m:,.0f}" for m in (*months, versioned))))
+    return _markdown(
+        (
+            "daily / monthly / yearly, 100 GB",
+            "backups at a time",
+            _STANDARD.name,
+            _LIFECYCLE.name,
+            "the same, versioned for 14 days",
+        ),
+        rows,
+    )
+
+
+def _durations() -> str:
+    rates = measured(BENCHMARKS.read_text())
+    rows = []
+    for size in _SIZES:
+        for name, bits in _LINKS.items():
+            e = durations(size, bits=bits, rates=rates)
+            rows.append((f"{size // _GB} GB", name, *_times(e)))
+    head = ("snapshot", "first upload", "first total", "sent a night", "nightly upload and copies")
+    return _markdown(("TSDB", "link", *head, "nightly total", "restore"), rows)
+
+
+def _times(e: Expected) -> Row:
+    yield from (_time(s) for s in (e.snapshot, e.first_upload, e.first_total))
+    yield f"{e.sent / _GB:.1f} GB"
+    yield from (_time(s) for s in (e.night_upload, e.night_total, e.restore))
+
+
+def _time(seconds: float) -> str:
+    """Return seconds for people: `45 s`, `12 min`, `1 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _names() -> Row:
+    return (f"{size // _GB} GB" for size in _SIZES)
+
+
+def _markdown(head: Row, rows: Iterable[Row]) -> str:
+    lines = [list(map(str, row)) for row in (head, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    "costs": _costs,
+    "parts": _parts,
+    "policies": _policies,
+    "durations": _durations,
+}
+_PLACE = re.compile(
+    r"(<!-- table (\w+): made by devtools\.tables -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+
+def main() -> None:
+    """Write the pages."""
+    for page in PAGES:
+        page.write_text(written(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()

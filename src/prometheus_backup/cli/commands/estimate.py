@@ -1,0 +1,250 @@
+"""`estimate`: what a month of backups costs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.render import Document, Row, counted, size
+from prometheus_backup.cli.wiring import Wiring
+
+if TYPE_CHECKING:
+    from prometheus_backup.cost import Month
+    from prometheus_backup.ops.estimate import Basis, EstimateReport
+    from prometheus_backup.prices import Price
+
+
+@option(
+    "--prices",
+    "price_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON file with your prices, as the --json output has them under `prices.classes`.",
+)
+@option(
+    "--noncurrent-days",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Days that a versioned bucket keeps what was deleted.",
+)
+@option(
+    "--verify-days",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Verification reads every kept byte once in so many days; 0 is never.",
+)
+@option("--nightly-upload", metavar="SIZE", help="With --tsdb-size: what one night sends.")
+@option(
+    "--tsdb-retention", metavar="TIME", default="15d", show_default=True, help="With --tsdb-size."
+)
+@option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
+@command("source", "repository", "retention")
+def estimate(wiring: Wiring, output: Output, **given: Any) -> int:
+    """Estimate what a month of backups costs on S3, by storage class.
+
+    It goes by --tsdb-size; without, by the backups in the repository; without, by the blocks in the
+    data directory. It sends nothing and changes nothing.
+    """
+    from prometheus_backup.cost import Habits
+    from prometheus_backup.ops.estimate import estimate as reckon
+
+    prices = _prices(given["price_file"])
+    report = reckon(
+        _basis(wiring, given),
+        policy=wiring.policy(),
+        habits=Habits(given["verify_days"], given["noncurrent_days"]),
+        prices=prices,
+    )
+    output.result(
+        estimate_document(report, prices),
+        tables=[table(ESTIMATE_HEADERS, estimate_rows(report))],
+        lines=["", *estimate_lines(report)],
+    )
+    return 0
+
+
+def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
+    from prometheus_backup.config import parse_size
+    from prometheus_backup.errors import UsageError
+    from prometheus_backup.ops import estimate as ops
+    from prometheus_backup.tsdb_retention import parse_tsdb_retention
+
+    if given["tsdb_size"]:
+        retention = parse_tsdb_retention(given["tsdb_retention"]).time
+        if retention is None:
+            raise UsageError(
+                f"cannot read retention {given['tsdb_retention']!r}", hint="give it as 15d"
+            )
+        upload = given["nightly_upload"]
+        return ops.basis_of_size(
+            parse_size(given["tsdb_size"]), retention, upload=parse_size(upload) if upload else None
+        )
+    if wiring.values["repository"] or wiring.values["s3_bucket"]:
+        found = ops.basis_of_repository(wiring.repository())
+        if found is not None:
+            return found
+    if not wiring.data_dir.is_dir():
+        raise UsageError(
+            "cannot estimate: there is no backup and no data directory to go by",
+            hint="give --tsdb-size, or S3_BUCKET of a repository with backups, or "
+            "PROMETHEUS_DATA_DIR",
+        )
+    return ops.basis_of_data_dir(wiring.data_dir)
+
+
+def _prices(path: Path | None) -> "Mapping[str, Price]":
+    import json
+
+    from prometheus_backup.errors import UsageError
+    from prometheus_backup.prices import priced
+
+    if path is None:
+        return priced({})
+    try:
+        changes = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read prices {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"cannot read prices {path}: {error}") from None
+    if not isinstance(changes, dict) or not all(isinstance(v, dict) for v in changes.values()):
+        raise UsageError(
+            f"cannot read prices {path}: it is not a mapping of classes to prices",
+            hint='such as {"STANDARD": {"gb_month": 0.021}}',
+        )
+    return priced(changes)
+
+
+def estimate_document(report: "EstimateReport", prices: "Mapping[str, Price]") -> Document:
+    """Return what `estimate --json` prints."""
+    from prometheus_backup.prices import AS_OF, REGION
+
+    load = report.basis.workload
+    return {
+        "source": report.basis.source,
+        "backup": {
+            "size_bytes": load.size,
+            "blocks": load.blocks,
+            "files": load.files,
+            "nightly_upload_bytes": load.upload,
+        },
+        "stored_backups": report.basis.stored_backups,
+        "stored_bytes": report.basis.stored_bytes,
+        "policy": asdict(report.policy),
+        "kept_backups": round(report.kept.average, 2),
+        "kept_bytes": round(report.kept.average * load.size),
+        "strategies": [_month_document(m) for m in report.months],
+        "prices": {
+            "currency": "USD",
+            "region": REGION,
+            "as_of": AS_OF,
+            "classes": {name: _price_document(price) for name, price in prices.items()},
+        },
+        "assumptions": [*assumptions(report)],
+    }
+
+
+def _month_document(month: "Month") -> Document:
+    return {
+        "name": month.strategy.name,
+        "stages": [
+            {"after_days": day, "storage_class": name} for day, name in month.strategy.stages
+        ],
+        "storage": round(month.storage, 4),
+        "early_deletion": round(month.early_deletion, 4),
+        "requests": round(month.requests, 4),
+        "retrieval": round(month.retrieval, 4),
+        "month": round(month.total, 4),
+        "restore_newest": round(month.restore_newest, 4),
+        "restore_oldest": round(month.restore_oldest, 4),
+        "thaw_hours": month.thaw_hours,
+    }
+
+
+def _price_document(price: "Price") -> Document:
+    return {name: value for name, value in asdict(price).items() if name != "untouched"}
+
+
+ESTIMATE_HEADERS = (
+    "block files are kept in",
+    "storage",
+    "deleted early",
+    "requests",
+    "retrieval",
+    "month",
+    "one restore",
+    "of the oldest",
+    "after",
+)
+
+
+def estimate_rows(report: "EstimateReport") -> Iterable[Row]:
+    """Yield a row for each strategy, in dollars."""
+    for month in report.months:
+        yield (
+            month.strategy.name,
+            *(
+                f"{dollars:,.2f}"
+                for dollars in (
+                    month.storage,
+                    month.early_deletion,
+                    month.requests,
+                    month.retrieval,
+                    month.total,
+                    month.restore_newest,
+                    month.restore_oldest,
+                )
+            ),
+            f"{month.thaw_hours} h" if month.thaw_hours else "at once",
+        )
+
+
+def estimate_lines(report: "EstimateReport") -> Iterable[str]:
+    """Yield on what the figures rest."""
+    load, policy = report.basis.workload, report.policy
+    yield (
+        f"US dollars a month, for a backup of {size(load.size)} in {load.files:,} files a night, "
+        f"of which {size(load.upload)} are sent and the rest is copied inside S3; by "
+        f"{report.basis.source}"
+    )
+    yield (
+        f"{policy.daily} daily, {policy.monthly} monthly and {policy.yearly} yearly backups are "
+        f"{report.kept.average:.1f} at a time, {size(report.kept.average * load.size)}"
+    )
+    if report.basis.stored_backups:
+        yield (
+            f"stored now: {counted(report.basis.stored_backups, 'backup')}, "
+            f"{size(report.basis.stored_bytes)}"
+        )
+    for assumption in assumptions(report):
+        yield f"assumed: {assumption}"
+
+
+def assumptions(report: "EstimateReport") -> Iterable[str]:
+    """Yield what was taken to be so."""
+    from prometheus_backup.prices import AS_OF, REGION
+
+    days, noncurrent = report.habits.verify_days, report.habits.noncurrent_days
+    yield from report.basis.assumptions
+    yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
+    yield "one backup a night, all of them good, for as long as retention takes to settle"
+    yield (
+        f"verification reads every kept byte once in {days} days"
+        if days
+        else "what is sent is read back once (level checksum), and nothing is read after that"
+    )
+    yield (
+        f"the bucket keeps what was deleted for {noncurrent} days"
+        if noncurrent
+        else "the bucket is not versioned, or keeps nothing that was deleted"
+    )
+    yield "all within the region; out of AWS, or through a NAT gateway, a restore costs more"
+    yield (
+        "in GLACIER and DEEP_ARCHIVE nothing can be copied or verified: each night sends all, and "
+        "a restore waits, about so long"
+    )

@@ -1,0 +1,126 @@
+"""`estimate`: what it goes by, and what it says."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prometheus_backup.lifetimes import expected
+from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here
+
+
+def _by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {strategy["name"]: strategy for strategy in document["strategies"]}
+
+
+def test_it_goes_by_the_size_that_is_given() -> None:
+    document = json_of(run_here("estimate", "--tsdb-size", "100GB", "--json"))
+    load = expected(100 * 1000**3, timedelta(days=15))
+    assert document["backup"] == {
+        "size_bytes": 100 * 1000**3,
+        "blocks": load.blocks,
+        "files": load.files,
+        "nightly_upload_bytes": load.upload,
+    }
+    assert document["kept_bytes"] == pytest.approx(
+        document["kept_backups"] * 100 * 1000**3, rel=1e-3
+    )
+    assert document["policy"] == {"daily": 30, "monthly": 12, "yearly": 3}
+    assert (document["stored_backups"], document["stored_bytes"]) == (0, 0)
+
+
+def test_what_is_known_better_is_believed() -> None:
+    given = ("--tsdb-size", "100GB", "--tsdb-retention", "90d", "--nightly-upload", "5GB")
+    document = json_of(run_here("estimate", *given, "--json"))
+    assert document["backup"]["nightly_upload_bytes"] == 5 * 1000**3
+    assert document["backup"]["blocks"] == 17
+
+
+def test_it_goes_by_the_newest_good_backup_and_what_nights_have_sent(
+    repository_files: LocalFiles,
+) -> None:
+    env = repository_files.environment()
+    newest = json_of(run_here("show", "latest", "--json", env=env))["manifest"]
+    document = json_of(run_here("estimate", "--json", env=env))
+    totals = newest["totals"]
+    assert newest["backup_id"] in document["source"]
+    assert document["backup"]["size_bytes"] == totals["bytes"]
+    assert document["backup"]["files"] == totals["files"]
+    assert totals["copied_bytes"] > 0
+    assert document["backup"]["nightly_upload_bytes"] == totals["uploaded_bytes"]
+    assert document["stored_backups"] == 2
+
+
+def test_it_goes_by_the_blocks_where_no_backup_is(tmp_path: Path, tsdb_blocks: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    env = {"REPOSITORY": f"file://{tmp_path}/empty", "PROMETHEUS_DATA_DIR": str(tsdb_blocks)}
+    document = json_of(run_here("estimate", "--json", env=env))
+    files = [p for p in tsdb_blocks.glob("01*/**/*") if p.is_file()]
+    assert document["backup"]["size_bytes"] == sum(p.stat().st_size for p in files)
+    assert document["backup"]["files"] == len(files)
+    assert document["backup"]["blocks"] == 4
+
+
+def test_with_nothing_to_go_by_it_says_what_to_give(tmp_path: Path) -> None:
+    done = run_here("estimate", env={"PROMETHEUS_DATA_DIR": str(tmp_path / "absent")})
+    assert done.returncode == 2
+    assert "--tsdb-size" in done.stderr
+
+
+def test_it_says_on_what_it_rests() -> None:
+    done = run_here(
+        "estimate", "--tsdb-size", "1TB", "--verify-days", "30", "--noncurrent-days", "14"
+    )
+    assert done.returncode == 0
+    assert "list prices of us-east-1 as of 20" in done.stdout
+    assert "once in 30 days" in done.stdout
+    assert "what was deleted for 14 days" in done.stdout
+    rows = done.stdout.splitlines()[1:11]
+    assert all(row.split()[0].rstrip(",").isupper() for row in rows)
+    assert "12 h" in rows[-1]
+
+
+def test_fewer_kept_backups_cost_less() -> None:
+    months = [
+        _by_name(json_of(run_here("estimate", "--tsdb-size", "1TB", "--json", *policy)))
+        for policy in ((), ("--retention-daily", "7"))
+    ]
+    for name, month in months[0].items():
+        assert months[1][name]["storage"] < month["storage"]
+
+
+def test_prices_of_ones_own_are_taken_from_a_file(tmp_path: Path) -> None:
+    usual = json_of(run_here("estimate", "--tsdb-size", "1TB", "--json"))
+    prices = usual["prices"]["classes"]
+    prices["STANDARD"]["gb_month"] *= 2
+    (tmp_path / "prices.json").write_text(json.dumps(prices))
+    given = ("--tsdb-size", "1TB", "--prices", str(tmp_path / "prices.json"))
+    document = json_of(run_here("estimate", *given, "--json"))
+    assert document["prices"]["classes"] == prices
+    before, after = (_by_name(d)["STANDARD"]["storage"] for d in (usual, document))
+    assert after == pytest.approx(2 * before, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--tsdb-size", "much"),
+        ("--tsdb-size", "1TB", "--tsdb-retention", "long"),
+        ("--tsdb-size", "1TB", "--prices", "/nonexistent/prices.json"),
+        ("--tsdb-size", "1TB", "--prices", __file__),
+        ("--tsdb-size", "1TB", "--retention-daily", "36500"),
+    ],
+)
+def test_what_cannot_be_read_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    assert run_here("estimate", *arguments).returncode == 2
+
+
+def test_a_first_backup_alone_is_taken_for_that_of_a_steady_tsdb(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    files = LocalFiles(tmp_path / "r")
+    put_small_backup(files, datetime(2025, 1, 22, 2, tzinfo=UTC))
+    document = json_of(run_here("estimate", "--json", env=files.environment()))
+    assert document["backup"]["nightly_upload_bytes"] == expected(10, timedelta(days=15)).upload
+    assert any("no backup yet" in text for text in document["assumptions"])

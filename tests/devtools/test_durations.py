@@ -1,0 +1,44 @@
+"""Expected durations: computed from what was measured and from the assumptions with names."""
+
+import pytest
+
+from devtools.durations import (
+    BENCHMARKS,
+    HEAD_SERIES,
+    MIB,
+    REST,
+    STORE_COPIES,
+    Measured,
+    durations,
+    measured,
+)
+
+RATES = Measured(send=100 * MIB, read=400 * MIB)
+GB = 1000**3
+
+
+def test_rates_are_those_of_the_benchmark() -> None:
+    page = BENCHMARKS.read_text()
+    rates = measured(page)
+    assert f"| ours, `--verify-level size` | {1040 * MIB / rates.send:.2f} s |" in page
+    assert f"| ours | {1040 * MIB / rates.read:.2f} s |" in page
+    with pytest.raises(ValueError, match="benchmarks"):
+        measured(page.replace("- Data:", "- Nothing:"))
+
+
+def test_the_slower_of_link_and_program_decides() -> None:
+    slow, fast = (durations(10 * GB, bits=bits, rates=RATES) for bits in (1e8, 1e11))
+    assert slow.first_upload == pytest.approx(10 * GB / (1e8 / 8 * 0.9))
+    assert fast.first_upload == pytest.approx(10 * GB / (100 * MIB))
+    assert fast.restore == pytest.approx(REST + 10 * GB / (400 * MIB))
+
+
+def test_a_night_sends_what_is_new_and_copies_the_rest() -> None:
+    found = durations(10 * GB, bits=1e11, rates=RATES)
+    assert found.sent == pytest.approx(10 * GB * 32 / 368, rel=1e-6)
+    copies = (10 * GB - found.sent) / STORE_COPIES
+    assert found.night_upload == pytest.approx(found.sent / (100 * MIB) + copies)
+    reading = found.sent / (400 * MIB)
+    assert found.night_total == pytest.approx(REST + found.snapshot + found.night_upload + reading)
+    assert found.snapshot == found.series / HEAD_SERIES
+    assert found.series == round(10 * GB / 1.5 / (15 * 86400 / 15))
