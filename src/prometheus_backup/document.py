@@ -63,6 +63,8 @@ Ulid = Annotated[str, AfterValidator(_ulid)]
 RelativePath = Annotated[str, AfterValidator(check_path)]
 Key = Annotated[str, AfterValidator(_key)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+StoredChecksum = Annotated[str, Field(pattern=r"^[A-Z0-9]{3,12}:[A-Za-z0-9+/=]{4,128}$")]
+"""A store's checksum of a whole object: its name, and its bytes in base 64."""
 Size = Annotated[int, Field(ge=0, le=2**50)]
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]

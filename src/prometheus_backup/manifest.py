@@ -19,6 +19,7 @@ from prometheus_backup.document import (
     RelativePath,
     Sha256,
     Size,
+    StoredChecksum,
     Text,
     Ulid,
 )
@@ -32,7 +33,7 @@ MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
 MAX_FILES = 200_000
 """Files of one backup. A 50 TB TSDB has about 100,000."""
 _MAX_VALUES = 2_000_000
-"""Commas of one document: a file has four values, and `[],` of three bytes becomes an object of
+"""Commas of one document: a file has five values, and `[],` of three bytes becomes an object of
 sixty, so that bytes alone do not bound the memory that reading takes."""
 _MAX_CAUSE = 500
 """Characters of a document's own text that an error message repeats."""
@@ -41,12 +42,18 @@ _D = TypeVar("_D", bound=Document)
 
 
 class File(Document):
-    """A file of a block: path relative to the block, bytes, hash, and where its object lies."""
+    """A file of a block: path relative to the block, bytes, hash, and where its object lies.
+
+    `stored_checksum`: what the store said of the whole object when its bytes were right.
+    """
 
     path: RelativePath
     size: Size
     sha256: Sha256
     key: Key
+    stored_checksum: Annotated[
+        StoredChecksum | None, Field(exclude_if=lambda value: value is None)
+    ] = None
 
 
 class Block(Document):

@@ -16,11 +16,15 @@ FileIdentity = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Bytes that the repository holds already. `salvaged`: by a run that never committed."""
+    """Bytes that the repository holds already. `salvaged`: by a run that never committed.
+
+    `stored_checksum`: what the store said of them when they were proven right, if it did.
+    """
 
     key: str
     sha256: str
     salvaged: bool
+    stored_checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ def plan_backup(
 
 def _holdings(manifest: Manifest) -> dict[FileIdentity, Known]:
     return {
-        (block.ulid, file.path, file.size): Known(file.key, file.sha256, salvaged=False)
+        (block.ulid, file.path, file.size): Known(
+            file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum
+        )
         for block, file in manifest.files()
         if not block.faults
     }

@@ -124,6 +124,14 @@ _REPOSITORY = (
         "sse_kms_key_id", "S3_SSE_KMS_KEY_ID", "KMS key, with --sse aws:kms.", default_text="none"
     ),
     Setting(
+        "s3_checksum",
+        "S3_CHECKSUM",
+        "Checksum that uploads carry, and the store keeps for `verify --level stored`.",
+        default="auto",
+        default_text="crc64nvme on AWS, else none",
+        choices=("auto", "crc64nvme", "none"),
+    ),
+    Setting(
         "s3_ca_bundle",
         "AWS_CA_BUNDLE",
         "CA certificates (PEM) to trust for the store.",

@@ -17,6 +17,10 @@ class Relay:
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def keeps_checksums(self) -> bool:
+        return self.inner.keeps_checksums
+
     def ping(self) -> None:
         self.inner.ping()
 

@@ -234,6 +234,7 @@ class Wiring:
                 kms_key_id=values["sse_kms_key_id"],
                 connections=max(self._workers, WIDE) + 4,
                 ca_bundle=values["s3_ca_bundle"],
+                checksum=values["s3_checksum"],
                 keys=_static_keys(os.environ),
             ),
         )

@@ -48,7 +48,15 @@ def compose_manifest(
     """
     files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
     for p in placed:
-        files[p.ulid].append(File(path=p.path, size=p.size, sha256=p.sha256, key=p.key))
+        files[p.ulid].append(
+            File(
+                path=p.path,
+                size=p.size,
+                sha256=p.sha256,
+                key=p.key,
+                stored_checksum=p.stored_checksum,
+            )
+        )
     blocks = tuple(
         _block(block, tuple(files[block.ulid]), faults[block.ulid]) for block in snapshot.blocks
     )

@@ -1,7 +1,7 @@
 """Bring a snapshot's files into the repository, and prove before the commit that they are there."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prometheus_backup.claim import Claim
@@ -10,6 +10,7 @@ from prometheus_backup.errors import (
     BytesDiffer,
     ObjectNotFound,
     RepositoryDenied,
+    RepositoryError,
     RepositoryLocked,
 )
 from prometheus_backup.events import (
@@ -29,7 +30,10 @@ from prometheus_backup.transfer import HashedFile, Transfer, Watch, hash_stream
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A file that is in the repository. `source` is what it was copied from, if it was."""
+    """A file that is in the repository. `source` is what it was copied from, if it was.
+
+    `stored_checksum` is what the store says of the object, once it was proven right.
+    """
 
     ulid: str
     path: str
@@ -37,6 +41,7 @@ class Placed:
     sha256: str
     key: str
     source: Known | None
+    stored_checksum: str | None = None
 
     @property
     def copied(self) -> bool:
@@ -54,6 +59,7 @@ class Placing:
     options: PutOptions
     verify: Level | None
     rehash: bool
+    _told: dict[str, str | None] = field(default_factory=dict)
 
     def place(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
         """Bring every file of the plan into the repository; `folder` is the snapshot.
@@ -78,6 +84,7 @@ class Placing:
     def upload(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed:
         """Send one file, hashing it on the way."""
         key = self._key(file)
+        self._told.pop(key, None)
         body = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
         try:
             self.repository.store.put(key, body, size=file.size, options=self.options)
@@ -94,7 +101,7 @@ class Placing:
         """
         bad = self._bad(placed)
         if not bad:
-            return tuple(placed)
+            return self._with_checksums(placed)
         for file in bad:
             self.transfer.listener(
                 Warned(f"Verification failed: {file.key} is not what was sent; sending it again")
@@ -110,7 +117,26 @@ class Placing:
                 f"Verification failed: {', '.join(p.key for p in still)} differ from the snapshot "
                 "after they were sent twice"
             )
-        return tuple(resent.get(p.key, p) for p in placed)
+        return self._with_checksums([resent.get(p.key, p) for p in placed])
+
+    def _with_checksums(self, placed: Sequence[Placed]) -> tuple[Placed, ...]:
+        """Add what the store says of these objects, which are right, for later verification."""
+        if not self.repository.store.keeps_checksums:
+            return tuple(placed)
+        keys = [p.key for p in placed]
+        try:
+            told = dict(self.transfer.wide().all(keys, lambda key, _: self._stored_checksum(key)))
+        except RepositoryError as error:  # such as credentials that may only write
+            text = f"verification at level stored will not be possible: {error.message}"
+            self.transfer.listener(Warned(text, error.hint))
+            return tuple(placed)
+        return tuple(replace(p, stored_checksum=told[p.key]) for p in placed)
+
+    def _stored_checksum(self, key: str) -> str | None:
+        """Return what the store says of an object; it is asked once."""
+        if key not in self._told:
+            self._told[key] = self.repository.store.stored_checksum(key)
+        return self._told[key]
 
     def _copy(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed | None:
         """Have the store copy a file; None where it must be uploaded instead."""
@@ -201,12 +227,13 @@ class Placing:
 
     def _checksums_match(self, placed: Placed, watch: Watch) -> bool:
         del watch
-        store = self.repository.store
         if placed.source is None:
             return True
-        mine = store.stored_checksum(placed.key)
-        theirs = store.stored_checksum(placed.source.key) if mine else None
-        return mine is None or theirs is None or mine == theirs
+        mine = self._stored_checksum(placed.key)
+        if mine is None:
+            return True
+        theirs = placed.source.stored_checksum or self._stored_checksum(placed.source.key)
+        return theirs is None or mine == theirs
 
     def _key(self, file: PlannedFile) -> str:
         return f"{self.claim.backup_id}/{file.ulid}/{file.path}"

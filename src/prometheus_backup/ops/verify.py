@@ -21,12 +21,13 @@ from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.layout import MANIFEST
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
 from prometheus_backup.ops.looking import Looking, Seen
+from prometheus_backup.ops.stored import look_at_checksums
 from prometheus_backup.repository import Entry, Repository, State
 from prometheus_backup.rotation import assign, due, last_look
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.verification import RecordedFinding, Rotation, RotationPart, Verification
 
-LEVELS = (Level.SIZE, Level.CHECKSUM)
+LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,13 @@ class Verifier:
         seen.objects = len(keys)
         # One listing shows all sizes, so a part looks at those of the whole backup.
         sound = looking.sizes() & keys
-        if self.level is not Level.SIZE:
+        if self.level is Level.SIZE:
+            return
+        if self.level is Level.STORED:
+            look_at_checksums(looking, sound)
+        else:
             looking.bytes(sound)
-            looking.sums(sound)
+        looking.sums(sound)
 
     def _keys(self, looking: Looking, part: RotationPart | None) -> set[str]:
         """Return the keys of the objects to look at: all, or those of a part."""

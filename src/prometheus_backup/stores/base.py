@@ -29,6 +29,11 @@ class ObjectStore(Protocol):
         """Return the repository's address, without secrets, for messages."""
         ...
 
+    @property
+    def keeps_checksums(self) -> bool:
+        """Tell whether what is put here gets a checksum that `stored_checksum` returns."""
+        ...
+
     def ping(self) -> None:
         """Look at the repository once, impatiently, so that a wrong setting shows at once.
 

@@ -45,6 +45,11 @@ class LocalStore:
         """Return the directory as a file URL."""
         return f"file://{self._root}"
 
+    @property
+    def keeps_checksums(self) -> bool:
+        """Return False: there are none."""
+        return False
+
     def ping(self) -> None:
         """See that the directory, or the place where it would be made, can be used."""
         place = self._root

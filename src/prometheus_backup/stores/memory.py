@@ -30,6 +30,11 @@ class MemoryStore:
         """Return a name for messages."""
         return "memory:"
 
+    @property
+    def keeps_checksums(self) -> bool:
+        """Return False: there are none."""
+        return False
+
     def ping(self) -> None:
         """Do nothing: memory is there."""
 

@@ -97,6 +97,11 @@ class ObstoreStore:
         """Return the repository's address."""
         return self._url
 
+    @property
+    def keeps_checksums(self) -> bool:
+        """Return False: obstore cannot read the checksums that a store keeps."""
+        return False
+
     def ping(self) -> None:
         """List the root, impatiently."""
 

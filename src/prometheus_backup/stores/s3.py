@@ -64,7 +64,8 @@ class S3Settings:
     """How to reach and write a bucket.
 
     `endpoint` None is AWS; `sse` AES256, aws:kms or none;
-    `ca_bundle` the path of a PEM file with the CAs to trust.
+    `ca_bundle` the path of a PEM file with the CAs to trust; `checksum` what uploads carry, auto
+    (on AWS only), crc64nvme or none.
     """
 
     region: str = "us-east-1"
@@ -74,6 +75,12 @@ class S3Settings:
     connections: int = 10
     ca_bundle: str | None = None
     keys: StaticKeys | None = None
+    checksum: str = "auto"
+
+    @property
+    def sends_checksums(self) -> bool:
+        """Tell whether uploads carry a checksum of the whole object."""
+        return self.checksum == "crc64nvme" or (self.checksum == "auto" and self.endpoint is None)
 
 
 class S3Store(ObstoreStore):
@@ -101,8 +108,8 @@ class S3Store(ObstoreStore):
         }
         if settings.endpoint:
             config["endpoint"] = settings.endpoint
-        else:
-            config["checksum_algorithm"] = "crc64nvme"  # AWS checks it on arrival, and keeps it
+        if settings.sends_checksums:
+            config["checksum_algorithm"] = "crc64nvme"  # it is checked on arrival, and kept
         if settings.sse != "none":
             config["server_side_encryption"] = settings.sse
         if settings.kms_key_id:
@@ -124,6 +131,11 @@ class S3Store(ObstoreStore):
             return {"credential_provider": _provider(self._session)}
         given = {"access_key_id": keys.access_key_id, "secret_access_key": keys.secret_access_key}
         return given | ({"session_token": keys.session_token} if keys.session_token else {})
+
+    @property
+    def keeps_checksums(self) -> bool:
+        """Tell whether uploads carry a checksum, which S3 checks on arrival and keeps."""
+        return self._settings.sends_checksums
 
     def ping(self) -> None:
         """List the root, impatiently; find out the bucket's region where ours is wrong."""

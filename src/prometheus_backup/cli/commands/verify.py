@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
 """Fields of a recorded result that this command says otherwise, or has nothing to say in."""
-_LEVELS = click.Choice(["size", "checksum"])
+_LEVELS = click.Choice(["size", "stored", "checksum"])
 
 
 @argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
