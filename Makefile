@@ -21,13 +21,15 @@ AZURITE := 3.35.0
 # What is taken from Debian packages is made anew when the way of taking it changes.
 APT := devtools/apt_sources.py devtools/private_apt.py
 
-.PHONY: help setup test check format demo bench pins clean
+.PHONY: help setup test check format demo bench image-context image pins clean
 help:  ## Say what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-test: setup .tools/.azurite-$(AZURITE) .tools/.containers .tools/.pushgateway  ## Run all tests, against real Prometheus and S3 servers
+# Azurite, the image's base and Pushgateway are for tests alone.
+FOR_TESTS := .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway
+test: setup $(FOR_TESTS)  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/.project  ## Lint, format, types, import layers
@@ -42,6 +44,22 @@ format: .venv/.project  ## Format the code and fix what can be fixed
 
 demo: setup  ## Back up a real Prometheus to a real S3 server, and restore it
 	@$(BIN)/python -m devtools.demo
+
+IMAGE_CONTEXT := infrastructure/docker/prometheus-backup
+IMAGE ?= health-tracker/prometheus-backup:1.0.0
+image-context: .venv/.project  ## Put what the image is built from beside its Dockerfile
+	rm -rf build $(IMAGE_CONTEXT)/*.whl $(IMAGE_CONTEXT)/requirements.txt
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--wheel-dir $(IMAGE_CONTEXT) .
+	cp requirements/runtime.txt $(IMAGE_CONTEXT)/requirements.txt
+
+image: image-context  ## Build the container image, with docker, podman or buildah
+	@engine="$(ENGINE)"; for found in docker podman buildah; do \
+		if [ -z "$$engine" ] && $$found info >/dev/null 2>&1; then engine=$$found; fi; done; \
+	if [ -z "$$engine" ]; then echo "cannot build the image: no docker, podman or buildah" \
+		"answers here: install or start one, or name it in ENGINE" >&2; exit 1; fi; \
+	$$engine build --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+		--tag $(IMAGE) $(IMAGE_FLAGS) $(IMAGE_CONTEXT)
 
 # Every pin of both files is resolved together; runtime.txt is what a user needs of them.
 pins: .venv/.project  ## Take the newest versions of all dependencies into requirements/
@@ -94,6 +112,9 @@ clean:  ## Remove everything that make has made
 .tools/.pushgateway: .venv/.python devtools/fetch_pushgateway.py $(APT)
 	$(BIN)/python -m devtools.fetch_pushgateway
 	touch $@
+
+.tools/.images: .tools/.containers devtools/buildah.py requirements/runtime.txt
+	$(BIN)/python -m devtools.buildah $@
 
 .tools/.azurite-$(AZURITE): .venv/.requirements
 	rm -rf .tools/azurite .tools/.azurite-*

@@ -77,9 +77,7 @@ def fetch() -> None:
 def _find(name: str, unpacked: str, environment: dict[str, str]) -> Program:
     path = _TREE / unpacked
     if path.is_file():
-        libraries = next(_TREE.glob("usr/lib/*-linux-gnu*"), None)
-        where = {"LD_LIBRARY_PATH": str(libraries)} if libraries else {}
-        return Program(path, where | environment)
+        return Program(path, environment)
     if installed := shutil.which(name):
         return Program(Path(installed), {})
     raise ContainerToolMissingError(
@@ -136,16 +134,31 @@ def _fetch_tree(missing: ContainerToolMissingError) -> None:
         scratch = Path(name)
         apt, complaint = _apt(suite, scratch, beside_installed=True)
         print(f"fetching buildah and debootstrap from {suite}", flush=True)
-        complaint = complaint or apt.download_with_missing("buildah", "debootstrap")
+        complaint = complaint or apt.download_with_missing("buildah", "debootstrap", "patchelf")
         if complaint:
             raise ContainerToolMissingError(f"{missing}\n  {suite}: {complaint}")
         tree = scratch / "tree"
         apt.unpack(tree)
+        _find_own_libraries(tree)
         # Only whole trees ever appear under the final name: a run that is cut leaves none.
         shutil.rmtree(_TREE, ignore_errors=True)
         tree.rename(_TREE)
     find_buildah()
     find_debootstrap()
+
+
+def _find_own_libraries(tree: Path) -> None:
+    """Let buildah find the libraries that came with it, in the tree's final place.
+
+    LD_LIBRARY_PATH would not do, nor $ORIGIN: it starts itself again from a copy in memory, with
+    an environment of the container's.
+    """
+    patchelf = shutil.which("patchelf") or str(tree / "usr/bin/patchelf")
+    libraries = [str(_TREE / folder.relative_to(tree)) for folder in tree.glob("usr/lib/*-linux-*")]
+    subprocess.run(
+        [patchelf, "--force-rpath", "--set-rpath", ":".join(libraries), tree / "usr/bin/buildah"],
+        check=True,
+    )
 
 
 def _apt(suite: str, scratch: Path, *, beside_installed: bool) -> tuple[PrivateApt, str | None]:

@@ -87,16 +87,23 @@ class Process:
     """A started program; a context manager that stops it."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], *, log: Path, environment: dict[str, str]
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        environment: dict[str, str],
+        user: int | None = None,
     ) -> None:
-        """Start `command`; its output is added to `log`."""
+        """Start `command`; its output is added to `log`. `user` is a uid, and gid, if not ours."""
+        identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as output:
             self._child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)],
+                ["setpriv", *identity, "--pdeathsig", "KILL", "--", *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

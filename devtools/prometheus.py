@@ -40,6 +40,8 @@ class PrometheusOptions:
     config: str = ""
     """More YAML for the configuration file, such as `storage:` or `rule_files:`."""
     extra_flags: tuple[str, ...] = ()
+    user: int | None = None
+    """The uid and gid to run as; program and data directory must be within its reach."""
 
 
 class PrometheusServer:
@@ -249,6 +251,7 @@ class PrometheusServer:
             [self.binaries.prometheus, *self._flags()],
             log=self.run_dir / "prometheus.log",
             environment=clean_environment(self.run_dir / "home"),
+            user=self.options.user,
         )
         process.wait_until(self._ready)
         process.check_listens(port)

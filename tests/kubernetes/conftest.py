@@ -1,0 +1,158 @@
+"""The image, built for real, and a cluster's node that runs pods on it."""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from devtools.buildah import BASE, PINS, Buildah, only_one_builder
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusOptions, PrometheusServer
+from devtools.s3 import S3Bucket
+from devtools.seaweedfs import SeaweedFS
+from tests.support.cluster import Cluster, Image
+from tests.support.kustomize import PROMETHEUS, render
+from tests.support.pages import ROOT
+from tests.support.pod_network import PodNetwork
+
+CONTEXT = ROOT / "infrastructure" / "docker" / "prometheus-backup"
+NOBODY = 65534
+_REPOSITORY = "localhost/prometheus-backup"
+
+
+@pytest.fixture(scope="session")
+def buildah() -> Buildah:
+    """The store of images in `.tools`."""
+    return Buildah()
+
+
+@pytest.fixture(scope="session")
+def built_image(buildah: Buildah) -> str:
+    """The project's image as a user builds it, but for its base; built again when it changes."""
+    tag = f"{_REPOSITORY}:{_state_of_the_sources()}"
+    with only_one_builder():
+        if not buildah.has(tag):
+            flags = shlex.join([*buildah.offline(), f"--build-arg=BASE={BASE}"])
+            arguments = (f"ENGINE={buildah.program}", f"IMAGE={tag}", f"IMAGE_FLAGS={flags}")
+            subprocess.run(["make", "-C", str(ROOT), "image", *arguments], check=True)
+            buildah.keep_only(tag)
+    return tag
+
+
+def _state_of_the_sources() -> str:
+    files = [ROOT / "pyproject.toml", PINS, CONTEXT / "Dockerfile"]
+    files += sorted((ROOT / "src").rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def image(buildah: Buildah, built_image: str) -> Image:
+    """The built image, unpacked; all tests share it, so they must not change it."""
+    inspected = json.loads(buildah.run("inspect", "--type", "image", built_image))
+    with only_one_builder():
+        return Image(buildah.root(built_image), inspected["OCIv1"]["config"])
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user of this machine can reach, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="prometheus-backup-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
+    """The bucket that the manifests name."""
+    bucket = seaweedfs.endpoint().new_bucket("health-tracker-prometheus-backups")
+    yield bucket
+    bucket.remove()
+
+
+StartSource = Callable[..., PrometheusServer]
+
+
+@pytest.fixture
+def start_source(
+    open_path: Path, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
+) -> Iterator[StartSource]:
+    """Starts the Prometheus of the cluster, as its own user, on the volume of its own claim."""
+    with ExitStack() as servers:
+        programs = open_path / "programs"
+        programs.mkdir()
+        for program in (prometheus_3.prometheus, prometheus_3.promtool):
+            shutil.copy(program, programs)
+        own = PrometheusBinaries(
+            prometheus_3.major,
+            prometheus_3.version,
+            programs / prometheus_3.prometheus.name,
+            programs / prometheus_3.promtool.name,
+        )
+
+        def start(**options: object) -> PrometheusServer:
+            data = open_path / "claims" / "prometheus-storage-prometheus-0"
+            if not data.exists():
+                shutil.copytree(tsdb_blocks, data)
+            give(data, NOBODY)
+            server = PrometheusServer(
+                own,
+                data,
+                PrometheusOptions(user=NOBODY, **options),  # type: ignore[arg-type]
+            )
+            servers.callback(server.kill)
+            return server
+
+        yield start
+
+
+def give(folder: Path, user: int) -> None:
+    """Let a user own a folder and all that is in it."""
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, user, user)
+
+
+@pytest.fixture
+def source(start_source: StartSource) -> PrometheusServer:
+    """That Prometheus, running, with something in its head."""
+    server = start_source()
+    server.fill_head()
+    return server
+
+
+@pytest.fixture
+def cluster(
+    open_path: Path, image: Image, source: PrometheusServer, bucket: S3Bucket
+) -> Iterator[Cluster]:
+    """The namespace with Prometheus, S3, the Secret that users make, and backup's ConfigMap."""
+    services = {
+        ("prometheus-0.prometheus.observability.svc.cluster.local", 9090): _port(source.url),
+        ("s3.storage.svc", 8333): _port(bucket.endpoint.url),
+    }
+    with PodNetwork(services) as network:
+        folder = open_path / "node"
+        folder.mkdir()
+        cluster = Cluster(folder, {"health-tracker/prometheus-backup:1.0.0": image}, network)
+        cluster.add(render(PROMETHEUS / "backup"))
+        cluster.config_maps["prometheus-backup"]["S3_ENDPOINT_URL"] = "http://s3.storage.svc:8333"
+        credentials = bucket.endpoint.credentials
+        cluster.secrets["prometheus-backup-s3-credentials"] = {
+            "access_key_id": credentials.access_key,
+            "secret_access_key": credentials.secret_key,
+        }
+        cluster.claims[source.data_dir.name] = source.data_dir
+        yield cluster
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])

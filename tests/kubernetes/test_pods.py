@@ -1,0 +1,72 @@
+"""The pods of the manifests, run on the built image against a real Prometheus and S3 server."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from devtools.prometheus import PrometheusServer
+from devtools.s3 import S3Bucket
+from tests.support.cluster import Cluster
+from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
+
+PREFIX = "prometheus-snapshots"
+
+
+def _pod(folder: Path, kind: str = "CronJob") -> Manifest:
+    pod: Manifest = job_of(only(render(folder), kind))["spec"]["template"]
+    return pod
+
+
+def _backup(cluster: Cluster) -> None:
+    (done,) = cluster.run(_pod(PROMETHEUS / "backup"))
+    assert done.returncode == 0, done.stderr
+
+
+def _manifests(bucket: S3Bucket) -> list[Manifest]:
+    keys = [key for key in bucket.keys(f"{PREFIX}/") if key.endswith("/metadata.json")]
+    return [json.loads(bucket.get(key)) for key in keys]
+
+
+def test_backups_pod_makes_a_backup(
+    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
+) -> None:
+    _backup(cluster)
+    (manifest,) = _manifests(bucket)
+    assert manifest["labels"] == {"replica": "prometheus-0"}
+    assert len(manifest["blocks"]) == 5, "four old ones and the head"
+    assert list((source.data_dir / "snapshots").iterdir()) == [], "it may remove its snapshot"
+    assert {path.stat().st_uid for path in source.data_dir.rglob("*")} == {65534}
+
+
+def test_without_credentials_the_pods_end_says_so_and_is_not_tried_again(
+    cluster: Cluster, bucket: S3Bucket
+) -> None:
+    cluster.secrets.clear()
+    pod = _pod(PROMETHEUS / "backup")
+    (done,) = cluster.run(pod)
+    assert done.returncode == 12, done.stderr
+    assert bucket.keys() == []
+    rules = job_of(only(render(PROMETHEUS / "backup"), "CronJob"))["spec"]["podFailurePolicy"]
+    assert done.returncode in rules["rules"][0]["onExitCodes"]["values"]
+
+
+def test_another_user_than_prometheus_could_not_remove_the_snapshot(
+    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
+) -> None:
+    """Why the manifests must have Prometheus' own user, and what is said where they have not."""
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
+    pod["spec"]["securityContext"]["runAsUser"] = 1234
+    (done,) = cluster.run(pod)
+    assert done.returncode == 3, done.stderr
+    assert len(_manifests(bucket)) == 1
+    assert len(list((source.data_dir / "snapshots").iterdir())) == 1
+
+
+@pytest.mark.parametrize("path", ["/created", "/opt/prometheus-backup/created", "/etc/created"])
+def test_nothing_can_be_written_outside_the_volumes(cluster: Cluster, path: str) -> None:
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
+    (container,) = pod["spec"]["containers"]
+    container["command"] = ["python3", "-c", f"open('/tmp/x', 'w'); open({path!r}, 'w')"]
+    (done,) = cluster.run(pod)
+    assert "Read-only file system" in done.stderr

@@ -1,0 +1,147 @@
+"""Does with a pod what a node of Kubernetes does: its containers run, as the manifest says.
+
+The root of each is the image's, its command, environment, user, mounts and read-only root are the
+pod's, its network holds the Services that it knows and nothing else. What is not done: limits of
+CPU and memory, seccomp, and the scheduling.
+"""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.kustomize import Manifest
+from tests.support.pod_network import PodNetwork
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as unpacked: its root folder, and its configuration (OCI image-spec, config.md)."""
+
+    root: Path
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the pods of one namespace find there.
+
+    `folder` is for what is mounted into containers; every user must be able to reach it.
+    """
+
+    folder: Path
+    images: Mapping[str, Image]
+    network: PodNetwork
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    claims: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, manifests: list[Manifest]) -> None:
+        """Do what `kubectl apply` does with ConfigMaps."""
+        for manifest in manifests:
+            if manifest["kind"] == "ConfigMap":
+                self.config_maps[manifest["metadata"]["name"]] = dict(manifest["data"])
+
+    def run(self, pod: Manifest) -> list[subprocess.CompletedProcess[str]]:
+        """Run the containers of a pod in order, to their ends; none after one that failed."""
+        spec = pod["spec"]
+        empty_dirs = self.folder / "emptyDirs"
+        shutil.rmtree(empty_dirs, ignore_errors=True)
+        done = []
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            done.append(self._run(container, spec))
+            if done[-1].returncode != 0:
+                break
+        return done
+
+    def _run(self, container: Manifest, spec: Manifest) -> subprocess.CompletedProcess[str]:
+        image = self.images[container["image"]]
+        security = {**spec["securityContext"], **container["securityContext"]}
+        program = ["setpriv", "--no-new-privs"] if not security["allowPrivilegeEscalation"] else []
+        chroot = str(shutil.which("chroot"))
+        root = self._new_folder("root")
+        who = f"--userspec={security['runAsUser']}:{security['runAsGroup']}"
+        script = [
+            *self._mounts(container, spec, image.root, root),
+            shlex.join(
+                ["exec", *program, chroot, who, "--groups=", str(root), *_command(container, image)]
+            ),
+        ]
+        enter = ["nsenter", f"--net={self.network.namespace}", "unshare", "--mount"]
+        return subprocess.run(
+            ["setpriv", "--pdeathsig", "KILL", *enter, "/bin/sh", "-euc", "\n".join(script)],
+            env=self._environment(container, image),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def _environment(self, container: Manifest, image: Image) -> dict[str, str]:
+        environment = dict(entry.split("=", 1) for entry in image.config["Env"])
+        for source in container.get("envFrom", []):
+            environment |= self.config_maps[source["configMapRef"]["name"]]
+        for entry in container.get("env", []):
+            if "value" in entry:
+                environment[entry["name"]] = entry["value"]
+                continue
+            ref = entry["valueFrom"]["secretKeyRef"]
+            secret = self.secrets.get(ref["name"], {})
+            if ref["key"] in secret or not ref.get("optional"):
+                environment[entry["name"]] = secret[ref["key"]]
+        return environment
+
+    def _mounts(self, container: Manifest, spec: Manifest, image: Path, root: Path) -> list[str]:
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        binds = [(self._file("hosts", self.network.hosts), "/etc/hosts", "rw")]
+        binds.append((self._file("resolv.conf", ""), "/etc/resolv.conf", "rw"))
+        for mount in container["volumeMounts"]:
+            source = self._volume(volumes[mount["name"]]) / mount.get("subPath", "")
+            mode = "ro" if mount.get("readOnly") else "rw"
+            binds.append((source, mount["mountPath"], mode))
+        over = self._new_folder("over")  # a layer of the container's own over the image's root
+        layers = f"lowerdir={image},upperdir={over}/upper,workdir={over}/work"
+        commands = [
+            ["mount", "-t", "tmpfs", "tmpfs", str(over)],
+            ["mkdir", f"{over}/upper", f"{over}/work"],
+            ["mount", "-t", "overlay", "overlay", "-o", layers, str(root)],
+            ["mount", "--rbind", "/proc", f"{root}/proc"],
+        ]
+        for source, path, mode in binds:
+            target = f"{root}{path}"
+            make = ["mkdir", "-p", target] if source.is_dir() else ["touch", target]
+            commands += [make, ["mount", "--bind", str(source), target]]
+            commands.append(["mount", "-o", f"remount,bind,{mode}", target])
+        if container["securityContext"].get("readOnlyRootFilesystem"):
+            commands.append(["mount", "-o", "remount,ro", str(root)])
+        return [shlex.join(command) for command in commands]
+
+    def _new_folder(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _volume(self, volume: Manifest) -> Path:
+        if "persistentVolumeClaim" in volume:
+            return self.claims[volume["persistentVolumeClaim"]["claimName"]]
+        assert "emptyDir" in volume, f"a kind of volume that is not known here: {volume}"
+        folder = self._new_folder(f"emptyDirs/{volume['name']}")
+        folder.chmod(0o777)  # as the kubelet makes them
+        return folder
+
+    def _file(self, name: str, text: str) -> Path:
+        file = self.folder / name
+        file.write_text(text)
+        return file
+
+
+def _command(container: Manifest, image: Image) -> list[str]:
+    """The words that are run: `command` stands for the entry point, `args` for the command."""
+    entry_point = container.get("command") or image.config.get("Entrypoint") or []
+    if "command" in container and "args" not in container:
+        return [*entry_point]
+    return [*entry_point, *container.get("args", image.config.get("Cmd") or [])]
