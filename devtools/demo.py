@@ -6,6 +6,7 @@ The commands are the ones that users type; the exit code is 1 where anything is 
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -160,14 +161,19 @@ def _demo(directory: Path, stop: Stop) -> None:
             "PROMETHEUS_DATA_DIR": "data",
             "S3_BUCKET": BUCKET,
             "S3_ENDPOINT_URL": storage.url,
+            "FINGERPRINT_QUERY": f"sum(count_over_time({METRIC}[30h]))",
         }
         words = [f"{name}={value}" for name, value in settings.items()]
-        print(f"$ export {' '.join(words[:2])}\n$ export {' '.join(words[2:])}")
+        print(*(f"$ export {' '.join(words[n : n + 2])}" for n in (0, 2, 4)), sep="\n")
         environment = clean_environment(
-            directory / "home", **settings, **storage.endpoint().environment()
+            directory / "home",
+            PATH=f"{binaries.prometheus.parent}:{os.environ.get('PATH', os.defpath)}",
+            **settings,
+            **storage.endpoint().environment(),
         )
         shell = Shell(directory, environment)
         at = _back_up(shell, source)
+        _drill(shell)
         flag = _restore(shell)
         print(f"$ prometheus --storage.tsdb.path=restored {flag} ...", flush=True)
         options = PrometheusOptions(
@@ -196,23 +202,34 @@ def _write_blocks(data_dir: Path, promtool: Path) -> datetime:
 
 def _back_up(shell: Shell, source: PrometheusServer) -> datetime:
     """Take two backups, look at them; return an instant that the second one holds for sure."""
-    shell("check", lines=2)
-    shell("backup")
+    shell("check", lines=1)
+    shell("backup", lines=3)
     source.wait_until_scraped()
     at = datetime.now(UTC)
     time.sleep(_SETTLED.total_seconds())
     print("Prometheus went on scraping. The second backup sends only what is new:")
-    shell("backup", skip=1, lines=4)
+    shell("backup", skip=1, lines=3)
     totals = json.loads(shell.run("show latest --json"))["manifest"]["totals"]
     if not 0 < totals["uploaded_bytes"] < totals["copied_bytes"]:
         raise DemoError(f"the second backup was not incremental: {totals}")
     shell("list")
     shell("verify --all")
-    shell("prune --dry-run")
+    shell("prune --dry-run", skip=3)
     left = list((shell.directory / "data" / "snapshots").iterdir())
     if left:
         raise DemoError(f"snapshots were left in the data directory: {left}")
     return at
+
+
+def _drill(shell: Shell) -> None:
+    """Have the program restore the newest backup aside, start Prometheus on it, and compare."""
+    shell("drill latest --scratch scratch", skip=1, lines=4)
+    result = json.loads(shell.run("show latest --json"))["verifications"]
+    if [one["verdict"] for one in result if one["level"] == "drill"] != ["pass"]:
+        raise DemoError(f"the drill did not pass: {result}")
+    left = list((shell.directory / "scratch").iterdir())
+    if left:
+        raise DemoError(f"the drill left something behind: {left}")
 
 
 def _restore(shell: Shell) -> str:

@@ -12,7 +12,7 @@ import httpx
 
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.processes import LOOPBACK, Process, clean_environment, with_free_ports
-from devtools.remote_write import Series, remote_write
+from devtools.remote_write import Histogram, Series, remote_write
 
 USERNAME = "backup"
 PASSWORD = "prometheus-secret"
@@ -183,7 +183,9 @@ class PrometheusServer:
             deadline=deadline,
         )
 
-    def write(self, metric: str, samples: Sequence[tuple[datetime, float]], **labels: str) -> None:
+    def write(
+        self, metric: str, samples: Sequence[tuple[datetime, float | Histogram]], **labels: str
+    ) -> None:
         """Add samples of one series to the head, in the order of time."""
         remote_write(self.url, [Series({"__name__": metric, **labels}, samples)], self._auth)
 

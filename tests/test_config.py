@@ -1,6 +1,7 @@
 """The table of settings, and the pure rules by which settings are read."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 from prometheus_backup.config import (
     parse_instant,
     parse_labels,
+    parse_queries,
     parse_size,
     read_file,
     repository_address,
     without_service_links,
 )
 from prometheus_backup.errors import UsageError
+from prometheus_backup.model import MAX_FINGERPRINTS, MAX_QUERY
 from prometheus_backup.settings import GROUPS, SETTINGS
 
 
@@ -189,3 +192,19 @@ def test_an_unknown_setting_is_refused_with_a_near_one(tmp_path: Path, key: str,
     with pytest.raises(UsageError, match=f"unknown setting '{key}'") as raised:
         read_file(file)
     assert near in raised.value.hint
+
+
+def test_queries_are_lines_without_comments_each_of_them_once() -> None:
+    texts = ("count(up)", "# of interest\n\n  sum(up)\ncount(up)\r\nup # to its end\n")
+    assert parse_queries(texts) == ("count(up)", "sum(up)", "up # to its end")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [("x" * (MAX_QUERY + 1),), ("up\x1b[2J",), [f"up{n}" for n in range(MAX_FINGERPRINTS + 1)]],
+)
+def test_queries_that_no_manifest_can_hold_are_refused(texts: Sequence[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_queries(texts)
+    assert str(caught.value).isprintable()
+    assert caught.value.hint

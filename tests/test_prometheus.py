@@ -16,6 +16,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.prometheus import (
     Access,
     PrometheusClient,
+    QueryFailed,
     SnapshotConnectionLost,
     SourceStatus,
 )
@@ -239,3 +240,53 @@ def test_a_refused_connection_made_no_snapshot() -> None:
     ):
         client.take_snapshot(skip_head=False)
     assert type(got.value) is SourceUnavailable
+
+
+NOW = datetime.now(UTC)
+
+
+def query(url: str, expression: str, *, seconds: float = 10, most_bytes: int = 10_000) -> Any:
+    """The data of an answer for the instant NOW."""
+    with PrometheusClient(Access(url)) as client:
+        limit = timedelta(seconds=seconds)
+        return client.query(expression, at=NOW, limit=limit, most_bytes=most_bytes)
+
+
+def failure(url: str, expression: str, **limits: Any) -> QueryFailed:
+    with pytest.raises(QueryFailed) as caught:
+        query(url, expression, **limits)
+    return caught.value
+
+
+def test_query_is_answered_for_its_instant_or_fails_in_words(prometheus: PrometheusServer) -> None:
+    expression = 'sum(devtools_head{series=~"[1-5] ?"} @ end()) + time()'
+    assert query(prometheus.url, expression)["result"] == prometheus.query(expression, at=NOW)
+
+    assert failure(prometheus.url, "foo(").kind == "bad_data"
+    endless = "sum(count_over_time(devtools_head[30m:1ms]))"
+    assert failure(prometheus.url, endless, seconds=0.02).kind == "timeout"
+    long = failure(prometheus.url, "devtools_head", most_bytes=1000)
+    assert (long.kind, str(long)) == ("too-long", "the answer is longer than 1,000 bytes")
+
+
+def test_query_of_a_prometheus_that_hangs_is_given_up(prometheus: PrometheusServer) -> None:
+    prometheus.pause()
+    try:
+        assert str(failure(prometheus.url, "up", seconds=0.1)) == "no answer within 0.1 s"
+    finally:
+        prometheus.resume()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (200, HTML, "HTTP 200"),
+        (502, HTML, "HTTP 502"),
+        (200, {"status": "success"}, "HTTP 200"),
+        (200, {"status": "success", "data": []}, "HTTP 200"),
+        (422, error("execution", "checksum mismatch"), "checksum mismatch"),
+    ],
+)
+def test_answer_that_is_none_of_prometheus_fails(status: int, body: Any, cause: str) -> None:
+    with FakePrometheus({"/api/v1/query": (status, body)}) as fake:
+        assert str(failure(fake.url, "up")) == cause

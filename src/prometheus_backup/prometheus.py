@@ -248,7 +248,7 @@ class PrometheusClient:
         where it cannot be answered so.
         """
         seconds = limit.total_seconds()
-        asked = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:g}s"}
+        asked = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:.3f}"}
         timeout = httpx.Timeout(_TIMEOUT, read=seconds + 1)
         body = b""
         try:

@@ -60,6 +60,12 @@ KINDS: dict[str, tuple[Any, tuple[str, Any], tuple[str, str, Any], tuple[str, An
         ("AWS_REGION", "env-1", "env-1"),
         ("--s3-region=flag-1", "flag-1"),
     ),
+    "fingerprint_queries": (
+        (),
+        ("fingerprint_queries: [count(up), 'sum(a, b)']", ("count(up)", "sum(a, b)")),
+        ("FINGERPRINT_QUERY", "sum by (a, b) (up)\nup", ("sum by (a, b) (up)\nup",)),
+        ("--fingerprint-query=sum(up{a='b c'})", ("sum(up{a='b c'})",)),
+    ),
     "labels": (
         (),
         ("labels: {cluster: file}", ("cluster=file",)),
@@ -159,6 +165,9 @@ def test_a_label_may_hold_blanks_and_be_given_in_each_way(
         ("- a list", "not a mapping"),
         ("a: [", "settings.yaml"),
         ("prometheus_url: [a, b]", "must have one value"),
+        ("fingerprint_queries: {a: b}", "must have one value"),
+        ('fingerprint_queries: ["up\\tup"]', "characters that cannot be printed"),
+        ("fingerprint_file: /nonexistent", "cannot read fingerprint file /nonexistent"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_exit_2(tmp_path: Path, text: str, cause: str) -> None:

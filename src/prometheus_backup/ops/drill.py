@@ -105,7 +105,13 @@ class Drill:
             attempt.go()
         else:
             attempt.cause = "it holds no block" + (" of these times" if plan.part else "")
-        compared = (*attempt.compared, *plan.unasked)
+        asked = {c.query for c in attempt.compared}
+        open_ones = [
+            Compared(f.query, f.at, Verdict.INCONCLUSIVE, "the drill did not get to it")
+            for f in plan.ask
+            if f.query not in asked
+        ]
+        compared = (*attempt.compared, *open_ones, *plan.unasked)
         verdict, cause = judge(attempt.findings, compared, cause=attempt.cause)
         result = Verification(
             backup_id=entry.backup_id,

@@ -35,7 +35,7 @@ class Scratch:
         Raises RepositoryLocked where a drill is at work in it, TargetUnusable where it cannot be
         used.
         """
-        folder = directory / _FOLDER
+        folder = directory.absolute() / _FOLDER  # Prometheus works in another directory
         try:
             for _ in range(_TRIES):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
