@@ -82,7 +82,7 @@ def test_verification_with_findings_is_told(
     assert done.returncode == 41
     assert found["last_run_findings", "verify"] == found["findings",] == 1
     assert found["last_verification_verdict", "checksum", "fail"] == 1
-    assert found["unusable_backups", "failed"] == 1
+    assert found["unusable_backups", "verification_failed"] == 1
 
 
 def test_prune_tells_what_it_deleted(

@@ -60,7 +60,15 @@ def backup(files: LocalFiles, taken: datetime, *, size: int = 10, **changes: Any
     return put_small_backup(files, taken, **{**made, **changes})
 
 
-def verify(files: LocalFiles, backup_id: str, level: Level, verdict: Verdict, at: datetime) -> None:
+def verify(
+    files: LocalFiles,
+    backup_id: str,
+    level: Level,
+    verdict: Verdict,
+    at: datetime,
+    *,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
     fault = RecordedFinding(kind=FindingKind.MISSING, key="k", detail="d")
     result = Verification(
         backup_id=backup_id,
@@ -71,6 +79,7 @@ def verify(files: LocalFiles, backup_id: str, level: Level, verdict: Verdict, at
         objects=1,
         bytes_read=10,
         findings=(fault,) if verdict is Verdict.FAIL else (),
+        seconds=dict(seconds or {}),
     )
     files.put(f"{backup_id}/verification-{level}.json", encode(result))
 
@@ -159,7 +168,11 @@ def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) ->
     verify(files, one, Level.CHECKSUM, Verdict.FAIL, NOON - DAY)
 
     found = told(files)
-    assert (found["unusable_backups failed"], found["findings"], found["good_backups"]) == (1, 1, 0)
+    assert (
+        found["unusable_backups verification_failed"],
+        found["findings"],
+        found["good_backups"],
+    ) == (1, 1, 0)
     assert found["last_verification_verdict checksum fail"] == 1
     assert found["last_verification_verdict checksum pass"] == 0
     assert "last_verification_success_timestamp_seconds checksum" not in found
@@ -167,7 +180,11 @@ def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) ->
     verify(files, one, Level.CHECKSUM, Verdict.PASS, NOON)
 
     found = told(files)
-    assert (found["unusable_backups failed"], found["findings"], found["good_backups"]) == (0, 0, 1)
+    assert (
+        found["unusable_backups verification_failed"],
+        found["findings"],
+        found["good_backups"],
+    ) == (0, 0, 1)
     assert found["last_verification_verdict checksum pass"] == 1
     assert found["last_verification_success_timestamp_seconds checksum"] == NOON.timestamp()
 
@@ -182,6 +199,27 @@ def test_verdict_of_a_level_is_that_of_the_newest_result(files: LocalFiles) -> N
     assert found["last_verification_verdict drill inconclusive"] == 1
     assert found["last_verification_timestamp_seconds drill"] == NOON.timestamp()
     assert found["last_verification_success_timestamp_seconds drill"] == (NOON - DAY).timestamp()
+
+
+def test_drill_says_how_long_a_restore_takes_as_a_whole_and_by_step(files: LocalFiles) -> None:
+    one = backup(files, NOON - DAY)
+    verify(files, one, Level.DRILL, Verdict.PASS, NOON, seconds={"restore": 90.0, "start": 10.5})
+
+    found = told(files)
+
+    assert found["last_drill_duration_seconds"] == 100.5
+    assert found["last_drill_step_duration_seconds restore"] == 90
+    assert found["last_drill_restored_bytes"] == 10
+
+
+def test_failed_drill_is_told_apart_from_other_failures(files: LocalFiles) -> None:
+    one = backup(files, NOON - DAY)
+    verify(files, one, Level.DRILL, Verdict.FAIL, NOON)
+
+    found = told(files)
+
+    assert found["unusable_backups drill_failed"] == 1
+    assert found["unusable_backups verification_failed"] == 0
 
 
 def test_oldest_verification_is_of_the_backup_that_waited_longest(files: LocalFiles) -> None:

@@ -125,6 +125,12 @@ STATE = (
         "level",
         "verdict",
     ),
+    _state(
+        "last_drill_duration_seconds",
+        "How long the last drill took from the first byte to proved answers: the honest RTO.",
+    ),
+    _state("last_drill_step_duration_seconds", "How long its steps took.", "step"),
+    _state("last_drill_restored_bytes", "Bytes that the last drill restored."),
     _state("findings", "Faults found in the backups whose failed verification stands."),
 )
 

@@ -15,7 +15,7 @@ from prometheus_backup.model import Level, Tier, Verdict
 from prometheus_backup.ops.prune import candidates
 from prometheus_backup.repository import Entry, State, committed, newest_good
 from prometheus_backup.retention import Policy, decide
-from prometheus_backup.verification import passes
+from prometheus_backup.verification import Verification, passes
 
 _MEDIAN_OF = 7
 _MEDIAN_FROM = 3
@@ -40,6 +40,7 @@ def repository_samples(
         *_reach(good),
         *_verified(held),
         *_verifications(entries),
+        *_drill([v for e in entries for v in e.verifications if v.level is Level.DRILL]),
     ]
 
 
@@ -56,9 +57,11 @@ def _tiers(held: Sequence[Entry], *, policy: Policy, now: datetime) -> Iterable[
 
 def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
     states = Counter(e.state for e in entries)
+    failures = [e.failure for e in committed(entries) if e.failure is not None]
     causes = {
         "degraded": sum(bool(h.degraded) for h in _headers(entries)),
-        "failed": sum(e.failure is not None for e in committed(entries)),
+        "verification_failed": sum(f.level is not Level.DRILL for f in failures),
+        "drill_failed": sum(f.level is Level.DRILL for f in failures),
         "unreadable": states[State.UNREADABLE],
         "newer_format": states[State.NEWER],
     }
@@ -141,3 +144,15 @@ def _verifications(entries: Sequence[Entry]) -> Iterable[Sample]:
         if passed:
             at = passed[-1]
             yield sample("last_verification_success_timestamp_seconds", at.timestamp(), level=name)
+
+
+def _drill(drills: Sequence[Verification]) -> Iterable[Sample]:
+    """Yield how long the last drill took that could look."""
+    looked = [d for d in drills if d.verdict is not Verdict.INCONCLUSIVE and d.seconds]
+    if not looked:
+        return
+    last = max(looked, key=lambda d: d.verified_at)
+    yield sample("last_drill_duration_seconds", sum(last.seconds.values()))
+    for step, seconds in last.seconds.items():
+        yield sample("last_drill_step_duration_seconds", seconds, step=step)
+    yield sample("last_drill_restored_bytes", last.bytes_read)

@@ -1,0 +1,69 @@
+"""The rule files: one made from the other, every alert with what its reader needs."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from devtools import alerts
+from tests.support.pages import DOCS, ROOT, Page
+
+_PAGE = Page(DOCS / "how-to" / "alerts.md")
+
+
+def _rules(document: Any) -> list[dict[str, Any]]:
+    return [r for group in document["groups"] for r in group["rules"] if "alert" in r]
+
+
+_RULES = _rules(yaml.safe_load(alerts.RULES.read_text()))
+
+
+def test_prometheus_rule_holds_the_rules_of_the_plain_file() -> None:
+    made = alerts.PROMETHEUS_RULE.read_text()
+    assert made == alerts.prometheus_rule(alerts.RULES.read_text()), "python -m devtools.alerts"
+    manifest = yaml.safe_load(made)
+    assert (manifest["apiVersion"], manifest["kind"]) == (
+        "monitoring.coreos.com/v1",
+        "PrometheusRule",
+    )
+    assert manifest["spec"] == yaml.safe_load(alerts.RULES.read_text())
+
+
+@pytest.mark.parametrize("rule", _RULES, ids=lambda r: f"{r['alert']}-{r['labels'].get('reason')}")
+def test_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    annotations = rule["annotations"]
+    assert annotations.keys() == {"summary", "description", "runbook_url"}
+    assert len(annotations["summary"]) < 120
+    assert "`" in annotations["description"] or re.search(
+        r"\b(Look|Read|Run|Find|Compare|see|is meant|log)\b", annotations["description"]
+    )
+    path, _, anchor = annotations["runbook_url"].partition("#")
+    assert ROOT / path == _PAGE.path
+    assert anchor in _PAGE.anchors()
+    assert anchor == rule["alert"].lower()
+
+
+def test_page_has_every_alert_and_no_other() -> None:
+    titles = re.findall(r"^## (PrometheusBackup\w+)$", _PAGE.text, re.MULTILINE)
+    assert sorted(titles) == sorted({rule["alert"] for rule in _RULES})
+
+
+def test_what_endangers_the_data_is_of_high_severity() -> None:
+    high = {r["alert"] for r in _RULES if r["labels"]["severity"] == "high"}
+    warning = {r["alert"] for r in _RULES if r["labels"]["severity"] == "warning"}
+    assert {"PrometheusBackupFailed", "PrometheusBackupMissing"} <= high
+    assert high | warning == {r["alert"] for r in _RULES}
+    assert not high & warning
+
+
+def test_metrics_of_the_tool_in_rules_are_in_its_table() -> None:
+    from prometheus_backup.metrics.families import FAMILIES
+
+    named = {
+        name
+        for rule in _RULES
+        for name in re.findall(r"(?<![\w:])prometheus_backup_\w+", rule["expr"])
+    }
+    assert len(named) > 15
+    assert named <= set(FAMILIES)
