@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from devtools.blocks import BlockSpec
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet, PrometheusOptions
 from prometheus_backup.errors import TargetNotEmpty
+from prometheus_backup.layout import is_ulid
 from prometheus_backup.stores.local import LocalStore
 from tests.support.restores import expected, newest_first, placed, restore, restore_and_die
-from tests.support.stored import LocalFiles, Stored, tree
+from tests.support.stored import LocalFiles, Stored, run_here, tree
 from tests.support.stores import Reading
 
 
@@ -44,6 +48,44 @@ def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
     else:
         pytest.fail("no restore came to its end")
     assert in_between >= 8, "the kills did not hit the middle"
+
+
+def test_prometheus_may_be_started_wherever_it_was_cut_off_and_it_is_continued_beside_it(
+    start_prometheus: PrometheusFleet,
+    prometheus_binaries: PrometheusBinaries,
+    repository_files: LocalFiles,
+    stored: Stored,
+    tsdb_block_spec: BlockSpec,
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "target"
+    wanted = expected(repository_files, stored.second)
+    command = ("restore", stored.second, str(target))
+    env = repository_files.environment()
+    seen: list[int] = []
+    # Each is killed a little later than the one before, and goes on where that one ended.
+    while restore_and_die(repository_files.root, stored.second, target, events=4 + 3 * len(seen)):
+        there = placed(target)
+        server = start_prometheus(prometheus_binaries, target, PrometheusOptions())
+        server.wait_until_scraped(1)
+        blocks = {name for name in there if is_ulid(name)}
+        assert server.loaded_blocks() == len(blocks), "each that is there, and whole"
+        assert all((target / path).read_bytes() == wanted[path] for path in _of(blocks, wanted))
+        server.stop()
+        seen.append(len(blocks))
+    assert len(set(seen)) >= 3, "the kills did not hit the middle"
+
+    again = run_here(*command, env=env)
+
+    assert again.returncode == 31, "it has ended: what is there now is data like any other"
+    assert run_here(*command, "--merge", env=env).returncode == 0
+    server = start_prometheus(prometheus_binaries, target, PrometheusOptions())
+    assert server.loaded_blocks() == tsdb_block_spec.blocks
+    assert {path: (target / path).read_bytes() for path in wanted} == wanted
+
+
+def _of(blocks: set[str], files: dict[str, bytes]) -> list[str]:
+    return [path for path in files if path.partition("/")[0] in blocks]
 
 
 def test_a_damaged_staged_file_is_read_again(

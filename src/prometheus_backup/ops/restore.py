@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prometheus_backup.errors import (
@@ -121,7 +121,9 @@ class Restore:
         Raises TargetNotEmpty, TargetUnusable, and what `TargetDirectory.survey` does.
         """
         manifest = self.repository.manifest(entry.backup_id)
-        directory = TargetDirectory(self.target, self.client, self.transfer, self.options.head_from)
+        directory = TargetDirectory(
+            self.target, self.client, self.transfer, self.options.head_from, self._empty_at()
+        )
         self._require_empty(directory.names(), manifest)
         survey = directory.survey(manifest)
         plan = plan_restore(
@@ -179,13 +181,29 @@ class Restore:
             retention, whose = self.options.retention, "--target-retention"
         return TargetView(survey.held, retention, whose, survey.head_size)
 
+    def _empty_at(self) -> datetime | None:
+        """Return when an interrupted restore began here, if one did: then there was no data."""
+        with contextlib.suppress(KeyError, ValueError):
+            return datetime.fromisoformat((self._read_mark() or {})["began_at"]).astimezone(UTC)
+        return None
+
+    def _read_mark(self) -> dict[str, str] | None:
+        """Return what an interrupted restore left; nothing in it where it is damaged."""
+        with target_errors(self.target):
+            if not self._marked:
+                return None
+            try:
+                mark = json.loads(self._marker.read_bytes())
+            except ValueError:
+                return {}
+        return {k: str(v) for k, v in mark.items()} if isinstance(mark, dict) else {}
+
     def _require_empty(self, names: frozenset[str], manifest: Manifest) -> None:
         """Raise TargetNotEmpty where there is data that may not be there, and is not ours."""
         if self.options.merge:
             return
-        with target_errors(self.target):
-            interrupted = _read_mark(self._marker) if self._marked else None
-        if interrupted is not None and interrupted != _mark(manifest):
+        interrupted = self._read_mark()
+        if interrupted is not None and not _is_of(interrupted, manifest):
             raise TargetNotEmpty(
                 f"cannot restore {manifest.backup_id} into {self.target}: a restore of "
                 f"{interrupted.get('backup_id', 'another backup')} was interrupted there",
@@ -260,9 +278,12 @@ class Restore:
 
     def _begin(self, prepared: Prepared) -> None:
         self._staging.mkdir(parents=True, exist_ok=True)
+        if owner := self._owner(prepared.survey):
+            chown(self._staging, owner)  # before the first byte, in case it is not allowed
         if prepared.fresh:
             staged = self._marker.with_suffix(".new")
-            staged.write_text(json.dumps(_mark(prepared.manifest)))
+            mark = {**_mark(prepared.manifest), "began_at": rfc3339(self.repository.clock.now())}
+            staged.write_text(json.dumps(mark))
             staged.replace(self._marker)
         wanted = {b.ulid for b in prepared.plan.place}
         for leftover in self._staging.iterdir():
@@ -329,9 +350,5 @@ def _mark(manifest: Manifest) -> dict[str, str]:
     return {"backup_id": manifest.backup_id, "run_id": manifest.run_id}
 
 
-def _read_mark(marker: Path) -> dict[str, str]:
-    try:
-        mark = json.loads(marker.read_bytes())
-    except ValueError:
-        return {}
-    return mark if isinstance(mark, dict) else {}
+def _is_of(mark: dict[str, str], manifest: Manifest) -> bool:
+    return _mark(manifest).items() <= mark.items()

@@ -63,14 +63,15 @@ class Survey:
 class TargetDirectory:
     """The data directory of a target, and the Prometheus that may run on it.
 
-    `head_from` is where the samples in its WAL begin, where the caller knows; `verb` is what is
-    being done with it, for messages.
+    `head_from` is where the samples in its WAL begin, where the caller knows; `empty_at` is when an
+    interrupted restore found it empty; `verb` is what is being done with it, for messages.
     """
 
     path: Path
     client: PrometheusClient | None
     transfer: Transfer
     head_from: datetime | None = None
+    empty_at: datetime | None = None
     verb: str = "restore into"
 
     def survey(self, manifest: Manifest) -> Survey:
@@ -246,6 +247,8 @@ class TargetDirectory:
             return None
         # What a stopped one has in its WAL and not in blocks begins where its blocks end.
         ends = [b.max_time for b in held.blocks if b.in_order]
+        if self.empty_at is not None:
+            ends.append(self.empty_at)
         if not ends:
             raise TargetWouldLoseData(
                 f"cannot {self.verb} {self.path}: it has a WAL and no blocks, so nobody can tell "
