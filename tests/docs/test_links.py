@@ -31,5 +31,7 @@ def test_readme_links_every_page_of_the_documentation() -> None:
 def test_pages_name_no_file_of_the_project_that_is_not_there() -> None:
     for page in pages():
         for code in page.inline_code():
-            if code.startswith(("src/", "tests/", "devtools/", "docs/", "requirements/")):
+            if code.startswith(
+                ("src/", "tests/", "devtools/", "docs/", "requirements/", "infrastructure/")
+            ):
                 assert (ROOT / code).exists(), f"{page.name} names {code}"

@@ -1,0 +1,123 @@
+"""kubectl commands of the pages on operations name what the manifests have."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.pages import DOCS, ROOT, Page
+
+PAGES = [
+    Page(DOCS / "how-to" / "disaster-recovery.md"),
+    Page(DOCS / "how-to" / "troubleshooting.md"),
+    Page(DOCS / "explanation" / "security.md"),
+]
+MANIFESTS = ROOT / "infrastructure" / "kubernetes" / "prometheus"
+
+
+def _documents(folder: str) -> Iterator[dict[str, Any]]:
+    for path in sorted((MANIFESTS / folder).glob("*.yaml")):
+        yield from yaml.safe_load_all(path.read_text())
+
+
+BACKUP = list(_documents("backup"))
+(CRONJOB,) = [d for d in BACKUP if d["kind"] == "CronJob"]
+(NAMES,) = [d["data"] for d in BACKUP if d["kind"] == "ConfigMap" and "claim" in d["data"]]
+(NAMESPACE,) = [d["namespace"] for d in BACKUP if d["kind"] == "Kustomization"]
+JOB = CRONJOB["spec"]["jobTemplate"]
+POD = JOB["spec"]["template"]
+(CONTAINER,) = POD["spec"]["containers"]
+
+
+def _commands(page: Page) -> list[list[str]]:
+    """The words of each kubectl command of a page, up to a pipe or a redirection."""
+    lines = [line for block in page.blocks("bash") for line in block.text.splitlines()]
+    parts = [part for text in [*lines, *page.inline_code()] for part in text.split(" | ")]
+    return [shlex.split(p) for p in parts if p.startswith("kubectl ") and " -n " in p]
+
+
+ALL = [(page.name, words) for page in PAGES for words in _commands(page)]
+
+
+def _options(words: list[str], name: str) -> list[str]:
+    return [after for word, after in pairwise(words) if word == name]
+
+
+def _named(words: list[str], kind: str) -> list[str]:
+    """The names that a command gives for a kind: `kind/NAME`, `--from=kind/NAME`, `kind NAME`."""
+    slashed = [w.rpartition("/")[2] for w in words if re.match(rf"(--from=)?{kind}/", w)]
+    if kind in words:
+        rest = words[words.index(kind) + 1 :]
+        while rest and rest[0].startswith("-"):
+            rest = rest[2:]  # -n NAMESPACE
+        slashed += rest[:1]
+    return slashed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_have_kubectl_commands(page: Page) -> None:
+    assert _commands(page)
+
+
+@pytest.mark.parametrize(("page", "words"), ALL, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_command_names_what_the_manifests_have(page: str, words: list[str]) -> None:
+    assert _options(words, "-n") == [NAMESPACE], (page, words)
+    for label in _options(words, "-l"):
+        name, _, value = label.partition("=")
+        assert JOB["metadata"]["labels"][name] == value, (page, words)
+        assert POD["metadata"]["labels"][name] == value, (page, words)
+    for name in _named(words, "cronjob"):
+        assert name == CRONJOB["metadata"]["name"], (page, words)
+    for pod in _named(words, "exec"):
+        assert pod == NAMES["pod"], (page, words)
+    if "secret" in words:
+        _require_secret(words)
+
+
+def _require_secret(words: list[str]) -> None:
+    wanted = [e["valueFrom"]["secretKeyRef"] for e in CONTAINER["env"] if "valueFrom" in e]
+    given = {w.removeprefix("--from-literal=").partition("=")[0] for w in words if "literal" in w}
+    assert {ref["key"] for ref in wanted} == given
+    assert words[words.index("generic") + 1] in {ref["name"] for ref in wanted}
+
+
+def test_a_restore_job_made_of_the_cronjob_has_what_it_needs() -> None:
+    """The runbook replaces the arguments of the first container, and nothing else."""
+    (volume,) = [v for v in CONTAINER["volumeMounts"] if v["name"] == "prometheus-storage"]
+    assert volume["mountPath"] == "/prometheus"
+    assert not volume.get("readOnly")
+    assert POD["spec"]["securityContext"]["runAsUser"] == int(NAMES["uid"])
+    text = PAGES[0].text
+    replaced = re.findall(r"\.spec\.template\.spec\.containers\[0\]\.args = (\[.*?\])", text)
+    assert replaced
+    assert all(
+        yaml.safe_load(words)[:3] == ["restore", "latest", "/prometheus"] for words in replaced
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_the_cluster_are_those_of_the_manifests(page: Page) -> None:
+    for claim in re.findall(r"prometheus-storage-\S+?(?=[`,. ])", page.text):
+        assert claim == NAMES["claim"]
+    for label in re.findall(r"statefulset.kubernetes.io/pod-name: ([\w-]+)", page.text):
+        assert label == NAMES["pod"]
+    for path in re.findall(r"`((?:infrastructure|components|overlays)/[\w/.-]+)`", page.text):
+        root = ROOT if path.startswith("infrastructure") else MANIFESTS
+        assert (root / path).exists(), f"{page.name} names {path}"
+
+
+# Troubleshooting goes by what the program says
+
+
+def test_phrases_of_the_log_are_those_that_the_program_says() -> None:
+    page = PAGES[1].text
+    table = page.partition("## By what the log says")[2].partition("\n## ")[0]
+    phrases = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    source = "".join(p.read_text() for p in sorted((ROOT / "src").rglob("*.py")))
+    said = re.sub(r'"\s+f?"', "", source)  # texts that are broken over lines
+    assert len(phrases) > 10
+    assert [phrase for phrase in phrases if phrase not in said] == []
