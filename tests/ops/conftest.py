@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devtools import fetch_prometheus
+from devtools.blocks import BlockSpec
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusServer
 from tests.support.drills import Drillable, Drilling, make_drillable
+from tests.support.patients import Patient, samples_of
 from tests.support.stored import LocalFiles
 
 
@@ -64,3 +67,26 @@ def drilling_3(
 ) -> Drilling:
     """The same of 3.x, where the version does not matter."""
     return _drilling(3, _drillables, tmp_path_factory, tsdb_blocks, tmp_path)
+
+
+@pytest.fixture
+def patient(
+    start_prometheus: PrometheusFleet,
+    prometheus_binaries: PrometheusBinaries,
+    data_dir: Path,
+    repository_files: LocalFiles,
+) -> Patient:
+    """A data directory of four blocks for Prometheus 2.x and 3.x, and two backups of it."""
+    return Patient(start_prometheus, prometheus_binaries, data_dir, repository_files.root)
+
+
+@pytest.fixture(scope="session")
+def sound_samples(
+    tmp_path_factory: pytest.TempPathFactory,
+    prometheus_3: PrometheusBinaries,
+    tsdb_blocks: Path,
+    tsdb_block_spec: BlockSpec,
+) -> list[Any]:
+    """What a Prometheus answers of the blocks of a patient while they are sound."""
+    folder = tmp_path_factory.mktemp("sound") / "data"
+    return samples_of(folder, prometheus_3, tsdb_blocks, tsdb_block_spec)
