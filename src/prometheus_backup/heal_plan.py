@@ -213,7 +213,7 @@ class _Planning:
         if child := next((b.ulid for b in self._held.blocks if bad.name in b.parents), None):
             # tsdb/db.go reloadBlocks: the parents of a block that loads go, sound or not.
             return Healing(bad, Remedy.NOTHING, f"Prometheus deletes it: {child} was made of it")
-        copy = self._copy(bad.name)
+        copy = self._copy(bad)
         if holder := self._holder(bad, copy):
             return Healing(bad, Remedy.DROP, f"its samples are in {holder}")
         if bad.misnamed:
@@ -247,9 +247,25 @@ class _Planning:
     def _may_do(self, backup_id: str, ulid: str) -> bool:
         return Copy(backup_id, ulid) not in self._wish.unsound
 
-    def _copy(self, ulid: str) -> Source | None:
-        found = (Source(o.backup_id, b) for o in self._offers for b in o.blocks if b.ulid == ulid)
+    def _copy(self, bad: BadBlock) -> Source | None:
+        found = (
+            Source(o.backup_id, b)
+            for o in self._offers
+            for b in o.blocks
+            if b.ulid == bad.name and not self._costs_samples(bad, b)
+        )
         return next(found, None)
+
+    def _costs_samples(self, bad: BadBlock, block: Block) -> bool:
+        """Tell whether a copy would cost samples in memory that Prometheus has nowhere else.
+
+        See `Held.placeable_until`. What Prometheus wrote itself is in memory no more; so is what it
+        had loaded at its start. But the head block of a snapshot may have been put here by hand, to
+        be never loaded; it ends right after its last sample, not at a multiple of a block's length.
+        """
+        until, end = self._held.placeable_until, block.max_time
+        written = end.second % 10 == 0 and end.microsecond == 0
+        return not (bad.served or written or until is None or end <= until)
 
     def _holder(self, bad: BadBlock, copy: Source | None) -> str | None:
         """Return a sound block that has all samples of this one, under its name or another."""

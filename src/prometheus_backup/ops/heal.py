@@ -227,7 +227,7 @@ class _Run:
         known = [
             HeldBlock(b.name, b.span.start, b.span.end, b.sources)
             for b in self._scan.bad
-            if b.span and b.in_order
+            if b.span and b.in_order and b.served
         ]
         size = self._directory.head_size()
         try:
@@ -265,11 +265,14 @@ class _Run:
         require_room(self._job.data_dir, self._swap.staging, plan.size, cannot=cannot)
 
     def _shelve_what_is_not_needed(self) -> None:
-        """Put aside what an interrupted heal made ready for a block that is sound by now."""
-        for name in sorted({b.ulid for b in self._scan.sound} & self._waiting.keys()):
-            note = {"reason": f"made ready to replace {name}, which is sound again"}
-            self._swap.shelve(name, note=note, now=self._job.clock.now())
-            del self._waiting[name]
+        """Put aside what an interrupted heal made ready, and somebody else put right since."""
+        sound = {b.ulid for b in self._scan.sound}
+        for name, ulids in self._waiting.items():
+            for ulid in ulids:
+                if not sound.isdisjoint((name, ulid)):
+                    note = {"block": ulid, "because": f"{name} was put right by other means"}
+                    self._swap.shelve(name, ulid, note=note, now=self._job.clock.now())
+        self._waiting = dict(self._swap.waiting())
 
     def _move(self, healing: Healing) -> None:
         bad = healing.bad
@@ -279,7 +282,8 @@ class _Run:
             self._move_away(bad.name, healing.reason)
 
     def _move_away(self, name: str, reason: str) -> None:
-        faults = [str(fault) for fault in self._scan.reports[name].faults]
+        report = self._scan.reports.get(name)
+        faults = [str(fault) for fault in report.faults] if report else []
         note = {"block": name, "faults": faults, "because": reason}
         place = self._swap.move_away(name, note=note, now=self._job.clock.now())
         self._moved[name] = place

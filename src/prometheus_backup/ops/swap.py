@@ -59,11 +59,12 @@ class Swap:
             sync_folder(folder)
 
     def waiting(self) -> Mapping[str, tuple[str, ...]]:
-        """Return what waits: the ULIDs of the sound blocks by the name of the bad one."""
-        return {
-            folder.name: tuple(name for name in _names(folder) if is_ulid(name))
-            for folder in (self.ready / name for name in _names(self.ready))
-        }
+        """Return what waits: the ULIDs of the sound blocks by the name of the bad one.
+
+        A folder that is empty says nothing: it was cut off before it was filled, or after.
+        """
+        found = {name: tuple(filter(is_ulid, _names(self.ready / name))) for name in self._open()}
+        return {name: ulids for name, ulids in found.items() if ulids}
 
     def make_ready(self, name: str) -> None:
         """Let what is staged for a bad block, whole, sound and synced, wait for its place."""
@@ -100,19 +101,23 @@ class Swap:
         """Forget a bad block whose stead is taken: nothing waits for it any more."""
         (self.ready / name).rmdir()
 
-    def shelve(self, name: str, *, note: Mapping[str, Any], now: datetime) -> None:
-        """Move what waits in the stead of a block, and is not needed any more, away too."""
-        for ulid in self.waiting()[name]:
-            self._quarantine(self.ready / name / ulid, note=note, now=now)
-        self.close(name)
+    def shelve(self, name: str, ulid: str, *, note: Mapping[str, Any], now: datetime) -> None:
+        """Move a block that waits, and is not needed any more, into the quarantine too."""
+        self._quarantine(self.ready / name / ulid, note=note, now=now)
 
     def end(self) -> None:
         """Delete what is staged, and empty folders."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.staging)
+        for name in self._open():
+            with contextlib.suppress(OSError):
+                self.close(name)
         for folder in (self.ready, self.ready.parent, self.quarantine):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def _open(self) -> list[str]:
+        return _names(self.ready)
 
     def _quarantine(self, block: Path, *, note: Mapping[str, Any], now: datetime) -> Path:
         place = self._free(f"{now.astimezone(UTC).strftime(_STAMP)}-{block.name}")
