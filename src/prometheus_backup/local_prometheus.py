@@ -3,6 +3,7 @@
 It scrapes, compacts and drops nothing. Whether it is ready is for the caller to ask.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -10,9 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 from prometheus_backup.errors import UsageError
@@ -32,6 +36,32 @@ ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a signal to stop wait until the end of the block.
+
+    A process that was started, and is not yet noted as started, would be left alone with it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    came: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for arrived, frame in came:
+        handler = before[signal.Signals(arrived)]
+        if callable(handler):
+            handler(arrived, frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +99,7 @@ class Binary:
 
 
 class LocalPrometheus:
-    """One process on one data directory; a context manager that kills it.
+    """One process on one data directory; a context manager that kills it. Start it `undisturbed`.
 
     It is not asked to stop: that takes longer, and the directory is thrown away.
     """

@@ -71,6 +71,7 @@ class World:
             "/srv/": f"{folder}/",
             "health-tracker-prometheus-backups": self.bucket.name,
             "backup-20250122-020000": self.backup_id,
+            "/usr/bin/prometheus": str(self.prometheus.binaries.prometheus),
             "| jq .": f"| {sys.executable} -m json.tool",
         }.items():
             text = text.replace(written, meant)
@@ -89,12 +90,15 @@ def world(
     bucket = seaweedfs.endpoint().new_bucket()
     with PrometheusServer(prometheus_3, folder / "data") as prometheus:
         prometheus.fill_head()
+        # What it scrapes is younger than the five minutes of the default queries.
+        (folder / "queries").write_text("sum(devtools_head)\n")
         environment = clean_environment(
             folder / "home",
             PROMETHEUS_URL=prometheus.url,
             PROMETHEUS_DATA_DIR=str(prometheus.data_dir),
             S3_BUCKET=bucket.name,
             PROMETHEUS_BINARY=str(prometheus_3.prometheus),
+            FINGERPRINT_FILE=str(folder / "queries"),
             AWS_PAGER="",
             **bucket.endpoint.environment(),
         )
@@ -117,6 +121,7 @@ def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
     proofs = {
         "backup": "checksum",
         "restore": world.backup_id,
+        "drill": "could be asked after",
         "plain": "download: s3://",
         "metrics": "prometheus_backup_good_backups{",
         "check": "ok    prometheus: Admin API on",
@@ -180,9 +185,8 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     snapshot = world.prometheus.snapshot()
     assert fields(f"inspect {snapshot}") == {"path", "outcome", "blocks"}
     assert fields(f"inspect {snapshot}", "blocks", 0) == _fields("`inspect`")
-    drilled = fields("drill latest", codes=(0, 3))
-    assert drilled == _fields("`drill`")
-    assert fields("drill latest", "fingerprints", 0, codes=(0, 3)) == {
+    assert fields("drill latest") == _fields("`drill`")
+    assert fields("drill latest", "fingerprints", 0) == {
         *("query", "at", "verdict", "detail", "series"),
     }
     applied = {"outcome", "deleted", "swept", "problems"}

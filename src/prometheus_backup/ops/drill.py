@@ -30,10 +30,11 @@ from prometheus_backup.events import (
 )
 from prometheus_backup.fingerprint import Fingerprint, read_answer
 from prometheus_backup.layout import MANIFEST
-from prometheus_backup.local_prometheus import Binary, LocalPrometheus
+from prometheus_backup.local_prometheus import Binary, LocalPrometheus, undisturbed
 from prometheus_backup.manifest import Manifest
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, rfc3339
 from prometheus_backup.ops.fingerprints import MOST_BYTES
+from prometheus_backup.ops.looking import size_finding
 from prometheus_backup.ops.scratch import Scratch
 from prometheus_backup.ops.staging import ObjectAltered, Staging
 from prometheus_backup.prometheus import Access, PrometheusClient, QueryFailed
@@ -119,7 +120,7 @@ class Drill:
             verdict=verdict,
             verified_at=self.repository.clock.now(),
             tool_version=__version__,
-            objects=plan.files,
+            objects=attempt.objects,
             bytes_read=attempt.read,
             findings=tuple(RecordedFinding.of(f) for f in attempt.findings),
             part=plan.part,
@@ -150,6 +151,7 @@ class _Attempt:
     findings: list[Finding] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
     cause: str = ""
+    objects: int = 0
     read: int = 0
     log: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -197,13 +199,10 @@ class _Attempt:
         """Look by one listing whether all objects are there, before any is read."""
         store = self.drill.repository.store
         listed = {o.key: o.size for o in store.list(self.plan.backup_id)}
+        self.objects = self.plan.files
         for file in (file for block in self.plan.blocks for file in block.files):
-            found = listed.get(file.key)
-            if found is None:
-                self.findings.append(Finding(FindingKind.MISSING, file.key, "no such object"))
-            elif found != file.size:
-                detail = f"it has {found:,} bytes, the manifest says {file.size:,}"
-                self.findings.append(Finding(FindingKind.WRONG_SIZE, file.key, detail))
+            if finding := size_finding(file.key, file.size, listed.get(file.key)):
+                self.findings.append(finding)
 
     def _start(
         self, scratch: Scratch, stack: contextlib.ExitStack
@@ -219,8 +218,11 @@ class _Attempt:
             )
         lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
         for _ in range(_STARTS):
-            server = LocalPrometheus(drill.binary, scratch.data, run=scratch.run, lookback=lookback)
-            stack.enter_context(server)
+            with undisturbed():
+                server = LocalPrometheus(
+                    drill.binary, scratch.data, run=scratch.run, lookback=lookback
+                )
+                stack.enter_context(server)
             client = stack.enter_context(PrometheusClient(Access(server.url)))
             if self._is_ready(server, client):
                 return server, client

@@ -51,7 +51,7 @@ class Looking:
         expected = self.expected_sizes()
         listed = {o.key: o.size for o in self.repository.store.list(self.manifest.backup_id)}
         for key, size in expected.items():
-            if finding := _size_finding(key, size, listed.get(key)):
+            if finding := size_finding(key, size, listed.get(key)):
                 self.seen.findings.append(finding)
         return {key for key, size in expected.items() if listed.get(key) == size}
 
@@ -102,7 +102,8 @@ def altered(key: str, digest: str, expected: str) -> Finding:
     return Finding(FindingKind.ALTERED, key, detail)
 
 
-def _size_finding(key: str, expected: int, found: int | None) -> Finding | None:
+def size_finding(key: str, expected: int, found: int | None) -> Finding | None:
+    """Return what is wrong with the size of an object, None where it is right."""
     if found is None:
         return missing(key)
     if found != expected:
