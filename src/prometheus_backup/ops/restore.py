@@ -150,10 +150,10 @@ class Restore:
         began = clock.monotonic()
         for warning in plan.warnings:
             self.listener(Warned(warning))
-        self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
         files = sum(len(block.files) for block in plan.place)
-        self.listener(PlanMade(files, plan.size, 0, 0))
         if plan.place or self._marked:
+            self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
+            self.listener(PlanMade(files, plan.size, 0, 0))
             self._write(prepared)
         loading = self._wait(prepared)
         return RestoreReport(plan, files, clock.monotonic() - began, loading)
@@ -178,7 +178,7 @@ class Restore:
         whose = f"the Prometheus at {self.client.url}" if self.client else ""
         retention = survey.retention
         if self.options.retention is not None:
-            retention, whose = self.options.retention, "--target-retention"
+            retention, whose = self.options.retention, "the target, as --target-retention says,"
         return TargetView(survey.held, retention, whose, survey.head_size)
 
     def _empty_at(self) -> datetime | None:
@@ -322,14 +322,14 @@ class Restore:
                 chown(path, owner)
 
     def _wait(self, prepared: Prepared) -> Loading | None:
-        placed = [b.ulid for b in prepared.plan.place]
-        if prepared.survey.running is None or self.client is None or not placed:
+        there = [b.ulid for b in (*prepared.plan.place, *prepared.plan.present)]
+        if prepared.survey.running is None or self.client is None or not there:
             return None
         self.listener(Step("load", f"waiting until {self.client.url} has loaded the blocks"))
         return wait_until_loaded(
             self.client,
             self.target,
-            placed,
+            there,
             clock=self.repository.clock,
             patience=self.options.patience,
         )

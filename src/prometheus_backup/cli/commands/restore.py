@@ -212,7 +212,7 @@ def _loading_line(report: "RestoreReport") -> str:
     loading = report.loading
     assert loading is not None  # noqa: S101 -- asked before
     if loading.loaded:
-        return f"Prometheus has loaded them, after {loading.seconds:.0f} s"
+        return f"Prometheus has loaded all of them, after {loading.seconds:.0f} s"
     return f"Prometheus has NOT loaded them within {loading.seconds:.0f} s: {loading.trouble}"
 
 
