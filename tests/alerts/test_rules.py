@@ -1,22 +1,35 @@
 """Every alert fires when it should and is silent when it should: promtool's own unit tests."""
 
+import json
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import pytest
 import yaml
 
 from devtools.alerts import RULES
 from devtools.fetch_prometheus import PrometheusBinaries
 from tests.alerts.cases import CASES
-from tests.alerts.worlds import Case
+from tests.alerts.worlds import (
+    HOUR,
+    REPOSITORY,
+    REPOSITORY_WORLD,
+    Case,
+    always,
+    cronjob_world,
+    failed_job,
+    kube,
+    tool,
+)
 
-_ALERTS = {
-    rule["alert"]
+_RULES = [
+    rule
     for group in yaml.safe_load(RULES.read_text())["groups"]
     for rule in group["rules"]
     if "alert" in rule
-}
+]
 
 
 def test_rules_are_what_promtool_accepts(prometheus_binaries: PrometheusBinaries) -> None:
@@ -31,49 +44,117 @@ def test_rules_are_what_promtool_accepts(prometheus_binaries: PrometheusBinaries
 
 def test_every_alert_fires_in_a_case_and_is_silent_in_another() -> None:
     fired = {alert.name for case in CASES for alerts in case.fires.values() for alert in alerts}
-    assert fired == _ALERTS
+    assert fired == {rule["alert"] for rule in _RULES}
 
 
 def test_alerts_fire_when_they_should_and_only_then(
     prometheus_binaries: PrometheusBinaries, tmp_path: Path
 ) -> None:
-    file = tmp_path / "alerts.test.yaml"
-    tests = [_test(case) for case in CASES]
-    file.write_text(
-        yaml.safe_dump(
-            {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": tests},
-            width=10_000,
-        )
-    )
-    done = subprocess.run(
-        [prometheus_binaries.promtool, "test", "rules", file],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _promtool(prometheus_binaries, tmp_path, [_test(case) for case in CASES])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_wrong_expectation_is_noticed(prometheus_3: PrometheusBinaries, tmp_path: Path) -> None:
     case = next(c for c in CASES if any(c.fires.values()))
-    file = tmp_path / "alerts.test.yaml"
     silent = Case(case.name, case.world, {hour: [] for hour in case.fires})
-    file.write_text(
-        yaml.safe_dump(
-            {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": [_test(silent)]}
-        )
-    )
-    done = subprocess.run(
-        [prometheus_3.promtool, "test", "rules", file], capture_output=True, text=True, check=False
-    )
+    done = _promtool(prometheus_3, tmp_path, [_test(silent)])
     assert done.returncode == 1
     assert case.name in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case_is_about_something(case: Case) -> None:
-    assert case.fires
-    assert all(isinstance(hour, int) for hour in case.fires)
+def test_annotations_name_what_they_are_about_in_words(
+    prometheus_binaries: PrometheusBinaries, tmp_path: Path
+) -> None:
+    overdue = _rule("PrometheusBackupMissing", "overdue")["annotations"]
+    failed = _rule("PrometheusBackupFailed", "job")["annotations"]
+    world = {
+        **dict(REPOSITORY_WORLD),
+        tool("last_good_backup_timestamp_seconds"): always(2 * HOUR),
+        **cronjob_world(),
+        **failed_job("prometheus-backup-1", 26 * HOUR),
+        kube("status_last_successful_time"): always(2 * HOUR + 300),
+    }
+    test = _test(Case("words", world, {34: []}))
+    del test["promql_expr_test"]
+    test["alert_rule_test"] = [
+        {
+            "eval_time": "34h",
+            "alertname": "PrometheusBackupMissing",
+            "exp_alerts": [
+                _worded(
+                    overdue,
+                    {"severity": "high", "reason": "overdue", "repository": REPOSITORY},
+                    {
+                        "{{ $value | humanizeDuration }}": "1d 8h 0m 0s",
+                        "{{ $labels.repository }}": REPOSITORY,
+                    },
+                )
+            ],
+        },
+        {
+            "eval_time": "34h",
+            "alertname": "PrometheusBackupFailed",
+            "exp_alerts": [
+                _worded(
+                    failed,
+                    {
+                        "severity": "high",
+                        "reason": "job",
+                        "namespace": "observability",
+                        "cronjob": "prometheus-backup",
+                    },
+                    {
+                        "{{ $value | humanizeTimestamp }}": "1970-01-02 02:00:00 +0000 UTC",
+                        "{{ $labels.namespace }}": "observability",
+                        "{{ $labels.cronjob }}": "prometheus-backup",
+                    },
+                )
+            ],
+        },
+    ]
+    done = _promtool(prometheus_binaries, tmp_path, [test])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_annotations_use_labels_that_the_alert_has() -> None:
+    fired = [a for case in CASES for alerts in case.fires.values() for a in alerts]
+    for alert in fired:
+        rule = _rule(alert.name, alert.labels.get("reason"))
+        used = re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values()))
+        assert {*used} <= {*alert.labels}, alert.name
+
+
+def _rule(name: str, reason: str | None) -> dict[str, Any]:
+    (found,) = [r for r in _RULES if (r["alert"], r["labels"].get("reason")) == (name, reason)]
+    assert isinstance(found, dict)
+    return found
+
+
+def _worded(
+    annotations: Mapping[str, str], labels: Mapping[str, str], words: Mapping[str, str]
+) -> dict[str, object]:
+    """An alert that promtool is to find, its annotations with these words in their places."""
+    text = json.dumps(dict(annotations))
+    for template, word in words.items():
+        text = text.replace(template, word)
+    assert "{{" not in text
+    expected = json.loads(text)
+    return {"exp_labels": dict(labels), "exp_annotations": expected}
+
+
+def _promtool(
+    binaries: PrometheusBinaries, folder: Path, tests: list[dict[str, object]]
+) -> subprocess.CompletedProcess[str]:
+    """Run unit tests of the rules."""
+    file = folder / "alerts.test.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {"rule_files": [str(RULES)], "evaluation_interval": "1h", "tests": tests}, width=10_000
+        )
+    )
+    return subprocess.run(
+        [binaries.promtool, "test", "rules", file], capture_output=True, text=True, check=False
+    )
 
 
 def _test(case: Case) -> dict[str, object]:

@@ -1,24 +1,16 @@
 """`metrics`: what monitoring wants to know, printed or served."""
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from prometheus_backup.metrics.exposition import parse
-from tests.support.started import StartedCli
+from tests.support.exporter import Served, values
 from tests.support.stored import LocalFiles, Stored, run_here
 from tests.support.waiting import wait_until
-
-
-def values(document: str) -> dict[str, float]:
-    """The metrics of a page that have no other label than the repository."""
-    return {s.name: s.value for s in parse(document) if set(s.labels) == {"repository"}}
 
 
 def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles) -> None:
@@ -50,30 +42,10 @@ def test_repository_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-class Served:
-    """An exporter at work, and requests to it."""
-
-    def __init__(self, started: StartedCli) -> None:
-        self.started = started
-        started.wait_for_log("serving metrics at")
-        found = re.search(r"http://[^/\s\"]+", started.log())
-        assert found
-        self.url = found[0]
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", trust_env=False)
-
-    @property
-    def values(self) -> dict[str, float]:
-        return values(self.get("/metrics").text)
-
-
 @pytest.fixture
 def served(repository_files: LocalFiles, tmp_path: Path) -> Iterator[Served]:
-    command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
-    env = repository_files.environment()
-    with StartedCli(*command, env=env, directory=tmp_path / "run") as started:
-        yield Served(started)
+    with Served.over(repository_files.root, tmp_path / "run") as served:
+        yield served
 
 
 def test_exporter_serves_and_reads_again(
@@ -114,10 +86,7 @@ def test_exporter_keeps_what_it_knows_while_the_repository_is_out_of_reach(
 
 def test_exporter_starts_though_the_repository_is_out_of_reach(tmp_path: Path) -> None:
     (tmp_path / "repository").touch()
-    env = {"REPOSITORY": f"file://{tmp_path}/repository"}
-    command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
-    with StartedCli(*command, env=env, directory=tmp_path / "run") as started:
-        served = Served(started)
+    with Served.over(tmp_path / "repository", tmp_path / "run") as served:
         assert served.values == {"prometheus_backup_repository_readable": 0}
 
         (tmp_path / "repository").unlink()

@@ -1,0 +1,151 @@
+"""Every question of the dashboard has an answer in a real Prometheus, by the tool's own metrics."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devtools import dashboard
+from devtools.alerts import RULES
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
+from devtools.pushgateway import Pushgateway
+from prometheus_backup.metrics.families import FAMILIES
+from tests.support.drills import HEAD_SUM
+from tests.support.exporter import Served
+from tests.support.kustomize import PROMETHEUS, only, render
+from tests.support.runs import cli, settings
+from tests.support.stored import LocalFiles, put_small_backup
+
+_PANELS = [p for p in dashboard.dashboard()["panels"] if p["type"] != "row"]
+_TARGETS = [(p["title"], target["expr"]) for p in _PANELS for target in p["targets"]]
+
+
+def test_file_is_made_by_devtools() -> None:
+    assert dashboard.PATH.read_text() == dashboard.text(), "python -m devtools.dashboard"
+
+
+def test_config_map_holds_the_file_for_grafana() -> None:
+    made = only(render(PROMETHEUS / "monitoring"), "ConfigMap", "prometheus-backup-dashboard")
+    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert made["data"] == {"dashboard.json": dashboard.text()}
+
+
+def test_panels_have_words_and_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard.dashboard()["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    assert all(panel["description"] for panel in _PANELS)
+    assert len({panel["title"] for panel in _PANELS}) == len(_PANELS)
+
+
+def test_panels_ask_for_metrics_of_the_table_only() -> None:
+    named = {n for _, e in _TARGETS for n in re.findall(r"(?<!\w)prometheus_backup_\w+", e)}
+    assert named <= set(FAMILIES)
+    assert len(named) > 25
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A Prometheus that watches the backups of another, and what the last looked like."""
+
+    monitoring: PrometheusServer
+
+    def ask(self, expression: str) -> list[dict[str, Any]]:
+        """The answer to a panel's expression, with the variables as they are at first."""
+        variables = {
+            v["name"]: v.get("allValue") or v["query"]
+            for v in dashboard.dashboard()["templating"]["list"]
+        }
+        for name, value in variables.items():
+            expression = expression.replace(f"${name}", str(value))
+        return self.monitoring.query(expression)
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
+) -> Iterator[Watched]:
+    """Backups of five days, the last verified, pruned and drilled for real; all of it scraped."""
+    folder = tmp_path_factory.mktemp("watched")
+    repository = folder / "repository"
+    repository.mkdir()
+    for days in (2, 3, 4, 5):
+        put_small_backup(
+            LocalFiles(repository), datetime.now(UTC) - timedelta(days=days), labels={}
+        )
+    shutil.copytree(tsdb_blocks, folder / "data")
+    with (
+        Pushgateway(folder / "pushgateway") as pushgateway,
+        PrometheusFleet(folder) as start,
+    ):
+        source = start(prometheus_3, folder / "data")
+        source.fill_head()
+        env = settings(
+            source,
+            repository,
+            PUSHGATEWAY_URL=pushgateway.url,
+            FINGERPRINT_QUERY=HEAD_SUM,
+            PROMETHEUS_BINARY=str(prometheus_3.prometheus),
+            DRILL_SCRATCH=str(folder / "scratch"),
+        )
+        for command in ("backup", "verify latest", "prune", "drill latest"):
+            done = cli(*command.split(), env=env)
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+        source.stop()
+        with Served.over(repository, folder / "exporter") as served:
+            options = PrometheusOptions(config=_configuration(served.url, pushgateway.url))
+            monitoring = start(prometheus_3, folder / "monitoring", options)
+            for metric in ("prometheus_backup_repository_readable", _LAST_RUN):
+                monitoring.wait_until_series(metric)
+            yield Watched(monitoring)
+
+
+_LAST_RUN = 'prometheus_backup_last_run_exit_code{command="drill"}'
+
+
+def _configuration(exporter: str, pushgateway: str) -> str:
+    jobs = [
+        {"job_name": name, "honor_labels": True, "static_configs": [{"targets": [url[7:]]}]}
+        for name, url in (("exporter", exporter), ("pushgateway", pushgateway))
+    ]
+    return f"{yaml.safe_dump(jobs)}{yaml.safe_dump({'rule_files': [str(RULES)]})}"
+
+
+@pytest.mark.parametrize(("title", "expression"), _TARGETS, ids=[t for t, _ in _TARGETS])
+def test_every_expression_returns_data(watched: Watched, title: str, expression: str) -> None:
+    answers = watched.ask(expression)
+    assert answers, title
+    assert all(answer["value"][1] != "NaN" for answer in answers)
+
+
+def test_healthy_repository_looks_healthy(watched: Watched) -> None:
+    def shown(title: str) -> set[float]:
+        (expression,) = [e for t, e in _TARGETS if t == title]
+        return {float(answer["value"][1]) for answer in watched.ask(expression)}
+
+    assert shown("Good backups") == {5}
+    assert shown("Bad backups") == shown("Faults found") == shown("Snapshots left behind") == {0}
+    assert shown("Exit codes") == {0}
+    assert shown("Last verdicts") == {1}
+    assert max(shown("Last good backup")) < 600
+
+
+def test_rules_of_the_real_thing_raise_no_alarm_that_they_should_not(watched: Watched) -> None:
+    rules = watched.monitoring.get("rules")["groups"]
+    assert {r["health"] for group in rules for r in group["rules"]} <= {"ok", "unknown"}
+    raised = {a["labels"]["alertname"] for a in watched.monitoring.get("alerts")["alerts"]}
+    # The small backups hold next to nothing, so that of a real Prometheus is out of line.
+    assert raised <= {"PrometheusBackupGrown", "PrometheusBackupVerificationStale"}

@@ -1,0 +1,84 @@
+"""The exporter's manifests fit together, fit the backup's, and what they start works."""
+
+from pathlib import Path
+
+from tests.support.exporter import Served
+from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
+from tests.support.started import StartedCli
+from tests.support.stored import LocalFiles
+
+_FOLDER = PROMETHEUS / "monitoring"
+_NAME = "prometheus-backup-metrics"
+
+
+def _deployment() -> Manifest:
+    return only(render(_FOLDER), "Deployment", _NAME)
+
+
+def _container() -> Manifest:
+    (container,) = _deployment()["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def _variables(container: Manifest) -> dict[str, str]:
+    return {e["name"]: e["value"] for e in container["env"] if "value" in e}
+
+
+def test_operator_finds_the_service_and_the_service_the_pod() -> None:
+    manifests = render(_FOLDER)
+    service = only(manifests, "Service", _NAME)
+    monitor = only(manifests, "ServiceMonitor", _NAME)
+    policy = only(manifests, "NetworkPolicy", _NAME)
+    labels = _deployment()["spec"]["template"]["metadata"]["labels"]
+    for wanted, held in (
+        (monitor["spec"]["selector"]["matchLabels"], service["metadata"]["labels"]),
+        (service["spec"]["selector"], labels),
+        (policy["spec"]["podSelector"]["matchLabels"], labels),
+    ):
+        assert wanted.items() <= held.items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (port,) = service["spec"]["ports"]
+    (container_port,) = _container()["ports"]
+    assert endpoint["port"] == port["name"]
+    assert port["targetPort"] == container_port["name"]
+    assert f":{container_port['containerPort']}" in _container()["args"]
+    assert policy["spec"]["ingress"][0]["ports"][0]["port"] == container_port["name"]
+
+
+def test_selectors_of_the_backup_do_not_catch_the_exporter() -> None:
+    for manifest in render(_FOLDER):
+        assert manifest["metadata"].get("labels", {}).get("app") != "prometheus-backup"
+    assert _deployment()["spec"]["template"]["metadata"]["labels"]["app"] != "prometheus-backup"
+
+
+def test_exporter_reads_what_the_backup_writes_by_the_same_policy() -> None:
+    backup = render(PROMETHEUS / "backup")
+    cronjob = only(backup, "CronJob")
+    (container,) = job_of(cronjob)["spec"]["template"]["spec"]["containers"]
+    mine, theirs = _variables(_container()), _variables(container)
+    retention = {n for n in theirs if n.startswith("RETENTION_")}
+    assert {n: mine[n] for n in retention} == {n: theirs[n] for n in retention}
+    assert len(retention) == 3
+    secrets = [e for e in container["env"] if "secretKeyRef" in e.get("valueFrom", {})]
+    assert [e for e in _container()["env"] if "valueFrom" in e] == secrets
+    assert _container()["envFrom"] == container["envFrom"]
+    assert _container()["image"] == container["image"]
+    names = dict(pair.split("=") for pair in mine["METRICS_LABELS"].split(","))
+    assert names == {
+        "namespace": cronjob["metadata"]["namespace"],
+        "cronjob": cronjob["metadata"]["name"],
+    }
+
+
+def test_exporter_starts_as_the_manifest_says(repository_files: LocalFiles, tmp_path: Path) -> None:
+    container = _container()
+    (port,) = (str(p["containerPort"]) for p in container["ports"])
+    args = [argument.replace(f":{port}", "127.0.0.1:0") for argument in container["args"]]
+    env = {**_variables(container), **repository_files.environment()}
+    with StartedCli(*args, env=env, directory=tmp_path / "run") as started:
+        served = Served(started)
+        probes = [container[p]["httpGet"]["path"] for p in ("startupProbe", "livenessProbe")]
+        assert {served.get(path).status_code for path in probes} == {200}
+        labels = 'cronjob="prometheus-backup",namespace="observability",repository='
+        assert f"prometheus_backup_good_backups{{{labels}" in served.get("/metrics").text

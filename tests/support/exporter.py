@@ -1,0 +1,46 @@
+"""`metrics --listen` at work."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from prometheus_backup.metrics.exposition import parse
+from tests.support.started import StartedCli
+
+
+def values(document: str) -> dict[str, float]:
+    """The metrics of a page that have no other label than the repository."""
+    return {s.name: s.value for s in parse(document) if set(s.labels) == {"repository"}}
+
+
+class Served:
+    """An exporter, and requests to it."""
+
+    def __init__(self, started: StartedCli) -> None:
+        """Wait until it listens."""
+        self.started = started
+        started.wait_for_log("serving metrics at")
+        found = re.search(r"http://[^/\s\"]+", started.log())
+        assert found
+        self.url = found[0]
+
+    @classmethod
+    @contextmanager
+    def over(cls, repository: Path, directory: Path) -> Iterator["Served"]:
+        """One on a directory's backups, looking every second; it ends with the block."""
+        env = {"REPOSITORY": f"file://{repository}"}
+        command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
+        with StartedCli(*command, env=env, directory=directory) as started:
+            yield cls(started)
+
+    def get(self, path: str) -> httpx.Response:
+        """Its answer."""
+        return httpx.get(f"{self.url}{path}", trust_env=False)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics that it serves and that have no label of their own."""
+        return values(self.get("/metrics").text)
