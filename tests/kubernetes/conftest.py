@@ -7,8 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,17 @@ def image(buildah: Buildah, built_image: str) -> Image:
     """The built image, unpacked; all tests share it, so they must not change it."""
     inspected = json.loads(buildah.run("inspect", "--type", "image", built_image))
     with only_one_builder():
-        return Image(buildah.root(built_image), inspected["OCIv1"]["config"])
+        return Image((buildah.root(built_image),), inspected["OCIv1"]["config"])
+
+
+@pytest.fixture
+def prometheus_image(buildah: Buildah, tmp_path: Path, prometheus_3: PrometheusBinaries) -> Image:
+    """An image that has in it what manifests use of the official one: `cp` and Prometheus."""
+    programs = tmp_path / "prometheus-image" / "usr" / "bin"
+    programs.mkdir(parents=True)
+    shutil.copy(prometheus_3.prometheus, programs)
+    with only_one_builder():
+        return Image((tmp_path / "prometheus-image", buildah.root(BASE)), {"Env": []})
 
 
 @pytest.fixture
@@ -80,40 +89,25 @@ def bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
     bucket.remove()
 
 
-StartSource = Callable[..., PrometheusServer]
-
-
 @pytest.fixture
-def start_source(
+def source(
     open_path: Path, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
-) -> Iterator[StartSource]:
-    """Starts the Prometheus of the cluster, as its own user, on the volume of its own claim."""
-    with ExitStack() as servers:
-        programs = open_path / "programs"
-        programs.mkdir()
-        for program in (prometheus_3.prometheus, prometheus_3.promtool):
-            shutil.copy(program, programs)
-        own = PrometheusBinaries(
-            prometheus_3.major,
-            prometheus_3.version,
-            programs / prometheus_3.prometheus.name,
-            programs / prometheus_3.promtool.name,
-        )
-
-        def start(**options: object) -> PrometheusServer:
-            data = open_path / "claims" / "prometheus-storage-prometheus-0"
-            if not data.exists():
-                shutil.copytree(tsdb_blocks, data)
-            give(data, NOBODY)
-            server = PrometheusServer(
-                own,
-                data,
-                PrometheusOptions(user=NOBODY, **options),  # type: ignore[arg-type]
-            )
-            servers.callback(server.kill)
-            return server
-
-        yield start
+) -> Iterator[PrometheusServer]:
+    """The Prometheus of the cluster, as its own user, on the volume of its own claim."""
+    programs = open_path / "programs"
+    programs.mkdir()
+    prometheus, promtool = (
+        Path(shutil.copy(program, programs))
+        for program in (prometheus_3.prometheus, prometheus_3.promtool)
+    )
+    own = PrometheusBinaries(prometheus_3.major, prometheus_3.version, prometheus, promtool)
+    data = open_path / "claims" / "prometheus-storage-prometheus-0"
+    shutil.copytree(tsdb_blocks, data)
+    give(data, NOBODY)
+    with PrometheusServer(own, data, PrometheusOptions(user=NOBODY)) as server:
+        server.fill_head()
+        yield server
+        server.kill()
 
 
 def give(folder: Path, user: int) -> None:
@@ -123,16 +117,12 @@ def give(folder: Path, user: int) -> None:
 
 
 @pytest.fixture
-def source(start_source: StartSource) -> PrometheusServer:
-    """That Prometheus, running, with something in its head."""
-    server = start_source()
-    server.fill_head()
-    return server
-
-
-@pytest.fixture
 def cluster(
-    open_path: Path, image: Image, source: PrometheusServer, bucket: S3Bucket
+    open_path: Path,
+    image: Image,
+    prometheus_image: Image,
+    source: PrometheusServer,
+    bucket: S3Bucket,
 ) -> Iterator[Cluster]:
     """The namespace with Prometheus, S3, the Secret that users make, and backup's ConfigMap."""
     services = {
@@ -142,7 +132,11 @@ def cluster(
     with PodNetwork(services) as network:
         folder = open_path / "node"
         folder.mkdir()
-        cluster = Cluster(folder, {"health-tracker/prometheus-backup:1.0.0": image}, network)
+        images = {
+            "health-tracker/prometheus-backup:1.0.0": image,
+            "prom/prometheus:v3.14.0": prometheus_image,
+        }
+        cluster = Cluster(folder, images, network)
         cluster.add(render(PROMETHEUS / "backup"))
         cluster.config_maps["prometheus-backup"]["S3_ENDPOINT_URL"] = "http://s3.storage.svc:8333"
         credentials = bucket.endpoint.credentials

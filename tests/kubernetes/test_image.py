@@ -10,7 +10,7 @@ import pytest
 from devtools.buildah import BASE, Buildah
 from tests.kubernetes.conftest import CONTEXT
 from tests.support.cluster import Image
-from tests.support.kustomize import PROMETHEUS, containers, pods, render
+from tests.support.kustomize import PROMETHEUS, pods, render
 from tests.support.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -24,7 +24,7 @@ def _run(image: Image, *command: str, user: int = 12345) -> subprocess.Completed
             str(shutil.which("chroot")),
             f"--userspec={user}:{user}",
             "--groups=",
-            str(image.root),
+            str(image.layers[0]),
             *command,
         ],
         env=dict(entry.split("=", 1) for entry in image.config["Env"]),
@@ -93,11 +93,11 @@ def test_base_is_pinned_and_hashes_are_required() -> None:
     assert stages == ["${BASE}", "${BASE}"]
 
 
-@pytest.mark.parametrize("folder", ["backup"])
+@pytest.mark.parametrize("folder", ["backup", "restore", "drill", "verify"])
 def test_manifests_name_this_version(folder: str) -> None:
     for pod in pods(render(PROMETHEUS / folder)):
-        for container in containers(pod):
-            assert container["image"] == f"health-tracker/prometheus-backup:{PROJECT['version']}"
+        (container,) = pod["spec"]["containers"]
+        assert container["image"] == f"health-tracker/prometheus-backup:{PROJECT['version']}"
 
 
 def test_builder_gets_nothing_but_wheel_and_pins() -> None:

@@ -1,6 +1,8 @@
 """The pods of the manifests, run on the built image against a real Prometheus and S3 server."""
 
 import json
+import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.support.cluster import Cluster
 from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
 
 PREFIX = "prometheus-snapshots"
+_MINUTE = timedelta(minutes=1)
 
 
 def _pod(folder: Path, kind: str = "CronJob") -> Manifest:
@@ -61,6 +64,62 @@ def test_another_user_than_prometheus_could_not_remove_the_snapshot(
     assert done.returncode == 3, done.stderr
     assert len(_manifests(bucket)) == 1
     assert len(list((source.data_dir / "snapshots").iterdir())) == 1
+
+
+def test_verifys_pod_verifies_a_part_and_records_it(cluster: Cluster, bucket: S3Bucket) -> None:
+    _backup(cluster)
+    (done,) = cluster.run(_pod(PROMETHEUS / "verify"))
+    assert done.returncode == 0, done.stderr
+    kept = [key for key in bucket.keys(f"{PREFIX}/") if key.endswith("/rotation-checksum.json")]
+    assert len(kept) == 1, "the next run goes on where this one ended"
+
+
+def test_verifys_pod_fails_where_a_byte_differs(cluster: Cluster, bucket: S3Bucket) -> None:
+    _backup(cluster)
+    for key in bucket.keys(f"{PREFIX}/"):
+        if key.endswith("/index"):
+            bucket.put(key, bytes(len(bucket.get(key))))
+    pod = _pod(PROMETHEUS / "verify")
+    codes = [cluster.run(pod)[0].returncode for _ in range(7)]
+    assert 41 in codes, "seven runs look at everything"
+    assert set(codes) <= {0, 41}
+
+
+def test_drills_pod_starts_prometheus_on_the_backup_and_passes(
+    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
+) -> None:
+    source.fill_head(metric="up")  # of the half hour before, in which there was no scrape yet
+    _backup(cluster)
+    copied, drilled = cluster.run(_pod(PROMETHEUS / "drill"))
+    assert copied.returncode == 0, copied.stderr
+    assert drilled.returncode == 0, drilled.stdout + drilled.stderr
+    (result,) = [
+        key for key in bucket.keys(f"{PREFIX}/") if key.endswith("verification-drill.json")
+    ]
+    assert json.loads(bucket.get(result))["verdict"] == "pass"
+    left = [path for path in cluster.folder.rglob("scratch/**/index") if path.is_file()]
+    assert left == [], "what was restored is removed"
+
+
+def test_restores_pod_brings_history_back_into_a_prometheus_that_runs(
+    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
+) -> None:
+    _backup(cluster)
+    (manifest,) = _manifests(bucket)
+    # A minute before the end of each block, and without what the source scrapes of itself
+    times = [datetime.fromisoformat(b["max_time"]) - _MINUTE for b in manifest["blocks"]]
+    expected = [source.query('{__name__=~".+", job=""}', at) for at in times]
+    assert all(expected)
+    source.kill()
+    for path in source.data_dir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    source.start()
+    source.wait_until_scraped()
+    (done,) = cluster.run(_pod(PROMETHEUS / "restore", "Job"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Prometheus has loaded them" in done.stdout
+    assert [source.query('{__name__=~".+", job=""}', at) for at in times] == expected
+    assert {path.stat().st_uid for path in source.data_dir.rglob("*")} == {65534}
 
 
 @pytest.mark.parametrize("path", ["/created", "/opt/prometheus-backup/created", "/etc/created"])

@@ -19,9 +19,12 @@ from tests.support.pod_network import PodNetwork
 
 @dataclass(frozen=True)
 class Image:
-    """An image as unpacked: its root folder, and its configuration (OCI image-spec, config.md)."""
+    """An image as unpacked: its layers, the upper ones first, and its configuration.
 
-    root: Path
+    https://github.com/opencontainers/image-spec/blob/main/config.md
+    """
+
+    layers: tuple[Path, ...]
     config: Mapping[str, Any]
 
 
@@ -65,7 +68,7 @@ class Cluster:
         root = self._new_folder("root")
         who = f"--userspec={security['runAsUser']}:{security['runAsGroup']}"
         script = [
-            *self._mounts(container, spec, image.root, root),
+            *self._mounts(container, spec, image, root),
             shlex.join(
                 ["exec", *program, chroot, who, "--groups=", str(root), *_command(container, image)]
             ),
@@ -95,7 +98,7 @@ class Cluster:
                 environment[entry["name"]] = secret[ref["key"]]
         return environment
 
-    def _mounts(self, container: Manifest, spec: Manifest, image: Path, root: Path) -> list[str]:
+    def _mounts(self, container: Manifest, spec: Manifest, image: Image, root: Path) -> list[str]:
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         binds = [(self._file("hosts", self.network.hosts), "/etc/hosts", "rw")]
         binds.append((self._file("resolv.conf", ""), "/etc/resolv.conf", "rw"))
@@ -104,7 +107,8 @@ class Cluster:
             mode = "ro" if mount.get("readOnly") else "rw"
             binds.append((source, mount["mountPath"], mode))
         over = self._new_folder("over")  # a layer of the container's own over the image's root
-        layers = f"lowerdir={image},upperdir={over}/upper,workdir={over}/work"
+        below = ":".join(map(str, image.layers))
+        layers = f"lowerdir={below},upperdir={over}/upper,workdir={over}/work"
         commands = [
             ["mount", "-t", "tmpfs", "tmpfs", str(over)],
             ["mkdir", f"{over}/upper", f"{over}/work"],

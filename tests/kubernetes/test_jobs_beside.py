@@ -1,0 +1,141 @@
+"""Restore, drill and verification: jobs that looks at the backup do not find."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from prometheus_backup.cli.commands import commands
+from prometheus_backup.settings import SETTINGS
+from tests.support.kustomize import PROMETHEUS, Manifest, containers, job_of, only, pods, render
+
+BESIDE = {"restore": "Job", "drill": "CronJob", "verify": "CronJob"}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_selectors_of_the_backup_do_not_find_them(name: str) -> None:
+    manifests = render(PROMETHEUS / name)
+    own = f"prometheus-{name}"
+    assert {m["metadata"]["name"] for m in manifests} == {own}
+    job = job_of(only(manifests, BESIDE[name]))
+    for labelled in (job, job["spec"]["template"]):
+        assert labelled["metadata"]["labels"] == {"app": own}
+    policy = only(manifests, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"app": own}
+    assert not own.startswith("prometheus-backup")  # nor alerts on job_name=~"prometheus-backup.*"
+
+
+@pytest.mark.parametrize("name", ["backup", *BESIDE])
+def test_commands_and_settings_are_those_of_the_program(name: str) -> None:
+    manifests = render(PROMETHEUS / name)
+    for container in _own_containers(manifests):
+        command, *arguments = container["args"]
+        commands.commands[command].make_context(command, list(arguments))
+        taken = {s.env for s in SETTINGS.values()} | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert {entry["name"] for entry in container["env"]} <= taken
+
+
+def test_an_option_that_the_program_has_not_is_noticed() -> None:
+    with pytest.raises(click.UsageError):
+        commands.commands["verify"].make_context("verify", ["--al"])
+
+
+@pytest.mark.parametrize("name", ["backup", *BESIDE])
+def test_what_they_refer_to_is_there_or_users_are_told_to_make_it(name: str) -> None:
+    backup = render(PROMETHEUS / "backup")
+    for container in _own_containers(render(PROMETHEUS / name)):
+        for source in container["envFrom"]:
+            assert only(backup, "ConfigMap", source["configMapRef"]["name"])
+        secrets = [e["valueFrom"]["secretKeyRef"] for e in container["env"] if "valueFrom" in e]
+        assert {s["name"] for s in secrets} == {"prometheus-backup-s3-credentials"}
+
+
+def test_only_backup_and_restore_hold_the_volume_of_prometheus() -> None:
+    claims = {
+        name: [v for pod in pods(render(PROMETHEUS / name)) for v in _claims(pod)]
+        for name in ("backup", *BESIDE)
+    }
+    claim = "prometheus-storage-prometheus-0"
+    assert claims == {"backup": [claim], "restore": [claim], "drill": [], "verify": []}
+
+
+def test_what_to_restore_and_where_is_said_in_one_place() -> None:
+    target = yaml.safe_load((PROMETHEUS / "restore" / "target.yaml").read_text())["data"]
+    manifests = render(PROMETHEUS / "restore")
+    (pod,) = pods(manifests)
+    (container,) = pod["spec"]["containers"]
+    assert container["args"] == ["restore", target["backup"], "/prometheus", "--merge"]
+    assert container["env"][0] == {"name": "PROMETHEUS_URL", "value": target["url"]}
+    assert container["volumeMounts"][0]["subPath"] == target["subPath"]
+    assert _claims(pod) == [target["claim"]]
+    user, group = (pod["spec"]["securityContext"][who] for who in ("runAsUser", "runAsGroup"))
+    assert (str(user), str(group)) == (target["uid"], target["gid"])
+    # Preferred only: a Prometheus that is stopped is nowhere.
+    (term,) = pod["spec"]["affinity"]["podAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    labels = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert list(labels.values()) == [target["pod"]]
+
+
+def test_target_and_source_are_the_same_until_someone_says_otherwise() -> None:
+    source = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
+    target = yaml.safe_load((PROMETHEUS / "restore" / "target.yaml").read_text())["data"]
+    assert source.items() - target.items() == {("labels", "replica=prometheus-0")}
+    assert target.keys() - source.keys() == {"backup"}
+
+
+def _component(tmp_path: Path, folder: Path, *components: str) -> list[Manifest]:
+    """A user's own kustomization of a folder, with components."""
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": [_from(tmp_path, folder)],
+                "components": [_from(tmp_path, PROMETHEUS / "components" / c) for c in components],
+            }
+        )
+    )
+    return render(tmp_path)
+
+
+def _from(start: Path, folder: Path) -> str:
+    return "/".join([".."] * (len(start.parts) - 1)) + str(folder)
+
+
+@pytest.mark.parametrize("name", ["backup", *BESIDE])
+def test_irsa_gives_the_account_its_role(name: str, tmp_path: Path) -> None:
+    account = only(_component(tmp_path, PROMETHEUS / name, "irsa"), "ServiceAccount")
+    role = account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+    assert role.endswith(":role/prometheus-backup")
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_ingress_to_prometheus_is_a_component_that_follows_the_names(tmp_path: Path) -> None:
+    manifests = _component(tmp_path, PROMETHEUS / "backup", "prometheus-ingress", "names")
+    policy = only(manifests, "NetworkPolicy", "prometheus-backup-to-prometheus")["spec"]
+    assert list(policy["podSelector"]["matchLabels"].values()) == ["prometheus-0"]
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [9090]
+
+
+def test_drill_can_have_a_volume_for_its_scratch(tmp_path: Path) -> None:
+    (pod,) = pods(_component(tmp_path, PROMETHEUS / "drill", "scratch-volume"))
+    (scratch,) = [v for v in pod["spec"]["volumes"] if v["name"] == "scratch"]
+    assert scratch.keys() == {"name", "ephemeral"}
+    assert pod["spec"]["securityContext"]["fsGroup"] == pod["spec"]["securityContext"]["runAsUser"]
+
+
+def _own_containers(manifests: list[Manifest]) -> Iterator[Manifest]:
+    for pod in pods(manifests):
+        yield from (c for c in containers(pod) if "prometheus-backup:" in c["image"])
+
+
+def _claims(pod: Manifest) -> list[str]:
+    volumes = pod["spec"]["volumes"]
+    return [
+        v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v
+    ]
