@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
+    BackupNotFound,
     RepositoryError,
     TargetUnusable,
     TargetWouldLoseData,
@@ -204,8 +205,17 @@ class _Run:
             if strict:
                 raise
             self._no_copies = error.message
-            offers = ()
-        return plan_heal(bad, self._held(), offers, wish)
+            return plan_heal(bad, self._held(), (), wish)
+        plan = plan_heal(bad, self._held(), offers, wish)
+        if self._offers and not offers:
+            self._no_copies = f"{self._offers.repository.url} holds no backup"
+            if strict and not all(h.heals for h in plan.healings):
+                raise BackupNotFound(
+                    f"cannot heal {self._job.data_dir}: {self._no_copies}",
+                    hint="check REPOSITORY (S3_BUCKET, S3_PREFIX); --without-copy moves bad blocks "
+                    "away all the same",
+                )
+        return plan
 
     def _offered(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[Offer, ...]:
         if not bad:

@@ -76,10 +76,12 @@ def write_meta(block: Path, meta: Mapping[str, Any]) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put a file of these bytes in the place of another, synced.
+    """Put a file of these bytes in the place of another, synced, unless it has them.
 
     Never by writing into the other: it may be linked to from the bad block.
     """
+    if path.is_file() and path.read_bytes() == data:
+        return
     staged = path.with_name(f"{path.name}.new")
     with staged.open("wb") as file:
         file.write(data)

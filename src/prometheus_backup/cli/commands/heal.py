@@ -77,7 +77,7 @@ def heal(wiring: Wiring, output: Output, *, directory: Path, apply: bool, **choi
     with wiring.client() as client:
         job = Heal(
             directory,
-            wiring.unseen_repository,
+            wiring.repository,
             wiring.transfer(),
             client,
             wiring.clock,
