@@ -62,6 +62,36 @@ def test_report_for_people_names_result_time_and_every_query(drilling_3: Drillin
         assert query in done.stdout
 
 
+def test_monitoring_hears_of_a_drill_as_of_any_run(drilling_3: Drilling, tmp_path: Path) -> None:
+    textfile = tmp_path / "drill.prom"
+    drilling_3.result(METRICS_TEXTFILE=str(textfile))
+
+    lines = textfile.read_text().splitlines()
+    told = {line.partition("{")[0]: line for line in lines if 'command="drill"' in line}
+    assert told["prometheus_backup_last_run_exit_code"].endswith(" 0.0")
+    assert float(told["prometheus_backup_last_run_restored_bytes"].split()[-1]) > 0
+    passed = "prometheus_backup_last_verification_success_timestamp_seconds"
+    assert any(line.startswith(passed) and 'level="drill"' in line for line in lines)
+
+
+def test_show_says_how_long_a_recovery_took_and_of_what(drilling_3: Drilling) -> None:
+    def shown() -> str:
+        return run_here("show", drilling_3.backup, env=drilling_3.files.environment()).stdout
+
+    assert "fingerprints             3 answered, with 40 series\n" in shown()
+    assert "time to recover" not in shown()
+
+    def without_all(document: dict[str, Any]) -> None:
+        kept = [f for f in document["fingerprints"] if f["query"] != ALL_COUNT]
+        document["fingerprints"] = kept
+
+    drilling_3.change_manifest(without_all)
+    drilling_3.result("--from=2025-02-01")
+    assert " s (drill of " in shown()
+    assert ", of 2025-02-01T00:00:00Z to the end)" in shown()
+    assert "drill of 2025-02-01T00:00:00Z to the end  pass" in shown()
+
+
 def test_block_that_is_missing_in_the_store_is_found_before_anything_is_read(
     drilling_3: Drilling,
 ) -> None:

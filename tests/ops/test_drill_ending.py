@@ -195,6 +195,8 @@ def test_prometheus_that_ends_at_once_is_inconclusive_with_its_own_words(
     assert "I cannot go on" in value["cause"]
     assert "I cannot go on" in value["log"][-1]
     assert value["findings"] == []
+    assert {f["detail"] for f in value["fingerprints"]} == {"the drill did not get to it"}
+    assert "it could be asked" not in drilling_3.run(PROMETHEUS_BINARY=broken).stdout
 
 
 def test_prometheus_that_is_never_ready_is_inconclusive(

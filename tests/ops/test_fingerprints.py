@@ -1,5 +1,6 @@
 """What a backup records of its source's answers; and drills of sources that are not simple."""
 
+import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,26 @@ def test_without_the_head_the_instant_is_the_end_of_what_is_on_disk(
     assert found[query].at == last_sample(tsdb_block_spec)
     assert numbers(found[query]) == ["9600"]
     assert numbers(found["sum(devtools_head)"]) == []
+    assert drilling.result()["verdict"] == "pass"
+
+
+STALE = struct.unpack("<d", bytes.fromhex("020000000000f07f"))[0]
+"""What Prometheus appends where a target is gone (model/value/value.go, StaleNaN)."""
+
+
+def test_series_that_have_gone_are_as_gone_in_the_drill(
+    prometheus: PrometheusServer, store: LocalStore, tmp_path: Path
+) -> None:
+    """For five minutes a series is answered from its last sample, unless its end was marked."""
+    now = datetime.now(UTC)
+    last = now - 7 * MINUTE
+    prometheus.write("marked", [(last, 1.0), (last + MINUTE, STALE)])
+    prometheus.write("unmarked", [(last, 1.0)])
+    prometheus.write("absent", [(now - 11 * MINUTE, 1.0)])
+    queries = ("marked", "unmarked", "absent", "count_over_time(absent[10m])")
+    drilling, manifest = drilling_of(prometheus, store, tmp_path, options(fingerprints=queries))
+
+    assert [numbers(f) for f in manifest.fingerprints] == [[], ["1"], [], ["1"]]
     assert drilling.result()["verdict"] == "pass"
 
 

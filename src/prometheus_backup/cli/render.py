@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.manifest import Manifest
     from prometheus_backup.ops.prune import PruneReport
     from prometheus_backup.repository import Entry
     from prometheus_backup.retention import Decision
     from prometheus_backup.tsdb.faults import Fault
+    from prometheus_backup.verification import TimeRange, Verification
 
 Document = dict[str, Any]
 Row = Sequence[str]
@@ -96,6 +98,28 @@ def span(manifest: Any) -> str:
     if manifest.min_time is None:
         return "no samples"
     return f"{rfc3339(manifest.min_time)} to {rfc3339(manifest.max_time)}"
+
+
+def fingerprints(manifest: "Manifest") -> str:
+    """Return how many queries the source answered for a backup."""
+    if not manifest.fingerprints:
+        return "none"
+    answers = [f.answer for f in manifest.fingerprints if f.answer is not None]
+    series = sum(len(a.series) for a in answers)
+    failed = len(manifest.fingerprints) - len(answers)
+    text = f"{len(answers)} answered, with {series:,} series"
+    return text + (f"; {failed} inconclusive" if failed else "")
+
+
+def between(part: "TimeRange") -> str:
+    """Return the times of a part of a backup."""
+    return f"{instant(part.start) or 'the begin'} to {instant(part.end) or 'the end'}"
+
+
+def ready_after(result: "Verification") -> float | None:
+    """Return the seconds after which a drill's Prometheus could be asked, if it came to that."""
+    steps = result.seconds
+    return steps["restore"] + steps["start"] if "ask" in steps else None
 
 
 def day(instant: datetime | None) -> str:

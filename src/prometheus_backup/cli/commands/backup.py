@@ -9,6 +9,7 @@ from prometheus_backup.cli.render import (
     Document,
     Row,
     counted,
+    fingerprints,
     instant,
     pruned_document,
     size,
@@ -18,7 +19,6 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.manifest import Manifest
     from prometheus_backup.ops.backup import BackupReport
 
 
@@ -87,20 +87,10 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"
-    yield "fingerprints", _fingerprints(manifest)
+    yield "fingerprints", fingerprints(manifest)
     yield "retention", f"{counted(len(report.prune.deleted), 'backup')} deleted"
     yield "took", f"{sum(report.phases.values()):.1f} s"
     for reason in manifest.degraded:
         yield "degraded", reason
     for problem in report.problems:
         yield "left undone", problem
-
-
-def _fingerprints(manifest: "Manifest") -> str:
-    answers = [f.answer for f in manifest.fingerprints if f.answer is not None]
-    if not manifest.fingerprints:
-        return "none"
-    series = sum(len(a.series) for a in answers)
-    failed = len(manifest.fingerprints) - len(answers)
-    text = f"{len(answers)} answered, with {series:,} series"
-    return text + (f"; {failed} inconclusive" if failed else "")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.output import Output, summary, table
-from prometheus_backup.cli.render import Document, Row, instant, size
+from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
 from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 
@@ -67,14 +67,13 @@ def drill_rows(report: "DrillReport") -> Iterable[Row]:
     yield "backup", result.backup_id
     yield "result", result.verdict.value + (f": {report.cause}" if report.cause else "")
     if part := plan.part:
-        yield "part", f"{instant(part.start) or 'the begin'} to {instant(part.end) or 'the end'}"
+        yield "part", between(part)
     yield "restored", f"{size(result.bytes_read)} in {len(plan.blocks)} blocks"
     yield "Prometheus", report.version
-    steps = result.seconds
-    if "start" in steps:
-        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in steps.items())
-        ready = steps["restore"] + steps["start"]
-        yield "took", f"{took}; it could be asked after {ready:.1f} s"
+    took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    if (ready := ready_after(result)) is not None:
+        took += f"; it could be asked after {ready:.1f} s"
+    yield "took", took
     for finding in result.findings:
         yield f"finding ({finding.kind.value})", f"{finding.key}: {finding.detail}"
 

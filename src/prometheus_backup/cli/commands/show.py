@@ -8,7 +8,11 @@ from prometheus_backup.cli.output import Output, summary, table
 from prometheus_backup.cli.render import (
     Document,
     Row,
+    between,
+    day,
     entry_document,
+    fingerprints,
+    ready_after,
     second,
     size,
     span,
@@ -16,11 +20,12 @@ from prometheus_backup.cli.render import (
     verified,
 )
 from prometheus_backup.cli.wiring import Wiring
-from prometheus_backup.model import rfc3339
+from prometheus_backup.model import Verdict, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.manifest import Manifest
     from prometheus_backup.repository import Entry
+    from prometheus_backup.verification import Verification
 
 
 @argument("backup", metavar="BACKUP|latest")
@@ -64,7 +69,12 @@ def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
     yield "retention of the source", manifest.retention_time
     yield "holds", f"{size(manifest.totals.bytes)} in {manifest.totals.blocks} blocks"
     yield "time range", span(manifest)
+    yield "fingerprints", fingerprints(manifest)
     yield "verified", verified(entry)
+    for result in entry.verifications:
+        if result.verdict is Verdict.PASS and (ready := ready_after(result)) is not None:
+            part = f", of {between(result.part)}" if result.part else ""
+            yield "time to recover", f"{ready:.1f} s (drill of {day(result.verified_at)}{part})"
     for reason in manifest.degraded:
         yield "degraded", reason
     for verification in entry.verifications:
@@ -83,7 +93,7 @@ def level_rows(entry: "Entry") -> Iterable[Row]:
         yield header.verified.value, "pass before the commit", when, "", "", ""
     for result in sorted(entry.verifications, key=lambda v: v.level.rank):
         yield (
-            f"{result.level} {result.rotation}" if result.rotation else result.level.value,
+            _level(result),
             result.verdict.value,
             second(result.verified_at),
             f"{result.objects:,}",
@@ -99,6 +109,12 @@ def level_rows(entry: "Entry") -> Iterable[Row]:
             size(sum(look.bytes_read for look in rotation.looked)),
             "",
         )
+
+
+def _level(result: "Verification") -> str:
+    if result.part:
+        return f"{result.level} of {between(result.part)}"
+    return f"{result.level} {result.rotation}" if result.rotation else result.level.value
 
 
 BLOCK_HEADERS = ("block", "from (UTC)", "to (UTC)", "level", "series", "samples", "size")
