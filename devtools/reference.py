@@ -89,6 +89,13 @@ _INTRODUCTIONS = {
             "refused (exit 2). Fingerprints: [how-to/restore-drill.md](how-to/restore-drill.md)."
         ),
     ),
+    "scratch": (
+        "Scratch directory",
+        (
+            "Where `drill` restores a backup, and where `verify --level tsdb` checks blocks: "
+            "[explanation/verification.md](explanation/verification.md#blocks-of-stored-backups)."
+        ),
+    ),
     "drill": (
         "Drill",
         (

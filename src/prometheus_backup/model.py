@@ -30,6 +30,15 @@ def rfc3339(instant: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
+_LONGEST = 1000
+
+
+def printable(text: str, *, longest: int = _LONGEST) -> str:
+    """Return text of others, such as labels, that neither steers a terminal nor fills a screen."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:longest])
+    return shown if len(text) <= longest else shown + "..."
+
+
 class Tier(StrEnum):
     """What a kept backup stands for, from the shortest-lived to the longest-lived."""
 
@@ -84,15 +93,25 @@ class FindingKind(StrEnum):
     NOT_STARTED = "not-started"
     NOT_LOADED = "not-loaded"
     OTHER_ANSWER = "other-answer"
+    UNSOUND = "unsound"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that verification saw wrong: the object's key in the repository, and how."""
+    """One thing that verification saw wrong: the object's key in the repository, and how.
+
+    Of a fault inside of a block: `offset` in the object, in bytes, and the labels of the series.
+    """
 
     kind: FindingKind
     key: str
     detail: str
+    offset: int | None = None
+    series: str = ""
+
+    def __str__(self) -> str:
+        place = self.key if self.offset is None else f"{self.key} at {self.offset:,}"
+        return f"{place}: {self.detail}" + (f" (series {self.series})" if self.series else "")
 
 
 MAX_PARTS = 1000

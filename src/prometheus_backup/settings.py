@@ -243,15 +243,17 @@ _BACKUP = (
         default_text="none",
     ),
 )
-_DRILL = (
+_SCRATCH = (
     Setting(
-        "drill_scratch",
-        "DRILL_SCRATCH",
-        "Directory to restore into; it needs room for all blocks that are drilled.",
+        "scratch",
+        "SCRATCH_DIR",
+        "Directory to bring blocks into; `drill` needs room for all, `verify` for a few.",
         kind="path",
-        flag="--scratch",
         default_text="the system's directory for temporary files",
+        also_env=("DRILL_SCRATCH",),
     ),
+)
+_DRILL = (
     Setting(
         "prometheus_binary",
         "PROMETHEUS_BINARY",
@@ -332,6 +334,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "monitoring": _MONITORING,
     "reporting": _REPORTING,
     "healthcheck": _HEALTHCHECK,
+    "scratch": _SCRATCH,
     "drill": _DRILL,
     "output": _OUTPUT,
 }

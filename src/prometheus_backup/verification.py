@@ -23,11 +23,22 @@ class RecordedFinding(Document):
     kind: FindingKind
     key: str
     detail: str
+    offset: Count | None = None
+    series: str = ""
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
         """Return the record of a finding."""
-        return cls(kind=finding.kind, key=finding.key, detail=finding.detail)
+        return cls(
+            kind=finding.kind,
+            key=finding.key,
+            detail=finding.detail,
+            offset=finding.offset,
+            series=finding.series,
+        )
+
+    def __str__(self) -> str:
+        return str(Finding(self.kind, self.key, self.detail, self.offset, self.series))
 
 
 class RotationPart(Document):

@@ -105,7 +105,8 @@ def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
     assert value["outcome"] == "faulty"
     for result in value["results"]:
         assert {*result} == VERIFICATION | {"cause", "rotation"}
-    assert {*value["results"][1]["findings"][0]} == {"kind", "key", "detail"}
+    finding = {"kind", "key", "detail", "offset", "series"}
+    assert {*value["results"][1]["findings"][0]} == finding
 
 
 def test_verify_in_parts(repository_files: LocalFiles, stored: Stored) -> None:

@@ -65,7 +65,7 @@ class Drilling:
         return {
             **self.files.environment(),
             "PROMETHEUS_BINARY": str(self.binaries.prometheus),
-            "DRILL_SCRATCH": str(self.scratch),
+            "SCRATCH_DIR": str(self.scratch),
             **more,
         }
 

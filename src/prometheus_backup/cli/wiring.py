@@ -25,7 +25,10 @@ from prometheus_backup.model import Level
 from prometheus_backup.retention import Policy
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from prometheus_backup.ops.backup import BackupOptions
+    from prometheus_backup.ops.deep import Bench
     from prometheus_backup.prometheus import PrometheusClient
     from prometheus_backup.repository import Repository
     from prometheus_backup.stores.base import ObjectStore
@@ -149,8 +152,14 @@ class Wiring:
         return Path(found).resolve()
 
     def scratch(self) -> Path:
-        """Return the directory that a drill restores into."""
-        return Path(self.values["drill_scratch"] or tempfile.gettempdir())
+        """Return the directory that blocks are brought into, to be looked at there."""
+        return Path(self.values["scratch"] or tempfile.gettempdir())
+
+    def bench(self) -> "AbstractContextManager[Bench]":
+        """Return what opens the place in which `verify` checks blocks."""
+        from prometheus_backup.ops.deep import open_bench
+
+        return open_bench(self.scratch(), processes=self.processes)
 
     @property
     def drill_wait(self) -> timedelta:

@@ -46,6 +46,10 @@ class Looking:
         sizes = {file.key: file.size for _, file in self.manifest.files()}
         return sizes | {self.sums_key: len(sha256sums(self.manifest))}
 
+    def blocks_of_keys(self) -> Mapping[str, str]:
+        """Return the ULID of the block that each block file belongs to, by key."""
+        return {file.key: block.ulid for block, file in self.manifest.files()}
+
     def sizes(self) -> set[str]:
         """Compare sizes by one listing; return the keys of the objects that have the right one."""
         expected = self.expected_sizes()

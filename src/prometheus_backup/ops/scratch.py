@@ -1,7 +1,7 @@
-"""A folder for one drill at a time, in a directory of the user's: empty at its begin and its end.
+"""A folder for one run at a time, in a directory of the user's: empty at its begin and its end.
 
-What a drill left that was killed is found by the next one there: it holds the lock, so the other is
-dead. Nothing outside of the folder is ever touched.
+Drills have one, and verifications another. What a run left that was killed is found by the next one
+there: it holds the lock, so the other is dead. Nothing outside of the folder is ever touched.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Self
 
 from prometheus_backup.errors import RepositoryLocked, StopRequest, TargetUnusable
 
-_FOLDER = "prometheus-backup-drill"
+_FOLDER = "prometheus-backup"
 _LOCK = "lock"
 _TRIES = 5
 
@@ -22,33 +22,34 @@ _TRIES = 5
 class Scratch:
     """The folder, locked. Restore into `data`; `run` is for all else. A context manager."""
 
-    def __init__(self, folder: Path, descriptor: int) -> None:
+    def __init__(self, folder: Path, descriptor: int, *, verb: str) -> None:
         self._folder = folder
+        self._verb = verb
         self._descriptor = descriptor
         self.data = folder / "data"
         self.run = folder / "run"
 
     @classmethod
-    def take(cls, directory: Path) -> Self:
+    def take(cls, directory: Path, *, verb: str = "drill") -> Self:
         """Take the folder in a directory, which is made if it is not there.
 
-        Raises RepositoryLocked where a drill is at work in it, TargetUnusable where it cannot be
-        used.
+        `verb` is what is done there. Raises RepositoryLocked where another run does the same in it,
+        TargetUnusable where it cannot be used.
         """
-        folder = directory.absolute() / _FOLDER  # Prometheus works in another directory
+        folder = directory.absolute() / f"{_FOLDER}-{verb}"  # Prometheus works in another directory
         try:
             for _ in range(_TRIES):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _require_own(folder)
-                if (descriptor := _locked(folder)) is not None:
-                    return cls(folder, descriptor)
+                _require_own(folder, verb)
+                if (descriptor := _locked(folder, verb)) is not None:
+                    return cls(folder, descriptor, verb=verb)
         except OSError as error:
-            raise _unusable(directory, error.strerror or str(error)) from error
-        raise _unusable(directory, "others make and remove it all the time")
+            raise _unusable(directory, error.strerror or str(error), verb) from error
+        raise _unusable(directory, "others make and remove it all the time", verb)
 
     @property
     def leftovers(self) -> bool:
-        """Tell whether a drill that was killed left something here."""
+        """Tell whether a run that was killed left something here."""
         return any(entry.name != _LOCK for entry in self._folder.iterdir())
 
     def prepare(self, *, size: int) -> None:
@@ -62,11 +63,12 @@ class Scratch:
             self.run.mkdir()
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
-            raise _unusable(self._folder.parent, error.strerror or str(error)) from error
+            cause = error.strerror or str(error)
+            raise _unusable(self._folder.parent, cause, self._verb) from error
         if size > free:
             raise TargetUnusable(
-                f"cannot drill in {self._folder.parent}: {size:,} bytes are needed, {free:,} are "
-                "free",
+                f"cannot {self._verb} in {self._folder.parent}: {size:,} bytes are needed, "
+                f"{free:,} are free",
                 hint="name a directory with more room with --scratch, or drill a part with --from",
             )
 
@@ -99,17 +101,17 @@ class Scratch:
                 entry.unlink()
 
 
-def _require_own(folder: Path) -> None:
+def _require_own(folder: Path, verb: str) -> None:
     """The directory may be one that all users write to: the folder in it must be ours."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise _unusable(folder.parent, f"{folder} is not a directory of this user")
+        raise _unusable(folder.parent, f"{folder} is not a directory of this user", verb)
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path, verb: str) -> int | None:
     """Return the lock, held; None where its holder removed it meanwhile, and it must be made again.
 
-    Raises RepositoryLocked where another drill holds it.
+    Raises RepositoryLocked where another run holds it.
     """
     path = folder / _LOCK
     try:
@@ -123,7 +125,7 @@ def _locked(folder: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         raise RepositoryLocked(
-            f"cannot drill in {folder.parent}: another drill is at work there",
+            f"cannot {verb} in {folder.parent}: another {verb} is at work there",
             hint="wait for it to end, or name another directory with --scratch",
         ) from None
     except FileNotFoundError:
@@ -132,8 +134,8 @@ def _locked(folder: Path) -> int | None:
     return None
 
 
-def _unusable(directory: Path, cause: str) -> TargetUnusable:
+def _unusable(directory: Path, cause: str, verb: str) -> TargetUnusable:
     return TargetUnusable(
-        f"cannot drill in {directory}: {cause}",
+        f"cannot {verb} in {directory}: {cause}",
         hint="name a directory that this user may write to with --scratch",
     )

@@ -16,7 +16,7 @@ from prometheus_backup.events import (
     Warned,
 )
 from prometheus_backup.manifest import Manifest
-from prometheus_backup.model import Level
+from prometheus_backup.model import Level, printable
 from prometheus_backup.ops.place import Placed
 from prometheus_backup.ops.snapshot import Snapshot
 from prometheus_backup.tsdb.block import MUTABLE
@@ -27,8 +27,6 @@ Faults = tuple[str, ...] | None
 """What is wrong with a block, in words; None where nobody has looked."""
 
 _KEPT = 5
-_LONGEST = 1000
-"""Characters of a fault that a manifest keeps: a series may have very long labels."""
 
 
 def known_faults(placed: Iterable[Placed], previous: Manifest | None) -> Mapping[str, Faults]:
@@ -86,7 +84,7 @@ def passed_level(level: Level | None, faults: Iterable[Faults]) -> Level | None:
 
 def _told(report: BlockReport, listener: Listener) -> tuple[str, ...]:
     listener(BlockChecked(report.ulid, report.verdict.value, report.total_faults))
-    faults = [_shown(f"{fault} [{fault.kind.value}]") for fault in report.faults[:_KEPT]]
+    faults = [printable(f"{fault} [{fault.kind.value}]") for fault in report.faults[:_KEPT]]
     for fault in faults:
         listener(Warned(f"block {report.ulid} is corrupt: {fault}"))
     for name in report.not_decoded:
@@ -94,9 +92,3 @@ def _told(report: BlockReport, listener: Listener) -> tuple[str, ...]:
     if report.total_faults > _KEPT:
         faults.append(f"and {report.total_faults - _KEPT:,} more")
     return tuple(faults)
-
-
-def _shown(text: str) -> str:
-    # What a label holds must not steer a terminal, nor fill a manifest.
-    printable = "".join(c if c.isprintable() else "?" for c in text[:_LONGEST])
-    return printable if len(text) <= _LONGEST else printable + "..."

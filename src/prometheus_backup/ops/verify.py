@@ -20,6 +20,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.layout import MANIFEST
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
+from prometheus_backup.ops.deep import Bench, look_at_blocks
 from prometheus_backup.ops.looking import Looking, Seen
 from prometheus_backup.ops.stored import look_at_checksums
 from prometheus_backup.repository import Entry, Repository, State
@@ -27,7 +28,7 @@ from prometheus_backup.rotation import assign, due, last_look
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.verification import RecordedFinding, Rotation, RotationPart, Verification
 
-LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM)
+LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM, Level.TSDB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,17 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Verifies backups of one repository at one level; with `subset`, a part of each."""
+    """Verifies backups of one repository at one level; with `subset`, a part of each.
+
+    Level `tsdb` needs a `bench` to check blocks on.
+    """
 
     repository: Repository
     transfer: Transfer
     level: Level
     listener: Listener
     subset: Subset | None = None
+    bench: Bench | None = None
 
     def verify(self, entries: Sequence[Entry]) -> VerifyReport:
         """Verify these backups, one after the other, and record each result."""
@@ -94,7 +99,7 @@ class Verifier:
             self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
         result = self._result(entry, part, seen, could_look=not cause)
         for finding in result.findings:
-            self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
+            self.listener(Warned(f"Verification failed: {finding}"))
         self.listener(
             BackupVerified(
                 entry.backup_id,
@@ -150,6 +155,10 @@ class Verifier:
             return
         if self.level is Level.STORED:
             look_at_checksums(looking, sound)
+        elif self.level is Level.TSDB:
+            if self.bench is None:
+                raise ValueError("level tsdb needs a bench")
+            look_at_blocks(looking, sound, self.bench)
         else:
             looking.bytes(sound)
         looking.sums(sound)
@@ -159,8 +168,14 @@ class Verifier:
         sizes = looking.expected_sizes()
         if part is None:
             return set(sizes)
-        assigned = assign(sizes, part.parts, seed=looking.manifest.backup_id)
-        return {key for key in sizes if assigned[key] == part.part}
+        # A block is checked whole, so it is one thing; else each object is.
+        of = looking.blocks_of_keys() if self.level is Level.TSDB else {}
+        units: dict[str, int] = {}
+        for key, size in sizes.items():
+            unit = of.get(key, key)
+            units[unit] = units.get(unit, 0) + size
+        assigned = assign(units, part.parts, seed=looking.manifest.backup_id)
+        return {key for key in sizes if assigned[of.get(key, key)] == part.part}
 
 
 def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[Entry, ...]:

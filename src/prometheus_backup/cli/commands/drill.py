@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @argument("backup", metavar="BACKUP|latest")
 @option("--to", "end", metavar="TIME", help="Drill only blocks that begin before this time.")
 @option("--from", "start", metavar="TIME", help="Drill only blocks that end after this time.")
-@command("repository", "drill", "retention", "monitoring", "reporting")
+@command("repository", "scratch", "drill", "retention", "monitoring", "reporting")
 def drill(
     wiring: Wiring, output: Output, *, backup: str, start: str | None, end: str | None
 ) -> int:

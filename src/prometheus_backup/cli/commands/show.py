@@ -79,7 +79,7 @@ def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
         yield "degraded", reason
     for verification in entry.verifications:
         for finding in verification.findings:
-            yield f"finding ({verification.level})", f"{finding.key}: {finding.detail}"
+            yield f"finding ({verification.level})", str(finding)
 
 
 LEVEL_HEADERS = ("level", "result", "at (UTC)", "objects", "read", "findings")

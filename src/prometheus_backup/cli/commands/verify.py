@@ -1,6 +1,7 @@
 """`verify`: look whether stored backups are what was stored."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
 """Fields of a recorded result that this command says otherwise, or has nothing to say in."""
-_LEVELS = click.Choice(["size", "stored", "checksum"])
+_LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 
 
 @argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
@@ -28,7 +29,7 @@ _LEVELS = click.Choice(["size", "stored", "checksum"])
     metavar="N/T|next/T",
     help="Only part N of T of each backup, or the part that is due; T runs read everything once.",
 )
-@command("repository", "retention", "monitoring", "reporting")
+@command("repository", "scratch", "retention", "monitoring", "reporting")
 def verify(
     wiring: Wiring,
     output: Output,
@@ -44,8 +45,12 @@ def verify(
 
     parts = parse_subset(subset)
     repository = wiring.repository()
-    verifier = Verifier(repository, wiring.transfer(), Level(level), wiring.listener, parts)
-    report = verifier.verify(choose(repository, backups, every=every))
+    entries = choose(repository, backups, every=every)
+    with wiring.bench() if level == Level.TSDB else nullcontext() as bench:
+        verifier = Verifier(
+            repository, wiring.transfer(), Level(level), wiring.listener, parts, bench
+        )
+        report = verifier.verify(entries)
     output.result(
         verify_document(report),
         tables=[table(VERIFY_HEADERS, verify_rows(report))],
@@ -97,7 +102,7 @@ def verify_rows(report: "VerifyReport") -> Iterable[Row]:
             checked.cause or str(len(result.findings)),
         )
         for finding in result.findings:
-            yield "", "", finding.kind.value, "", "", f"{finding.key}: {finding.detail}"
+            yield "", "", finding.kind.value, "", "", str(finding)
 
 
 def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
