@@ -25,6 +25,19 @@ _LOOPBACK = "127.0.0.1"
 _FOREVER = "100y"
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC"}
 """Not ours: what it does must not depend on that, and our credentials are none of its business."""
+_LANGUAGE = ",".join(
+    (
+        "promql-experimental-functions",
+        "promql-duration-expr",
+        "promql-extended-range-selectors",
+        "promql-binop-fill-modifiers",
+    )
+)
+"""What a source's queries may use. They change no query that does without, and a Prometheus that
+does not know one says so in its log, no more (cmd/prometheus/main.go, setFeatureListOptions)."""
+_CAN_LEAVE_OVERLAPS = 3
+"""The first major version of which every release has the flag. A 2.x merges blocks that overlap,
+once it has run for a minute: the answers stay the same."""
 _VERSION_WITHIN = 30.0  # seconds
 _KILLED_WITHIN = 30.0
 _LOG_END = 256 * 1024  # bytes of a log that are looked at
@@ -70,6 +83,12 @@ class Binary:
 
     path: Path
     version: str
+
+    @property
+    def major(self) -> int:
+        """Return the major version, 0 where it is none that is known."""
+        number = self.version.partition(".")[0]
+        return int(number) if number.isdecimal() else 0
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -123,8 +142,10 @@ class LocalPrometheus:
             f"--query.lookback-delta={lookback // timedelta(milliseconds=1)}ms",
             f"--web.listen-address={_LOOPBACK}:{port}",
             f"--web.route-prefix={prefix}",
-            "--enable-feature=promql-experimental-functions",
+            f"--enable-feature={_LANGUAGE}",
         ]
+        if binary.major >= _CAN_LEAVE_OVERLAPS:
+            flags.append("--no-storage.tsdb.allow-overlapping-compaction")
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 [*_dying_with(os.getpid()), str(binary.path), *flags],

@@ -62,6 +62,14 @@ def test_report_for_people_names_result_time_and_every_query(drilling_3: Drillin
         assert query in done.stdout
 
 
+def test_queries_in_experimental_language_are_understood(drilling_3: Drilling) -> None:
+    def experimental(document: dict[str, Any]) -> None:
+        document["fingerprints"][0]["query"] = "sum(sort_by_label(devtools_head, 'series'))"
+
+    drilling_3.change_manifest(experimental)
+    assert drilling_3.result()["verdict"] == "pass"
+
+
 def test_monitoring_hears_of_a_drill_as_of_any_run(drilling_3: Drilling, tmp_path: Path) -> None:
     textfile = tmp_path / "drill.prom"
     drilling_3.result(METRICS_TEXTFILE=str(textfile))
