@@ -30,6 +30,7 @@ _POLICIES = (
     Policy(7, 4, 1),
     Policy(30, 0, 0),
 )
+_ROTATIONS = (0, 90, 30, 7)
 _LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
 
 Row = Iterable[object]
@@ -100,6 +101,16 @@ def _policies() -> str:
     )
 
 
+def _verification() -> str:
+    rows = []
+    for strategy in (_STANDARD, _LIFECYCLE):
+        habits = [Habits(verify_days=days) for days in _ROTATIONS]
+        months = [_month(strategy, 100 * _GB, Policy(), h).total for h in habits]
+        rows.append((strategy.name, *(f"{m:,.0f}" for m in months)))
+    head = (f"all of it in {days} days" if days else "never" for days in _ROTATIONS)
+    return _markdown(("block files in; every byte is read", *head), rows)
+
+
 def _durations() -> str:
     rates = measured(BENCHMARKS.read_text())
     rows = []
@@ -139,6 +150,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "costs": _costs,
     "parts": _parts,
     "policies": _policies,
+    "verification": _verification,
     "durations": _durations,
 }
 _PLACE = re.compile(

@@ -92,7 +92,8 @@ def lives(policy: Policy, *, noncurrent_days: int = 0) -> Kept:
             hint=f"give at most {_MOST_DAILY} daily, {_MOST_MONTHLY} monthly and "
             f"{_MOST_YEARLY} yearly backups",
         )
-    years = 1 + max(policy.yearly, -(-policy.monthly // 12), -(-policy.daily // 365))
+    # As long as anything is kept, and then the year that is looked at.
+    years = max(policy.yearly, -(-policy.monthly // 12), -(-policy.daily // 365))
     first = date(_LAST_DAY.year - years, 1, 1)
     days = (_LAST_DAY - first).days + 1
     kept: dict[str, Candidate] = {}

@@ -249,13 +249,20 @@ def test_a_restorer_restores_and_changes_nothing(stocked: Account, tmp_path: Pat
     assert {k: stocked.files.get(k) for k in stocked.files.all_keys()} == before
 
 
-def test_a_verifier_records_its_results_and_changes_nothing_else(stocked: Account) -> None:
+def test_a_verifier_records_its_results_and_changes_nothing_else(
+    stocked: Account, prometheus_2: PrometheusBinaries, tmp_path: Path
+) -> None:
     user = stocked.user(*statements("verifier"))
     before = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
     _ended(stocked.run(user, "verify", "latest"), 0)
+    _ended(stocked.run(user, "verify", "latest", "--subset", "next/2"), 0)
+    drill = ("drill", "latest", "--scratch", str(tmp_path))
+    done = stocked.run(user, *drill, PROMETHEUS_BINARY=str(prometheus_2.prometheus))
+    assert "could not be recorded" not in done.stderr
     after = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
-    assert [k.rpartition("/")[2] for k in after.keys() - before.keys()] == [
-        "verification-checksum.json"
+    assert sorted(k.rpartition("/")[2] for k in after.keys() - before.keys()) == [
+        "verification-checksum.json",
+        "verification-drill.json",
     ]
     assert {k: after[k] for k in before} == before
     _denied(stocked.run(user, "backup"), "s3:PutObject")

@@ -265,7 +265,8 @@ class Wiring:
             raise UsageError(
                 f"cannot use storage class {name} with verification level checksum: what is stored "
                 "in it cannot be read back for hours",
-                hint="use GLACIER_IR, or STANDARD and a lifecycle transition, or VERIFY_LEVEL=size",
+                hint="use STANDARD, and a lifecycle rule for old block files "
+                "(docs/explanation/cost.md), or VERIFY_LEVEL=size",
             )
         return name
 
