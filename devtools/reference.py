@@ -61,8 +61,10 @@ max_bandwidth: 50MB
 
 Every command also takes `--json` (see [json.md](json.md)) and `--help`.
 
-Secrets are never settings: passwords and tokens of Prometheus are read from files, at each run, and
-the credentials of the store come from where its own tools have them ([stores.md](stores.md)).
+Secrets are not settings: passwords and tokens of Prometheus are read from files, at each run, and
+the credentials of the store come from where its own tools have them ([stores.md](stores.md)). Two
+settings may hold one, because their services want it so: `HEALTHCHECK_URL`, and a `PUSHGATEWAY_URL`
+with a user in it. No message and no log has them.
 
 """
 

@@ -99,9 +99,9 @@ def watched(
             PUSHGATEWAY_URL=pushgateway.url,
             FINGERPRINT_QUERY=HEAD_SUM,
             PROMETHEUS_BINARY=str(prometheus_3.prometheus),
-            DRILL_SCRATCH=str(folder / "scratch"),
+            SCRATCH_DIR=str(folder / "scratch"),
         )
-        for command in ("backup", "verify latest", "prune", "drill latest"):
+        for command in ("backup", "verify latest --level tsdb", "prune", "drill latest"):
             done = cli(*command.split(), env=env)
             assert done.returncode == 0, f"{command}\n{done.stderr}"
         source.stop()

@@ -9,7 +9,16 @@ import yaml
 
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.settings import SETTINGS
-from tests.support.kustomize import PROMETHEUS, Manifest, containers, job_of, only, pods, render
+from tests.support.kustomize import (
+    PROMETHEUS,
+    Manifest,
+    containers,
+    job_of,
+    only,
+    pods,
+    render,
+    with_components,
+)
 
 BESIDE = {"restore": "Job", "drill": "CronJob", "verify": "CronJob"}
 
@@ -87,35 +96,16 @@ def test_target_and_source_are_the_same_until_someone_says_otherwise() -> None:
     assert target.keys() - source.keys() == {"backup"}
 
 
-def _component(tmp_path: Path, folder: Path, *components: str) -> list[Manifest]:
-    """A user's own kustomization of a folder, with components."""
-    (tmp_path / "kustomization.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "resources": [_from(tmp_path, folder)],
-                "components": [_from(tmp_path, PROMETHEUS / "components" / c) for c in components],
-            }
-        )
-    )
-    return render(tmp_path)
-
-
-def _from(start: Path, folder: Path) -> str:
-    return "/".join([".."] * (len(start.parts) - 1)) + str(folder)
-
-
 @pytest.mark.parametrize("name", ["backup", *BESIDE])
 def test_irsa_gives_the_account_its_role(name: str, tmp_path: Path) -> None:
-    account = only(_component(tmp_path, PROMETHEUS / name, "irsa"), "ServiceAccount")
+    account = only(with_components(tmp_path, PROMETHEUS / name, "irsa"), "ServiceAccount")
     role = account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
     assert role.endswith(":role/prometheus-backup")
     assert account["automountServiceAccountToken"] is False
 
 
 def test_ingress_to_prometheus_is_a_component_that_follows_the_names(tmp_path: Path) -> None:
-    manifests = _component(tmp_path, PROMETHEUS / "backup", "prometheus-ingress", "names")
+    manifests = with_components(tmp_path, PROMETHEUS / "backup", "prometheus-ingress", "names")
     policy = only(manifests, "NetworkPolicy", "prometheus-backup-to-prometheus")["spec"]
     assert list(policy["podSelector"]["matchLabels"].values()) == ["prometheus-0"]
     (rule,) = policy["ingress"]
@@ -123,7 +113,7 @@ def test_ingress_to_prometheus_is_a_component_that_follows_the_names(tmp_path: P
 
 
 def test_drill_can_have_a_volume_for_its_scratch(tmp_path: Path) -> None:
-    (pod,) = pods(_component(tmp_path, PROMETHEUS / "drill", "scratch-volume"))
+    (pod,) = pods(with_components(tmp_path, PROMETHEUS / "drill", "scratch-volume"))
     (scratch,) = [v for v in pod["spec"]["volumes"] if v["name"] == "scratch"]
     assert scratch.keys() == {"name", "ephemeral"}
     assert pod["spec"]["securityContext"]["fsGroup"] == pod["spec"]["securityContext"]["runAsUser"]

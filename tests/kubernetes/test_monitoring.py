@@ -1,9 +1,21 @@
 """The exporter's manifests fit together, fit the backup's, and what they start works."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from tests.support.exporter import Served
-from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
+from tests.support.kustomize import (
+    PROMETHEUS,
+    Manifest,
+    job_of,
+    only,
+    pods,
+    render,
+    with_components,
+)
+from tests.support.pages import DOCS
 from tests.support.started import StartedCli
 from tests.support.stored import LocalFiles
 
@@ -82,3 +94,27 @@ def test_exporter_starts_as_the_manifest_says(repository_files: LocalFiles, tmp_
         assert {served.get(path).status_code for path in probes} == {200}
         labels = 'cronjob="prometheus-backup",namespace="observability",repository='
         assert f"prometheus_backup_good_backups{{{labels}" in served.get("/metrics").text
+
+
+@pytest.mark.parametrize("name", ["backup", "verify", "drill"])
+def test_pushgateway_is_a_component_of_each_job(name: str, tmp_path: Path) -> None:
+    manifests = with_components(tmp_path, PROMETHEUS / name, "pushgateway")
+    (pod,) = pods(manifests)
+    given = _variables(pod["spec"]["containers"][0])
+    url = urlsplit(given["PUSHGATEWAY_URL"])
+    assert given["METRICS_LABELS"] == _variables(_container())["METRICS_LABELS"]
+    policy = only(manifests, "NetworkPolicy")["spec"]
+    (rule,) = [r for r in policy["egress"] if "namespaceSelector" in r.get("to", [{}])[0]]
+    assert [port["port"] for port in rule["ports"]] == [url.port]
+
+
+def test_dead_mans_switch_is_a_component_with_a_secret(tmp_path: Path) -> None:
+    manifests = with_components(tmp_path, PROMETHEUS / "backup", "healthcheck")
+    (pod,) = pods(manifests)
+    (entry,) = [e for e in pod["spec"]["containers"][0]["env"] if e["name"] == "HEALTHCHECK_URL"]
+    assert entry["valueFrom"]["secretKeyRef"] == {
+        "name": "prometheus-backup-healthcheck",
+        "key": "url",
+    }
+    page = (DOCS / "how-to" / "monitoring.md").read_text()
+    assert "prometheus-backup-healthcheck --from-literal=url=" in page

@@ -42,6 +42,25 @@ def render(folder: Path) -> list[Manifest]:
     return [document for document in yaml.safe_load_all(_rendered(folder)) if document]
 
 
+def with_components(tmp_path: Path, folder: Path, *components: str) -> list[Manifest]:
+    """A user's own kustomization of a folder, with components."""
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": [_from(tmp_path, folder)],
+                "components": [_from(tmp_path, PROMETHEUS / "components" / c) for c in components],
+            }
+        )
+    )
+    return render(tmp_path)
+
+
+def _from(start: Path, folder: Path) -> str:
+    return "/".join([".."] * (len(start.parts) - 1)) + str(folder)
+
+
 def only(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
     """The one manifest of this kind, and name."""
     (found,) = [m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])]
