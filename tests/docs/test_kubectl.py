@@ -1,7 +1,9 @@
 """kubectl commands of the pages on operations name what the manifests have."""
 
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from devtools.fetch_container_tools import find_kubectl
+from tests.support.kustomize import render
 from tests.support.pages import DOCS, ROOT, Page
 
 PAGES = [
@@ -29,6 +33,7 @@ BACKUP = list(_documents("backup"))
 (NAMES,) = [d["data"] for d in BACKUP if d["kind"] == "ConfigMap" and "claim" in d["data"]]
 (NAMESPACE,) = [d["namespace"] for d in BACKUP if d["kind"] == "Kustomization"]
 JOB = CRONJOB["spec"]["jobTemplate"]
+(JOB_OF_RESTORE,) = [d["metadata"]["name"] for d in _documents("restore") if d["kind"] == "Job"]
 POD = JOB["spec"]["template"]
 (CONTAINER,) = POD["spec"]["containers"]
 
@@ -72,6 +77,9 @@ def test_a_command_names_what_the_manifests_have(page: str, words: list[str]) ->
         assert POD["metadata"]["labels"][name] == value, (page, words)
     for name in _named(words, "cronjob"):
         assert name == CRONJOB["metadata"]["name"], (page, words)
+    for name in _named(words, "job"):
+        made = name == JOB_OF_RESTORE or name.startswith("prometheus-backup-manual-")
+        assert made, (page, words)
     for pod in _named(words, "exec"):
         assert pod == NAMES["pod"], (page, words)
     if "secret" in words:
@@ -85,18 +93,62 @@ def _require_secret(words: list[str]) -> None:
     assert words[words.index("generic") + 1] in {ref["name"] for ref in wanted}
 
 
-def test_a_restore_job_made_of_the_cronjob_has_what_it_needs() -> None:
-    """The runbook replaces the arguments of the first container, and nothing else."""
-    (volume,) = [v for v in CONTAINER["volumeMounts"] if v["name"] == "prometheus-storage"]
-    assert volume["mountPath"] == "/prometheus"
-    assert not volume.get("readOnly")
-    assert POD["spec"]["securityContext"]["runAsUser"] == int(NAMES["uid"])
-    text = PAGES[0].text
-    replaced = re.findall(r"\.spec\.template\.spec\.containers\[0\]\.args = (\[.*?\])", text)
-    assert replaced
-    assert all(
-        yaml.safe_load(words)[:3] == ["restore", "latest", "/prometheus"] for words in replaced
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_applied_can_be_applied(page: Page) -> None:
+    text = "\n".join([block.text for block in page.blocks("bash")])
+    for folder in re.findall(r"kubectl (?:apply -k|kustomize) (\S+)", text):
+        assert (ROOT / folder / "kustomization.yaml").is_file(), f"{page.name} applies {folder}"
+
+
+RESTORE = MANIFESTS / "restore"
+REPLACED = [
+    line.rpartition(" | ")[0]
+    for block in PAGES[0].blocks("bash")
+    for line in block.text.splitlines()
+    if line.startswith("kubectl kustomize ")
+]
+
+
+def test_the_runbook_gives_the_restore_job_other_arguments_and_changes_nothing_else() -> None:
+    rendered = render(RESTORE)
+    (job,) = [m for m in rendered if m["kind"] == "Job"]
+    found = []
+    for script in REPLACED:
+        environment = {**os.environ, "PATH": f"{find_kubectl().path.parent}:{os.environ['PATH']}"}
+        made = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        manifests = list(yaml.safe_load_all(made.stdout))
+        (changed,) = [m for m in manifests if m["kind"] == "Job"]
+        (container,) = changed["spec"]["template"]["spec"]["containers"]
+        found.append(container["args"])
+        container["args"] = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert changed == job
+    assert found == [
+        ["restore", "latest", "/prometheus", "--merge", "--dry-run"],
+        ["heal", "/prometheus"],
+        ["heal", "/prometheus", "--apply"],
+    ]
+
+
+def test_the_names_for_the_operator_are_those_of_its_overlay() -> None:
+    path = MANIFESTS / "overlays" / "prometheus-operator" / "kustomization.yaml"
+    (names,) = yaml.safe_load(path.read_text())["configMapGenerator"]
+    wanted = dict(literal.split("=", 1) for literal in names["literals"])
+    table = re.findall(r"^\| (`[a-zA-Z`, ]+`) \| (`.+`) \|$", PAGES[0].text, re.MULTILINE)
+    given = {
+        name: value
+        for cells in table
+        for name, value in zip(*(re.findall(r"`([^`]+)`", c) for c in cells), strict=True)
+        if name in wanted
+    }
+    assert given == {name: wanted[name] for name in given}
+    assert len(given) == 6  # all but the labels of backups
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
