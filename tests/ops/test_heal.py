@@ -13,7 +13,13 @@ import pytest
 from devtools.blocks import BlockSpec
 from prometheus_backup.lock import HostLock
 from prometheus_backup.stores.local import LocalStore
-from tests.support.damages import FAILS_QUERIES, HIDES_DATA, STOPS_A_START, change_meta
+from tests.support.damages import (
+    BREAKS_SNAPSHOTS,
+    FAILS_QUERIES,
+    HIDES_DATA,
+    STOPS_A_START,
+    change_meta,
+)
 from tests.support.heals import heal_job
 from tests.support.patients import NOBODY, Patient, only_bad, samples
 from tests.support.stored import LocalFiles, Stored, json_of, manifest_of, run_here, tree
@@ -59,6 +65,33 @@ def test_sound_blocks_are_exit_0_and_no_blocks_are_exit_3(
     assert command(data_dir, env=env)["sound"] == 4
     assert command(data_dir, "--apply", env=env)["outcome"] == "done"
     assert command(tmp_path / "empty", env=env, code=3)["outcome"] == "partial"
+
+
+_OPENED = {**STOPS_A_START, **HIDES_DATA, **BREAKS_SNAPSHOTS}
+
+
+@pytest.mark.parametrize("damage", _OPENED)
+def test_quick_finds_what_prometheus_stumbles_over_when_it_opens_a_block(
+    data_dir: Path, repository_files: LocalFiles, damage: str
+) -> None:
+    before, block = tree(data_dir), min(data_dir.iterdir())
+    _OPENED[damage](block)
+    env = repository_files.environment()
+
+    healed = command(data_dir, "--quick", "--apply", env=env)
+
+    assert only_bad(healed)["block"] == block.name
+    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+    assert found == before
+
+
+@pytest.mark.parametrize("damage", ["series entry bit flip", "chunk bit flip", "segment truncated"])
+def test_quick_looks_at_no_series_and_no_chunk(
+    data_dir: Path, repository_files: LocalFiles, damage: str
+) -> None:
+    FAILS_QUERIES[damage](min(data_dir.iterdir()))
+
+    assert command(data_dir, "--quick", env=repository_files.environment())["bad"] == []
 
 
 def test_only_bad_files_are_brought(

@@ -89,3 +89,6 @@ FAILS_QUERIES: Mapping[str, Damage] = {
     "segment truncated": lambda b: cut(_segment(b), _segment(b).stat().st_size // 2),
     "segment missing": lambda b: _segment(b).unlink(),
 }
+BREAKS_SNAPSHOTS: Mapping[str, Damage] = {
+    "tombstones missing": lambda b: (b / "tombstones").unlink(),
+}

@@ -55,9 +55,13 @@ _FROM_FILES = frozenset({Remedy.MEND, Remedy.SPLICE, Remedy.COVER})
 
 @dataclass(frozen=True, slots=True)
 class HealOptions:
-    """How to heal. `processes` check blocks at the same time."""
+    """How to heal. `quick` looks at no series and no chunk of a block that can be opened.
+
+    `processes` check blocks at the same time.
+    """
 
     wish: HealWish = AS_IS
+    quick: bool = False
     processes: int = 1
     patience: timedelta = PATIENCE
 
@@ -168,8 +172,12 @@ class _Run:
         self._owner = self._directory.owner(names)
         self._waiting = dict(self._swap.waiting())
         self._listener(Step("scan", f"checking the blocks in {job.data_dir}"))
-        processes = job.options.processes
-        self._scan = scan(job.data_dir, processes=processes, listener=self._listener)
+        self._scan = scan(
+            job.data_dir,
+            quick=job.options.quick,
+            processes=job.options.processes,
+            listener=self._listener,
+        )
         self._offers: Offers | None = None
         self._no_copies = ""
         self._moved: dict[str, Path] = {}
@@ -251,9 +259,9 @@ class _Run:
         wish, ready = self._job.options.wish, dict[str, Healing]()
         while True:
             plan = self._plan(wish, strict=not wish.without_copy)
-            self._require_room(plan)
             repository = self._offers.repository if self._offers else None
             replacements = Replacements(self._swap, repository, self._job.transfer, self._owner)
+            self._require_room(plan, replacements)
             unsound = set[Copy]()
             for healing in plan.healings:
                 name = healing.bad.name
@@ -270,9 +278,10 @@ class _Run:
                 self._listener(Warned(f"{copy} is no sound block either"))
             wish = replace(wish, unsound=wish.unsound | unsound)
 
-    def _require_room(self, plan: HealPlan) -> None:
+    def _require_room(self, plan: HealPlan, replacements: Replacements) -> None:
         cannot = f"cannot heal {self._job.data_dir}"
-        require_room(self._job.data_dir, self._swap.staging, plan.size, cannot=cannot)
+        size = sum(replacements.size(h, self._scan.reports[h.bad.name]) for h in plan.healings)
+        require_room(self._job.data_dir, self._swap.staging, size, cannot=cannot)
 
     def _shelve_what_is_not_needed(self) -> None:
         """Put aside what an interrupted heal made ready, and somebody else put right since."""

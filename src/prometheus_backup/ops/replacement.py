@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_backup.errors import BytesDiffer, ObjectNotFound
 from prometheus_backup.heal_plan import Copy, Healing, Remedy
-from prometheus_backup.manifest import Block
+from prometheus_backup.manifest import Block, File
 from prometheus_backup.ops.footing import Owner, hand_over, require_as_announced
 from prometheus_backup.ops.mend import (
     BAD_META,
@@ -67,11 +67,22 @@ class Replacements:
             self.swap.make_ready(name)
         return unsound
 
+    def size(self, healing: Healing, report: BlockReport) -> int:
+        """Return the bytes that a healing brings. Raises OSError."""
+        return sum(
+            file.size
+            for source in healing.copies
+            for file in source.block.files
+            if not self._is_linked(source.block, file, report)
+        )
+
     def _bring(self, block: Block, name: str, report: BlockReport) -> bool:
         """Stage a copy of a block; tell whether it is sound. One that is not is removed again."""
         staged = self.swap.staging / name / block.ulid
-        if block.ulid == name:
-            self._link_sound_files(block, report, staged)
+        for file in block.files:
+            if self._is_linked(block, file, report):
+                with contextlib.suppress(OSError):  # then it is brought from the repository
+                    _link(report.folder / file.path, staged / file.path)
         try:
             self._download(block, staged.parent)
             require_as_announced(staged, block)
@@ -92,15 +103,18 @@ class Replacements:
             for _ in whole:
                 pass
 
-    def _link_sound_files(self, block: Block, report: BlockReport, staged: Path) -> None:
-        if report.total_faults > len(report.faults):
-            return  # not all files with faults are named
+    def _is_linked(self, block: Block, file: File, report: BlockReport) -> bool:
+        """Tell whether a file of a copy is taken from the bad block, in which it is sound."""
+        named = report.total_faults == len(report.faults)  # else not all bad files are known
         bad = {fault.file for fault in report.faults}
-        for file in block.files:
-            theirs = report.folder / file.path
-            if file.path not in bad and theirs.is_file() and theirs.stat().st_size == file.size:
-                with contextlib.suppress(OSError):  # then it is brought from the repository
-                    _link(theirs, staged / file.path)
+        theirs = report.folder / file.path
+        return (
+            named
+            and block.ulid == report.folder.name
+            and file.path not in bad
+            and theirs.is_file()
+            and theirs.stat().st_size == file.size
+        )
 
     def _mend(self, name: str, report: BlockReport) -> bool:
         """Stage a bad block with its small files made anew; tell whether it is sound then."""

@@ -1,11 +1,12 @@
 """Look at the blocks of a data directory: which are sound, and what is wrong with the others."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_backup.errors import SnapshotUnusable
 from prometheus_backup.events import BytesMoved, Listener, LongStepBegan, LongStepEnded
 from prometheus_backup.heal_plan import BadBlock, worst
 from prometheus_backup.layout import is_ulid
@@ -16,7 +17,7 @@ from prometheus_backup.placement import HeldBlock, Span
 from prometheus_backup.tsdb.block import read_block, read_meta
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.parallel import block_size, check_blocks
-from prometheus_backup.tsdb.verification import BlockReport
+from prometheus_backup.tsdb.verification import BlockReport, check_opening
 
 _K = FaultKind
 _OLD_VERSION = 2
@@ -33,33 +34,48 @@ class Scan:
     reports: Mapping[str, BlockReport]
 
 
-def scan(data_dir: Path, *, processes: int, listener: Listener) -> Scan:
+def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> Scan:
     """Check every block, several at a time. A block that vanishes meanwhile is left out.
 
-    Raises OSError where the directory cannot be read.
+    A `quick` one looks at what Prometheus opens blocks by, and reads only blocks whole that are bad
+    by that. Raises OSError where the directory cannot be read.
     """
     folders = block_folders(data_dir)
-    sound, bad, reports = [], [], {}
+    openable = [f for f in folders if quick and not check_opening(f).counts]
+    sound, bad, reports = [*openable], [], {}
+    for report in _checked([f for f in folders if f not in openable], processes, listener):
+        folder = report.folder
+        if not folder.exists():
+            continue  # compacted, or deleted by retention, while it was read
+        if not report.counts:
+            sound.append(folder)
+            continue
+        reports[folder.name] = report
+        bad.append(judge(report, read_meta(folder)))
+    return Scan(tuple(held for folder in sound for held in _held(folder)), tuple(bad), reports)
+
+
+def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Iterator[BlockReport]:
     total = sum(map(block_size, folders))
     processes = processes if total >= _WORTH_PROCESSES else 1
     listener(LongStepBegan("scan", total))
     try:
-        checked = check_blocks(
-            folders, processes=processes, watch=lambda size: listener(BytesMoved(size))
-        )
-        with contextlib.closing(checked):
-            for report in checked:
-                folder = report.folder
-                if not folder.exists():
-                    continue  # compacted, or deleted by retention, while it was read
-                if not report.counts:
-                    sound.append(held_block(folder, read_block(folder)))
-                    continue
-                reports[folder.name] = report
-                bad.append(judge(report, read_meta(folder)))
+        with contextlib.closing(
+            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
+        ) as reports:
+            yield from reports
     finally:
         listener(LongStepEnded("scan"))
-    return Scan(tuple(sound), tuple(bad), reports)
+
+
+def _held(folder: Path) -> tuple[HeldBlock, ...]:
+    """Return a sound block, or nothing where it was compacted meanwhile."""
+    try:
+        return (held_block(folder, read_block(folder)),)
+    except SnapshotUnusable:
+        if folder.exists():
+            raise
+        return ()
 
 
 def block_folders(data_dir: Path) -> list[Path]:

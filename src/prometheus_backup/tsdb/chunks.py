@@ -301,6 +301,12 @@ class ChunkWalk:
             self._file.close()
             self._file = None
 
+    def open_each(self) -> None:
+        """Check the headers of the segments, and nothing behind them. Raises OSError."""
+        for segment in range(0 if self._last is None else self._last + 1):
+            self._open(segment)
+            self._shut()
+
     def _last_segment(self) -> int | None:
         try:
             names = [entry.name for entry in os.scandir(self._folder)]

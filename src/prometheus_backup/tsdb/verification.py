@@ -15,7 +15,7 @@ from prometheus_backup.tsdb import index, tombstones
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.chunks import ENCODINGS, HISTOGRAMS, ChunkWalk
 from prometheus_backup.tsdb.faults import Fault, FaultKind, FaultLog
-from prometheus_backup.tsdb.index import Index
+from prometheus_backup.tsdb.index import Index, Toc
 from prometheus_backup.tsdb.meta import Meta, check_meta
 from prometheus_backup.tsdb.postings import Postings
 from prometheus_backup.tsdb.reading import ReadFile, Watch, ignore_bytes
@@ -82,20 +82,27 @@ def check_block(folder: Path, *, keep: int = KEPT, watch: Watch = ignore_bytes) 
 
     `keep` faults are kept whole; `watch` is called with the bytes of each read.
     """
-    return _check(folder, keep, watch, whole=True)
+    return _check(folder, keep, watch, _Look.at_index)
+
+
+def check_opening(folder: Path, *, keep: int = KEPT) -> BlockReport:
+    """Check only what Prometheus reads when it opens a block: no series and no chunk. Fast."""
+    return _check(folder, keep, ignore_bytes, _Look.at_opening)
 
 
 def check_mutable(folder: Path, *, keep: int = KEPT) -> BlockReport:
     """Check only what changes under a block's name: meta.json and tombstones. Small, so fast."""
-    return _check(folder, keep, ignore_bytes, whole=False)
+    return _check(folder, keep, ignore_bytes, None)
 
 
-def _check(folder: Path, keep: int, watch: Watch, *, whole: bool) -> BlockReport:
+def _check(
+    folder: Path, keep: int, watch: Watch, at_index: "Callable[[_Look], None] | None"
+) -> BlockReport:
     log = FaultLog(keep)
     meta = _guarded(log, META, lambda: check_meta(folder, log))
     look = _Look(folder, log, meta, watch)
-    if whole:
-        _guarded(log, index.FILE, look.at_index)
+    if at_index is not None:
+        _guarded(log, index.FILE, lambda: at_index(look))
     deleted = _guarded(log, tombstones.FILE, lambda: check_tombstones(folder, log))
     look.compare(deleted)
     return look.report(deleted or 0)
@@ -128,6 +135,13 @@ class _Look:
 
     def at_index(self) -> None:
         """Check the index, and the chunks that it leads to. Raises OSError."""
+        self._at_index(self._whole)
+
+    def at_opening(self) -> None:
+        """Check what an index and segments are opened by. Raises OSError."""
+        self._at_index(self._headers)
+
+    def _at_index(self, go_on: "Callable[[Index, Toc, Postings], None]") -> None:
         try:
             file = ReadFile(self._folder / index.FILE, watch=self._watch)
         except FileNotFoundError:
@@ -141,14 +155,22 @@ class _Look:
                 return
             postings = Postings(opened, toc)
             if postings.check_table():
-                walk = SeriesWalk(opened, toc, postings.all_series())
-                with ChunkWalk(self._folder, self._log, walk.text, watch=self._watch) as reader:
-                    self._side_by_side(walk, reader, postings)
-                    self._chunks, self._samples = reader.chunks, reader.samples
-                    self._chunk_bytes = reader.bytes_seen
-                    self._complete = not walk.corrupt and not reader.unread
-                postings.check_lists(complete=not walk.corrupt)
-                postings.check_label_indices()
+                go_on(opened, toc, postings)
+
+    def _whole(self, opened: Index, toc: Toc, postings: Postings) -> None:
+        walk = SeriesWalk(opened, toc, postings.all_series())
+        with ChunkWalk(self._folder, self._log, walk.text, watch=self._watch) as reader:
+            self._side_by_side(walk, reader, postings)
+            self._chunks, self._samples = reader.chunks, reader.samples
+            self._chunk_bytes = reader.bytes_seen
+            self._complete = not walk.corrupt and not reader.unread
+        postings.check_lists(complete=not walk.corrupt)
+        postings.check_label_indices()
+
+    def _headers(self, opened: Index, toc: Toc, postings: Postings) -> None:
+        del opened, toc, postings  # which have been looked at by now
+        with ChunkWalk(self._folder, self._log, lambda _: "", watch=self._watch) as reader:
+            reader.open_each()
 
     def _side_by_side(self, walk: SeriesWalk, reader: ChunkWalk, postings: Postings) -> None:
         for batch in walk.batches():
