@@ -70,6 +70,52 @@ def test_moto_enforces_iam_when_told(moto: MotoServer, moto_bucket: S3Bucket) ->
     client.put_object(Bucket=moto_bucket.name, Key="x", Body=b"")
 
 
+def _user(moto: MotoServer, bucket: S3Bucket, rights: dict[str, str]) -> S3Bucket:
+    """The bucket as a user sees it who has these actions, each on keys of a pattern."""
+    statements: list[dict[str, object]] = [
+        {"Effect": "Allow", "Action": action, "Resource": f"arn:aws:s3:::{bucket.name}/{keys}"}
+        for action, keys in rights.items()
+    ]
+    return S3Bucket(moto.endpoint(moto.new_user(*statements)), bucket.name)
+
+
+def test_moto_judges_each_key_of_a_bulk_deletion(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+    for key in ("mine/a", "theirs/b"):
+        moto_bucket.put(key, b"")
+    user = _user(moto, moto_bucket, {"s3:DeleteObject": "mine/*"})
+    both = {"Objects": [{"Key": "mine/a"}, {"Key": "theirs/b"}]}
+    with moto.enforcing_iam():
+        answer = user.client.delete_objects(Bucket=user.name, Delete=both)  # type: ignore[arg-type]
+    assert [(e["Key"], e["Code"]) for e in answer["Errors"]] == [("theirs/b", "AccessDenied")]
+    assert moto_bucket.keys() == ["theirs/b"]
+
+
+def test_moto_judges_the_source_of_a_copy(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+    for key in ("mine/a", "theirs/b"):
+        moto_bucket.put(key, b"")
+    user = _user(moto, moto_bucket, {"s3:GetObject": "mine/*", "s3:PutObject": "mine/*"})
+
+    def copy(key: str) -> None:
+        source = {"Bucket": user.name, "Key": key}
+        user.client.copy_object(Bucket=user.name, Key="mine/new", CopySource=source)  # type: ignore[arg-type]
+
+    with moto.enforcing_iam():
+        copy("mine/a")
+        with pytest.raises(ClientError) as denied:
+            copy("theirs/b")
+    assert _code(denied.value) == "AccessDenied"
+
+
+def test_moto_judges_the_tags_of_a_write(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+    user = _user(moto, moto_bucket, {"s3:PutObject": "*"})
+    with moto.enforcing_iam():
+        user.put("plain", b"")
+        with pytest.raises(ClientError) as denied:
+            user.client.put_object(Bucket=user.name, Key="tagged", Body=b"", Tagging="Type=daily")
+    assert _code(denied.value) == "AccessDenied"
+    assert moto_bucket.keys() == ["plain"]
+
+
 def test_moto_remembers_class_and_encryption(moto_bucket: S3Bucket) -> None:
     moto_bucket.client.put_object(
         Bucket=moto_bucket.name,
