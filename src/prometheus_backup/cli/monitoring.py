@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_RUNS = ("backup", "verify", "prune", "restore", "drill")
+"""Commands whose ends are told; `check` only looks at the same settings."""
 _CHANGES_NO_REPOSITORY = ("restore",)
 _UNREAD = {
     e.exit_code for e in (RepositoryNotFound, RepositoryDenied, RepositoryUnavailable, NewerFormat)
@@ -34,7 +36,7 @@ class Monitoring:
     """What is told of one run, and where to; nothing, where no setting asks for it."""
 
     def __init__(self, command: str, wiring: Wiring) -> None:
-        values = wiring.values
+        values = wiring.values if command in _RUNS else {}
         self._command = command
         self._wiring = wiring
         self._warn = wiring.listener

@@ -34,6 +34,11 @@ def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> Non
         push_to_gateway(url, JOB, Collected(state), group, _TIMEOUT, _send)
 
 
+def ready(url: str) -> None:
+    """Ask a Pushgateway whether it is ready. Raises OSError where it is not, or is none."""
+    _request("GET", f"{url.rstrip('/')}/-/ready", proxies=False)
+
+
 def ping(url: str, *, failure: str | None) -> None:
     """Tell a dead man's switch of a success, or at `/fail` of a failure, in words.
 

@@ -1,17 +1,25 @@
 """`check`: a preflight."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.output import Output
+from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document
 from prometheus_backup.cli.wiring import Wiring
-
-if TYPE_CHECKING:
-    from prometheus_backup.ops.check import CheckReport
+from prometheus_backup.model import CheckLine, Outcome
 
 
-@command("prometheus", "source", "repository", "retention", "backup")
+@command(
+    "prometheus",
+    "source",
+    "repository",
+    "retention",
+    "backup",
+    "monitoring",
+    "reporting",
+    "healthcheck",
+)
 def check(wiring: Wiring, output: Output) -> int:
     """Look at Prometheus, the repository and the settings, and say how to mend what is wrong."""
     from prometheus_backup.ops import check as preflight
@@ -24,21 +32,25 @@ def check(wiring: Wiring, output: Output) -> int:
         run_id=wiring.run_id,
         clock=wiring.clock,
     )
+    looked = [*report.lines, *monitoring_lines(wiring)]
+    code = report.exit_code
+    if code == 0 and not all(line.ok for line in looked):
+        code = Outcome.PARTIAL.exit_code
     lines = []
-    for line in report.lines:
+    for line in looked:
         lines.append(f"{'ok  ' if line.ok else 'FAIL'}  {line.subject}: {line.detail}")
         if line.fix:
             lines.append(f"      fix: {line.fix}")
-    output.result(check_document(report), lines=lines)
-    return report.exit_code
+    output.result(check_document(looked, ok=code == 0), lines=lines)
+    return code
 
 
-def check_document(report: "CheckReport") -> Document:
+def check_document(looked: Sequence[CheckLine], *, ok: bool) -> Document:
     """Return what `check --json` prints."""
     return {
-        "ok": report.exit_code == 0,
+        "ok": ok,
         "checks": [
             {"subject": li.subject, "ok": li.ok, "detail": li.detail, "fix": li.fix}
-            for li in report.lines
+            for li in looked
         ],
     }

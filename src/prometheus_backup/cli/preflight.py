@@ -1,0 +1,77 @@
+"""What `check` looks at besides the backup: whether monitoring would hear of it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.errors import UsageError
+from prometheus_backup.model import CheckLine
+from prometheus_backup.settings import SETTINGS
+
+_OF_METRICS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgateway_url")
+
+
+def monitoring_lines(wiring: Wiring) -> Iterator[CheckLine]:
+    """Yield a line for each place that is to be told of runs. Nothing is told anything."""
+    values = wiring.values
+    if any(values[name] != SETTINGS[name].default for name in _OF_METRICS if values[name]):
+        hint = "see docs/configuration.md"
+        yield _line("monitoring: settings", lambda: _settings(wiring), fix=hint)
+    if values["metrics_textfile"]:
+        yield _line(
+            "monitoring: METRICS_TEXTFILE",
+            lambda: _textfile(Path(values["metrics_textfile"])),
+            fix="name a file of the textfile collector's directory that ends in .prom, and let "
+            "the backup's user write there",
+        )
+    if values["pushgateway_url"]:
+        yield _line(
+            "monitoring: PUSHGATEWAY_URL",
+            lambda: _pushgateway(values["pushgateway_url"]),
+            fix="check the address, and that a network policy lets the backup reach it",
+        )
+    if values["healthcheck_url"]:
+        yield _line(
+            "monitoring: HEALTHCHECK_URL",
+            lambda: _healthcheck(values["healthcheck_url"]),
+            fix="set it to the whole URL that the service gave you, with https://",
+        )
+
+
+def _line(subject: str, look: Callable[[], str], *, fix: str) -> CheckLine:
+    try:
+        return CheckLine(subject, ok=True, detail=look())
+    except UsageError as error:
+        return CheckLine(subject, ok=False, detail=error.message, fix=error.hint or fix)
+    except OSError as error:
+        return CheckLine(subject, ok=False, detail=error.strerror or str(error), fix=fix)
+
+
+def _settings(wiring: Wiring) -> str:
+    labels = wiring.metrics_labels()
+    interval = wiring.interval
+    return f"a backup each {interval}, {', '.join(f'{k}={v}' for k, v in labels.items())}"
+
+
+def _textfile(path: Path) -> str:
+    if path.suffix != ".prom":
+        raise OSError(f"the collector does not read {path}, which does not end in .prom")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OSError(f"cannot write in {path.parent}")
+    return f"can be written in {path.parent}"
+
+
+def _pushgateway(url: str) -> str:
+    from prometheus_backup.metrics.push import ready
+
+    ready(url)
+    return "a Pushgateway answers"
+
+
+def _healthcheck(url: str) -> str:
+    # A ping would be a success that there was none.
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise OSError("what it is set to is no URL of http or https")
+    return "is set, and was not pinged now"

@@ -1,0 +1,96 @@
+"""`check` looks whether monitoring would hear of a backup, and tells it nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusServer
+from devtools.pushgateway import Pushgateway
+from tests.support.faulty_http import Answer, FaultyServer
+from tests.support.runs import settings
+from tests.support.stored import json_of, run_here
+
+
+@pytest.fixture(scope="module")
+def sound(
+    tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries
+) -> Iterator[dict[str, str]]:
+    """The settings of a backup with which nothing is wrong."""
+    folder = tmp_path_factory.mktemp("preflight")
+    (folder / "repository").mkdir()
+    with PrometheusServer(prometheus_3, folder / "data") as source:
+        yield settings(source, folder / "repository")
+
+
+def looked(code: int, **env: str) -> dict[str, tuple[bool, str, str]]:
+    """The lines about monitoring of a check that ends with this code: ok, detail and fix."""
+    value = json_of(run_here("check", "--json", env=env), code=code)
+    assert value["ok"] == (code == 0)
+    return {
+        line["subject"].removeprefix("monitoring: "): (line["ok"], line["detail"], line["fix"])
+        for line in value["checks"]
+        if line["subject"].startswith("monitoring: ")
+    }
+
+
+def test_what_is_right_is_said_and_nobody_is_told_anything(
+    sound: dict[str, str], tmp_path: Path, pushgateway: Pushgateway
+) -> None:
+    with FaultyServer(otherwise=Answer(status=200)) as switch:
+        found = looked(
+            0,
+            **sound,
+            METRICS_TEXTFILE=str(tmp_path / "backup.prom"),
+            PUSHGATEWAY_URL=pushgateway.url,
+            HEALTHCHECK_URL=f"{switch.url}/a-secret",
+        )
+
+    assert {*found} == {"settings", "METRICS_TEXTFILE", "PUSHGATEWAY_URL", "HEALTHCHECK_URL"}
+    assert all(ok for ok, _, _ in found.values())
+    assert "a-secret" not in str(found)
+    assert switch.requests == []
+    assert "prometheus_backup_" not in pushgateway.page()
+    assert list(tmp_path.glob("*.prom")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "detail"),
+    [
+        ("METRICS_TEXTFILE", "/nonexistent/backup.prom", "cannot write in /nonexistent"),
+        ("METRICS_TEXTFILE", "/tmp/backup.txt", "does not end in .prom"),  # noqa: S108
+        ("PUSHGATEWAY_URL", "http://127.0.0.1:9", "refused"),
+        ("HEALTHCHECK_URL", "a-secret", "no URL"),
+    ],
+)
+def test_what_would_not_hear_has_a_fix(
+    sound: dict[str, str], name: str, value: str, detail: str
+) -> None:
+    ok, said, fix = looked(3, **sound, **{name: value})[name]
+
+    assert not ok
+    assert detail in said
+    assert "a-secret" not in said
+    assert fix
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("BACKUP_INTERVAL", "nightly"), ("METRICS_LABELS", "repository=mine")]
+)
+def test_settings_that_would_keep_metrics_from_being_made_have_a_fix(
+    sound: dict[str, str], name: str, value: str
+) -> None:
+    ok, said, fix = looked(3, **sound, **{name: value})["settings"]
+
+    assert not ok
+    assert "cannot" in said
+    assert fix
+
+
+def test_something_else_at_the_pushgateways_address_is_noticed(sound: dict[str, str]) -> None:
+    with FaultyServer(otherwise=Answer(status=404, body=b"nothing here")) as server:
+        ok, said, _ = looked(3, **sound, PUSHGATEWAY_URL=server.url)["PUSHGATEWAY_URL"]
+
+    assert not ok
+    assert "404" in said
