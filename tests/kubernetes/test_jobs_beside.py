@@ -100,7 +100,7 @@ def test_target_and_source_are_the_same_until_someone_says_otherwise() -> None:
 def test_irsa_gives_the_account_its_role(name: str, tmp_path: Path) -> None:
     account = only(with_components(tmp_path, PROMETHEUS / name, "irsa"), "ServiceAccount")
     role = account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
-    assert role.endswith(":role/prometheus-backup")
+    assert role.endswith(f":role/prometheus-{name}")
     assert account["automountServiceAccountToken"] is False
 
 

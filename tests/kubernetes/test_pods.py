@@ -1,6 +1,7 @@
 """The pods of the manifests, run on the built image against a real Prometheus and S3 server."""
 
 import json
+import re
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from tests.support.cluster import Cluster
 from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
+from tests.support.pages import DOCS, Page
 
 PREFIX = "prometheus-snapshots"
 _MINUTE = timedelta(minutes=1)
@@ -129,3 +131,26 @@ def test_nothing_can_be_written_outside_the_volumes(cluster: Cluster, path: str)
     container["command"] = ["python3", "-c", f"open('/tmp/x', 'w'); open({path!r}, 'w')"]
     (done,) = cluster.run(pod)
     assert "Read-only file system" in done.stderr
+
+
+def test_log_is_as_the_page_shows_it(cluster: Cluster, bucket: S3Bucket) -> None:
+    page = Page(DOCS / "how-to" / "kubernetes.md").text
+    shown = re.findall(r"^\d{4}-\S+Z info    (.*?)(?= \w+=)", page, re.MULTILINE)
+    assert len(shown) > 5
+    (done,) = cluster.run(_pod(PROMETHEUS / "backup"))
+    said = re.findall(r"^\S+Z info    (.*?)(?= \w+=)", done.stderr, re.MULTILINE)
+    assert [message for message in said if message in shown] == shown
+    assert len(_manifests(bucket)) == 1
+
+
+def test_other_commands_run_in_the_same_pod(cluster: Cluster) -> None:
+    page = Page(DOCS / "how-to" / "kubernetes.md").text
+    shown = re.findall(
+        r"^ok    (\D*?: (?:reachable|Admin|the right|snapshots|write)[^:]*:.*)$", page, re.MULTILINE
+    )
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
+    pod["spec"]["containers"][0]["args"] = ["check"]
+    (done,) = cluster.run(pod)
+    assert done.returncode == 0, done.stdout
+    assert len(shown) == 4
+    assert [line for line in shown if f"ok    {line}\n" not in done.stdout] == []
