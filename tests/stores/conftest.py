@@ -14,7 +14,7 @@ from prometheus_backup.stores.location import open_store, parse_location
 from prometheus_backup.stores.memory import MemoryStore
 from tests.support.s3 import open_s3
 
-KINDS = ("memory", "local", "seaweedfs", "moto", "azurite")
+KINDS = ("memory", "local", "seaweedfs", "seaweedfs-checksums", "moto", "azurite")
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         "local": lambda: LocalStore(tmp_path / "repository"),
         "seaweedfs": lambda: open_s3(
             request.getfixturevalue("_seaweedfs_bucket"), prefix=f"contract/{tmp_path.name}"
+        ),
+        "seaweedfs-checksums": lambda: open_s3(
+            request.getfixturevalue("_seaweedfs_bucket"),
+            prefix=f"contract/{tmp_path.name}",
+            checksum="crc64nvme",
         ),
         "moto": lambda: open_s3(request.getfixturevalue("moto_bucket"), prefix="contract/one"),
         "azurite": lambda: _open_azurite(request),

@@ -276,6 +276,7 @@ def test_equal_stored_checksums_mean_equal_bytes(store: ObjectStore) -> None:
         _put(store, key, body)
     store.copy("a", "copy", size=3, options=PLAIN)
     same, twin, other, copy = (store.stored_checksum(key) for key in ("a", "b", "c", "copy"))
+    assert same is not None or not store.keeps_checksums
     if same is not None:
         assert same == twin == copy
         assert same != other

@@ -180,6 +180,24 @@ def test_only_a_checksum_of_the_full_object_counts(
         assert server.requests[-1].headers["x-amz-checksum-mode"] == "ENABLED"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "checksum", "sends"),
+    [
+        (None, "auto", True),
+        (None, "none", False),
+        ("http://127.0.0.1:1", "auto", False),
+        ("http://127.0.0.1:1", "crc64nvme", True),
+    ],
+)
+def test_uploads_carry_a_checksum_on_aws_and_elsewhere_where_told(
+    endpoint: str | None, checksum: str, *, sends: bool
+) -> None:
+    store = _store_at(endpoint, checksum=checksum)
+    config: Any = getattr(store._store, "config")  # noqa: B009 - only S3's clients have it
+    assert (config.get("checksum_algorithm") == "CRC64NVME".lower()) is sends
+    assert store.keeps_checksums is sends
+
+
 # Addresses
 
 

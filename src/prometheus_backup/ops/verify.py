@@ -85,7 +85,7 @@ class Verifier:
         return VerifyReport(tuple(self._verify_one(e, self.subset) for e in waiting))
 
     def _verify_one(self, entry: Entry, subset: Subset | None) -> Checked:
-        part = due(_rotation(entry, self.level), subset) if subset else None
+        part = due(self._rotation(entry), subset) if subset else None
         which = f", part {part.part} of {part.parts}" if part else ""
         self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}{which}"))
         began = self.repository.clock.now()
@@ -112,6 +112,13 @@ class Verifier:
         if entry.state is State.NEWER:  # whose folder is not ours to write into
             return Checked(result, cause)
         return Checked(result, cause, self._record(result, began))
+
+    def _rotation(self, entry: Entry) -> Rotation | None:
+        """Return how far the rotation is now: another run may have come by since the listing."""
+        try:
+            return self.repository.rotation(entry.backup_id, self.level)
+        except RepositoryError:  # what it is about will be told by the look
+            return next((r for r in entry.rotations if r.level is self.level), None)
 
     def _result(
         self, entry: Entry, part: RotationPart | None, seen: Seen, *, could_look: bool
@@ -200,10 +207,6 @@ def _named(repository: Repository, name: str) -> Entry:
         if entry is None:
             raise BackupNotFound(f"cannot find backup {name!r} in {repository.url}") from None
         return entry
-
-
-def _rotation(entry: Entry, level: Level) -> Rotation | None:
-    return next((r for r in entry.rotations if r.level is level), None)
 
 
 def _unreadable(entry: Entry) -> Finding:

@@ -169,7 +169,7 @@ class S3Store(ObstoreStore):
         return arguments
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
-        """Copy an object; class, tags and encryption are given anew, else S3 would drop them."""
+        """Copy an object; class, tags, encryption, checksum are given anew, else S3 drops them."""
         extra: dict[str, Any] = {}
         if options.storage_class:
             extra["StorageClass"] = options.storage_class
@@ -179,6 +179,8 @@ class S3Store(ObstoreStore):
             extra["ServerSideEncryption"] = self._settings.sse
         if self._settings.kms_key_id:
             extra["SSEKMSKeyId"] = self._settings.kms_key_id
+        if self._settings.sends_checksums:
+            extra["ChecksumAlgorithm"] = "CRC64NVME"  # a copy in parts would have none
         from_where: CopySourceTypeDef = {"Bucket": self._bucket, "Key": self._full(source)}
         where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(target)}
         if size <= _SINGLE_COPY_LIMIT:
