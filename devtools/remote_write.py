@@ -18,11 +18,14 @@ import httpx
 class Histogram:
     """A native histogram: how many observations in the bucket of zero, and in those that end at 1,
     2, 4, ... Prometheus takes these only where --enable-feature=native-histograms is said.
+
+    `floats` makes it a float histogram, as recording rules do.
     """
 
     zero: int
     buckets: Sequence[int]
     sum: float = 0.0
+    floats: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,29 @@ def _time_series(series: Series) -> bytes:
 
 
 def _histogram(at: datetime, histogram: Histogram) -> bytes:
-    """A message Histogram of integers, schema 0: each bucket is twice as wide as the one before."""
-    counts = histogram.buckets
-    deltas = [now - before for before, now in zip([0, *counts], counts, strict=False)]
+    """A message Histogram of schema 0: each bucket is twice as wide as the one before."""
+    counts, total = histogram.buckets, histogram.zero + sum(histogram.buckets)
+    if histogram.floats:
+        total_and_zero = [_double(2, total), _double(7, histogram.zero)]
+        buckets = _field(13, struct.pack(f"<{len(counts)}d", *counts))
+    else:
+        total_and_zero = [_number(1, total), _number(6, histogram.zero)]
+        deltas = [now - before for before, now in zip([0, *counts], counts, strict=False)]
+        buckets = _field(12, b"".join(_varint(_zigzag(delta)) for delta in deltas))
     return b"".join(
         [
-            _number(1, histogram.zero + sum(counts)),
-            b"\x19" + struct.pack("<d", histogram.sum),
-            b"\x29" + struct.pack("<d", 1e-9),  # the width of the bucket of zero
-            _number(6, histogram.zero),
+            *total_and_zero,
+            _double(3, histogram.sum),
+            _double(5, 1e-9),  # the width of the bucket of zero
             _field(11, _number(2, len(counts))),  # one span of buckets, from the first on
-            _field(12, b"".join(_varint(_zigzag(delta)) for delta in deltas)),
+            buckets,
             _number(15, _milliseconds(at)),
         ]
     )
+
+
+def _double(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 1) + struct.pack("<d", value)
 
 
 def _number(number: int, value: int) -> bytes:

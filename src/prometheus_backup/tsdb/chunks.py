@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
 from prometheus_backup.tsdb.reading import ReadFile, Unsound, Watch, crc32c, u32, uvarint
-from prometheus_backup.tsdb.series import SeriesBatch
 
 FOLDER = "chunks"
 _MAGIC = b"\x85\xbd\x40\xdd"
@@ -37,8 +37,12 @@ _COUNT_MASK = {5: 0x3FFF, 6: 0x3FFF}
 HISTOGRAMS = frozenset({2, 3, 5, 6})
 
 
+_USUAL = 120
+"""Samples: what Prometheus cuts a chunk at."""
+
+
 class _Starts(dict[int, bytes]):
-    """Times as an XOR chunk begins with them: many series share theirs."""
+    """What an XOR chunk of the usual length begins with: many series share their times."""
 
     def __missing__(self, time: int) -> bytes:
         number = time << 1 ^ time >> 63
@@ -49,7 +53,7 @@ class _Starts(dict[int, bytes]):
         token.append(number)
         if len(self) >= 1 << 16:
             self.clear()
-        self[time] = bytes(token)
+        self[time] = bytes((XOR, 0, _USUAL)) + token
         return self[time]
 
 
@@ -142,13 +146,14 @@ class ChunkWalk:
             data = buf[start:stop]
             if crc(data) != u32(buf, stop)[0]:
                 break
-            if data[0] == XOR:
-                if not data.startswith(starts[times[number]], 3):
-                    break
+            start_bytes = starts[times[number]]
+            if data.startswith(start_bytes):
                 floats += 1
-                samples += data[1] << 8 | data[2]
-            else:
+                samples += _USUAL
+            elif data[0] != XOR or data.startswith(start_bytes[3:], 3):
                 self._count(data)
+            else:
+                break
             position = stop + 4
         else:
             number = len(references)
@@ -175,7 +180,9 @@ class ChunkWalk:
             return
         self._count(data)
         self._position, self._sure = end, True
-        if data[:1] == bytes((XOR,)) and not data.startswith(self._starts[batch.min_times[at]], 3):
+        if data[:1] == bytes((XOR,)) and not data.startswith(
+            self._starts[batch.min_times[at]][3:], 3
+        ):
             detail = "the chunk does not begin at the time that the index says"
             self._fault(FaultKind.CHUNK_START, detail, offset, self._series(batch, at))
 
@@ -214,7 +221,7 @@ class ChunkWalk:
                 break
             position, passed = end, passed + 1
         self._position = position
-        if passed and self._gaps:
+        if passed and self._gaps and position == offset:  # else the reference is wrong
             self._unreferenced(start, position, passed)
         if position == offset:
             return True

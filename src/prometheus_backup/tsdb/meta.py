@@ -53,7 +53,11 @@ def check_meta(block: Path, log: FaultLog) -> Meta | None:
 def _read(document: Any) -> Meta:
     compaction = document["compaction"]
     sources = compaction["sources"]
-    ulids = [document["ulid"], *sources, *(p["ulid"] for p in compaction.get("parents") or ())]
+    parents = compaction.get("parents") or ()
+    for parent in parents:
+        _number(parent["minTime"])
+        _number(parent["maxTime"])
+    ulids = [document["ulid"], *sources, *(parent["ulid"] for parent in parents)]
     if not sources or not all(isinstance(u, str) and is_ulid(u) for u in ulids):
         raise ValueError("a ULID is missing or not one")
     if _count(compaction["level"]) < 1:

@@ -14,12 +14,13 @@ from prometheus_backup.model import Verdict
 from prometheus_backup.tsdb import index, tombstones
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.chunks import ENCODINGS, HISTOGRAMS, ChunkWalk
+from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import Fault, FaultKind, FaultLog
 from prometheus_backup.tsdb.index import Index, Toc
 from prometheus_backup.tsdb.meta import Meta, check_meta
 from prometheus_backup.tsdb.postings import Postings
 from prometheus_backup.tsdb.reading import ReadFile, Watch, ignore_bytes
-from prometheus_backup.tsdb.series import SeriesBatch, SeriesWalk
+from prometheus_backup.tsdb.series import SeriesWalk
 from prometheus_backup.tsdb.tombstones import check_tombstones
 
 KEPT = 100
