@@ -17,7 +17,11 @@ from prometheus_backup.prices import PRICES
 from prometheus_backup.retention import Policy
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = (DOCS / "explanation" / "cost.md", DOCS / "how-to" / "tuning.md")
+PAGES = (
+    DOCS / "explanation" / "cost.md",
+    DOCS / "how-to" / "tuning.md",
+    DOCS / "how-to" / "disaster-recovery.md",
+)
 
 _GB = 1000**3
 _SIZES = (10 * _GB, 50 * _GB, 100 * _GB, 500 * _GB)
@@ -122,6 +126,15 @@ def _durations() -> str:
     return _markdown(("TSDB", "link", *head, "nightly total", "restore"), rows)
 
 
+def _restores() -> str:
+    rates = measured(BENCHMARKS.read_text())
+    rows = []
+    for name, bits in _LINKS.items():
+        times = [durations(size, bits=bits, rates=rates).restore for size in _SIZES]
+        rows.append((name, *(_time(seconds) for seconds in times)))
+    return _markdown(("restore over", *_names()), rows)
+
+
 def _times(e: Expected) -> Row:
     yield from (_time(s) for s in (e.snapshot, e.first_upload, e.first_total))
     yield f"{e.sent / _GB:.1f} GB"
@@ -152,6 +165,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "policies": _policies,
     "verification": _verification,
     "durations": _durations,
+    "restores": _restores,
 }
 _PLACE = re.compile(
     r"(<!-- table (\w+): made by devtools\.tables -->\n).*?(<!-- end -->)", re.DOTALL
