@@ -20,6 +20,7 @@ from prometheus_backup.retention import Candidate, Policy, decide
 from prometheus_backup.stores.classes import ARCHIVE_CLASSES
 from tests.support.aws_policies import AWS, BUCKET, PREFIX, document, listed
 from tests.support.faulty_http import FaultyServer, Request
+from tests.support.kustomize import PROMETHEUS, render
 from tests.support.pages import DOCS, ROOT, Page
 from tests.support.runs import settings
 from tests.support.stored import run_here
@@ -72,6 +73,18 @@ def test_iam_takes_a_policy(name: str, moto: MotoServer) -> None:
         moto.iam().create_role(RoleName=name, AssumeRolePolicyDocument=text)
     else:
         moto.iam().create_policy(PolicyName=name, PolicyDocument=text)
+
+
+def test_the_role_can_be_taken_by_the_backup_alone() -> None:
+    (statement,) = document("iam/irsa-trust.json")["Statement"]
+    provider = statement["Principal"]["Federated"].partition(":oidc-provider/")[2]
+    manifests = render(PROMETHEUS / "backup")
+    (account,) = [m["metadata"] for m in manifests if m["kind"] == "ServiceAccount"]
+    subject = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    assert statement["Condition"] == {
+        "StringEquals": {f"{provider}:aud": "sts.amazonaws.com", f"{provider}:sub": subject}
+    }
+    assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
 
 
 # The bucket policy. moto takes it, but judges no condition: that is done here, on what is sent.
