@@ -215,6 +215,13 @@ def test_deleted_series_do_not_come_back_unless_that_is_accepted() -> None:
     assert heal(ill, cover, wish=HealWish(undelete=True)).remedy is Remedy.COVER
 
 
+def test_what_forgets_deletions_is_made_anew_only_where_that_is_accepted() -> None:
+    ill = bad(effect=Effect.STOPS_START, deletions=True, rebuildable=True, forgets=True)
+
+    assert heal(ill).remedy is Remedy.MOVE_AWAY
+    assert heal(ill, wish=HealWish(undelete=True)).remedy is Remedy.MEND
+
+
 def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() -> None:
     odd_end = offer(block(1, 0, 2.0001))
 

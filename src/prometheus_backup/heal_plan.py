@@ -57,8 +57,9 @@ class BadBlock:
 
     `ulid`, `span` and `sources` are what its meta.json says, where that can be trusted. `mendable`:
     what is wrong can be made anew from the rest without loss; `rebuildable`: likewise, but a backup
-    knows better. `misnamed`: nothing is wrong but the name. `deletions`: series were deleted from
-    it, or that cannot be told. `in_order`: it is known not to be of late samples.
+    knows better, and if it `forgets`, series that were deleted come back. `misnamed`: nothing is
+    wrong but the name. `deletions`: series were deleted from it, or that cannot be told.
+    `in_order`: it is known not to be of late samples.
     """
 
     name: str
@@ -70,6 +71,7 @@ class BadBlock:
     in_order: bool = False
     mendable: bool = False
     rebuildable: bool = False
+    forgets: bool = False
     misnamed: bool = False
 
     @property
@@ -224,7 +226,7 @@ class _Planning:
         if copy:
             self._add(_held(copy.block))
             return Healing(bad, Remedy.SPLICE, f"{copy.backup_id} has the block", (copy,))
-        if bad.rebuildable and makeable:
+        if bad.rebuildable and makeable and (self._wish.undelete or not bad.forgets):
             return self._stays(bad, Remedy.MEND, "made anew from its other files")
         return None
 

@@ -282,3 +282,5 @@ def test_replacements_belong_to_the_owner_of_the_data(
     for path in (block, *block.rglob("*")):
         status = path.stat()
         assert (status.st_uid, status.st_mode & 0o777) == (owner, 0o755 if path.is_dir() else 0o644)
+    own = data_dir / ".prometheus-backup"
+    assert {path.stat().st_uid for path in (own, *own.rglob("*"))} == {owner}, "for later runs"

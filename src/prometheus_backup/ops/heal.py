@@ -31,6 +31,7 @@ from prometheus_backup.heal_plan import (
 from prometheus_backup.lock import HostLock
 from prometheus_backup.model import Outcome
 from prometheus_backup.ops.footing import (
+    chown,
     require_owner,
     require_room,
     require_writable,
@@ -203,6 +204,9 @@ class _Run:
         self._place()
         self._wait_until_loaded()
         self._swap.end()
+        if self._owner is not None:
+            for path in (self._swap.own, *self._swap.own.rglob("*")):
+                chown(path, self._owner)
         return self._report(plan, applied=True)
 
     def _plan(self, wish: HealWish, *, strict: bool = False) -> HealPlan:
@@ -295,6 +299,8 @@ class _Run:
 
     def _move(self, healing: Healing) -> None:
         bad = healing.bad
+        if not (self._job.data_dir / bad.name).exists():
+            return  # retention was faster
         if healing.remedy is Remedy.RENAME:
             self._swap.take_out(bad.name, ulid=bad.ulid)
         else:

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_backup.errors import BytesDiffer, ObjectNotFound
-from prometheus_backup.heal_plan import Copy, Healing, Remedy
+from prometheus_backup.errors import BytesDiffer, ObjectNotFound, SnapshotUnusable
+from prometheus_backup.heal_plan import BadBlock, Copy, Healing, Remedy
 from prometheus_backup.manifest import Block, File
 from prometheus_backup.ops.footing import Owner, hand_over, require_as_announced
 from prometheus_backup.ops.mend import (
@@ -26,9 +26,12 @@ from prometheus_backup.ops.swap import Swap
 from prometheus_backup.repository import Repository
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_meta
+from prometheus_backup.tsdb.faults import Effect
 from prometheus_backup.tsdb.tombstones import FILE as TOMBSTONES
 from prometheus_backup.tsdb.tombstones import read_intervals, tombstones_of
 from prometheus_backup.tsdb.verification import BlockReport, check_block
+
+_TOLERABLE = frozenset({Effect.NONE, Effect.MISLEADS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Replacements:
             unsound = frozenset(
                 Copy(s.backup_id, s.block.ulid)
                 for s in healing.copies
-                if not self._bring(s.block, name, report)
+                if not self._bring(s.block, healing.bad, report)
             )
         if not unsound:
             for block in (self.swap.staging / name).iterdir():
@@ -76,9 +79,9 @@ class Replacements:
             if not self._is_linked(source.block, file, report)
         )
 
-    def _bring(self, block: Block, name: str, report: BlockReport) -> bool:
+    def _bring(self, block: Block, bad: BadBlock, report: BlockReport) -> bool:
         """Stage a copy of a block; tell whether it is sound. One that is not is removed again."""
-        staged = self.swap.staging / name / block.ulid
+        staged = self.swap.staging / bad.name / block.ulid
         for file in block.files:
             if self._is_linked(block, file, report):
                 with contextlib.suppress(OSError):  # then it is brought from the repository
@@ -86,12 +89,12 @@ class Replacements:
         try:
             self._download(block, staged.parent)
             require_as_announced(staged, block)
-            sound = not check_block(staged).counts
-        except (BytesDiffer, ObjectNotFound):
+            sound = _is_better(check_block(staged), bad)
+        except (BytesDiffer, ObjectNotFound, SnapshotUnusable):
             sound = False
         if not sound:
             shutil.rmtree(staged)
-        elif block.ulid == name:
+        elif block.ulid == bad.name:
             self._keep_deletions(report, staged)
         return sound
 
@@ -143,6 +146,12 @@ class Replacements:
         intervals = dict.fromkeys(i for block in deleted for i in read_intervals(block))
         replace_file(staged / TOMBSTONES, tombstones_of(intervals))
         write_meta(staged, settled_meta(read_meta(staged) or {}, tombstones=len(intervals)))
+
+
+def _is_better(copy: BlockReport, bad: BadBlock) -> bool:
+    """Tell whether a copy is sound; or as good as that, where Prometheus suffers from the block."""
+    effects = {kind.effect for kind in copy.counts}
+    return not effects or (effects <= _TOLERABLE and bad.effect not in _TOLERABLE)
 
 
 def _link(theirs: Path, ours: Path) -> None:

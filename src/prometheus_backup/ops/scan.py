@@ -103,8 +103,9 @@ def judge(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
         deletions=deletions,
         in_order=trusted is not None and in_order(trusted),
         mendable=mendable and not deletions,
-        # Without its tombstones, what was deleted is served already.
-        rebuildable=kinds <= BAD_META | {_K.TOMBSTONES_MISSING} and report.min_time_ms is not None,
+        rebuildable=kinds <= BAD_META | BAD_TOMBSTONES and report.min_time_ms is not None,
+        # Where nothing but tombstones is missing, what was deleted is served already.
+        forgets=deletions and bool(kinds & BAD_TOMBSTONES) and kinds != {_K.TOMBSTONES_MISSING},
         misnamed=misnamed,
     )
 

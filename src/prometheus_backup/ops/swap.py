@@ -32,30 +32,34 @@ class Swap:
     data_dir: Path
 
     @property
+    def own(self) -> Path:
+        """Return the folder in which all the others are, which Prometheus ignores."""
+        return self.data_dir / TOOL_FOLDER
+
+    @property
     def staging(self) -> Path:
         """Return where copies become whole; what is in there may be anything."""
-        return self.data_dir / TOOL_FOLDER / "heal" / "staging"
+        return self.own / "heal" / "staging"
 
     @property
     def ready(self) -> Path:
         """Return where whole copies wait for their places."""
-        return self.data_dir / TOOL_FOLDER / "heal" / "ready"
+        return self.own / "heal" / "ready"
 
     @property
     def quarantine(self) -> Path:
         """Return where bad blocks go."""
-        return self.data_dir / TOOL_FOLDER / "quarantine"
+        return self.own / "quarantine"
 
     def folders(self) -> tuple[Path, ...]:
         """Return what must lie on the file system of the data directory."""
-        own = self.data_dir / TOOL_FOLDER
-        return own, self.ready.parent, self.staging, self.ready, self.quarantine
+        return self.own, self.ready.parent, self.staging, self.ready, self.quarantine
 
     def begin(self) -> None:
         """Make the folders."""
         for folder in (self.staging, self.ready, self.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.ready.parent, self.data_dir / TOOL_FOLDER, self.data_dir):
+        for folder in (self.ready.parent, self.own, self.data_dir):
             sync_folder(folder)
 
     def waiting(self) -> Mapping[str, tuple[str, ...]]:
