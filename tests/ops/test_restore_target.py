@@ -280,3 +280,40 @@ def test_latest_at_a_time_is_the_newest_backup_that_was_made_before_it(
     assert chosen("latest", str(tmp_path / "target")) == stored.second
     chosen("latest", str(tmp_path / "target"), "--at=2001-01-01", code=30)
     chosen(stored.first, str(tmp_path / "target"), f"--at={at}", code=2)
+
+
+@pytest.mark.parametrize(
+    "path", ["../../outside", "/outside", "chunks/../../../outside", "chunks/000001", "chunks"]
+)
+def test_a_hostile_path_in_a_manifest_is_refused_and_nothing_is_written_anywhere(
+    repository_files: LocalFiles, stored: Stored, tmp_path: Path, path: str
+) -> None:
+    # `chunks/000001` is there already: two files of one name; `chunks` is a folder of the others.
+    manifest = manifest_of(repository_files, stored.second)
+    block = manifest["blocks"][0]
+    meta = next(f for f in block["files"] if f["path"] == "meta.json")
+    meta["path"] = path
+    repository_files.put(f"{stored.second}/metadata.json", json.dumps(manifest).encode())
+    before = tree(tmp_path)
+
+    target = str(tmp_path / "deep" / "target")
+    done = run_here("restore", stored.second, target, env=repository_files.environment())
+
+    assert done.returncode == 41, done.stderr
+    assert tree(tmp_path) == before
+
+
+def test_a_size_that_a_manifest_makes_up_is_exit_33_and_nothing_is_written(
+    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+) -> None:
+    manifest = manifest_of(repository_files, stored.second)
+    file = manifest["blocks"][0]["files"][0]
+    manifest["totals"]["bytes"] += 2**49 - file["size"]
+    file["size"] = 2**49
+    repository_files.put(f"{stored.second}/metadata.json", json.dumps(manifest).encode())
+
+    target = tmp_path / "target"
+    done = run_here("restore", stored.second, str(target), env=repository_files.environment())
+
+    assert done.returncode == 33, done.stderr
+    assert not target.exists()
