@@ -1,12 +1,16 @@
 """The rule files: one made from the other, every alert with what its reader needs."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from devtools import alerts
+from devtools.fetch_prometheus import PrometheusBinaries
 from tests.support.pages import DOCS, ROOT, Page
 
 _PAGE = Page(DOCS / "how-to" / "alerts.md")
@@ -67,3 +71,31 @@ def test_metrics_of_the_tool_in_rules_are_in_its_table() -> None:
     }
     assert len(named) > 15
     assert named <= set(FAMILIES)
+
+
+def test_page_says_how_links_are_made_to_open(tmp_path: Path) -> None:
+    monitoring = Page(DOCS / "how-to" / "monitoring.md")
+    (command,) = [b.text for b in monitoring.blocks("bash") if b.text.startswith("sed ")]
+    shutil.copy(alerts.RULES, tmp_path / "rules.yaml")
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
+    rules = _rules(yaml.safe_load((tmp_path / "rules.yaml").read_text()))
+    address = "https://git.example.com/prometheus-backup/docs/how-to/alerts.md#"
+    assert all(rule["annotations"]["runbook_url"].startswith(address) for rule in rules)
+
+
+def test_configuration_on_the_page_is_what_prometheus_takes(
+    tmp_path: Path, prometheus_binaries: PrometheusBinaries
+) -> None:
+    blocks = Page(DOCS / "how-to" / "monitoring.md").blocks("yaml")
+    wanted = [b.text for b in blocks if b.text.startswith(("scrape_configs", "rule_files"))]
+    assert len(wanted) == 2
+    (tmp_path / "prometheus.yml").write_text("".join(wanted))
+    shutil.copy(alerts.RULES, tmp_path)
+    done = subprocess.run(
+        [prometheus_binaries.promtool, "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d\d rules found", done.stdout + done.stderr)

@@ -12,11 +12,11 @@ import yaml
 from devtools.alerts import RULES
 from devtools.fetch_prometheus import PrometheusBinaries
 from tests.alerts.cases import CASES
+from tests.alerts.happenings import Case
 from tests.alerts.worlds import (
     HOUR,
     REPOSITORY,
     REPOSITORY_WORLD,
-    Case,
     always,
     cronjob_world,
     failed_job,

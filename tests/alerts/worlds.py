@@ -5,7 +5,6 @@ runs at two o'clock and takes five minutes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 Value = Callable[[int], float | None]
 """What a series is at an hour; None where it is not there."""
@@ -16,24 +15,6 @@ DAY = 24 * HOUR
 REPOSITORY = "s3://backups/prometheus"
 _CRONJOB = 'namespace="observability",cronjob="prometheus-backup"'
 _TOOL = f'repository="{REPOSITORY}",{_CRONJOB}'
-
-
-@dataclass(frozen=True)
-class Alert:
-    """An alert that fires, with the labels that tell of what; severity `high` if not said."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    severity: str = "high"
-
-
-@dataclass(frozen=True)
-class Case:
-    """At these hours of this world exactly these alerts fire."""
-
-    name: str
-    world: Series
-    fires: Mapping[int, list[Alert]]
 
 
 def always(value: float) -> Value:

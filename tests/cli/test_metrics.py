@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.seaweedfs import SeaweedFS
 from tests.support.exporter import Served, values
+from tests.support.started import StartedCli
 from tests.support.stored import LocalFiles, Stored, run_here
 from tests.support.waiting import wait_until
 
@@ -82,6 +84,27 @@ def test_exporter_keeps_what_it_knows_while_the_repository_is_out_of_reach(
     away.rename(repository_files.root)
 
     wait_until(lambda: served.values["prometheus_backup_repository_readable"] == 1)
+
+
+def test_exporter_that_hangs_says_so_to_its_probe(own_seaweedfs: SeaweedFS, tmp_path: Path) -> None:
+    bucket = own_seaweedfs.endpoint().new_bucket()
+    with Served.over(bucket, tmp_path / "run") as served:
+        assert served.get("/healthz").status_code == 200
+        own_seaweedfs.pause()
+
+        wait_until(lambda: served.get("/healthz").status_code == 503)
+        assert served.values["prometheus_backup_repository_readable"] == 1, "it still serves"
+
+        own_seaweedfs.resume()
+        wait_until(lambda: served.get("/healthz").status_code == 200)
+
+
+def test_exporter_listens_on_ipv6_too(repository_files: LocalFiles, tmp_path: Path) -> None:
+    command = ("metrics", "--listen=[::1]:0")
+    with StartedCli(*command, env=repository_files.environment(), directory=tmp_path) as started:
+        served = Served(started)
+        assert served.url.startswith("http://[::1]:")
+        assert served.values["prometheus_backup_good_backups"] == 2
 
 
 def test_exporter_starts_though_the_repository_is_out_of_reach(tmp_path: Path) -> None:

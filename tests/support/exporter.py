@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from devtools.s3 import S3Bucket
 from prometheus_backup.metrics.exposition import parse
 from tests.support.started import StartedCli
 
@@ -29,9 +30,12 @@ class Served:
 
     @classmethod
     @contextmanager
-    def over(cls, repository: Path, directory: Path) -> Iterator["Served"]:
-        """One on a directory's backups, looking every second; it ends with the block."""
-        env = {"REPOSITORY": f"file://{repository}"}
+    def over(cls, repository: Path | S3Bucket, directory: Path) -> Iterator["Served"]:
+        """One on a repository, looking every second; it ends with the block."""
+        if isinstance(repository, S3Bucket):
+            env = repository.endpoint.environment() | {"S3_BUCKET": repository.name}
+        else:
+            env = {"REPOSITORY": f"file://{repository}"}
         command = ("metrics", "--listen=127.0.0.1:0", "--refresh=1")
         with StartedCli(*command, env=env, directory=directory) as started:
             yield cls(started)
