@@ -99,6 +99,13 @@ def test_an_archived_control_file_does_not_hide_the_other_backups(
     assert json_of(run_here("verify", "--all", "--json", env=env), code=3)["outcome"] == "partial"
     pruned = json_of(run_here("prune", "--json", env=env), code=3)
     assert (pruned["deleted"], pruned["unreadable"]) == ([], [stored.second])
+    samples = json_of(run_here("metrics", "--json", env=env))["metrics"]
+    unusable = {
+        sample["labels"]["cause"]: sample["value"]
+        for sample in samples
+        if sample["name"] == "prometheus_backup_unusable_backups"
+    }
+    assert (unusable["archived"], unusable["unreadable"]) == (1, 0)
     done = run_here("restore", stored.second, str(tmp_path / "target"), "--json", env=env)
     told = json_of(done, code=13)
     assert f"--prefix {PREFIX}/{stored.second}/" in told["hint"]

@@ -63,6 +63,7 @@ def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
         "verification_failed": sum(f.level is not Level.DRILL for f in failures),
         "drill_failed": sum(f.level is Level.DRILL for f in failures),
         "unreadable": states[State.UNREADABLE],
+        "archived": states[State.ARCHIVED],
         "newer_format": states[State.NEWER],
     }
     for cause, count in causes.items():
