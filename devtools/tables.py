@@ -7,7 +7,6 @@ fails where one is not up to date.
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 from devtools.durations import BENCHMARKS, Expected, durations, measured
@@ -52,15 +51,12 @@ def written(page: str) -> str:
     return made
 
 
-_lives = cache(lives)
-
-
 def _month(strategy: Strategy, size: int, policy: Policy, habits: Habits | None = None) -> Month:
     habits = habits or Habits()
     return month(
         strategy,
         workload=expected(size, _RETENTION),
-        kept=_lives(policy, noncurrent_days=habits.noncurrent_days),
+        kept=lives(policy, noncurrent_days=habits.noncurrent_days),
         habits=habits,
         prices=PRICES,
     )
@@ -88,7 +84,7 @@ def _parts() -> str:
 def _policies() -> str:
     rows = []
     for policy in _POLICIES:
-        kept = _lives(policy, noncurrent_days=0).average
+        kept = lives(policy).average
         months = [_month(s, 100 * _GB, policy).total for s in (_STANDARD, _LIFECYCLE)]
         versioned = _month(_LIFECYCLE, 100 * _GB, policy, Habits(noncurrent_days=14)).total
         name = f"{policy.daily} / {policy.monthly} / {policy.yearly}"

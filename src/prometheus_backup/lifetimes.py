@@ -6,6 +6,7 @@ retention decides.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 
 from prometheus_backup.errors import UsageError
@@ -81,6 +82,7 @@ class Kept:
         return max(0, min(end, self.end) - max(begin, self.begin))
 
 
+@lru_cache(maxsize=64)
 def lives(policy: Policy, *, noncurrent_days: int = 0) -> Kept:
     """Return the lives of nightly backups under a policy, for as long as it takes to settle.
 
