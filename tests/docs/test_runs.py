@@ -130,6 +130,7 @@ def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
         "query": '"status":"success"',
         "merge": "where samples in memory begin",  # so its newest block is not placed yet
         "latest": "size   pass",
+        "heal": "none bad",
         "empty": "--storage.tsdb.retention.time=",
     }
     assert proofs[block.runs] in output
@@ -195,6 +196,10 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     restored = {"outcome", "files", "seconds", "loaded", "loading"}
     assert fields("restore latest target --dry-run") == _fields("`restore`") - restored
     assert fields("restore latest target") == _fields("`restore`")
+    (min(path for path in snapshot.iterdir()) / "index").unlink()
+    heal = f"heal {snapshot} --prometheus-url http://127.0.0.1:9"
+    bad = fields(heal, "bad", 0, codes=(41,))
+    assert fields(heal, codes=(41,)) | bad == _fields("`heal`")
     assert fields("metrics") == {"metrics"}
     assert fields("metrics", "metrics", 0) == _fields("`metrics`") - {"metrics"}
     assert fields("estimate --tsdb-size 1GB") == _fields("`estimate`")

@@ -1,4 +1,7 @@
-"""A heal that is killed with SIGKILL at any change that it makes to the disk, and continued."""
+"""A heal that is killed with SIGKILL at any change that it makes to the disk, and continued.
+
+In between, Prometheus starts once the blocks that stop it are away, whatever else is left to do.
+"""
 
 import shutil
 from dataclasses import dataclass
@@ -6,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet
 from prometheus_backup.model import Outcome
 from prometheus_backup.tsdb.verification import check_block
 from tests.support.damages import cut
 from tests.support.heals import heal, heal_and_die
+from tests.support.patients import QUIET
 from tests.support.stored import LocalFiles, tree
 
 OTHER = "01ARYZ6S41TSV4RRFFQ69G5FAV"
@@ -20,11 +26,13 @@ WRONG = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
 class Ill:
     """A data directory with four blocks of which each needs another remedy.
 
-    `sound` is what it held before, `bad` the files of the directories that are bad, by name.
+    `sound` is what it held before, `bad` the files of the directories that are bad, by name;
+    `stoppers` are those that keep Prometheus from starting.
     """
 
     sound: dict[str, bytes]
     bad: dict[str, dict[str, bytes]]
+    stoppers: frozenset[str]
 
 
 def make_ill(data_dir: Path) -> Ill:
@@ -39,17 +47,22 @@ def make_ill(data_dir: Path) -> Ill:
     cut(covered / "index", 1000)
     covered.rename(data_dir / OTHER)
     bad = {name: tree(data_dir / name) for name in (spliced.name, mended.name, OTHER)}
-    return Ill(sound, bad)
+    return Ill(sound, bad, frozenset({spliced.name, OTHER}))
 
 
 def _blocks(data_dir: Path) -> set[str]:
     return {path.name for path in data_dir.iterdir()} - {".prometheus-backup"}
 
 
+def _moved(data_dir: Path) -> dict[str, Path]:
+    """What is in the quarantine, by the name that it had."""
+    quarantine = data_dir / ".prometheus-backup" / "quarantine"
+    return {p.name.split("-")[1]: p for p in quarantine.glob("*-*") if p.is_dir()}
+
+
 def _require_nothing_lost(data_dir: Path, ill: Ill) -> None:
     """Each bad block is somewhere, as it was; what is in a place is either bad still or whole."""
-    quarantine = data_dir / ".prometheus-backup" / "quarantine"
-    moved = {p.name.split("-")[1]: p for p in quarantine.glob("*-*") if p.is_dir()}
+    moved = _moved(data_dir)
     for name, files in ill.bad.items():
         place = moved.get(name, data_dir / name)
         assert tree(place) == files, f"{name} is not what it was"
@@ -59,10 +72,14 @@ def _require_nothing_lost(data_dir: Path, ill: Ill) -> None:
 
 
 def test_killed_at_any_change_it_loses_nothing_and_is_continued(
-    data_dir: Path, repository_files: LocalFiles, tmp_path: Path
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    repository_files: LocalFiles,
+    tmp_path: Path,
 ) -> None:
     ill = make_ill(data_dir)
-    continued = 0
+    continued = started = 0
     for changes in range(1, 500):
         patient = tmp_path / f"patient-{changes}"
         shutil.copytree(data_dir, patient)
@@ -70,6 +87,10 @@ def test_killed_at_any_change_it_loses_nothing_and_is_continued(
             break
         _require_nothing_lost(patient, ill)
         continued += (patient / ".prometheus-backup" / "heal" / "ready").is_dir()
+        if changes % 2 and ill.stoppers <= _moved(patient).keys():
+            shutil.copytree(patient, tmp_path / f"started-{changes}")
+            start_prometheus(prometheus_3, tmp_path / f"started-{changes}", QUIET).kill()
+            started += 1
 
         report = heal(patient, repository_files.root)
 
@@ -82,4 +103,5 @@ def test_killed_at_any_change_it_loses_nothing_and_is_continued(
         shutil.rmtree(patient)
     else:
         pytest.fail("no heal came to its end")
+    assert started > 3, "it was killed between the moves and the end"
     assert continued > 15, "the kills did not hit the middle"
