@@ -158,7 +158,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             },
             "The good backup that has waited longest for a look at it.",
             unit="s",
-            thresholds=((None, _GREEN), (30 * 86400, _YELLOW), (35 * 86400, _RED)),
+            thresholds=((None, _GREEN), (92 * 86400, _YELLOW), (100 * 86400, _RED)),
         ),
         Panel(
             "Restore takes",

@@ -139,12 +139,28 @@ _REPOSITORIES = [
         {39: [], 40: [about("PrometheusBackupVerificationFailed", cause="unreadable")]},
     ),
     Case(
-        "nobody verifies any more",
-        change(REPOSITORY_WORLD, oldest_verification_timestamp_seconds=always(-34 * DAY)),
+        "a backup waits longer than any rotation takes",
+        change(REPOSITORY_WORLD, oldest_verification_timestamp_seconds=always(-99 * DAY)),
         {
             20: [],
             27: [about("PrometheusBackupVerificationStale", "old", severity=_WARNING)],
         },
+    ),
+    Case(
+        "a rotation by 90 days goes round",
+        change(
+            REPOSITORY_WORLD, oldest_verification_timestamp_seconds=lambda h: h * HOUR - 91 * DAY
+        ),
+        {26: [], 50: []},
+    ),
+    Case(
+        "nobody verifies any more",
+        {
+            **REPOSITORY_WORLD,
+            tool("last_verification_timestamp_seconds", level="checksum"): always(-7 * DAY),
+            tool("last_verification_timestamp_seconds", level="drill"): since(1, always(HOUR)),
+        },
+        {20: [], 27: [about("PrometheusBackupVerificationStale", "stopped", severity=_WARNING)]},
     ),
     Case(
         "backups are made unverified",
