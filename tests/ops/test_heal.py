@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,31 @@ def test_series_that_were_deleted_stay_deleted(
     healed = json.loads((patient.block / "meta.json").read_text())
     assert healed["stats"] == meta["stats"]
     assert healed["compaction"] == meta["compaction"]
+
+
+def test_a_head_block_that_was_copied_by_hand_costs_no_samples_in_memory(
+    patient: Patient, repository_files: LocalFiles, stored: Stored
+) -> None:
+    server = patient.start()
+    at = datetime.now(UTC)
+    server.fill_head(metric="own")
+    own = server.query("count_over_time(own[1h])", at)
+    server.stop()
+    (head,) = {b["ulid"] for b in manifest_of(repository_files, stored.first)["blocks"]} - {
+        block.name for block in patient.blocks
+    }
+    whole, copied = repository_files.root / stored.first / head, patient.data_dir / head
+    shutil.copytree(whole, copied)
+    HIDES_DATA["half copied"](copied)
+
+    assert only_bad(patient.heal("--apply", code=3))["remedy"] == "move-away"
+
+    server = patient.start()
+    assert server.query("count_over_time(own[1h])", at) == own
+    server.stop()
+    shutil.copytree(whole, copied)  # what the copy would have done, had it been replaced
+    fewer = patient.start().query("count_over_time(own[1h])", at)
+    assert sum(float(one["value"][1]) for one in fewer) < sum(float(one["value"][1]) for one in own)
 
 
 def test_what_another_run_holds_is_exit_11(data_dir: Path, repository_files: LocalFiles) -> None:
