@@ -195,4 +195,6 @@ def _done_lines(report: "HealReport") -> Iterable[str]:
             yield f"not healed: {healing.bad.name}: {healing.reason}"
     if report.moved:
         yield f"bad blocks are in {next(iter(report.moved.values())).parent}"
+    if report.placed and not report.running:
+        yield "no Prometheus was found to run on it; one that does must be restarted"
     yield from (f"left undone: {problem}" for problem in report.problems)
