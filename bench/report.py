@@ -81,7 +81,8 @@ the manifest, verification before the commit, and removing the snapshot. All pro
 files to the same SeaweedFS on the same machine, in turns, and none is told anything but where the
 server is. Ratios are ours divided by the peer's, taken round by round: median (lowest-highest).
 Below 1 is in our favour. On few cores the server itself limits the wall time, so the CPU ratios
-and the local store tell more.
+and the local store tell more. The check of blocks is measured in
+[benchmarks-inspect.md](benchmarks-inspect.md).
 """
 
 

@@ -242,7 +242,7 @@ class ChunkWalk:
         file = self._file
         assert file is not None  # noqa: S101 -- for the types
         try:
-            length, size = uvarint(file.window(offset, 5), 0)
+            length, size = uvarint(file.some(offset, 5), 0)
         except Unsound:
             raise Unsound("beyond") from None
         start, stop = offset + size, offset + size + length + 1

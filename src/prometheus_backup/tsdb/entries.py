@@ -73,6 +73,12 @@ class EntryDecoder:
         patterns, label, crc, zeros = self._patterns, self._labels.__getitem__, crc32c, _ZEROS
         signed, number = self._signed, self._numbers
         last, names = self.last, self._names
+        add_offset, add_count, add_end = (
+            batch.offsets.append,
+            batch.labels.append,
+            batch.ends.append,
+        )
+        references, min_times, max_times = batch.references, batch.min_times, batch.max_times
         position, limit = 0, len(buf) - 2 * ALIGNMENT
         while position < limit:
             length = buf[position]
@@ -100,15 +106,15 @@ class EntryDecoder:
                     break
             if reference is not None:  # of one chunk, which is the most common
                 time = signed[time_token]
-                batch.min_times.append(time)
-                batch.max_times.append(time + number[duration])
-                batch.references.append(_decoded(reference))
+                min_times.append(time)
+                max_times.append(time + number[duration])
+                references.append(_decoded(reference))
             elif not self._place(body, match.end(), batch):
                 break
             last = labels
-            batch.offsets.append(base + position)
-            batch.labels.append(body[0])
-            batch.ends.append(len(batch.references))
+            add_offset(base + position)
+            add_count(body[0])
+            add_end(len(references))
             position = following
         self.last, self._names = last, names
         return position
@@ -175,6 +181,9 @@ def ascending(numbers: list[int]) -> bool:
 
 
 def _decoded(token: bytes) -> int:
+    if len(token) == 4:  # what most references in a segment take
+        a, b, c, d = token
+        return a & 0x7F | (b & 0x7F) << 7 | (c & 0x7F) << 14 | d << 21
     value = 0
     for byte in reversed(token):
         value = value << 7 | byte & 0x7F

@@ -137,9 +137,9 @@ class Index:
             raise Unsound
         position = self._places[number // _SPARSE]
         for _ in range(number % _SPARSE):
-            length, end = uvarint(self.file.window(position, 10), 0)
+            length, end = uvarint(self.file.some(position, 10), 0)
             position += end + length
-        length, end = uvarint(self.file.window(position, 10), 0)
+        length, end = uvarint(self.file.some(position, 10), 0)
         return self.file.exactly(position + end, length).decode(errors="replace")
 
     def section(self, start: int, end: int, kind: FaultKind, name: str) -> tuple[int, int] | None:

@@ -192,6 +192,9 @@ class Postings:
                     return
             position = base + stop
             yield entry
+        if position != end:
+            detail = "the postings table has more bytes than its entries"
+            self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
 
     def _check_list(self, entry: Entry) -> int:
         """Check one list and return its count. Raises Unsound, with the cause if any."""

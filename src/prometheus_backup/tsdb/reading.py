@@ -13,7 +13,7 @@ from typing import Self
 
 import google_crc32c
 
-crc32c = google_crc32c.value
+crc32c: Callable[[bytes], int] = google_crc32c.value
 """CRC-32C (Castagnoli) of bytes: all that TSDB files use. They store it big-endian."""
 _extend = google_crc32c.extend
 
@@ -46,6 +46,7 @@ class ReadFile:
         self._watch = watch
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self._fd).st_size
+        self._kept, self._kept_at = b"", 0
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +73,19 @@ class ReadFile:
         self._watch(len(data))
         return data
 
+    def some(self, offset: int, length: int) -> bytes:
+        """Return a few bytes, fewer where the file ends, out of a window that is kept."""
+        at = offset - self._kept_at
+        if at < 0 or at + length > len(self._kept):
+            self._kept, self._kept_at, at = self.window(offset), offset, 0
+        return self._kept[at : at + length]
+
     def exactly(self, offset: int, length: int) -> bytes:
         """Return so many bytes. Raises Unsound, OSError."""
         if offset < 0 or offset + length > self.size:
             raise Unsound("the file ends before it does")
-        data = self.window(offset, length)
+        few = length <= WINDOW
+        data = self.some(offset, length) if few else self.window(offset, length)
         if len(data) != length:
             raise Unsound("the file ends before it does")
         return data
@@ -96,6 +105,8 @@ class ReadFile:
 
     def crc(self, offset: int, length: int) -> int:
         """Return the CRC-32C of a range however long, in windows. Raises Unsound, OSError."""
+        if length <= WINDOW:
+            return crc32c(self.exactly(offset, length))
         total = 0
         for at in range(offset, offset + length, WINDOW):
             total = _extend(total, self.exactly(at, min(WINDOW, offset + length - at)))

@@ -73,7 +73,7 @@ class SeriesWalk:
 
     def _entry(self, position: int) -> tuple[bytes, int]:
         file = self._index.file
-        length, size = uvarint(file.window(position, 10), 0)
+        length, size = uvarint(file.some(position, 10), 0)
         start, stop = position + size, position + size + length
         if stop + 4 > self._end or length > _MAX_ENTRY:
             raise Unsound("it goes beyond the series")
