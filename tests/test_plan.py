@@ -105,6 +105,17 @@ def test_a_good_backup_is_preferred_to_what_a_dead_run_left() -> None:
     assert (copy.known.sha256, copy.known.salvaged) == (OLD_HASH, False)
 
 
+def test_a_block_that_was_found_corrupt_since_is_sent_and_not_copied() -> None:
+    made = plan_backup(
+        [source(index=10)],
+        previous=manifest(index=10),
+        dead_runs=(),
+        mutable=MUTABLE,
+        corrupt=frozenset({ULID}),
+    )
+    assert made.copies == ()
+
+
 def test_no_blocks_make_an_empty_plan() -> None:
     assert plan(previous=manifest(index=10)) == BackupPlan(())
 

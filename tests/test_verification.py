@@ -19,7 +19,7 @@ from prometheus_backup.verification import (
     Verification,
     decode_rotation,
     decode_verification,
-    standing_failure,
+    standing_failures,
 )
 from tests.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
 
@@ -111,7 +111,7 @@ def test_a_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
     failure = verification(Level.CHECKSUM, Verdict.FAIL, part=failed)
     other = verification(level, verdict, hours=hours)
     for results in ([failure, other], [other, failure]):
-        assert standing_failure(results) == (failure if stands else None)
+        assert standing_failures(results) == ((failure,) if stands else ())
 
 
 @pytest.mark.parametrize(
@@ -128,27 +128,27 @@ def test_a_rotation_clears_a_failure_once_every_part_has_passed_since(
     level: Level, hours: int | None, *, stands: bool
 ) -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
-    result = standing_failure([failure], [rotation(level, hours=hours)])
+    result = standing_failures([failure], [rotation(level, hours=hours)])
 
-    assert result == (failure if stands else None)
+    assert result == ((failure,) if stands else ())
 
 
 def test_the_pass_of_a_part_clears_nothing() -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     part = verification(Level.TSDB, Verdict.PASS, hours=1, part=RotationPart(part=1, parts=2))
 
-    assert standing_failure([failure, part]) == failure
+    assert standing_failures([failure, part]) == (failure,)
 
 
 def test_a_failure_is_not_cleared_by_the_pass_of_a_time_range() -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     passed = verification(Level.DRILL, Verdict.PASS, hours=1)
     part = passed.model_copy(update={"part": TimeRange(start=NOON, end=None)})
-    assert standing_failure([failure, part]) == failure
-    assert standing_failure([failure, passed]) is None
+    assert standing_failures([failure, part]) == (failure,)
+    assert standing_failures([failure, passed]) == ()
 
 
 def test_passes_alone_leave_no_failure_standing() -> None:
-    assert standing_failure([]) is None
-    assert standing_failure([verification(Level.SIZE, Verdict.PASS)]) is None
-    assert standing_failure([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) is None
+    assert standing_failures([]) == ()
+    assert standing_failures([verification(Level.SIZE, Verdict.PASS)]) == ()
+    assert standing_failures([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) == ()

@@ -94,6 +94,9 @@ class FindingKind(StrEnum):
     NOT_LOADED = "not-loaded"
     OTHER_ANSWER = "other-answer"
     UNSOUND = "unsound"
+    """A block is damaged whose bytes are no longer those that were backed up."""
+    UNSOUND_AT_SOURCE = "unsound-at-source"
+    """A block is damaged, and was so when it was backed up."""
 
 
 @dataclass(frozen=True, slots=True)

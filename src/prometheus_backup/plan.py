@@ -60,14 +60,16 @@ def plan_backup(
     previous: Manifest | None,
     dead_runs: Iterable[Incomplete],
     mutable: frozenset[str],
+    corrupt: frozenset[str] = frozenset(),
 ) -> BackupPlan:
     """Decide for each file whether it is uploaded or copied.
 
-    `previous` is the newest intact backup. A block of it that was corrupt on the source's disk is
-    sent again: it may have been mended since, under the same names and sizes. Files named in
+    `previous` is the newest intact backup. A block of it that was corrupt on the source's disk (by
+    its manifest, or in `corrupt`, found since) is sent again: it may have been mended since, under
+    the same names and sizes. Files named in
     `mutable` are small, change under the same ULID, and are always sent.
     """
-    known = _salvage(dead_runs) | (_holdings(previous) if previous else {})
+    known = _salvage(dead_runs) | (_holdings(previous, corrupt) if previous else {})
     files = tuple(
         PlannedFile(
             block.ulid,
@@ -81,13 +83,13 @@ def plan_backup(
     return BackupPlan(files)
 
 
-def _holdings(manifest: Manifest) -> dict[FileIdentity, Known]:
+def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, Known]:
     return {
         (block.ulid, file.path, file.size): Known(
             file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum
         )
         for block, file in manifest.files()
-        if not block.faults
+        if not block.faults and block.ulid not in corrupt
     }
 
 

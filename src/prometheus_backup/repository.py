@@ -51,7 +51,7 @@ from prometheus_backup.verification import (
     decode_rotation,
     decode_verification,
     passes,
-    standing_failure,
+    standing_failures,
 )
 
 GRACE = timedelta(hours=24)
@@ -102,12 +102,33 @@ class Entry:
     @property
     def failure(self) -> Verification | None:
         """Return the failed verification that stands, if one does."""
-        return standing_failure(self.verifications, self.rotations)
+        return next(iter(self._failures), None)
+
+    @property
+    def _failures(self) -> tuple[Verification, ...]:
+        return standing_failures(self.verifications, self.rotations)
 
     @property
     def good(self) -> bool:
         """Tell whether it is committed, readable, not degraded, and not failed."""
         return self.header is not None and not self.header.degraded and self.failure is None
+
+    @property
+    def intact(self) -> bool:
+        """Tell whether its objects are what was backed up, as far as is known.
+
+        What it lacks, or what was damaged before it was backed up, does not make its bytes worse.
+        """
+        findings = (f for failure in self._failures for f in failure.findings)
+        return self.header is not None and all(f.speaks_of_the_source for f in findings)
+
+    @property
+    def corrupt_blocks(self) -> frozenset[str]:
+        """Return the ULIDs of blocks that verification found damaged since before the backup."""
+        findings = (f for failure in self._failures for f in failure.findings)
+        return frozenset(
+            name for f in findings if f.speaks_of_the_source for name in f.key.split("/")[1:2]
+        )
 
     @property
     def verified(self) -> tuple[Level, datetime] | None:
@@ -390,10 +411,9 @@ def committed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def newest_intact(entries: Sequence[Entry]) -> Entry | None:
     """Return the newest backup whose objects are what was backed up, as far as is known.
 
-    A degraded one counts: what it lacks, or what was damaged before it was backed up, does not make
-    its other bytes worse. To send them all again every night would not mend the source.
+    A degraded one counts: to send everything again every night would not mend the source.
     """
-    intact = [e for e in entries if e.header is not None and e.failure is None]
+    intact = [e for e in entries if e.intact]
     return intact[-1] if intact else None
 
 

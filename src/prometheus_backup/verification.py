@@ -37,6 +37,11 @@ class RecordedFinding(Document):
             series=finding.series,
         )
 
+    @property
+    def speaks_of_the_source(self) -> bool:
+        """Tell whether the bytes are right, and what they hold was damaged before."""
+        return self.kind is FindingKind.UNSOUND_AT_SOURCE
+
     def __str__(self) -> str:
         return str(Finding(self.kind, self.key, self.detail, self.offset, self.series))
 
@@ -146,22 +151,21 @@ def passes(
     return whole + [(r.level, r.passed_at) for r in rotations if r.passed_at is not None]
 
 
-def standing_failure(
+def standing_failures(
     results: Iterable[Verification], rotations: Iterable[Rotation] = ()
-) -> Verification | None:
-    """Return the failed verification that stands, of the whole or of a part; None if none does.
+) -> tuple[Verification, ...]:
+    """Return the failed verifications that stand, of the whole or of a part.
 
     A failure is cleared only by a later pass, of the whole backup, at the same or a higher level. A
     rotation is one once it has passed every part since.
     """
     known = list(results)
     passed = passes(known, rotations)
-    for failure in known:
-        if failure.verdict is not Verdict.FAIL:
-            continue
-        cleared = any(
+    return tuple(
+        failure
+        for failure in known
+        if failure.verdict is Verdict.FAIL
+        and not any(
             level.rank >= failure.level.rank and at > failure.verified_at for level, at in passed
         )
-        if not cleared:
-            return failure
-    return None
+    )

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet
 from prometheus_backup.clock import SystemClock
+from prometheus_backup.events import FileCopied, FileUploaded
 from prometheus_backup.manifest import Block, decode_manifest
 from prometheus_backup.model import Level, Outcome
 from prometheus_backup.ops import deep
@@ -22,7 +25,9 @@ from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.verification import decode_verification
 from tests import manifests
-from tests.support.runs import Recorder, transfer
+from tests.support.bad_stores import flip_a_bit
+from tests.support.looks import live_blocks
+from tests.support.runs import Recorder, options, take_backup, transfer
 from tests.support.stored import (
     LocalFiles,
     Stored,
@@ -135,8 +140,37 @@ def test_damage_from_before_the_backup_is_found_by_no_lower_level_and_told_apart
 
     assert lower.returncode == 0
     (finding,) = result["findings"]
-    assert (finding["kind"], finding["key"]) == ("unsound", key)
+    assert (finding["kind"], finding["key"]) == ("unsound-at-source", key)
     assert finding["detail"].endswith(", and so it was when it was backed up")
+
+
+def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copies_the_others(
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+    data_dir: Path,
+    tmp_path: Path,
+    scratch: Path,
+) -> None:
+    """Level checksum does not notice; what was mended under the same name is sent."""
+    block = live_blocks(data_dir)[1]
+    segment = block / "chunks" / "000001"
+    sound = segment.read_bytes()
+    segment.write_bytes(flip_a_bit(sound))
+    store = LocalStore(tmp_path / "repository")
+    server = start_prometheus(prometheus_3, data_dir)
+    first = take_backup(server, store, options(skip_head=True)).manifest
+    report = verify_on(Bench(scratch, 1), store, first.backup_id)
+    assert report.outcome is Outcome.FAULTY
+    segment.write_bytes(sound)
+
+    recorder = Recorder()
+    second = take_backup(server, store, options(skip_head=True), listener=recorder).manifest
+
+    sent = {e.key.split("/")[1] for e in recorder.of(FileUploaded) if "/chunks/" in e.key}
+    copied = {e.key.split("/")[1] for e in recorder.of(FileCopied) if "/chunks/" in e.key}
+    assert sent == {block.name}
+    assert copied == {b.name for b in live_blocks(data_dir)} - {block.name}
+    assert verify_on(Bench(scratch, 1), store, second.backup_id).outcome is Outcome.DONE
 
 
 def test_a_block_that_lacks_a_file_is_not_checked_and_the_others_are(

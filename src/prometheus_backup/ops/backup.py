@@ -265,6 +265,7 @@ class _Attempt:
             previous=self._previous,
             dead_runs=dead,
             mutable=MUTABLE,
+            corrupt=previous.corrupt_blocks if previous else frozenset(),
         )
         uploads, copies = plan.uploads, plan.copies
         run.listener(

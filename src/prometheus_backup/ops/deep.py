@@ -190,14 +190,12 @@ def findings_of(
     cause.
     """
     keys: Mapping[str, str] = {file.path: file.key for file in block.files}
-    since = (
-        ""
-        if {f.key for f in block.files} & set(altered)
-        else ", and so it was when it was backed up"
-    )
+    right = not {file.key for file in block.files} & set(altered)
+    kind = FindingKind.UNSOUND_AT_SOURCE if right else FindingKind.UNSOUND
+    since = ", and so it was when it was backed up" if right else ""
     found = [
         Finding(
-            FindingKind.UNSOUND,
+            kind,
             keys.get(fault.file, f"{backup_id}/{block.ulid}/{fault.file}"),
             printable(f"{fault.detail} [{fault.kind.value}]{since}"),
             offset=fault.offset,
@@ -207,5 +205,5 @@ def findings_of(
     ]
     if report.total_faults > len(found):
         more = f"and {report.total_faults - len(found):,} faults more"
-        found.append(Finding(FindingKind.UNSOUND, f"{backup_id}/{block.ulid}", more))
+        found.append(Finding(kind, f"{backup_id}/{block.ulid}", more))
     return found

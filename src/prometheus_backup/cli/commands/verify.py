@@ -112,9 +112,11 @@ def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
     lines = [
         f"{c.result.backup_id}: {rotation_words(c.rotation)}" for c in report.checked if c.rotation
     ]
-    if any(checked.result.findings for checked in report.checked):
+    findings = [f for c in report.checked for f in c.result.findings]
+    if findings:
         said = "a backup with findings does not count as good: `restore latest` passes over it, and"
-        lines.append(f"{said} the next backup copies nothing from it")
+        what = "only sound blocks" if all(f.speaks_of_the_source for f in findings) else "nothing"
+        lines.append(f"{said} the next backup copies {what} from it")
     return lines
 
 
