@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from devtools.blocks import BlockSpec
+from devtools.blocks import BLOCK_LENGTH, BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.remote_write import Histogram
@@ -213,12 +213,27 @@ def test_series_that_have_gone_are_as_gone_in_the_drill(
 
 
 @pytest.fixture
+def recent() -> BlockSpec:
+    """Blocks that end lately. After old ones, the first sample makes Prometheus compact its head,
+    and late samples with it, if they come in time."""
+    before = datetime.now(UTC) - 30 * MINUTE
+    end = before - (before - datetime(1970, 1, 1, tzinfo=UTC)) % BLOCK_LENGTH
+    return BlockSpec(start=end - 4 * BLOCK_LENGTH)
+
+
+@pytest.fixture
 def out_of_order(
-    start_prometheus: PrometheusFleet, prometheus_binaries: PrometheusBinaries, data_dir: Path
+    start_prometheus: PrometheusFleet,
+    prometheus_binaries: PrometheusBinaries,
+    tmp_path: Path,
+    recent: BlockSpec,
 ) -> PrometheusServer:
     """A source that takes late samples, and has some in memory only."""
+    write_openmetrics_blocks(tmp_path / "data", prometheus_binaries.promtool, recent)
     server = start_prometheus(
-        prometheus_binaries, data_dir, PrometheusOptions(config=OUT_OF_ORDER, scrape_interval=None)
+        prometheus_binaries,
+        tmp_path / "data",
+        PrometheusOptions(config=OUT_OF_ORDER, scrape_interval=None),
     )
     now = datetime.now(UTC)
     server.write("steady", [(now - MINUTE, 1.0)])
@@ -227,7 +242,7 @@ def out_of_order(
 
 
 def test_late_samples_in_memory_are_not_asked_for_because_no_snapshot_holds_them(
-    out_of_order: PrometheusServer, store: LocalStore, tmp_path: Path, tsdb_block_spec: BlockSpec
+    out_of_order: PrometheusServer, store: LocalStore, tmp_path: Path, recent: BlockSpec
 ) -> None:
     late = "sum(sum_over_time(steady[1h]))"
     old = "sum(count_over_time(devtools_value[8h]))"
@@ -237,7 +252,7 @@ def test_late_samples_in_memory_are_not_asked_for_because_no_snapshot_holds_them
         out_of_order, store, tmp_path, options(fingerprints=(late, old))
     )
 
-    at = last_sample(tsdb_block_spec) - 30 * MINUTE
+    at = last_sample(recent) - 30 * MINUTE
     assert {f.at for f in manifest.fingerprints} == {at}
     assert drilling.result()["verdict"] == "pass"
     # Asked as of any other source, it would have been a false alarm.
