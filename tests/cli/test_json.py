@@ -216,6 +216,7 @@ FAILURES = {
     "heal": (["heal", "/nonexistent/data"], 33, "TargetUnusable"),
     "estimate": (["estimate", "--tsdb-size=much"], 2, "UsageError"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
+    "daily": (["daily", "noon"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
 }
 

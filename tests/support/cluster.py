@@ -41,6 +41,8 @@ class Cluster:
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     claims: dict[str, Path] = field(default_factory=dict)
+    empty_dirs: dict[str, Path] = field(default_factory=dict)
+    """Volumes of a pod that are there already, as those of its other containers are."""
 
     def add(self, manifests: list[Manifest]) -> None:
         """Do what `kubectl apply` does with ConfigMaps."""
@@ -61,6 +63,15 @@ class Cluster:
         return done
 
     def _run(self, container: Manifest, spec: Manifest) -> subprocess.CompletedProcess[str]:
+        process = self.start(container, spec)
+        try:
+            output, log = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, output, log)
+
+    def start(self, container: Manifest, spec: Manifest) -> subprocess.Popen[str]:
+        """Start one container of a pod; whoever asks ends it."""
         image = self.images[container["image"]]
         security = {**spec["securityContext"], **container["securityContext"]}
         program = ["setpriv", "--no-new-privs"] if not security["allowPrivilegeEscalation"] else []
@@ -74,14 +85,13 @@ class Cluster:
             ),
         ]
         enter = ["nsenter", f"--net={self.network.namespace}", "unshare", "--mount"]
-        return subprocess.run(
+        return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *enter, "/bin/sh", "-euc", "\n".join(script)],
             env=self._environment(container, image),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
         )
 
     def _environment(self, container: Manifest, image: Image) -> dict[str, str]:
@@ -133,6 +143,8 @@ class Cluster:
         if "persistentVolumeClaim" in volume:
             return self.claims[volume["persistentVolumeClaim"]["claimName"]]
         assert "emptyDir" in volume, f"a kind of volume that is not known here: {volume}"
+        if volume["name"] in self.empty_dirs:
+            return self.empty_dirs[volume["name"]]
         folder = self._new_folder(f"emptyDirs/{volume['name']}")
         folder.chmod(0o777)  # as the kubelet makes them
         return folder

@@ -13,6 +13,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _SEVERAL = {"labels": "K=V", "queries": "QUERY"}
 """Kinds of settings that may be given more than once."""
 
+CONFIG = f"{__name__}.config"
+"""Where a context's `meta` has the path of the configuration file that was read."""
+
 
 def with_settings(*groups: str) -> Callable[[_F], _F]:
     """Add the options of these groups, and those that every command has."""
@@ -86,3 +89,4 @@ def _load(context: click.Context, parameter: click.Parameter, path: Path | None)
     del parameter
     if path is not None:
         context.default_map = read_file(path)
+        context.meta[CONFIG] = path

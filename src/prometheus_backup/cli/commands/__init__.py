@@ -7,6 +7,7 @@ from prometheus_backup.cli.command import commands
 from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds them to `commands`
     backup,
     check,
+    daily,
     drill,
     estimate,
     heal,

@@ -1,0 +1,85 @@
+"""`daily`: the timer, where there is no cron: in a container beside Prometheus."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import datetime, time
+
+import click
+
+from prometheus_backup.cli.command import argument, command
+from prometheus_backup.cli.options import CONFIG
+from prometheus_backup.cli.output import Output
+from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.errors import UsageError
+from prometheus_backup.events import Step
+from prometheus_backup.layout import backup_time
+from prometheus_backup.model import rfc3339
+from prometheus_backup.schedule import first_start, next_start
+
+_LONGEST_SLEEP = 60.0
+"""Seconds. The wall clock may be set meanwhile, and a machine may have slept."""
+
+
+@argument("at", metavar="HH:MM[:SS]")
+@command()
+def daily(wiring: Wiring, output: Output, *, at: str) -> int:
+    """Run `backup` every day at this time (UTC), until told to stop.
+
+    For a container beside Prometheus, where no CronJob can mount the volume. Settings come from the
+    environment or the configuration file. A day that was missed is made up for at once; a run that
+    another try may cure is tried again, twice.
+    """
+    del output
+    due, clock, tries, flags = _time_of_day(at), wiring.clock, 1, _flags(wiring)
+    start = first_start(due, now=clock.now(), newest=_newest_backup(flags))
+    while True:
+        wiring.listener(Step("wait", f"next backup at {rfc3339(start)}"))
+        while (left := (start - clock.now()).total_seconds()) > 0:
+            clock.sleep(min(left, _LONGEST_SLEEP))
+        code = _run("backup", *flags)
+        wiring.listener(Step("end", f"backup ended with exit {code}"))
+        start, tries = next_start(due, now=clock.now(), exit_code=code, tries=tries)
+
+
+def _time_of_day(text: str) -> time:
+    try:
+        if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text):
+            return time.fromisoformat(text)
+    except ValueError:
+        pass
+    raise UsageError(f"cannot read time of day {text!r}", hint="give it as HH:MM, in UTC")
+
+
+def _flags(wiring: Wiring) -> list[str]:
+    """Return the flags that every command takes, for the commands that are run."""
+    values, config = wiring.values, click.get_current_context().meta.get(CONFIG)
+    flags = [f"--log-level={values['log_level']}", f"--log-format={values['log_format']}"]
+    flags += ["--quiet"] if values["quiet"] else []
+    return [*flags, f"--config={config}"] if config else flags
+
+
+def _newest_backup(flags: list[str]) -> datetime | None:
+    """Return when the newest backup was begun; None where there is none, or none can be seen."""
+    list_all = _command("list", "--json", *flags)
+    done = subprocess.run(list_all, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        return None  # the backup will say why
+    backups = [entry["backup_id"] for entry in json.loads(done.stdout)["backups"]]
+    return max(map(backup_time, backups), default=None)
+
+
+def _run(*arguments: str) -> int:
+    """Run a command in a process of its own: what it holds is free again afterwards."""
+    child = subprocess.Popen(_command(*arguments), stdin=subprocess.DEVNULL)
+    try:
+        return child.wait()
+    finally:
+        if child.poll() is None:  # we are told to stop: it is to clean up first
+            child.terminate()
+            child.wait()
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prometheus_backup", *arguments]

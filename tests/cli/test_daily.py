@@ -1,0 +1,80 @@
+"""`daily`, which is its own timer, as it runs beside a real Prometheus."""
+
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet
+from tests.support.runs import cli, settings
+from tests.support.started import StartedCli
+
+
+@pytest.fixture
+def environment(
+    tmp_path: Path,
+    data_dir: Path,
+    start_prometheus: PrometheusFleet,
+    prometheus_3: PrometheusBinaries,
+) -> dict[str, str]:
+    return settings(start_prometheus(prometheus_3, data_dir), tmp_path / "repository")
+
+
+def _backups(folder: Path) -> int:
+    return len(list((folder / "repository").glob("backup-*/metadata.json")))
+
+
+def test_a_first_backup_is_made_at_once_and_the_next_one_waits(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
+    with StartedCli("daily", later, env=environment, directory=tmp_path / "run") as daily:
+        daily.wait_for_log("backup ended with exit 0")
+        daily.wait_for_log(f"T{later}:00Z")
+        assert _backups(tmp_path) == 1
+        daily.send(signal.SIGTERM)
+        assert daily.end().code == 143
+
+
+def test_its_time_comes(environment: dict[str, str], tmp_path: Path) -> None:
+    assert cli("backup", env=environment).returncode == 0
+    soon = (datetime.now(UTC) + timedelta(seconds=6)).strftime("%H:%M:%S")
+    flags = ("--log-format=json",)
+    with StartedCli("daily", soon, *flags, env=environment, directory=tmp_path / "run") as daily:
+        daily.wait_for_log(f"T{soon}Z")
+        daily.wait_for_log("backup ended with exit 0")
+        assert all(line.startswith("{") for line in daily.log().splitlines())
+    assert _backups(tmp_path) == 2
+
+
+def test_told_to_stop_it_lets_a_backup_clean_up(
+    environment: dict[str, str], tmp_path: Path, data_dir: Path
+) -> None:
+    slow = {**environment, "MAX_BANDWIDTH": "1kB"}
+    with StartedCli("daily", "02:00", env=slow, directory=tmp_path / "run") as daily:
+        daily.wait_for_log("transferring the blocks")
+        daily.send(signal.SIGTERM)
+        ended = daily.end()
+    assert ended.code == 143
+    assert "snapshot removed" in ended.log
+    assert list((data_dir / "snapshots").iterdir()) == []
+
+
+def test_settings_come_from_the_file_that_is_named(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"repository: {environment.pop('REPOSITORY')}\n")
+    arguments = ("daily", "02:00", f"--config={file}")
+    with StartedCli(*arguments, env=environment, directory=tmp_path / "run") as daily:
+        daily.wait_for_log("backup ended with exit 0")
+    assert _backups(tmp_path) == 1
+
+
+@pytest.mark.parametrize("text", ["2:00", "25:00", "noon", "02:00Z", ""])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    done = cli("daily", text, env={"REPOSITORY": "file:///nonexistent/x"})
+    assert done.returncode == 2
+    assert "give it as HH:MM" in done.stderr
