@@ -33,7 +33,7 @@ _PAGE = """\
 
 Made by `python -m bench.inspection --output docs/benchmarks-inspect.md`; do not edit.
 
-`prometheus-backup inspect --processes 1` beside `promtool tsdb analyze --extended`, whole
+`prometheus-backup inspect BLOCK --processes 1` beside `promtool tsdb analyze --extended`, whole
 processes, on the same block, in turns. promtool decodes every series and looks at the checksum of
 every chunk, but not at postings, order, chunks that no series has, counts or times. Rates are for a
 second of CPU time, so for one core, the start of Python included. Ratios are ours divided by
