@@ -291,11 +291,7 @@ class _Planning:
         if bad.span is None:
             return (), (), f"{_NO_COPY}, and its time cannot be told"
         if bad.deletions and not self._wish.undelete:
-            return (
-                (),
-                (),
-                f"{_NO_COPY}, and with other blocks deleted series would come back",
-            )
+            return (), (), f"{_NO_COPY}, and with others deleted series would come back"
         left: tuple[Span, ...] = (bad.span,)
         chosen: list[Source] = []
         for offer in self._offers:
@@ -306,11 +302,7 @@ class _Planning:
                         chosen.append(Source(offer.backup_id, block))
                         self._add(_held(block))
                         left = fewer
-        return (
-            tuple(chosen),
-            left,
-            f"{_NO_COPY}, or of others that may take its place",
-        )
+        return tuple(chosen), left, f"{_NO_COPY}, or of others that may take its place"
 
     def _placeable(self, offer: Offer, span: Span) -> Iterable[Block]:
         placing = Placing(self._held, TimeRange(span.start, span.end), undelete=self._wish.undelete)

@@ -210,6 +210,18 @@ def test_what_needs_no_copy_needs_no_repository(data_dir: Path) -> None:
     assert only_bad(command(data_dir, "--apply", env={}))["remedy"] == "mend"
 
 
+def test_a_sound_copy_under_a_wrong_name_takes_the_place_of_the_bad_block(data_dir: Path) -> None:
+    before, block = tree(data_dir), min(data_dir.iterdir())
+    shutil.copytree(block, data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV")
+    STOPS_A_START["index missing"](block)
+
+    healed = command(data_dir, "--apply", env={})
+
+    assert [bad["remedy"] for bad in healed["bad"]] == ["drop", "rename"]
+    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+    assert found == before
+
+
 @pytest.mark.parametrize("damage", [name for name in HIDES_DATA if name.startswith("meta")])
 def test_without_any_backup_meta_json_is_written_anew(
     patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str

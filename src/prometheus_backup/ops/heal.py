@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupNotFound,
+    BackupToolError,
     RepositoryError,
     TargetUnusable,
     TargetWouldLoseData,
@@ -210,23 +211,25 @@ class _Run:
         return self._report(plan, applied=True)
 
     def _plan(self, wish: HealWish, *, strict: bool = False) -> HealPlan:
+        """Decide about what is bad; if `strict`, raise where backups are missing for it."""
         bad = [b for b in self._scan.bad if b.name not in self._waiting]
+        offers: tuple[Offer, ...] = ()
+        missing: BackupToolError | None = None
         try:
             offers = self._offered([b for b in bad if b.wants_copy], again=bool(wish.unsound))
-        except (RepositoryError, UsageError) as error:
-            if strict:
-                raise
-            self._no_copies = error.message
-            return plan_heal(bad, self._held(), (), wish)
-        plan = plan_heal(bad, self._held(), offers, wish)
-        if self._offers and not offers:
-            self._no_copies = f"{self._offers.repository.url} holds no backup"
-            if strict and not all(h.heals for h in plan.healings):
-                raise BackupNotFound(
-                    f"cannot heal {self._job.data_dir}: {self._no_copies}",
+            if self._offers and not offers:
+                missing = BackupNotFound(
+                    f"cannot heal from {self._offers.repository.url}: it holds no backup",
                     hint="check REPOSITORY (S3_BUCKET, S3_PREFIX); --without-copy moves bad blocks "
                     "away all the same",
                 )
+        except (RepositoryError, UsageError) as error:
+            missing = error
+        plan = plan_heal(bad, self._held(), offers, wish)
+        if missing:
+            self._no_copies = missing.message
+            if strict and not all(h.heals for h in plan.healings):
+                raise missing
         return plan
 
     def _offered(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[Offer, ...]:
