@@ -50,7 +50,7 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
         ["backup", "--storage-class=DEEP_ARCHIVE"],
         {"REPOSITORY": "", **S3},
         "cannot be read back",
-        "GLACIER_IR",
+        "VERIFY_LEVEL=size",
     ),
     "kms key without kms": (
         ["list", "--sse-kms-key-id=k"],
