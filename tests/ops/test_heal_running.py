@@ -33,3 +33,19 @@ def test_it_answers_again_without_a_restart(
     assert samples(server, tsdb_block_spec) == sound_samples
     assert (server.pid, server.running) == (pid, True)
     assert patient.present()
+
+
+def test_without_waiting_it_says_that_a_restart_is_needed(
+    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+) -> None:
+    FAILS_QUERIES["chunk bit flip"](patient.block)
+    server = patient.start()
+
+    healed = patient.heal("--apply", "--wait=0", url=server.url, code=3)
+
+    assert healed["placed"] == [patient.block.name]
+    assert "restart it" in healed["problems"][0]
+    with pytest.raises(RuntimeError, match="422"):
+        samples(server, tsdb_block_spec)
+    server.restart()
+    assert samples(server, tsdb_block_spec) == sound_samples
