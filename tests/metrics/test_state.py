@@ -111,6 +111,18 @@ def test_last_good_backup_is_the_commit_of_the_newest_good_one(files: LocalFiles
     assert (found["good_backups"], found["unusable_backups degraded"]) == (2, 1)
 
 
+def test_run_that_was_cut_off_is_seen_though_it_committed_nothing(files: LocalFiles) -> None:
+    backup(files, NOON - DAY)
+    mark = {"run_id": "r", "state": "abandoned", "started_at": _text(NOON)}
+    files.put(f"backup-{NOON:%Y%m%d-%H%M%S}/incomplete.json", json.dumps(mark).encode())
+
+    found = told(files)
+
+    assert found["last_begun_timestamp_seconds"] == NOON.timestamp()
+    assert found["last_backup_timestamp_seconds"] < NOON.timestamp()
+    assert found["unfinished_backups incomplete"] == 1
+
+
 def test_backups_count_once_each_in_their_highest_tier(files: LocalFiles) -> None:
     for taken in (datetime(2025, 1, 1, 2, tzinfo=UTC), datetime(2025, 2, 1, 2, tzinfo=UTC), NOON):
         backup(files, taken)

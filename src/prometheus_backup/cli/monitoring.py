@@ -63,23 +63,25 @@ class Monitoring:
 
         `cause` says why, unless it is 0.
         """
+        # Before anything else takes time: this is what the run took.
+        run = self._recorder.samples(exit_code) if self._recorder else None
         if self._healthcheck:
             self._ping(self._healthcheck, None if exit_code == 0 else f"exit {exit_code}: {cause}")
-        if self._recorder:
-            self._publish(self._recorder, exit_code)
+        if run:
+            self._publish(run, exit_code)
 
     def _ping(self, url: str, failure: str | None) -> None:
         from prometheus_backup.metrics.push import ping
 
         self._try("cannot ping HEALTHCHECK_URL", lambda: ping(url, failure=failure))
 
-    def _publish(self, recorder: "RunRecorder", exit_code: int) -> None:
+    def _publish(self, samples: "Sequence[Sample]", exit_code: int) -> None:
         labels = self._try("cannot make metrics", self._wiring.metrics_labels)
         if labels is None:
             return
         from prometheus_backup.metrics.families import labelled
 
-        run = labelled(recorder.samples(exit_code), labels)
+        run = labelled(samples, labels)
         found = self._try("cannot read the repository for metrics", lambda: self._state(exit_code))
         state = labelled(found, labels) if found else None
         if self._textfile:

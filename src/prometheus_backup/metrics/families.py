@@ -86,6 +86,10 @@ STATE = (
         "cause",
     ),
     _state("unfinished_backups", "Folders of runs or deletions under way, or cut off.", "state"),
+    _state(
+        "last_begun_timestamp_seconds",
+        "When the newest backup was begun that left anything, committed or not.",
+    ),
     _state("repository_size_bytes", "Bytes of all backups together."),
     _state("oldest_backup_timestamp_seconds", "When the oldest backup was begun."),
     _state("last_backup_timestamp_seconds", "When the newest backup was committed."),

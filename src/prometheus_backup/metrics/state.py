@@ -68,6 +68,9 @@ def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
     }
     for cause, count in causes.items():
         yield sample("unusable_backups", count, cause=cause)
+    begun = [e.time for e in entries if e.state is not State.FOREIGN]
+    if begun:
+        yield sample("last_begun_timestamp_seconds", max(begun).timestamp())
     for state in (State.INCOMPLETE, State.DELETING):
         yield sample("unfinished_backups", states[state], state=state.value)
 
