@@ -1,14 +1,19 @@
 """Wait until a running Prometheus has noticed which blocks its data directory got, or lost."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import SourceUnavailable
 from prometheus_backup.ops.source import count_readable
-from prometheus_backup.prometheus import PrometheusClient
+
+if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+    from prometheus_backup.prometheus import PrometheusClient
 
 PATIENCE = timedelta(minutes=3)
 """Prometheus looks for new blocks once a minute (tsdb/db.go BlockReloadInterval)."""

@@ -3,12 +3,15 @@
 Nothing that is there is overwritten, and a block appears whole or not at all.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_backup.errors import (
     TargetNotEmpty,
@@ -35,7 +38,6 @@ from prometheus_backup.ops.prune import candidates
 from prometheus_backup.ops.staging import Staging, sync_folder
 from prometheus_backup.ops.target import Survey, TargetDirectory
 from prometheus_backup.placement import Standing
-from prometheus_backup.prometheus import PrometheusClient
 from prometheus_backup.repository import Entry, Repository, committed
 from prometheus_backup.restore_plan import (
     ALL,
@@ -47,6 +49,9 @@ from prometheus_backup.restore_plan import (
 from prometheus_backup.retention import Policy, decide
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb_retention import TsdbRetention
+
+if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+    from prometheus_backup.prometheus import PrometheusClient
 
 _STAGING = "restore"
 _MARKER = "restore.json"

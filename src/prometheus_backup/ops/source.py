@@ -1,8 +1,11 @@
 """Is this Prometheus one that can be backed up, and is this its data directory?"""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
@@ -12,8 +15,10 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.layout import is_ulid
-from prometheus_backup.prometheus import PrometheusClient, SourceStatus
 from prometheus_backup.tsdb.block import live_ulids, read_meta
+
+if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+    from prometheus_backup.prometheus import PrometheusClient, SourceStatus
 
 _INSTANCE_TRIES = 3
 _SETTLE_TRIES = 4

@@ -3,6 +3,8 @@
 Nothing is written here. What follows from what is seen is decided in `restore_plan`.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import grp
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_backup.errors import (
     SnapshotUnusable,
@@ -28,10 +30,12 @@ from prometheus_backup.model import SourceBlock, instant_from_ms
 from prometheus_backup.ops.footing import Owner, target_errors
 from prometheus_backup.ops.source import count_readable, serves
 from prometheus_backup.placement import NOTHING, Held, HeldBlock
-from prometheus_backup.prometheus import PrometheusClient, SourceStatus
 from prometheus_backup.transfer import HashedFile, Transfer, Watch
 from prometheus_backup.tsdb.block import MUTABLE, read_block, read_meta
 from prometheus_backup.tsdb_retention import TsdbRetention, parse_tsdb_retention
+
+if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+    from prometheus_backup.prometheus import PrometheusClient, SourceStatus
 
 HARMLESS = frozenset({"lost+found", TOOL_FOLDER})
 """What an empty target may hold."""

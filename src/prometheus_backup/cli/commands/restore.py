@@ -23,6 +23,37 @@ if TYPE_CHECKING:
 
 @argument("target", type=click.Path(path_type=Path))
 @argument("backup", metavar="BACKUP|latest")
+@option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
+@option(
+    "--merge", is_flag=True, help="Put it beside the data that is there; Prometheus may be running."
+)
+@option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Only blocks that end after this time (2025-01-22, -7d).",
+)
+@option("--to", "until", metavar="TIME", help="Only blocks that begin before this time.")
+@option("--at", metavar="TIME", help="With latest: the newest backup not made after this time.")
+@option(
+    "--target-retention",
+    metavar="TIME[,SIZE]",
+    help="The retention that the target's Prometheus has, or will have.",
+)
+@option(
+    "--ignore-retention", is_flag=True, help="Restore what the target's retention will delete, too."
+)
+@option(
+    "--head-from",
+    metavar="TIME",
+    help="Where the samples in the target's WAL begin, if nothing tells.",
+)
+@option(
+    "--accept-undeleted", is_flag=True, help="Place blocks that bring deleted series back, too."
+)
+@option(
+    "--chown", metavar="USER[:GROUP]", help="Owner of the restored files, instead of the target's."
+)
 @option(
     "--wait",
     type=click.IntRange(min=0),
@@ -31,37 +62,6 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long to wait until a running Prometheus has loaded the blocks.",
 )
-@option(
-    "--chown", metavar="USER[:GROUP]", help="Owner of the restored files, instead of the target's."
-)
-@option(
-    "--accept-undeleted", is_flag=True, help="Place blocks that bring deleted series back, too."
-)
-@option(
-    "--head-from",
-    metavar="TIME",
-    help="Where the samples in the target's WAL begin, if nothing tells.",
-)
-@option(
-    "--ignore-retention", is_flag=True, help="Restore what the target's retention will delete, too."
-)
-@option(
-    "--target-retention",
-    metavar="TIME[,SIZE]",
-    help="The retention that the target's Prometheus has, or will have.",
-)
-@option("--at", metavar="TIME", help="With latest: the newest backup not made after this time.")
-@option("--to", "until", metavar="TIME", help="Only blocks that begin before this time.")
-@option(
-    "--from",
-    "since",
-    metavar="TIME",
-    help="Only blocks that end after this time (2025-01-22, -7d).",
-)
-@option(
-    "--merge", is_flag=True, help="Put it beside the data that is there; Prometheus may be running."
-)
-@option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @command("repository", "retention", "prometheus", "monitoring", "reporting")
 def restore(
     wiring: Wiring, output: Output, *, backup: str, target: Path, dry_run: bool, **choices: Any
