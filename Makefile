@@ -27,8 +27,8 @@ help:  ## Say what can be made
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-# Azurite, the image's base and Pushgateway are for tests alone.
-FOR_TESTS := .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway
+# For tests alone: Azure's storage, the image's base, Pushgateway, the scanner of manifests.
+FOR_TESTS := .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway .tools/.checkov
 test: setup $(FOR_TESTS)  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
@@ -61,12 +61,13 @@ image: image-context  ## Build the container image, with docker, podman or build
 	$$engine build --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 		--tag $(IMAGE) $(IMAGE_FLAGS) $(IMAGE_CONTEXT)
 
-# Every pin of both files is resolved together; runtime.txt is what a user needs of them.
+# Every pin of the first two is resolved together; runtime.txt is what a user needs of them.
 pins: .venv/.project  ## Take the newest versions of all dependencies into requirements/
-	rm -f requirements/dev.txt requirements/runtime.txt
+	rm -f requirements/dev.txt requirements/runtime.txt requirements/scan.txt
 	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/dev.txt pyproject.toml requirements/dev.in
 	$(BIN)/uv pip compile $(PIN_FLAGS) -c requirements/dev.txt \
 		-o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/scan.txt requirements/scan.in
 PIN_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
@@ -115,6 +116,13 @@ clean:  ## Remove everything that make has made
 
 .tools/.images: .tools/.containers devtools/buildah.py requirements/runtime.txt
 	$(BIN)/python -m devtools.buildah $@
+
+.tools/.checkov: .venv/.requirements requirements/scan.txt
+	rm -rf .tools/checkov
+	$(BIN)/uv venv --quiet --python $(BIN)/python .tools/checkov
+	$(BIN)/uv pip install --quiet --python .tools/checkov/bin/python --require-hashes \
+		-r requirements/scan.txt
+	touch $@
 
 .tools/.azurite-$(AZURITE): .venv/.requirements
 	rm -rf .tools/azurite .tools/.azurite-*
