@@ -1,8 +1,11 @@
 """The table of metrics keeps to Prometheus' own rules for names."""
 
 import re
+import subprocess
 
-from prometheus_backup.metrics.families import FAMILIES
+from devtools.fetch_prometheus import PrometheusBinaries
+from prometheus_backup.metrics.exposition import parse, text
+from prometheus_backup.metrics.families import FAMILIES, REPOSITORY, Sample
 
 _UNITS = ("bytes", "seconds", "code", "info", "verdict", "readable")
 _COUNTED = ("files", "objects", "backups", "snapshots", "blocks", "findings")
@@ -17,3 +20,26 @@ def test_names_begin_with_the_program_and_end_in_the_unit() -> None:
 def test_help_is_one_line_that_ends_like_a_sentence() -> None:
     for family in FAMILIES.values():
         assert re.fullmatch(r"[A-Z0-9][^\n]*\.", family.help), family.name
+
+
+def test_promtool_finds_nothing_to_say_of_any_metric(
+    prometheus_binaries: PrometheusBinaries,
+) -> None:
+    samples = [
+        Sample(family.name, 1.0, dict.fromkeys((REPOSITORY, *family.labels), "x"))
+        for family in FAMILIES.values()
+    ]
+    done = subprocess.run(
+        [prometheus_binaries.promtool, "check", "metrics"],
+        input=text(samples),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    odd = 's3://bucket/a "quoted" \\ back\nslash'
+    samples = [Sample("prometheus_backup_good_backups", 1.5e9 + 0.125, {REPOSITORY: odd})]
+    assert list(parse(text(samples))) == samples
