@@ -129,7 +129,7 @@ def test_verification_of_a_backup_that_is_deleted_meanwhile_leaves_no_result_beh
         repository = Repository(store, clock=clock)
         old = make_backup(store, clock, at=OLD)
         actors = {
-            "verify": lambda: repository.record(result_of(old)),
+            "verify": lambda: repository.results.record(result_of(old)),
             "prune": lambda: repository.delete_backup(old, run_id="p"),
         }
         return World(store, actors)
@@ -278,12 +278,12 @@ def test_inconclusive_result_replaces_nothing_and_is_kept_where_there_is_none() 
         assert entry is not None
         return [v.verdict for v in entry.verifications]
 
-    repository.record(result_of(made, Verdict.INCONCLUSIVE))
+    repository.results.record(result_of(made, Verdict.INCONCLUSIVE))
     assert recorded() == [Verdict.INCONCLUSIVE]
     for verdict in (Verdict.FAIL, Verdict.PASS):
-        repository.record(result_of(made, verdict))
+        repository.results.record(result_of(made, verdict))
         assert recorded() == [verdict]
-        repository.record(result_of(made, Verdict.INCONCLUSIVE))
+        repository.results.record(result_of(made, Verdict.INCONCLUSIVE))
         assert recorded() == [verdict]
 
 
@@ -303,7 +303,7 @@ def test_pass_of_a_part_proves_the_part_only() -> None:
 
     def stored(*results: Verification) -> tuple[Verification, ...]:
         for result in results:
-            repository.record(result)
+            repository.results.record(result)
         entry = repository.entry(backup_id)
         assert entry is not None
         return entry.verifications
@@ -327,10 +327,10 @@ def test_latest_is_the_newest_good_backup_and_the_newest_where_none_is_good() ->
     repository, ids = two_backups(store)
     assert repository.find("latest").backup_id == ids[1]
     assert repository.find("latest", at=NOON - timedelta(days=1)).backup_id == ids[0]
-    repository.record(result_of(ids[1], Verdict.FAIL))
+    repository.results.record(result_of(ids[1], Verdict.FAIL))
     assert repository.find("latest").backup_id == ids[0]
     assert newest_good(repository.entries()) == repository.find(ids[0])
-    repository.record(result_of(ids[0], Verdict.FAIL))
+    repository.results.record(result_of(ids[0], Verdict.FAIL))
     assert repository.find("latest").backup_id == ids[1]
     assert newest_good(repository.entries()) is None
 

@@ -24,8 +24,8 @@ from prometheus_backup.manifest import (
     encode,
     sha256sums,
 )
-from prometheus_backup.model import PutOptions
-from prometheus_backup.repository import CONTROL, GRACE, Repository
+from prometheus_backup.model import CONTROL, PutOptions
+from prometheus_backup.repository import GRACE, Repository
 
 _TRIES = 120
 _TICK = 5.0  # seconds between looks at whether finished files must be noted

@@ -179,6 +179,10 @@ class PutOptions:
     storage_class: str | None = None
 
 
+CONTROL = PutOptions()
+"""Control files carry no storage class: they are always STANDARD, to be read at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckLine:
     """One line of a preflight: what was looked at, whether it is right, and how to mend it."""

@@ -26,10 +26,6 @@ from prometheus_backup.layout import (
     PROBE_PREFIX,
     backup_time,
     is_backup_id,
-    is_rotation_name,
-    rotation_name,
-    verification_level,
-    verification_name,
 )
 from prometheus_backup.manifest import (
     MAX_DOCUMENT_SIZE,
@@ -41,24 +37,19 @@ from prometheus_backup.manifest import (
     encode,
     is_foreign,
 )
-from prometheus_backup.model import Level, ObjectInfo, PutOptions, Verdict
-from prometheus_backup.rotation import advanced
+from prometheus_backup.model import CONTROL, Level, ObjectInfo
+from prometheus_backup.results import Results
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.verification import (
     Rotation,
     Verification,
-    decode_rotation,
-    decode_verification,
     passes,
     standing_failures,
 )
 
 GRACE = timedelta(hours=24)
 """A run whose incomplete.json the store has not seen changed for so long is dead."""
-
-CONTROL = PutOptions()
-"""Control files carry no storage class: they are always STANDARD, to be read at once."""
 
 _READERS = 8
 _DELETE_BATCH = 1000
@@ -119,8 +110,7 @@ class Entry:
 
         What it lacks, or what was damaged before it was backed up, does not make its bytes worse.
         """
-        findings = (f for failure in self._failures for f in failure.findings)
-        return self.header is not None and all(f.speaks_of_the_source for f in findings)
+        return self.header is not None and all(f.speaks_of_the_source for f in self._failures)
 
     @property
     def corrupt_blocks(self) -> frozenset[str]:
@@ -166,6 +156,7 @@ class Repository:
     def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
         self.store = store
         self.clock = clock
+        self.results = Results(store)
         self._decoding = threading.Lock()
 
     @property
@@ -192,7 +183,7 @@ class Repository:
 
     def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> Entry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
-        verifications, rotations = self._verifications(files)
+        verifications, rotations = self.results.of(files)
         state, header, problem = self._look(backup_id, files.get(MANIFEST))
         if state is None:
             state = State.FOREIGN
@@ -229,60 +220,6 @@ class Repository:
         """Return the manifest of a backup that `entries`, `entry` or `find` found committed."""
         body = self.store.get(f"{backup_id}/{MANIFEST}", limit=MAX_DOCUMENT_SIZE)
         return decode_manifest(body, backup_id=backup_id)
-
-    def record(self, verification: Verification) -> None:
-        """Write the result of a verification beside its backup.
-
-        An inconclusive one never replaces an earlier result, nor does the pass of a part replace a
-        failure or the pass of the whole.
-        """
-        name = verification_name(verification.level)
-        if verification.verdict is Verdict.FAIL or self._is_replaced_by(verification, name):
-            self._put_beside(verification.backup_id, name, encode(verification))
-
-    def _is_replaced_by(self, verification: Verification, name: str) -> bool:
-        """Tell whether a result that is no failure may stand where an earlier one may be."""
-        if verification.verdict is Verdict.PASS and verification.is_whole:
-            return True
-        try:
-            body = self.store.get(f"{verification.backup_id}/{name}", limit=MAX_DOCUMENT_SIZE)
-        except ObjectNotFound:
-            return True
-        if verification.verdict is Verdict.INCONCLUSIVE:
-            return False
-        earlier = decode_verification(body)
-        return earlier is not None and earlier.verdict is Verdict.PASS and not earlier.is_whole
-
-    def record_part(self, result: Verification, *, began: datetime) -> Rotation:
-        """Write the result of a part beside its backup; return how far the rotation is then.
-
-        Faults are an object of their own, which no other run writes over. Of two runs that note
-        their progress at once, one may lose it: then a part is read once more than it need be.
-        """
-        backup_id, part = result.backup_id, result.rotation
-        if part is not None and result.verdict is Verdict.FAIL:
-            name = verification_name(result.level, part=(part.part, part.parts))
-            self._put_beside(backup_id, name, encode(result))
-        rotation = advanced(self.rotation(backup_id, result.level), result, began=began)
-        self._put_beside(backup_id, rotation_name(result.level), encode(rotation))
-        return rotation
-
-    def rotation(self, backup_id: str, level: Level) -> Rotation | None:
-        """Return how far a rotation has come; None where none has begun."""
-        key = f"{backup_id}/{rotation_name(level)}"
-        try:
-            return decode_rotation(self.store.get(key, limit=MAX_DOCUMENT_SIZE))
-        except ObjectNotFound:
-            return None
-
-    def _put_beside(self, backup_id: str, name: str, body: bytes) -> None:
-        self.store.put_small(f"{backup_id}/{name}", body, options=CONTROL)
-        try:
-            self.store.head(f"{backup_id}/{MANIFEST}")
-        except ObjectNotFound:
-            # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
-            # that no result stays behind alone.
-            self.store.delete([f"{backup_id}/{name}"])
 
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's own time, read off a probe object that is written and removed."""
@@ -366,25 +303,6 @@ class Repository:
             return decode_incomplete(self.store.get(info.key, limit=info.size)), info.modified
         except ObjectNotFound:
             return None, None
-
-    def _verifications(
-        self, files: dict[str, ObjectInfo]
-    ) -> tuple[tuple[Verification, ...], tuple[Rotation, ...]]:
-        """Return what is known of a backup from verification; what cannot be read is left out."""
-        results, rotations = [], []
-        for name, info in sorted(files.items()):
-            is_rotation = is_rotation_name(name)
-            if info.size > MAX_DOCUMENT_SIZE or not (is_rotation or verification_level(name)):
-                continue
-            try:
-                body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
-            except ObjectNotFound:
-                continue
-            if is_rotation:
-                rotations.append(decode_rotation(body))
-            else:
-                results.append(decode_verification(body))
-        return tuple(filter(None, results)), tuple(filter(None, rotations))
 
     def _latest(self, at: datetime | None) -> Entry:
         committed = [

@@ -91,6 +91,11 @@ class Verification(Document):
     seconds: Annotated[dict[Text, float], FailFast()] = Field(default_factory=dict)
 
     @property
+    def speaks_of_the_source(self) -> bool:
+        """Tell whether all that it found was so before the backup: the bytes are right."""
+        return bool(self.findings) and all(f.speaks_of_the_source for f in self.findings)
+
+    @property
     def is_whole(self) -> bool:
         """Tell whether it speaks of the whole backup."""
         return self.rotation is None and self.part is None

@@ -42,7 +42,7 @@ def bytes_as_promised(store: ObjectStore, manifest: Manifest) -> bool:
 def fail_verification(store: ObjectStore, backup_id: str) -> None:
     """Record, as `verify` would, that this backup has faults."""
     clock = FakeClock()
-    Repository(store, clock=clock).record(
+    Repository(store, clock=clock).results.record(
         Verification(
             backup_id=backup_id,
             level=Level.CHECKSUM,

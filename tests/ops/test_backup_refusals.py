@@ -20,8 +20,7 @@ from prometheus_backup.events import SnapshotTaken
 from prometheus_backup.layout import backup_id
 from prometheus_backup.lock import HostLock
 from prometheus_backup.manifest import Incomplete, encode
-from prometheus_backup.model import Outcome
-from prometheus_backup.repository import CONTROL
+from prometheus_backup.model import CONTROL, Outcome
 from prometheus_backup.stores.memory import MemoryStore
 from tests.manifests import BACKUP_ID, OLD_SCRIPT, encoded
 from tests.support.looks import CLEAN, keys, live_blocks, traces, tree

@@ -17,7 +17,7 @@ from prometheus_backup.errors import (
     UnreadableManifest,
 )
 from prometheus_backup.layout import PROBE_PREFIX
-from prometheus_backup.model import CheckLine, Outcome
+from prometheus_backup.model import CONTROL, CheckLine, Outcome
 from prometheus_backup.ops.snapshot import SNAPSHOTS, snapshot_names
 from prometheus_backup.ops.source import (
     head_block_estimate,
@@ -28,7 +28,7 @@ from prometheus_backup.ops.source import (
     require_server,
 )
 from prometheus_backup.prometheus import PrometheusClient, SourceStatus
-from prometheus_backup.repository import CONTROL, Repository, State
+from prometheus_backup.repository import Repository, State
 from prometheus_backup.retention import clock_doubt
 
 

@@ -136,7 +136,7 @@ class Drill:
             BackupVerified(result.backup_id, result.level, result.verdict, len(result.findings))
         )
         try:
-            self.repository.record(result)
+            self.repository.results.record(result)
         except BackupToolError as error:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
 

@@ -116,7 +116,7 @@ class Verifier:
     def _rotation(self, entry: Entry) -> Rotation | None:
         """Return how far the rotation is now: another run may have come by since the listing."""
         try:
-            return self.repository.rotation(entry.backup_id, self.level)
+            return self.repository.results.rotation(entry.backup_id, self.level)
         except RepositoryError:  # what it is about will be told by the look
             return next((r for r in entry.rotations if r.level is self.level), None)
 
@@ -139,8 +139,8 @@ class Verifier:
     def _record(self, result: Verification, began: datetime) -> Rotation | None:
         try:
             if result.rotation is not None:
-                return self.repository.record_part(result, began=began)
-            self.repository.record(result)
+                return self.repository.results.record_part(result, began=began)
+            self.repository.results.record(result)
         except BackupToolError as error:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
         return None
