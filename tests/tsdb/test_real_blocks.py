@@ -19,6 +19,7 @@ from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.reading import crc32c, uvarint
 from prometheus_backup.tsdb.verification import BlockReport, check_block, check_mutable
 from tests.support.looks import live_blocks
+from tests.support.pages import DOCS
 from tests.support.real_blocks import make_real_blocks
 
 FLIPS = 1000
@@ -271,6 +272,30 @@ def test_an_encoding_that_is_unknown_is_checked_by_its_checksum_and_said(own_blo
     body[start + 5] ^= 1
     segment.write_bytes(body)
     assert [fault.kind for fault in check_block(late).faults] == [FaultKind.CHUNK_CORRUPT]
+
+
+def test_floats_and_histograms_are_compared_apart_where_meta_json_does(own_blocks: Path) -> None:
+    block = two_segments(own_blocks)
+    report = check_block(block)
+    floats = report.samples["xor"]
+    meta = json.loads((block / "meta.json").read_bytes())
+    # What Prometheus writes since 3.6.
+    for wrong, kinds in ((0, set()), (1, {FaultKind.META_COUNTS})):
+        apart = {
+            "numFloatSamples": floats - wrong,
+            "numHistogramSamples": report.total_samples - floats + wrong,
+        }
+        meta["stats"] |= apart
+        (block / "meta.json").write_text(json.dumps(meta))
+        assert set(check_block(block).counts) == kinds
+
+
+def test_the_page_lists_what_nothing_covers() -> None:
+    page = (DOCS / "explanation" / "verification.md").read_text()
+    section = page[page.index("## What it cannot see") :].split("\n## ")[0]
+    listed = set(re.findall(r'`"(\w+)":?`', section))
+    rules = b" ".join(UNCOVERED.values()).decode().replace("(?:min|max)Time", "minTime maxTime")
+    assert listed == set(re.findall(r"[A-Za-z]{5,}", rules))
 
 
 def test_the_encodings_are_counted_apart(real_blocks: Path) -> None:

@@ -15,6 +15,7 @@ from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, crc32c, in
 FILE = "index"
 _MAGIC = b"\xba\xaa\xd7\x00"
 _VERSION = 2
+_OLD_VERSION = 1
 _HEADER = 5
 _TOC = struct.Struct(">6QI")
 _SPARSE = 1024
@@ -66,6 +67,10 @@ class Index:
         header = self.file.exactly(0, _HEADER)
         if header[:4] != _MAGIC:
             self.fault(FaultKind.INDEX_HEADER, f"its magic number is {header[:4].hex()}", 0)
+        if header[4] == _OLD_VERSION:
+            detail = "its version is 1, of Prometheus 2.0, which this program does not know"
+            self.fault(FaultKind.UNREADABLE, detail, 4)
+            return None
         if header[4] != _VERSION:
             detail = f"its version is {header[4]}, not {_VERSION}, so it was not looked into"
             self.fault(FaultKind.INDEX_HEADER, detail, 4)

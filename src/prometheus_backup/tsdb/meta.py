@@ -12,8 +12,11 @@ from typing import Any
 from prometheus_backup.layout import is_ulid
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
+from prometheus_backup.tsdb.reading import ReadFile
 
 _VERSION = 1
+_LARGEST = 1 << 26
+"""Bytes. What is longer is read so far only, and is no JSON then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Meta:
 def check_meta(block: Path, log: FaultLog) -> Meta | None:
     """Return what meta.json says; None, and a fault, where it cannot be gone by. Raises OSError."""
     try:
-        data = (block / META).read_bytes()
+        with ReadFile(block / META) as file:
+            data = file.window(0, _LARGEST)
     except FileNotFoundError:
         log.add(FaultKind.META_MISSING, META, "the file is not there")
         return None

@@ -4,7 +4,9 @@ Memory maps would be as fast, but a page that cannot be read, or a file that is 
 ends the process with SIGBUS.
 """
 
+import errno
 import os
+import stat
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -41,11 +43,16 @@ class ReadFile:
     """An open file that is read at offsets, once it is clear how many bytes are wanted."""
 
     def __init__(self, path: Path, *, watch: Watch = ignore_bytes) -> None:
-        """Open it. Raises OSError."""
+        """Open it. Raises OSError, also for what is no regular file."""
         self._path = path
         self._watch = watch
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._fd).st_size
+        # Without O_NONBLOCK, opening a pipe would wait for ever.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        self.size = status.st_size
         self._kept, self._kept_at = b"", 0
 
     def __enter__(self) -> Self:
@@ -60,9 +67,10 @@ class ReadFile:
 
     def window(self, offset: int, length: int = WINDOW) -> bytes:
         """Return the bytes at an offset, fewer where the file ends. Raises OSError."""
+        length = max(0, min(length, self.size - offset))  # pread takes memory for all it may read
         try:
             data = os.pread(self._fd, length, offset)
-            while len(data) < min(length, self.size - offset):
+            while len(data) < length:
                 more = os.pread(self._fd, length - len(data), offset + len(data))
                 if not more:
                     break

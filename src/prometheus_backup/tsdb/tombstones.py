@@ -8,11 +8,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
-from prometheus_backup.tsdb.reading import Unsound, crc32c, u32, uvarint, varint
+from prometheus_backup.tsdb.reading import (
+    WINDOW,
+    ReadFile,
+    Unsound,
+    crc32c,
+    integer,
+    uvarint,
+    varint,
+)
 
 FILE = "tombstones"
 _HEADER = b"\x01\x30\xba\x30\x01"
 _CHECKSUM = 4
+_LONGEST_ENTRY = 30
 
 
 def check_tombstones(block: Path, log: FaultLog) -> int | None:
@@ -21,27 +30,17 @@ def check_tombstones(block: Path, log: FaultLog) -> int | None:
     Raises OSError.
     """
     try:
-        data = (block / FILE).read_bytes()
+        file = ReadFile(block / FILE)
     except FileNotFoundError:
         log.add(FaultKind.TOMBSTONES_MISSING, FILE, "the file is not there")
         return None
-    if len(data) < len(_HEADER) + _CHECKSUM:
-        detail = f"{len(data)} bytes are too few for tombstones"
-        log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, detail)
-        return None
-    if data[: len(_HEADER)] != _HEADER:
-        detail = f"its magic number and version are {data[: len(_HEADER)].hex()}"
-        log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, detail, offset=0)
-        return None
-    entries = data[len(_HEADER) : -_CHECKSUM]
-    if crc32c(entries) != u32(data, len(data) - _CHECKSUM)[0]:
-        log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, "invalid checksum", offset=len(_HEADER))
-        return None
-    try:
-        return sum(1 for _ in _intervals(entries))
-    except Unsound as error:
-        log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, f"{error}: an entry", offset=len(_HEADER))
-        return None
+    with file:
+        try:
+            _require_sound(file)
+            return sum(1 for _ in _intervals(file))
+        except Unsound as error:
+            log.add(FaultKind.TOMBSTONES_CORRUPT, FILE, str(error))
+            return None
 
 
 def read_intervals(block: Path) -> tuple[bytes, ...]:
@@ -49,23 +48,38 @@ def read_intervals(block: Path) -> tuple[bytes, ...]:
 
     Raises OSError.
     """
-    return tuple(_intervals((block / FILE).read_bytes()[len(_HEADER) : -_CHECKSUM]))
+    with ReadFile(block / FILE) as file:
+        return tuple(_intervals(file))
 
 
 def tombstones_of(intervals: Iterable[bytes]) -> bytes:
     """Return the file that deletes these intervals."""
     entries = b"".join(intervals)
-    checksum: bytes = crc32c(entries).to_bytes(_CHECKSUM, "big")
-    return _HEADER + entries + checksum
+    return _HEADER + entries + crc32c(entries).to_bytes(_CHECKSUM, "big")
 
 
-def _intervals(entries: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(entries):
-        start = at
-        _, at = uvarint(entries, at)
-        begin, at = varint(entries, at)
-        end, at = varint(entries, at)
-        if begin > end:
-            raise Unsound("it ends before it begins")
-        yield entries[start:at]
+def _require_sound(file: ReadFile) -> None:
+    header, end = file.window(0, len(_HEADER)), file.size - _CHECKSUM
+    if end < len(_HEADER):
+        raise Unsound(f"{file.size} bytes are too few for tombstones")
+    if header != _HEADER:
+        raise Unsound(f"its magic number and version are {header.hex()}")
+    if file.crc(len(_HEADER), end - len(_HEADER)) != integer(file.exactly(end, _CHECKSUM)):
+        raise Unsound("invalid checksum")
+
+
+def _intervals(file: ReadFile) -> Iterator[bytes]:
+    """Yield the entries, in windows. Raises Unsound."""
+    position, end = len(_HEADER), file.size - _CHECKSUM
+    while position < end:
+        buf, at = file.window(position, min(WINDOW, end - position)), 0
+        limit = len(buf) if position + len(buf) == end else len(buf) - _LONGEST_ENTRY
+        while at < limit:
+            start = at
+            _, at = uvarint(buf, at)
+            begin, at = varint(buf, at)
+            last, at = varint(buf, at)
+            if begin > last:
+                raise Unsound("an interval ends before it begins")
+            yield buf[start:at]
+        position += at
