@@ -1,8 +1,7 @@
 """What is done about each bad block: every remedy, and what keeps a copy from being used."""
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -21,43 +20,7 @@ from prometheus_backup.heal_plan import (
 from prometheus_backup.manifest import Block
 from prometheus_backup.placement import Held, HeldBlock, Span
 from prometheus_backup.tsdb.faults import Effect, FaultKind
-from tests import manifests
-
-DAY = datetime(2025, 6, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-def ulid(number: int) -> str:
-    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
-
-
-def block(number: int, begin: float = 0, end: float = 2, sources: Sequence[int] = ()) -> Block:
-    """A block of a backup; times in hours of the day."""
-    key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
-    fields: dict[str, Any] = {
-        **manifests.block(manifests.file(key=key), ulid=ulid(number)),
-        "min_time": (DAY + begin * HOUR).isoformat(),
-        "max_time": (DAY + end * HOUR).isoformat(),
-        "sources": [ulid(n) for n in sources or (number,)],
-    }
-    return Block.model_validate_json(json.dumps(fields))
-
-
-def held(
-    number: int,
-    begin: float = 0,
-    end: float = 2,
-    *,
-    sources: Sequence[int] = (),
-    parents: Sequence[int] = (),
-) -> HeldBlock:
-    return HeldBlock(
-        ulid(number),
-        DAY + begin * HOUR,
-        DAY + end * HOUR,
-        tuple(ulid(n) for n in sources or (number,)),
-        tuple(ulid(n) for n in parents),
-    )
+from tests.support.blocks import DAY, HOUR, block, held, ulid
 
 
 def span(begin: float = 0, end: float = 2) -> Span:

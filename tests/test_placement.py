@@ -1,9 +1,6 @@
 """Which blocks may be put beside others: each rule, and what they do together."""
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,54 +18,7 @@ from prometheus_backup.placement import (
     TimeRange,
     gaps,
 )
-from tests import manifests
-
-DAY = datetime(2025, 6, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-def ulid(number: int) -> str:
-    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
-
-
-def block(
-    number: int,
-    begin: float = 0,
-    end: float = 2,
-    *,
-    sources: Sequence[int] = (),
-    parents: Sequence[int] = (),
-) -> Block:
-    """A block of a backup; times in hours of the day."""
-    key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
-    fields: dict[str, Any] = {
-        **manifests.block(manifests.file(key=key), ulid=ulid(number)),
-        "min_time": (DAY + begin * HOUR).isoformat(),
-        "max_time": (DAY + end * HOUR).isoformat(),
-        "sources": [ulid(n) for n in sources or (number,)],
-        "parents": [ulid(n) for n in parents],
-    }
-    return Block.model_validate_json(json.dumps(fields))
-
-
-def held(
-    number: int,
-    begin: float = 0,
-    end: float = 2,
-    *,
-    sources: Sequence[int] = (),
-    parents: Sequence[int] = (),
-    **state: bool,
-) -> HeldBlock:
-    """A block of the target; times in hours of the day."""
-    return HeldBlock(
-        ulid(number),
-        DAY + begin * HOUR,
-        DAY + end * HOUR,
-        tuple(ulid(n) for n in sources or (number,)),
-        tuple(ulid(n) for n in parents),
-        **state,
-    )
+from tests.support.blocks import DAY, HOUR, block, held, ulid
 
 
 def place(

@@ -16,12 +16,11 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
     [
         ("5m", 5 * MINUTE),
         ("1h30m", 90 * MINUTE),
-        ("300", 5 * MINUTE),
+        ("300", None),
         ("250ms", timedelta(milliseconds=250)),
         ("1y2w3d4h", timedelta(days=365 + 14 + 3, hours=4)),
         ("0s", timedelta()),
         ("", None),
-        ("5", timedelta(seconds=5)),
         ("-5m", None),
         ("5 m", None),
         ("5m;rm", None),

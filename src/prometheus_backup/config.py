@@ -12,6 +12,7 @@ from typing import Any
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import MAX_FINGERPRINTS, MAX_PARTS, MAX_QUERY, Subset
+from prometheus_backup.promql import parse_duration
 from prometheus_backup.settings import SETTINGS
 
 DEFAULT_PREFIX = "prometheus-snapshots"
@@ -19,16 +20,6 @@ DEFAULT_PREFIX = "prometheus-snapshots"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?(?:/s|ps)?", re.IGNORECASE)
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kmgt", 1)}}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
-_PERIOD = re.compile(r"(\d+)([smhdwy])")
-_AGO = re.compile(rf"-{_PERIOD.pattern}")
-_PERIODS = {
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-    "w": timedelta(weeks=1),
-    "y": timedelta(days=365),
-}
 _SUBSET = re.compile(r"(next|\d{1,9})/(\d{1,9})")
 _SERVICE_LINK = re.compile(r"(tcp|udp)://[\d.]+:\d+")
 
@@ -70,8 +61,9 @@ def parse_instant(text: str, *, now: datetime) -> datetime:
     What has no time zone is UTC. Raises UsageError for other text.
     """
     try:
-        if ago := _AGO.fullmatch(text.strip()):
-            return now - int(ago[1]) * _PERIODS[ago[2]]
+        sign, ago = text.strip()[:1], parse_duration(text.strip()[1:])
+        if sign == "-" and ago is not None:
+            return now - ago
         instant = datetime.fromisoformat(text.strip())
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except (ValueError, OverflowError):
@@ -83,11 +75,7 @@ def parse_instant(text: str, *, now: datetime) -> datetime:
 
 def parse_period(text: str) -> timedelta:
     """Return the duration of `30m`, `6h`, `1d` or `1w`. Raises UsageError for other text."""
-    match = _PERIOD.fullmatch(text.strip())
-    try:
-        period = int(match[1]) * _PERIODS[match[2]] if match else timedelta()
-    except OverflowError:
-        period = timedelta()
+    period = parse_duration(text)
     if not period:
         raise UsageError(
             f"cannot read duration {text!r}", hint="give it as 30m, 6h, 1d or 1w, above 0"

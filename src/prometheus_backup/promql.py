@@ -26,14 +26,9 @@ _LONGEST = 10  # digits of a number; more would overflow a timedelta
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Return the length of a duration such as `5m` or `1h30m`, or of a number of seconds.
-
-    None for anything else.
-    """
+    """Return the length of a duration such as `5m` or `1h30m`; None for anything else."""
     text = text.strip()
     parts = _PART.findall(text) if _DURATION.fullmatch(text) else []
-    if not parts and re.fullmatch(r"\d+", text):
-        parts = [(text, "s")]
     if not parts or any(len(number) > _LONGEST for number, _ in parts):
         return None
     try:
@@ -50,11 +45,17 @@ def reach(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> timedelta | 
     code = _TEXTS.sub('""', query)
     if "@" in code:  # another instant, wherever it is
         return None
-    lengths = [parse_duration(part) for r in _RANGE.findall(code) for part in r.split(":") if part]
-    lengths += [parse_duration(offset.rstrip(")")) for offset in _OFFSET.findall(code)]
+    written = [part for r in _RANGE.findall(code) for part in r.split(":") if part]
+    written += [offset.rstrip(")") for offset in _OFFSET.findall(code)]
+    lengths = [_length(text.strip()) for text in written]
     total = lookback
     for length in lengths:
         if length is None:
             return None
         total += length
     return total
+
+
+def _length(text: str) -> timedelta | None:
+    # Prometheus 3 takes a number without a unit for seconds.
+    return parse_duration(f"{text}s" if text.isdigit() else text)

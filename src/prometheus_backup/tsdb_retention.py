@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.promql import parse_duration
 
 FIRST_BLOCK_AFTER = timedelta(hours=3)
 """The head becomes a block of two hours once it spans three (tsdb/head.go compactable): so long
@@ -20,17 +21,7 @@ _SIZE_SLACK = 1.2
 _TIME_SLACK = timedelta(days=1)
 _GIB = 1024**3
 
-_PERIODS = {
-    "y": timedelta(days=365),
-    "w": timedelta(weeks=1),
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-}
 _UNITS = {"": 1, **{u: 1024**n for n, u in enumerate("KMGTPE", 1)}}
-_PERIOD = re.compile(r"(\d+)(ms|[ywdhms])")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
 
 
@@ -80,14 +71,11 @@ def parse_tsdb_retention(text: str) -> TsdbRetention:
     size: int | None = None
     unread = []
     for part in (p.strip() for p in re.split(r",|\bor\b", text)):
-        periods, sizes = _PERIOD.findall(part), _SIZE.findall(part)
-        if periods and _spells(periods, part):
-            try:
-                time = sum((int(n) * _PERIODS[unit] for n, unit in periods), timedelta())
-            except OverflowError:
-                time = None  # longer than anything lasts
-        elif sizes and re.fullmatch(rf"(?:{_SIZE.pattern})+", part):
-            size = sum(int(float(number) * _UNITS[unit]) for number, unit in sizes)
+        duration = parse_duration(part)
+        if duration is not None:
+            time = duration
+        elif re.fullmatch(rf"(?:{_SIZE.pattern})+", part):
+            size = sum(int(float(n) * _UNITS[unit]) for n, unit in _SIZE.findall(part))
         elif part:
             unread.append(part)
     # Prometheus takes zero for no limit.
@@ -141,10 +129,6 @@ def retention_need(
         time=max(ends) - min(ends) + _TIME_SLACK,
         size=math.ceil((sum(b.size for b in grown) + head_size) * _SIZE_SLACK),
     )
-
-
-def _spells(periods: Sequence[tuple[str, str]], text: str) -> bool:
-    return "".join(number + unit for number, unit in periods) == text
 
 
 def _size_of_two_hours(blocks: Sequence[Aging]) -> int:
