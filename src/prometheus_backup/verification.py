@@ -126,6 +126,12 @@ class Rotation(Document):
     passed_at: Instant | None = None
 
     @property
+    def whole_since(self) -> datetime | None:
+        """Return `passed_at`, unless a look since then found faults."""
+        failed = any(look.verdict is Verdict.FAIL for look in self.looked)
+        return None if failed else self.passed_at
+
+    @property
     def passed(self) -> int:
         """Return how many parts passed when they were last looked at."""
         return sum(look.verdict is Verdict.PASS for look in self.looked)

@@ -224,6 +224,22 @@ def test_what_is_found_in_parts_is_listed_and_shown(days: Days, stored: Stored) 
     assert "checksum 2/4" not in sound
 
 
+def test_a_fault_found_since_is_not_hidden_behind_what_had_passed_before(
+    days: Days, stored: Stored
+) -> None:
+    for _ in range(PARTS):
+        days.run()
+    env = days.files.environment()
+    assert "since 2125-03-01 03:00:00" in run_here("show", stored.second, env=env).stdout
+    flip_one_bit(days.files, days.key_in_part(stored.second, 1))
+
+    days.run()
+
+    shown = run_here("show", stored.second, env=env).stdout
+    assert "3 of 4 passed" in shown
+    assert "since" not in shown
+
+
 class _Dies(Exception):
     """Stands for SIGKILL: nothing is written after it."""
 

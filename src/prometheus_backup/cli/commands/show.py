@@ -104,7 +104,7 @@ def level_rows(entry: "Entry") -> Iterable[Row]:
         yield (
             f"{rotation.level} in parts",
             f"{rotation.passed} of {rotation.parts} passed",
-            f"since {second(rotation.passed_at)}" if rotation.passed_at else "",
+            f"since {second(rotation.whole_since)}" if rotation.whole_since else "",
             f"{sum(look.objects for look in rotation.looked):,}",
             size(sum(look.bytes_read for look in rotation.looked)),
             "",

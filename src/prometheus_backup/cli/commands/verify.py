@@ -123,5 +123,5 @@ def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
 def rotation_words(rotation: "Rotation") -> str:
     """Return how far a rotation has come."""
     passed = f"{rotation.passed} of {counted(rotation.parts, 'part')} passed at level"
-    whole = f"; all of it since {second(rotation.passed_at)}" if rotation.passed_at else ""
+    whole = f"; all of it since {second(rotation.whole_since)}" if rotation.whole_since else ""
     return f"{passed} {rotation.level}{whole}"
