@@ -52,6 +52,12 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
         "cannot be read back",
         "VERIFY_LEVEL=size",
     ),
+    "archive class that is read whole": (
+        ["backup", "--storage-class=GLACIER", "--verify-level=tsdb"],
+        {"REPOSITORY": "", **S3},
+        "cannot be read back",
+        "VERIFY_LEVEL=size",
+    ),
     "kms key without kms": (
         ["list", "--sse-kms-key-id=k"],
         {"REPOSITORY": "", **S3},

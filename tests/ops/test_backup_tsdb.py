@@ -195,3 +195,7 @@ def test_the_command_line_names_the_corrupt_block_and_ends_with_3(
     assert corrupt.name in line
     assert "degraded" in cli("list", env=env).stdout
     assert corrupt.name in cli("show", "latest", env=env).stdout
+    assert "prometheus_backup_last_backup_degraded_blocks{" in cli("metrics", env=env).stdout
+    metrics = json.loads(cli("metrics", "--json", env=env).stdout)["metrics"]
+    degraded = [m for m in metrics if m["name"].endswith("last_backup_degraded_blocks")]
+    assert [m["value"] for m in degraded] == [1]

@@ -4,7 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+from devtools.prometheus import PrometheusServer
+from prometheus_backup.events import BytesMoved, Event, LongStepBegan, Step
+from prometheus_backup.model import Outcome
+from prometheus_backup.ops.inspect import inspect_blocks
 from tests.support.looks import live_blocks, tree
+from tests.support.runs import Recorder
 from tests.support.stored import json_of, run_here
 
 
@@ -87,3 +92,42 @@ def test_several_processes_find_what_one_finds(data_dir: Path) -> None:
         for n in ("1", "3")
     )
     assert one == several
+
+
+def test_the_data_directory_of_a_running_prometheus_is_inspected_beside_it(
+    prometheus: PrometheusServer,
+) -> None:
+    done = run_here("inspect", str(prometheus.data_dir))
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(" pass\n") == 4
+    assert prometheus.query("devtools_head"), "it goes on"
+
+
+class Remover(Recorder):
+    """Removes a block once the blocks are listed, as Prometheus does after a compaction."""
+
+    def __init__(self, block: Path) -> None:
+        super().__init__()
+        self._block = block
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Step):
+            shutil.rmtree(self._block)
+
+
+def test_a_block_that_is_removed_meanwhile_is_no_fault(data_dir: Path) -> None:
+    gone = live_blocks(data_dir)[0]
+    remover = Remover(gone)
+    report = inspect_blocks(data_dir, processes=1, listener=remover)
+    assert report.outcome is Outcome.DONE
+    assert len(report.blocks) == 3
+    assert f"block {gone.name} was removed while it was looked at" in remover.warnings
+
+
+def test_progress_counts_every_byte(tsdb_blocks: Path) -> None:
+    recorder = Recorder()
+    inspect_blocks(tsdb_blocks, processes=1, listener=recorder)
+    (step,) = recorder.of(LongStepBegan)
+    assert step.total == sum(map(len, tree(tsdb_blocks).values()))
+    assert sum(event.count for event in recorder.of(BytesMoved)) >= step.total
