@@ -1,12 +1,15 @@
 """Level `tsdb` of stored backups: blocks are brought aside, checked whole, and nothing is left."""
 
+import contextlib
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,6 +303,34 @@ def test_several_processes_find_the_same(
     (checked,) = report.checked
     found = [f.key for f in checked.result.findings if f.kind == "unsound"]
     assert found == sorted(keys[1:3])
+
+
+def test_a_checking_process_that_is_killed_makes_it_inconclusive(
+    repository_files: LocalFiles, stored: Stored, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does where memory runs out."""
+    monkeypatch.setattr(deep, "_WORTH_PROCESSES", 0)
+    over = threading.Event()
+
+    def kill_them() -> None:
+        me = psutil.Process()
+        while not over.wait(0.01):
+            for child in me.children():
+                with contextlib.suppress(psutil.Error):
+                    if any("spawn_main" in word for word in child.cmdline()):
+                        child.kill()
+
+    killer = threading.Thread(target=kill_them)
+    killer.start()
+    try:
+        report = verify_on(Bench(scratch, 2), LocalStore(repository_files.root), stored.second)
+    finally:
+        over.set()
+        killer.join()
+
+    assert report.outcome is Outcome.PARTIAL
+    assert "its process ended with -9" in report.checked[0].cause
+    assert list(scratch.iterdir()) == []
 
 
 def test_many_faults_are_counted_and_the_first_are_shown(

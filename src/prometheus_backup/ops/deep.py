@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_backup.errors import ObjectNotFound
+from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, LongStepBegan, LongStepEnded
 from prometheus_backup.manifest import Block, File
 from prometheus_backup.model import Finding, FindingKind, Verdict, printable
@@ -165,9 +165,12 @@ class _Batch:
         size = sum(self._blocks[folder.name].size for folder in folders)
         processes = self._bench.processes if size >= _WORTH_PROCESSES else 1
         reports = check_blocks(folders, processes=processes, keep=_KEPT)
-        with contextlib.closing(reports):
-            for report in reports:
-                self._take(report, self._blocks[report.folder.name])
+        try:
+            with contextlib.closing(reports):
+                for report in reports:
+                    self._take(report, self._blocks[report.folder.name])
+        except BackupToolError as error:  # a process died: that says nothing of the block
+            self._looking.seen.doubts.append(error.message)
 
     def _take(self, report: BlockReport, block: Block) -> None:
         looking = self._looking
