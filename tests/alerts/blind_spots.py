@@ -176,7 +176,11 @@ BLIND_SPOTS = [
             tool("expected_interval_seconds"): always(DAY),
             tool("repository_readable"): always(1),
         },
-        {20: [], 29: [about("PrometheusBackupNeverSucceeded", "repository")]},
+        {
+            20: [],
+            29: [about("PrometheusBackupNeverSucceeded", "repository")],
+            196: [about("PrometheusBackupNeverSucceeded", "repository")],
+        },
     ),
     # G: a Job failed without a failed pod, such as by its deadline.
     Case(

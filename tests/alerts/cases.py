@@ -45,6 +45,17 @@ def _pushed(short: str) -> str:
 
 _JUDGES = [
     Case(
+        "the repository decides: the CronJob is suspended, and backups come by another way",
+        {
+            **REPOSITORY_WORLD,
+            **without(KUBE, "next_schedule_time"),
+            kube("status_last_successful_time"): stopped(run_end, 25),
+            kube("status_last_schedule_time"): stopped(run_begin, 25),
+            kube("spec_suspend"): since(26, always(1), 0),
+        },
+        {60: [about_cronjob("PrometheusBackupSuspended", severity="warning")]},
+    ),
+    Case(
         "the repository decides: Jobs end with 3, and good backups arrive",
         {**ALL, **FAILED_AT_26, kube("status_last_successful_time"): stopped(run_end, 25)},
         {29: [FAILED], 34: [FAILED], 49: [FAILED]},
