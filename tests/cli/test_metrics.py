@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from devtools.seaweedfs import SeaweedFS
+from devtools.s3 import S3Bucket
+from devtools.seaweedfs import READ_ONLY, SeaweedFS
 from tests.support.exporter import Served, values
+from tests.support.runs import PREFIX
 from tests.support.started import StartedCli
-from tests.support.stored import LocalFiles, Stored, run_here
+from tests.support.stored import LocalFiles, S3Files, Stored, copy_to, run_here
 from tests.support.waiting import wait_until
 
 
@@ -24,6 +26,19 @@ def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles
     assert found["prometheus_backup_expected_interval_seconds"] == 86400
     assert "# HELP prometheus_backup_good_backups " in done.stdout
     assert "# TYPE prometheus_backup_good_backups gauge" in done.stdout
+
+
+def test_who_may_only_list_and_read_can_make_metrics(
+    seaweedfs: SeaweedFS, s3_bucket: S3Bucket, stored: Stored
+) -> None:
+    copy_to(S3Files(s3_bucket, PREFIX), stored.root)
+    reader = seaweedfs.endpoint(READ_ONLY).environment() | {"S3_BUCKET": s3_bucket.name}
+
+    done = run_here("metrics", env=reader)
+
+    assert done.returncode == 0, done.stderr
+    assert values(done.stdout)["prometheus_backup_good_backups"] == 2
+    assert run_here("prune", env=reader).returncode == 12, "it may not write"
 
 
 def test_expected_interval_is_told(repository_files: LocalFiles) -> None:
