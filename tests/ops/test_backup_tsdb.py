@@ -194,7 +194,9 @@ def test_the_command_line_names_the_corrupt_block_and_ends_with_3(
     assert " error " in line
     assert corrupt.name in line
     assert "degraded" in cli("list", env=env).stdout
-    assert corrupt.name in cli("show", "latest", env=env).stdout
+    shown = cli("show", "latest", env=env).stdout.splitlines()
+    assert [line.split()[0] for line in shown if line.endswith("corrupt")] == [corrupt.name]
+    assert sum(line.endswith("sound") for line in shown) == 4
     assert "prometheus_backup_last_backup_degraded_blocks{" in cli("metrics", env=env).stdout
     metrics = json.loads(cli("metrics", "--json", env=env).stdout)["metrics"]
     degraded = [m for m in metrics if m["name"].endswith("last_backup_degraded_blocks")]

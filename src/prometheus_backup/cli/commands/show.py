@@ -117,7 +117,16 @@ def _level(result: "Verification") -> str:
     return f"{result.level} {result.rotation}" if result.rotation else result.level.value
 
 
-BLOCK_HEADERS = ("block", "from (UTC)", "to (UTC)", "level", "series", "samples", "size")
+BLOCK_HEADERS = (
+    "block",
+    "from (UTC)",
+    "to (UTC)",
+    "level",
+    "series",
+    "samples",
+    "size",
+    "at the source",
+)
 
 
 def block_rows(manifest: "Manifest") -> Iterable[Row]:
@@ -131,4 +140,11 @@ def block_rows(manifest: "Manifest") -> Iterable[Row]:
             f"{block.stats.get('numSeries', 0):,}",
             f"{block.stats.get('numSamples', 0):,}",
             size(block.size),
+            _soundness(block.faults),
         )
+
+
+def _soundness(faults: tuple[str, ...] | None) -> str:
+    if faults is None:
+        return "not looked into"
+    return "corrupt" if faults else "sound"
