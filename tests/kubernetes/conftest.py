@@ -47,7 +47,7 @@ def built_image(buildah: Buildah) -> str:
 
 
 def _state_of_the_sources() -> str:
-    files = [ROOT / "pyproject.toml", PINS, CONTEXT / "Dockerfile"]
+    files = [ROOT / "pyproject.toml", PINS, CONTEXT / "Dockerfile", CONTEXT / "assemble.py"]
     files += sorted((ROOT / "src").rglob("*.py"))
     digest = hashlib.sha256()
     for file in files:

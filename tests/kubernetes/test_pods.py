@@ -81,9 +81,13 @@ def test_verifys_pod_fails_where_a_byte_differs(cluster: Cluster, bucket: S3Buck
     for key in bucket.keys(f"{PREFIX}/"):
         if key.endswith("/index"):
             bucket.put(key, bytes(len(bucket.get(key))))
-    pod = _pod(PROMETHEUS / "verify")
-    codes = [cluster.run(pod)[0].returncode for _ in range(7)]
-    assert 41 in codes, "seven runs look at everything"
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "verify")))
+    (container,) = pod["spec"]["containers"]
+    assert container["args"][-1].startswith("next/")
+    container["args"][-1] = "next/3"  # so that it comes round in this test
+    runs = [cluster.run(pod)[0] for _ in range(3)]
+    codes = [done.returncode for done in runs]
+    assert 41 in codes, "\n".join(done.stdout for done in runs)
     assert set(codes) <= {0, 41}
 
 
@@ -119,7 +123,7 @@ def test_restores_pod_brings_history_back_into_a_prometheus_that_runs(
     source.wait_until_scraped()
     (done,) = cluster.run(_pod(PROMETHEUS / "restore", "Job"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Prometheus has loaded them" in done.stdout
+    assert "Prometheus has loaded" in done.stdout
     assert [source.query('{__name__=~".+", job=""}', at) for at in times] == expected
     assert {path.stat().st_uid for path in source.data_dir.rglob("*")} == {65534}
 

@@ -16,6 +16,9 @@ from typing import Any
 from tests.support.kustomize import Manifest
 from tests.support.pod_network import PodNetwork
 
+_DEVICES = ("full", "null", "random", "urandom", "zero")
+"""Of those that every container has (OCI runtime-spec, config-linux.md, "Default Devices")."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -124,7 +127,11 @@ class Cluster:
             ["mkdir", f"{over}/upper", f"{over}/work"],
             ["mount", "-t", "overlay", "overlay", "-o", layers, str(root)],
             ["mount", "--rbind", "/proc", f"{root}/proc"],
+            ["mount", "-t", "tmpfs", "tmpfs", f"{root}/dev"],
         ]
+        for device in _DEVICES:
+            commands.append(["touch", f"{root}/dev/{device}"])
+            commands.append(["mount", "--bind", f"/dev/{device}", f"{root}/dev/{device}"])
         for source, path, mode in binds:
             target = f"{root}{path}"
             make = ["mkdir", "-p", target] if source.is_dir() else ["touch", target]
