@@ -274,6 +274,32 @@ def test_an_encoding_that_is_unknown_is_checked_by_its_checksum_and_said(own_blo
     assert [fault.kind for fault in check_block(late).faults] == [FaultKind.CHUNK_CORRUPT]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name", "flags"),
+    [(4, "xor2", 0), (5, "histogram-st", 0xC0), (6, "float-histogram-st", 0x80)],
+)
+def test_the_encodings_of_newer_versions_are_counted(
+    own_blocks: Path, encoding: int, name: str, flags: int
+) -> None:
+    late, *_ = [b for b, m in metas(own_blocks) if "hints" in m["compaction"]]
+    stats = json.loads((late / "meta.json").read_bytes())["stats"]
+    segment = late / "chunks/000001"
+    body = bytearray(segment.read_bytes())
+    at = 8
+    while at < len(body):
+        length, start = uvarint(bytes(body), at)
+        body[start] = encoding
+        body[start + 1] |= flags  # how the counter was reset, beside the number of samples
+        at = start + 1 + length + 4
+        body[at - 4 : at] = crc32c(bytes(body[start : at - 4])).to_bytes(4, "big")
+    segment.write_bytes(body)
+    report = check_block(late)
+    assert report.faults == ()
+    assert report.samples == {name: stats["numSamples"]}
+    assert report.chunks == {name: stats["numChunks"]}
+    assert report.not_decoded == ()
+
+
 def test_floats_and_histograms_are_compared_apart_where_meta_json_does(own_blocks: Path) -> None:
     block = two_segments(own_blocks)
     report = check_block(block)
