@@ -131,7 +131,7 @@ def test_listing_ends_with_the_newest_backup(
 
 
 def test_folder_of_ones_own_changes_what_it_says(tmp_path: Path) -> None:
-    own, irsa, _ = (block.text for block in PAGE.blocks("yaml"))
+    own, _, irsa, _ = (block.text for block in PAGE.blocks("yaml"))
     merged = yaml.safe_load(own)
     merged["components"] += yaml.safe_load(irsa)["components"]
     # Beside the project, as the page says
@@ -151,6 +151,21 @@ def test_folder_of_ones_own_changes_what_it_says(tmp_path: Path) -> None:
     claims = [v for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v]
     assert claims[0]["persistentVolumeClaim"] == {"claimName": "data-prometheus-0"}
     assert "role-arn" in str(only(manifests, "ServiceAccount")["metadata"]["annotations"])
+
+
+def test_second_replica_is_verified_and_drilled_beside_the_first(tmp_path: Path) -> None:
+    text = PAGE.blocks("yaml")[1].text.replace(
+        "../infrastructure", f"{_up(tmp_path)}/infrastructure"
+    )
+    (tmp_path / "kustomization.yaml").write_text(text)
+    manifests = render(tmp_path)
+    accounts = {m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount"}
+    assert accounts == {"prometheus-verify-1", "prometheus-drill-1"}
+    for pod in pods(manifests):
+        (container,) = pod["spec"]["containers"]
+        assert container["env"][-1] == {"name": "S3_PREFIX", "value": "prometheus-snapshots-1"}
+        assert container["envFrom"] == [{"configMapRef": {"name": "prometheus-backup"}}]
+        assert pod["spec"]["serviceAccountName"] in accounts
 
 
 def _up(start: Path) -> str:
