@@ -1,5 +1,6 @@
 """The backup in Prometheus' own pod, where no other pod can mount its volume."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def test_sidecar_makes_a_backup_and_ends_when_its_pod_does(
     finally:
         process.kill()
         process.wait()
-    assert [key for key in bucket.keys("prometheus-snapshots/") if key.endswith("metadata.json")]
+    made = [k for k in bucket.keys("prometheus-snapshots/") if k.endswith("/metadata.json")]
+    assert [json.loads(bucket.get(key))["labels"] for key in made] == [{"replica": "prometheus-0"}]
     assert list((source.data_dir / "snapshots").iterdir()) == []
 
 

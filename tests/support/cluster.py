@@ -5,6 +5,7 @@ pod's, its network holds the Services that it knows and nothing else. What is no
 CPU and memory, seccomp, and the scheduling.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from typing import Any
 
 from tests.support.kustomize import Manifest
 from tests.support.pod_network import PodNetwork
+
+POD_NAME = "prometheus-0"
+"""Of every pod; only those of a StatefulSet ask for it."""
 
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 """Of those that every container has (OCI runtime-spec, config-linux.md, "Default Devices")."""
@@ -103,7 +107,11 @@ class Cluster:
             environment |= self.config_maps[source["configMapRef"]["name"]]
         for entry in container.get("env", []):
             if "value" in entry:
-                environment[entry["name"]] = entry["value"]
+                environment[entry["name"]] = _expanded(entry["value"], environment)
+                continue
+            if "fieldRef" in entry["valueFrom"]:
+                assert entry["valueFrom"]["fieldRef"] == {"fieldPath": "metadata.name"}
+                environment[entry["name"]] = POD_NAME
                 continue
             ref = entry["valueFrom"]["secretKeyRef"]
             secret = self.secrets.get(ref["name"], {})
@@ -160,6 +168,11 @@ class Cluster:
         file = self.folder / name
         file.write_text(text)
         return file
+
+
+def _expanded(text: str, environment: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` of variables that stand before; what is not known stays."""
+    return re.sub(r"\$\((\w+)\)", lambda m: environment.get(m[1], m[0]), text)
 
 
 def _command(container: Manifest, image: Image) -> list[str]:
