@@ -62,7 +62,9 @@ def test_apply_prints_the_objects_that_are_made(folders: list[str]) -> None:
 def test_delete_prints_the_objects_that_are_gone() -> None:
     shown = _output_after("kubectl delete -k infrastructure/kubernetes/prometheus/backup/")
     gone = [_applied(m).partition("/") for m in render(PROMETHEUS / "backup")]
-    assert shown == [f'{kind} "{name}" deleted' for kind, _, name in gone]
+    assert shown == [
+        f'{kind} "{name}" deleted from observability namespace' for kind, _, name in gone
+    ]
 
 
 def test_folders_that_are_applied_can_be() -> None:
