@@ -1,6 +1,8 @@
 """The worker pool: order, limits, the first failure, and how much it holds at once."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -253,3 +255,32 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 4 * READ_CHUNK
+
+
+_CHURN = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from prometheus_backup.transfer import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+def churn(number):
+    for _ in range(200):
+        chunks = [bytearray(1 << 20) for _ in range(8)]
+        del chunks
+
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(churn, range(2)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_chunk() -> None:
+    def faults(mode: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHURN, mode], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert faults("keep") < faults("leave") / 10

@@ -4,6 +4,7 @@ What moves where, and what is done about a difference, is decided by the ops.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -22,12 +23,29 @@ WIDE = 16
 _NAP = 0.5  # seconds that a worker held by the limit sleeps at a time, to see a stop soon
 _STOP_PATIENCE = 10.0  # seconds; a worker stuck in the network must not hold up the clean-up
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h; mallopt(3)
+_MOST_IN_HEAP = 32 * 1024 * 1024  # bytes, the most that glibc allows
+_KEPT_FREE = 128 * 1024 * 1024
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Cancelled(Exception):
     """The pool is stopping; raised inside the workers only."""
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what chunks leave behind, for the next ones.
+
+    By itself glibc returns the top of a thread's heap to the system as soon as two of the largest
+    chunks are free, and takes it back, zeroed page by page, for the next one: measured on a restore
+    without hashing, a third of all its CPU time. Elsewhere than with glibc this does nothing.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _MOST_IN_HEAP)
+        set_option(_M_TRIM_THRESHOLD, _KEPT_FREE)
 
 
 class BandwidthLimit:

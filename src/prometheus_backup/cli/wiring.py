@@ -93,8 +93,9 @@ class Wiring:
 
     def transfer(self) -> "Transfer":
         """Return the worker pool."""
-        from prometheus_backup.transfer import BandwidthLimit, Transfer
+        from prometheus_backup.transfer import BandwidthLimit, Transfer, keep_freed_memory
 
+        keep_freed_memory()
         return Transfer(
             workers=self._workers,
             limit=BandwidthLimit(bytes_per_second=self._bandwidth, clock=self.clock),
