@@ -231,8 +231,8 @@ class Placing:
         if until is None or block.max_time <= until:
             return None
         reason = (
-            f"it ends after {rfc3339(until)}, where samples in memory begin: at its next start "
-            "Prometheus would drop those that are older than the end of this block"
+            f"it ends after {rfc3339(until)}, where samples in memory begin: Prometheus would lose "
+            "the older ones of these at its next start"
         )
         return Placement(block, Standing.IN_MEMORY, reason, not_before=_persisted(block.max_time))
 

@@ -246,7 +246,7 @@ class Restore:
                 "--target-retention",
             )
         if plan.loses_placed and survey.names and not self.options.ignore_retention:
-            since = f"--from {plan.keeps_from:%Y-%m-%dT%H:%M:%SZ}" if plan.keeps_from else ""
+            since = f"--from {rfc3339(plan.keeps_from)}" if plan.keeps_from else ""
             return TargetWouldLoseData(
                 f"cannot restore into {self.target}: the retention of {plan.retention_of} would "
                 f"delete {len(plan.loses_placed)} of the restored blocks",
