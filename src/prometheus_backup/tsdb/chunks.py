@@ -6,6 +6,7 @@ writes chunks in the order of the series, so both are read once, side by side.
 """
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Self
 
 from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
-from prometheus_backup.tsdb.reading import ReadFile, Unsound, Watch, crc32c, u32, uvarint
+from prometheus_backup.tsdb.reading import Frames, ReadFile, Unsound, Watch, crc32c, u32, uvarint
 
 FOLDER = "chunks"
 _MAGIC = b"\x85\xbd\x40\xdd"
@@ -36,7 +37,10 @@ _COUNT_MASK = {5: 0x3FFF, 6: 0x3FFF}
 """The top two bits are the counter reset there (tsdb/chunkenc/st.go)."""
 HISTOGRAMS = frozenset({2, 3, 5, 6})
 
-
+_SHORTEST = 3
+"""Bytes of data: the number of samples, and a time."""
+_AT_ONCE = 1 << 12
+"""Chunks that are looked at in one go."""
 _USUAL = 120
 """Samples: what Prometheus cuts a chunk at."""
 
@@ -75,6 +79,7 @@ class ChunkWalk:
         self._folder = block / FOLDER
         self._log = log
         self._name_of = name_of
+        self._frames = Frames(more=1)
         self._starts = _Starts()
         self._file: ReadFile | None = None
         self._segment = -1
@@ -126,41 +131,39 @@ class ChunkWalk:
         """Check chunks for as long as each begins where the one before it ends, and is sound;
         return the number of the first that was not checked.
         """
-        buf, starts, crc = self._buf, self._starts, crc32c
-        position, limit = self._position - self._base, len(buf)
-        shift = self._segment << 32 | self._base
-        number, floats, samples = first, 0, 0
+        buf, frames, starts, crc = self._buf, self._frames, self._starts, crc32c
+        position = self._position - self._base
         if position < 0:
             return first
-        for number in range(first, len(references)):
-            if references[number] - shift != position or position + 2 > limit:
-                break
-            length = buf[position]
-            start = position + 1
-            if length > 0x7F:
-                length += (buf[start] << 7) - 0x80
-                start += 1
-            stop = start + length + 1
-            if stop + 4 > limit or length < 3:
-                break
-            data = buf[start:stop]
-            if crc(data) != u32(buf, stop)[0]:
-                break
-            start_bytes = starts[times[number]]
-            if data.startswith(start_bytes):
-                floats += 1
-                samples += _USUAL
-            elif data[0] != XOR or data.startswith(start_bytes[3:], 3):
-                self._count(data)
-            else:
-                break
-            position = stop + 4
-        else:
-            number = len(references)
+        shift = self._segment << 32 | self._base
+        some, usual = slice(first, first + _AT_ONCE), 0
+        number = first
+        try:
+            for reference, time in zip(references[some], times[some], strict=True):
+                if reference - shift != position:
+                    break
+                length = buf[position]
+                if length > 0x7F:
+                    length += (buf[position + 1] << 7) - 0x80
+                unpack, size = frames[length]
+                data, stored, _ = unpack(buf, position)
+                if crc(data) != stored or length < _SHORTEST:
+                    break
+                start = starts[time]
+                if data.startswith(start):
+                    usual += 1
+                elif data[0] != XOR or data.startswith(start[3:], 3):
+                    self._count(data)
+                else:
+                    break
+                number += 1
+                position += size
+        except (IndexError, struct.error):  # the window ends
+            pass
         if number > first:
             self._position = self._base + position
-        self.chunks[XOR] += floats
-        self.samples[XOR] += samples
+        self.chunks[XOR] += usual
+        self.samples[XOR] += usual * _USUAL
         return number
 
     def _irregular(self, batch: SeriesBatch, at: int) -> None:

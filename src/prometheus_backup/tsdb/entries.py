@@ -2,30 +2,44 @@
 
 The body of an entry is made of LEB128 numbers only: label count, (name, value) as symbols, chunk
 count, then for the first chunk time, duration and reference, for the others the same as
-differences (prometheus tsdb/index/index.go AddSeries). What is regular is read by a loop that
-leaves the work to C: regular expressions split, dictionaries decode. It stops at anything else, and
-says nothing.
+differences (prometheus tsdb/index/index.go AddSeries). What is regular is read by loops that do
+little for each entry: series are sorted, so that most begin as the one before, and most of what
+follows was decoded before. They stop at anything else, and say nothing.
 """
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, repeat
-from operator import lt, rshift
+from itertools import accumulate
+from operator import lt
+from struct import error as struct_error
 
-from prometheus_backup.tsdb.reading import crc32c, u32
+from prometheus_backup.tsdb.leb128 import (
+    LANES,
+    NUMBER,
+    REMEMBERED,
+    Numbers,
+    Signed,
+    decode,
+    decode_equal,
+    split,
+)
+from prometheus_backup.tsdb.reading import Frames, crc32c
 
 ALIGNMENT = 16
 """Entries begin at multiples of it, so that a series is named by its offset / 16 in 32 bits."""
 _LONGEST = 1 << 62
 """Milliseconds. A time step beyond it is a negative one that was written as unsigned."""
-_REMEMBERED = 1 << 16
-_ZEROS = [bytes(length) for length in range(ALIGNMENT + 4)]
-_NUMBER = rb"[\x80-\xff]*[\x00-\x7f]"
-_split = re.compile(_NUMBER).findall
+_ZEROS = bytes(ALIGNMENT)
 _UNKNOWN = -1
 """The code of a label whose symbols are not in the table: less than any, so never in order."""
+_NO_ENTRY = b""
+
+_first_label = re.compile(rb"[\x01-\x7f]" + NUMBER * 2).match
+"""Match the label count and the first label of an entry. A byte is enough for the count: Prometheus
+takes no more labels by default than a sample may have, 64."""
+_labels = re.compile(NUMBER * 2).findall
 
 
 @dataclass(slots=True)
@@ -56,96 +70,167 @@ class EntryDecoder:
     """
 
     def __init__(self, symbols: int) -> None:
-        self.last: list[int] = []
+        self.last: tuple[int, ...] = ()
         """The labels of the last entry."""
+        self._frames = Frames(alignment=ALIGNMENT)
         self._labels = _Labels(symbols)
-        self._numbers = _Numbers()
-        self._signed = _Signed()
-        self._patterns = _Patterns()
-        self._names: list[int] = []
+        self._rests = _Rests(self._labels)
+        self._chunks = _Chunks()
 
     def run(self, buf: bytes, base: int, batch: SeriesBatch) -> int:
         """Add entries to a batch until one is not regular, or not whole; return the bytes read.
 
-        `buf` begins with an entry, at offset `base` of the index. One loop, since each call in it
-        would cost as much as the work.
+        `buf` begins with an entry, at offset `base` of the index. In three steps, each of which
+        goes as far as all is well with what the one before it let pass.
         """
-        patterns, label, crc, zeros = self._patterns, self._labels.__getitem__, crc32c, _ZEROS
-        signed, number = self._signed, self._numbers
-        last, names = self.last, self._names
-        add_offset, add_count, add_end = (
-            batch.offsets.append,
-            batch.labels.append,
-            batch.ends.append,
-        )
-        references, min_times, max_times = batch.references, batch.min_times, batch.max_times
-        position, limit = 0, len(buf) - 2 * ALIGNMENT
-        while position < limit:
-            length = buf[position]
-            start = position + 1
-            if length > 0x7F:
-                length += (buf[start] << 7) - 0x80
-                start += 1
-            stop = start + length
-            following = stop + 19 & -16
-            if following > limit or not buf.startswith(zeros[following - stop - 4], stop + 4):
-                break
-            body = buf[start:stop]
-            sound = length and crc(body) == u32(buf, stop)[0]
-            match = patterns[body[0]](body, 1) if sound else None
-            if match is None:
-                break
-            *tokens, time_token, duration, reference = match.groups()
-            labels = [*map(label, tokens)]
-            if labels <= last:
-                break
-            if [*map(rshift, labels, _SHIFTS)] != names:
-                names = names_of(labels)
-                if not ascending(names):
-                    names = []
-                    break
-            if reference is not None:  # of one chunk, which is the most common
-                time = signed[time_token]
-                min_times.append(time)
-                max_times.append(time + number[duration])
-                references.append(_decoded(reference))
-            elif not self._place(body, match.end(), batch):
-                break
-            last = labels
-            add_offset(base + position)
-            add_count(body[0])
-            add_end(len(references))
-            position = following
-        self.last, self._names = last, names
-        return position
+        starts, bodies = self._frame(buf)
+        counts, tails = self._sort_out(bodies)
+        good = self._chunks.place_all(tails, batch)
+        if good:
+            self.last = self._labels_of(bodies[good - 1])
+        batch.offsets += [base + start for start in starts[:good]]
+        batch.labels += counts[:good]
+        return starts[good]
 
-    def decode(self, body: bytes, batch: SeriesBatch) -> tuple[list[int], bool] | None:
+    def _frame(self, buf: bytes) -> tuple[list[int], list[bytes]]:
+        """Return the bodies of the entries whose checksum and padding are right, and where these
+        entries begin, and where the next one does.
+        """
+        frames, crc, zeros = self._frames, crc32c, _ZEROS
+        starts, bodies, position = [0], [], 0
+        try:
+            while True:
+                length = buf[position]
+                if length > 0x7F:
+                    length += (buf[position + 1] << 7) - 0x80
+                unpack, size = frames[length]
+                body, stored, padding = unpack(buf, position)
+                if crc(body) != stored or padding not in zeros:
+                    break
+                position += size
+                bodies.append(body)
+                starts.append(position)
+        except (IndexError, struct_error):  # the window ends
+            pass
+        return starts, bodies
+
+    def _sort_out(self, bodies: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+        """Return how many labels entries have, and what is behind these, for as long as labels and
+        entries are in order.
+        """
+        counts: list[int] = []
+        tails: list[bytes] = []
+        first, last = self.last[0] if self.last else _UNKNOWN, self.last[1:]
+        head, count, known = _NO_ENTRY, 0, {}
+        start, end = 0, -1
+        after_last = True
+        for body in bodies:
+            if not (head and body.startswith(head)):  # most often, another metric
+                match = _first_label(body)
+                if match is None:
+                    break
+                head, start = match.group(), match.end()
+                counts += [count] * (len(tails) - len(counts))
+                label, count = self._labels[head[1:]], head[0]
+                if label < first or label == _UNKNOWN:
+                    break
+                after_last = label > first
+                first, known = label, self._rests.of(label >> 32, count - 1)
+            rest = known.get(body[start:end])
+            if rest is None:  # it ends elsewhere, or is new
+                match = self._rests.match(body, start, count - 1)
+                if match is None:
+                    break
+                end = match.end() - len(body)
+                rest = known.get(body[start:end])
+                if rest is None:
+                    rest = self._rests.learn(known, match.group(), first >> 32)
+                if rest is None:
+                    break
+            if not (after_last or rest > last):
+                break
+            last, after_last = rest, False
+            tails.append(body[end:])
+        counts += [count] * (len(tails) - len(counts))
+        return counts, tails
+
+    def decode(self, body: bytes, batch: SeriesBatch) -> tuple[tuple[int, ...], bool] | None:
         """Add one entry, whatever it holds, to a batch; return its labels, and whether its chunks
         are in order. None, and nothing is added, where it is not an entry.
         """
-        values = [*map(self._numbers.__getitem__, _split(body))]
-        if not values or values[0] > 0x7F or not (match := self._patterns[values[0]](body, 1)):
+        match = _first_label(body) and self._rests.match(body, 1, body[0])
+        if not match:
             return None
-        labels = [*map(self._labels.__getitem__, match.groups()[:-3])]
-        chunks = values[2 * values[0] + 1 :]
-        if not labels or _UNKNOWN in labels or not chunks or len(chunks) != 3 * chunks[0] + 1:
+        labels, tail = self._labels_of(body), body[match.end() :]
+        if _UNKNOWN in labels or not is_chunks(tail):
             return None
-        in_order = self._place(body, match.end(values[0]), batch)
+        in_order = self._chunks.place(tail, batch)
         if not in_order:
-            _place_odd(chunks, batch)
+            _place_odd(tail, batch)
         return labels, in_order
 
     def symbols_of(self, body: bytes) -> list[int]:
         """Return the symbols of an entry's labels: name, value, name, value and so on."""
-        values = [*map(self._numbers.__getitem__, _split(body))]
+        values = [*map(decode, split(body))]
         return values[1 : 2 * values[0] + 1]
 
-    def _place(self, body: bytes, at: int, batch: SeriesBatch) -> bool:
+    def _labels_of(self, body: bytes) -> tuple[int, ...]:
+        return tuple(map(self._labels.__getitem__, _labels(body, 1)[: body[0]]))
+
+
+class _Chunks:
+    """Decodes what is behind the labels of entries: chunk count, and where and when chunks are."""
+
+    def __init__(self) -> None:
+        self._numbers = Numbers()
+        self._signed = Signed()
+        self._spans: dict[bytes, tuple[int, int]] = {}
+        """The times of one chunk, by all that stands before its reference."""
+        self._width = 1
+        """Bytes of the reference of the last chunk that was alone."""
+
+    def place_all(self, tails: Sequence[bytes], batch: SeriesBatch) -> int:
+        """Add the chunks of entries to a batch until those of one are not in order, or not whole;
+        return how many entries these were.
+        """
+        number = 0
+        while number < len(tails):
+            reached = number + self._place_known(tails[number : number + LANES], batch)
+            if reached == number:
+                if not self.place(tails[number], batch):
+                    break
+                batch.ends.append(len(batch.references))
+                reached += 1
+            number = reached
+        return number
+
+    def _place_known(self, tails: Sequence[bytes], batch: SeriesBatch) -> int:
+        """Likewise, until an entry has not one chunk, or not at a time that was met before."""
+        spans, references, end = self._spans, [], -self._width
+        times = []
+        for tail in tails:
+            span = spans.get(tail[:end])
+            if span is None:
+                break
+            times.append(span)
+            references.append(tail[end:])
+        decoded = decode_equal(references) if references else None
+        if decoded is None:
+            return 0
+        begins, finishes = zip(*times, strict=True)
+        batch.min_times += begins
+        batch.max_times += finishes
+        ends = len(batch.references) + 1
+        batch.references += decoded
+        batch.ends += range(ends, ends + len(decoded))
+        return len(decoded)
+
+    def place(self, tail: bytes, batch: SeriesBatch) -> bool:
         """Add the chunks of an entry to a batch; False where they are not in order, or not whole,
         and nothing is added then.
         """
-        tokens = _split(body, at)
-        if not tokens or body[-1] > 0x7F:
+        tokens = split(tail)
+        if not tokens or tail[-1] > 0x7F:
             return False
         count = self._numbers[tokens[0]]
         if len(tokens) != 3 * count + 1:
@@ -163,52 +248,23 @@ class EntryDecoder:
         times = [*accumulate(times)]
         batch.min_times += times[::2]
         batch.max_times += times[1::2]
-        batch.references += accumulate(steps, initial=_decoded(tokens[3]))
+        batch.references += accumulate(steps, initial=decode(tokens[3]))
+        if count == 1:
+            self._width = len(tokens[3])
+            if len(self._spans) >= REMEMBERED:
+                self._spans.clear()
+            self._spans[tail[: -self._width]] = times[0], times[1]
         return True
 
 
-_SHIFTS = repeat(32)
-
-
-def names_of(labels: list[int]) -> list[int]:
+def names_of(labels: Sequence[int]) -> list[int]:
     """Return the symbols of the names of labels."""
     return [label >> 32 for label in labels]
 
 
-def ascending(numbers: list[int]) -> bool:
+def ascending(numbers: Sequence[int]) -> bool:
     """Tell whether each number is greater than the one before it."""
     return all(map(lt, numbers, numbers[1:]))
-
-
-def _decoded(token: bytes) -> int:
-    if len(token) == 4:  # what most references in a segment take
-        a, b, c, d = token
-        return a & 0x7F | (b & 0x7F) << 7 | (c & 0x7F) << 14 | d << 21
-    value = 0
-    for byte in reversed(token):
-        value = value << 7 | byte & 0x7F
-    return value
-
-
-class _Numbers(dict[bytes, int]):
-    """LEB128 numbers decoded: most of an index are the same few thousand."""
-
-    def __missing__(self, token: bytes) -> int:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[token] = value = _decoded(token)
-        return value
-
-
-class _Signed(dict[bytes, int]):
-    """Likewise, of numbers with a sign (zigzag)."""
-
-    def __missing__(self, token: bytes) -> int:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        number = _decoded(token)
-        self[token] = value = number >> 1 ^ -(number & 1)
-        return value
 
 
 class _Labels(dict[bytes, int]):
@@ -219,32 +275,70 @@ class _Labels(dict[bytes, int]):
         self._symbols = symbols
 
     def __missing__(self, token: bytes) -> int:
-        if len(self) >= _REMEMBERED:
+        if len(self) >= REMEMBERED:
             self.clear()
-        name, value = map(_decoded, _split(token))
+        name, value = map(decode, split(token))
         known = name < self._symbols and value < self._symbols
         self[token] = label = name << 32 | value if known else _UNKNOWN
         return label
 
 
-class _Patterns(dict[int, Callable[[bytes, int], "re.Match[bytes] | None"]]):
-    """Regular expressions that take so many labels apart, and the chunk behind them if it is one.
-
-    Their last three groups are the chunk's time, duration and reference, or None.
-    """
-
-    def __missing__(self, count: int) -> Callable[[bytes, int], "re.Match[bytes] | None"]:
-        one = b"(" + _NUMBER + _NUMBER + b")"
-        chunk = b"(?:\x01(" + b")(".join([_NUMBER] * 3) + b")\\Z)?"
-        self[count] = match = re.compile(one * count + chunk).match
-        return match
+_Known = dict[bytes, tuple[int, ...]]
 
 
-def _place_odd(chunks: list[int], batch: SeriesBatch) -> None:
-    """Add chunks that are not in order: their count, then three numbers of each."""
+class _Rests:
+    """The labels behind the first, decoded: the series of a target have the same in each metric."""
+
+    def __init__(self, labels: _Labels) -> None:
+        self._labels = labels
+        self._known: dict[tuple[int, int], _Known] = {}
+        self._held = 0
+        self._matches: dict[int, Callable[[bytes, int], re.Match[bytes] | None]] = {}
+
+    def of(self, name: int, count: int) -> _Known:
+        """Return what is known of so many labels behind one of a name. All are in order."""
+        found = self._known.get((name, count))
+        if found is None:
+            self._held += 1
+            found = self._known[name, count] = {}
+        return found
+
+    def match(self, body: bytes, start: int, count: int) -> re.Match[bytes] | None:
+        """Match so many labels at a place of an entry."""
+        match = self._matches.get(count)
+        if match is None:
+            match = self._matches[count] = re.compile(NUMBER * (2 * count)).match
+        return match(body, start)
+
+    def learn(self, known: _Known, text: bytes, name: int) -> tuple[int, ...] | None:
+        """Decode labels that are new and keep them; None where they are not in order behind a name,
+        or have no symbols.
+        """
+        rest = tuple(map(self._labels.__getitem__, _labels(text)))
+        if not ascending([name, *names_of(rest)]):
+            return None
+        if self._held >= REMEMBERED:
+            self._known.clear()
+            known.clear()
+            self._held = 0
+        if text:
+            known[text] = rest
+            self._held += 1
+        return rest
+
+
+def is_chunks(tail: bytes) -> bool:
+    """Tell whether what is behind the labels of an entry is as many chunks as it says."""
+    tokens = split(tail)
+    return bool(tokens) and tail[-1] < 0x80 and len(tokens) == 3 * decode(tokens[0]) + 1
+
+
+def _place_odd(tail: bytes, batch: SeriesBatch) -> None:
+    """Add chunks that are not in order to a batch."""
+    count, *numbers = map(decode, split(tail))
     time = reference = 0
-    for number in range(chunks[0]):
-        begin, duration, place = chunks[3 * number + 1 : 3 * number + 4]
+    for number in range(count):
+        begin, duration, place = numbers[3 * number : 3 * number + 3]
         time += _negative(begin) if number else begin >> 1 ^ -(begin & 1)
         batch.min_times.append(time)
         time += _negative(duration)

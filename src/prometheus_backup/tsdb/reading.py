@@ -26,6 +26,9 @@ integer = partial(int.from_bytes, byteorder="big")
 u32 = struct.Struct(">I").unpack_from
 
 
+_FRAMES = 1 << 12
+"""Lengths that are remembered."""
+
 Watch = Callable[[int], None]
 """Called with the bytes of each read."""
 
@@ -37,6 +40,32 @@ def ignore_bytes(size: int) -> None:
 
 class Unsound(Exception):
     """Bytes that are not what they should be, or that the file ends before."""
+
+
+class Frames(dict[int, tuple[Callable[[bytes, int], tuple[bytes, int, bytes]], int]]):
+    """How to take one of `uvarint length | body | CRC-32C | padding` out of a window, by length.
+
+    A function that returns body, checksum and padding, and the size of the whole. Made once for
+    each length, since it is one call instead of three slices. `more`: bytes of the body that its
+    length does not count. Only for lengths of one or two bytes.
+    """
+
+    def __init__(self, *, alignment: int = 1, more: int = 0) -> None:
+        super().__init__()
+        self._alignment = alignment
+        self._more = more
+
+    def __missing__(
+        self, length: int
+    ) -> tuple[Callable[[bytes, int], tuple[bytes, int, bytes]], int]:
+        if len(self) >= _FRAMES:
+            self.clear()
+        start, body = 1 + (length > 0x7F), length + self._more
+        stop = start + body + 4
+        size = aligned(stop, self._alignment)
+        unpack = struct.Struct(f">{start}x{body}sI{size - stop}s").unpack_from
+        self[length] = unpack, size
+        return unpack, size
 
 
 class ReadFile:
