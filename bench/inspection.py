@@ -6,6 +6,7 @@ command that looks at the checksum of every chunk.
 """
 
 import argparse
+import compileall
 import platform
 import random
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import prometheus_backup
 from bench.fetch_peers import TOOLS
 from bench.measure import Command, Usage, measure, ratio
 from bench.tsdb_writer import BlockSpec, Labels, write_block
@@ -186,8 +188,10 @@ def main() -> None:
     divisor, rounds = (10, 2) if arguments.quick else (1, 5)
     shapes = (
         Shape("deep", 10_000 // divisor, 54),
-        Shape("wide", 200_000 // divisor, 2),
+        Shape("wide", 400_000 // divisor, 2),
     )
+    # As an installation has it: modules are not compiled anew at each start.
+    compileall.compile_dir(Path(prometheus_backup.__path__[0]), quiet=1)
     work = TOOLS / "inspect"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
