@@ -59,6 +59,11 @@ promtool's, round by round: median (lowest-highest).
 Every series of these blocks has eight labels and all its chunks, of 120 random samples in about a
 kilobyte each: the wide block is what Prometheus writes every two hours, the deep one what
 compaction leaves. The check is plain Python but for the checksums; promtool is compiled.
+
+As in a real Prometheus, most series share all labels but the first with others: sets of labels
+that were decoded are not decoded again. Where no two series share any, it is about a sixth as fast:
+59 thousand series a second, without the start of Python. On half as many series, that start takes
+the rate of the wide block to about 300 thousand.
 """
 
 
