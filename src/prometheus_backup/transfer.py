@@ -39,8 +39,9 @@ def keep_freed_memory() -> None:
     """Have the C library keep what chunks leave behind, for the next ones.
 
     By itself glibc returns the top of a thread's heap to the system as soon as two of the largest
-    chunks are free, and takes it back, zeroed page by page, for the next one: measured on a restore
-    without hashing, a third of all its CPU time. Elsewhere than with glibc this does nothing.
+    chunks are free, and takes it back, zeroed page by page, for the next one: some percent of a
+    restore's CPU time on a quiet machine, more on a busy one. Elsewhere than with glibc this does
+    nothing.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
