@@ -18,6 +18,8 @@ USERNAME = "backup"
 PASSWORD = "prometheus-secret"
 # bcrypt of PASSWORD at the lowest cost, which Prometheus computes at each request.
 _PASSWORD_HASH = "$2b$04$Gy44UrzU2tMXX/dQaMeBQekXBX6bmLrdYujBHa/LNSL0fYPIRt9Fq"
+# One and a half times the length of a block: of a longer head, Prometheus writes a block.
+_LONGEST_HEAD = timedelta(hours=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +167,7 @@ class PrometheusServer:
 
     def loaded_blocks(self) -> int:
         """How many blocks it has loaded, by its own metric."""
-        with self._client() as client:
-            text = client.get(f"{self.url}/metrics").raise_for_status().text
-        for line in text.splitlines():
-            if line.startswith("prometheus_tsdb_blocks_loaded "):
-                return int(float(line.split()[1]))
-        raise AssertionError("no prometheus_tsdb_blocks_loaded in its metrics")
+        return int(self._metric("prometheus_tsdb_blocks_loaded"))
 
     def wait_until_scraped(self, samples: int = 2, *, deadline: float = 30) -> None:
         """Return when the head holds so many scrapes of itself; the first takes six seconds."""
@@ -201,6 +198,8 @@ class PrometheusServer:
         """Add samples of the last `span` until now to the head, without waiting for a scrape.
 
         Of a span of over three hours, Prometheus writes the older part as blocks, within seconds.
+        Where its newest block is older than that, the head counts as that long from the first
+        sample on, and a block that stays empty is begun and thrown away: that is over on return.
         """
         values = random.Random(seed)
         end = datetime.now(UTC)
@@ -216,6 +215,14 @@ class PrometheusServer:
             ],
             self._auth,
         )
+        if self.options.min_block_duration is None:
+            self._process.wait_until(
+                lambda: self._head_span() <= _LONGEST_HEAD, what="has cut its head", deadline=60
+            )
+
+    def _head_span(self) -> timedelta:
+        newest = self._metric("prometheus_tsdb_head_max_time")
+        return timedelta(milliseconds=newest - self._metric("prometheus_tsdb_head_min_time"))
 
     def snapshot(self, *, skip_head: bool = False) -> Path:
         """Make a snapshot through the Admin API; its directory."""
@@ -236,6 +243,14 @@ class PrometheusServer:
         if not answer.is_success:
             raise RuntimeError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
         return answer.json()["data"] if answer.content else None
+
+    def _metric(self, name: str) -> float:
+        with self._client() as client:
+            text = client.get(f"{self.url}/metrics").raise_for_status().text
+        for line in text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise AssertionError(f"no {name} in its metrics")
 
     @property
     def _auth(self) -> tuple[str, str] | None:

@@ -166,10 +166,10 @@ def test_the_data_directory_of_another_prometheus_is_exit_2(
 
 
 def test_a_read_only_data_directory_is_exit_3_as_the_backup_would_be(
-    source: PrometheusServer, root: Path, tmp_path: Path
+    source: PrometheusServer, tsdb_blocks: Path, root: Path, tmp_path: Path
 ) -> None:
     closed = tmp_path / "data"
-    shutil.copytree(source.data_dir, closed)
+    shutil.copytree(tsdb_blocks, closed)
     closed.chmod(0o555)
     env = settings(source, root, PROMETHEUS_DATA_DIR=str(closed))
 

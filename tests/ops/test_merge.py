@@ -284,12 +284,13 @@ def test_a_wal_without_a_block_says_nothing_and_is_refused_until_the_user_tells(
 
 def test_a_prometheus_that_is_not_the_targets_is_noticed(
     prometheus: PrometheusServer,
+    tsdb_blocks: Path,
     repository_files: LocalFiles,
     stored: Stored,
     tmp_path: Path,
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(prometheus.data_dir, other)
+    shutil.copytree(tsdb_blocks, other)
     missing = min(blocks_in(other))
     shutil.rmtree(other / missing)
     env = repository_files.environment() | {"PROMETHEUS_URL": prometheus.url}

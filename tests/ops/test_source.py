@@ -203,10 +203,10 @@ def test_a_data_directory_that_is_absent(source: PrometheusServer, tmp_path: Pat
 
 
 def test_a_data_directory_of_another_prometheus_is_told_by_what_is_loaded(
-    prometheus: PrometheusServer, tmp_path: Path
+    prometheus: PrometheusServer, tsdb_blocks: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(live_blocks(prometheus.data_dir)[0], other / "01JJ5W0B8ZC6X3M1S4T9Q2V7KD")
+    shutil.copytree(live_blocks(tsdb_blocks)[0], other / "01JJ5W0B8ZC6X3M1S4T9Q2V7KD")
     error = refusal(prometheus, other)
     assert isinstance(error, UsageError)
     assert error.exit_code == 2

@@ -1,5 +1,7 @@
 """Looks at what a run leaves: objects of a backup, files below a directory, traces beside data."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +55,16 @@ def traces(data_dir: Path) -> list[str]:
         for folder in (data_dir / ".prometheus-backup", data_dir / "snapshots")
         for path in folder.rglob("*")
     )
+
+
+def owners(data_dir: Path) -> set[int]:
+    """The uids that own what is below a data directory, while Prometheus may remove some of it."""
+    found = set()
+    for folder, folders, files in os.walk(data_dir):
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(Path(folder, name).lstat().st_uid)
+    return found
 
 
 def live_blocks(data_dir: Path) -> list[Path]:
