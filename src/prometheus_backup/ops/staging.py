@@ -6,7 +6,7 @@ Where they go from there (a data directory, a scratch directory) is the caller's
 import contextlib
 import hashlib
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from prometheus_backup.events import FileRestored, LongStepBegan, LongStepEnded
 from prometheus_backup.manifest import Block, File
 from prometheus_backup.repository import Repository
 from prometheus_backup.transfer import HashedFile, Transfer, Watch
+
+_HAND_OVER = 4 * 1024 * 1024
+"""Bytes of a file that are written to the page cache before the disk is set to work on them."""
 
 
 class ObjectAltered(BytesDiffer):
@@ -86,12 +89,7 @@ class Staging:
             return
         part = path.with_name(path.name + ".part")
         body = _Download(self.repository, file, watch)
-        # Buffered: where room runs out, a raw write() writes less than it is given and says so only
-        # by its result. Python's buffer goes on until all is written, or raises.
-        with part.open("wb") as output:
-            output.writelines(body)
-            output.flush()
-            os.fsync(output.fileno())
+        _write(part, body)
         body.require_right()
         part.replace(path)
 
@@ -133,6 +131,32 @@ class _Download:
     def require_right(self) -> None:
         if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
             raise ObjectAltered(self._file.key)
+
+
+def _write(path: Path, body: Iterable[bytes]) -> None:
+    """Write a file and make it durable; the disk works while more comes in, not at the end only."""
+    done = handed_over = 0
+    # Buffered: where room runs out, a raw write() writes less than it is given and says so only by
+    # its result. Python's buffer goes on until all is written, or raises.
+    with path.open("wb") as output:
+        for chunk in body:
+            output.write(chunk)
+            done += len(chunk)
+            if done - handed_over >= _HAND_OVER:
+                _begin_writing_back(output.fileno(), handed_over, done - handed_over)
+                handed_over = done
+        output.flush()
+        os.fsync(output.fileno())
+
+
+def _begin_writing_back(descriptor: int, begin: int, size: int) -> None:
+    """Have the kernel send these bytes to the disk, and not wait for it.
+
+    Linux does so where it is told that what is not written yet is no longer needed; it stays in
+    memory until it is written. Elsewhere than with posix_fadvise(2) this does nothing.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(folder: Path) -> None:
