@@ -21,15 +21,16 @@ AZURITE := 3.35.0
 # What is taken from Debian packages is made anew when the way of taking it changes.
 APT := devtools/apt_sources.py devtools/private_apt.py
 
-.PHONY: help setup test check format demo bench image-context image pins clean
+.PHONY: help setup parts test check format demo bench image-context image pins clean
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-# For tests alone: Azure's storage, the image's base, Pushgateway, the scanner of manifests.
-FOR_TESTS := .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway .tools/.checkov
-test: setup $(FOR_TESTS)  ## Run all tests, against real Prometheus and S3 servers
+# Beyond setup: Azure's storage, the image's base, Pushgateway, the scanner of manifests.
+parts: setup .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway .tools/.checkov  ## Fetch what tests alone need, too
+
+test: parts  ## Run all tests, against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 check: .venv/.project  ## Lint, format, types, import layers
