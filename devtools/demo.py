@@ -32,6 +32,8 @@ _WIDTH = 100
 _BLOCKS = 8
 _SERIES = 200
 _STEP = timedelta(seconds=15)
+# With one length alone nothing is compacted: the second backup finds the blocks of the first.
+_SOURCE = PrometheusOptions(extra_flags=("--storage.tsdb.max-block-duration=2h",))
 _SETTLED = timedelta(seconds=2)  # scrapes of that age are in the head for sure
 _QUERIES = (
     f"sum_over_time({METRIC}[30h])",
@@ -145,11 +147,12 @@ def _demo(directory: Path, stop: Stop) -> None:
     blocks_end = _write_blocks(directory / "data", binaries.promtool)
     with contextlib.ExitStack() as servers:
         with stop.held_back():
-            source = PrometheusServer(binaries, directory / "data")
-            servers.callback(source.kill)  # an orderly stop takes longer; the data is thrown away
-        with stop.held_back():
             storage = servers.enter_context(SeaweedFS(directory / "s3"))
         storage.endpoint().new_bucket(BUCKET)
+        with stop.held_back():
+            source = PrometheusServer(binaries, directory / "data", _SOURCE)
+            servers.callback(source.kill)  # an orderly stop takes longer; the data is thrown away
+        # At once: after the first scrape of itself, it takes no samples that are an hour older.
         source.fill_head(
             series=_SERIES,
             span=datetime.now(UTC) - blocks_end - _STEP,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from devtools import fetch_prometheus
 from devtools.aws_cli import AwsCli
@@ -36,8 +37,15 @@ _FOREIGN_VARIABLES = (
 )
 
 
+# The same examples in each run, and no limit of time: a slow machine is no defect.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
 def pytest_configure() -> None:
     """Make this process' environment the same on every machine."""
+    settings.load_profile("tests")
     for name in list(os.environ):
         if name.startswith(_FOREIGN_VARIABLES) or name.lower().endswith("_proxy"):
             del os.environ[name]

@@ -242,14 +242,19 @@ def test_a_refused_connection_made_no_snapshot() -> None:
     assert type(got.value) is SourceUnavailable
 
 
-NOW = datetime.now(UTC)
-
-
-def query(url: str, expression: str, *, seconds: float = 10, most_bytes: int = 10_000) -> Any:
-    """The data of an answer for the instant NOW."""
+def query(
+    url: str,
+    expression: str,
+    *,
+    at: datetime | None = None,
+    seconds: float = 10,
+    most_bytes: int = 10_000,
+) -> Any:
+    """The data of an answer for an instant, which is now if none is given."""
     with PrometheusClient(Access(url)) as client:
         limit = timedelta(seconds=seconds)
-        return client.query(expression, at=NOW, limit=limit, most_bytes=most_bytes)
+        at = at or datetime.now(UTC)
+        return client.query(expression, at=at, limit=limit, most_bytes=most_bytes)
 
 
 def failure(url: str, expression: str, **limits: Any) -> QueryFailed:
@@ -260,7 +265,8 @@ def failure(url: str, expression: str, **limits: Any) -> QueryFailed:
 
 def test_query_is_answered_for_its_instant_or_fails_in_words(prometheus: PrometheusServer) -> None:
     expression = 'sum(devtools_head{series=~"[1-5] ?"} @ end()) + time()'
-    assert query(prometheus.url, expression)["result"] == prometheus.query(expression, at=NOW)
+    at = datetime.now(UTC)
+    assert query(prometheus.url, expression, at=at)["result"] == prometheus.query(expression, at=at)
 
     assert failure(prometheus.url, "foo(").kind == "bad_data"
     endless = "sum(count_over_time(devtools_head[30m:1ms]))"

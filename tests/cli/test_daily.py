@@ -40,7 +40,7 @@ def test_a_first_backup_is_made_at_once_and_the_next_one_waits(
 
 def test_its_time_comes(environment: dict[str, str], tmp_path: Path) -> None:
     assert cli("backup", env=environment).returncode == 0
-    soon = (datetime.now(UTC) + timedelta(seconds=6)).strftime("%H:%M:%S")
+    soon = (datetime.now(UTC) + timedelta(seconds=15)).strftime("%H:%M:%S")
     flags = ("--log-format=json",)
     with StartedCli("daily", soon, *flags, env=environment, directory=tmp_path / "run") as daily:
         daily.wait_for_log(f"T{soon}Z")

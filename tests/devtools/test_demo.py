@@ -18,7 +18,7 @@ def test_demo_succeeds_in_one_screenful_and_cleans_up(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -66,7 +66,7 @@ def test_what_a_degraded_backup_holds_is_copied_not_sent_again(
     spoilt = live_blocks(data_dir)[1]
     whole = (spoilt / "meta.json").read_bytes()
     empty_meta(spoilt)
-    server = start_prometheus(prometheus_3, data_dir)
+    server = start_prometheus(prometheus_3, data_dir, PrometheusOptions(scrape_interval=None))
     store, recorder = MemoryStore(), Recorder()
     assert take_backup(server, store).manifest.degraded
     (spoilt / "meta.json").write_bytes(whole)

@@ -174,7 +174,7 @@ def test_a_read_only_data_directory_is_backed_up_and_the_snapshot_told(
     read_only: PrometheusServer, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
-    env = settings(read_only, repository, MAX_BANDWIDTH="200K")  # time enough for the seal
+    env = settings(read_only, repository, MAX_BANDWIDTH="50K")  # time enough for the seal
     with sealed_once_taken(read_only, repository):
         done = cli("backup", "--json", env=env, prefix=without_privileges())
     assert done.returncode == 3, done.stderr

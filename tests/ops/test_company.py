@@ -76,7 +76,7 @@ def test_second_run_on_a_data_directory_exits_11_and_touches_nothing(
     held, go_on = threading.Event(), threading.Event()
 
     def gate(request: S3Request) -> bool:
-        if request.method == "PUT" and request.path.endswith("/index"):
+        if request.method == "PUT" and "/chunks/" in request.path:
             held.set()
             go_on.wait(60)
         return True

@@ -87,7 +87,8 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
     short = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
     monkeypatch.setattr("prometheus_backup.stores.s3.PATIENT", short)
     recorder = AtFirstUpload(own_seaweedfs.kill)
-    store = s3_store(own_seaweedfs.endpoint().new_bucket())
+    bucket = own_seaweedfs.endpoint().new_bucket()
+    store = s3_store(bucket)
 
     with pytest.raises(RepositoryUnavailable, match="Upload failed") as caught:
         take_backup(source, store, listener=recorder)
@@ -99,6 +100,8 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
     assert "the repository was not told of the end" in recorder.warnings
     # The intent stays, so that the next run knows this one to be dead.
     own_seaweedfs.restart()
+    monkeypatch.undo()
+    store = s3_store(bucket)
     report = take_backup(source, store)
     assert len(report.prune.swept) == 1
     assert report.outcome is Outcome.DONE

@@ -25,7 +25,6 @@ from tests.support.runs import Recorder
 from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here, tree
 from tests.support.stores import Relay
 
-NOW = datetime.now(UTC)
 TWO_DAYS = {"RETENTION_DAILY": "2", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
 
 
@@ -37,7 +36,7 @@ def files(tmp_path: Path) -> LocalFiles:
 
 def backup_of(files: LocalFiles, *, days_ago: int, **changes: Any) -> str:
     # Whole days before this moment, so that ages do not depend on the hour.
-    return put_small_backup(files, NOW - timedelta(days=days_ago), **changes)
+    return put_small_backup(files, datetime.now(UTC) - timedelta(days=days_ago), **changes)
 
 
 def prune(files: LocalFiles, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
@@ -49,7 +48,8 @@ def prune(files: LocalFiles, *arguments: str, code: int = 0, **env: str) -> dict
 
 def put_mark(files: LocalFiles, backup: str, state: str, *, age: timedelta) -> None:
     """Write the incomplete.json of a run that the store last heard of `age` ago."""
-    mark = Incomplete.model_validate({"run_id": "another", "state": state, "started_at": NOW})
+    now = datetime.now(UTC)
+    mark = Incomplete.model_validate({"run_id": "another", "state": state, "started_at": now})
     files.put(f"{backup}/incomplete.json", encode(mark))
     at = time.time() - age.total_seconds()
     os.utime(files.root / backup / "incomplete.json", (at, at))
@@ -177,7 +177,7 @@ def test_the_newest_good_backup_stays_however_old_and_failed_ones_do_not_count(
         backup_id=failed,
         level=Level.CHECKSUM,
         verdict=Verdict.FAIL,
-        verified_at=NOW,
+        verified_at=datetime.now(UTC),
         tool_version="1.0.0",
         objects=2,
         bytes_read=2,
@@ -240,7 +240,8 @@ def test_one_that_cannot_be_deleted_is_told_and_the_others_go(files: LocalFiles)
     first, stuck, third = (backup_of(files, days_ago=days) for days in (9, 8, 7))
     new = backup_of(files, days_ago=0)
     repository = Repository(_Guarded(LocalStore(files.root), stuck), clock=SystemClock())
-    plan = plan_prune(repository.entries(), policy=Policy(2, 0, 0), now=NOW, store_now=NOW)
+    now = datetime.now(UTC)
+    plan = plan_prune(repository.entries(), policy=Policy(2, 0, 0), now=now, store_now=now)
     recorder = Recorder()
 
     report = apply_prune(repository, plan, run_id="this", listener=recorder)

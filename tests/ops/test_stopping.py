@@ -206,9 +206,9 @@ def test_run_held_by_its_bandwidth_limit_stops_soon(
     env = settings(source, repository, MAX_BANDWIDTH="1", CONCURRENCY="1")
     with StartedCli("backup", env=env, directory=tmp_path / "run") as run:
         run.wait_for_log("step=transfer")
-        wait_until(lambda: any(key.endswith(("index", "000001")) for key in tree(repository)))
+        wait_until(lambda: any(repository.glob("backup-*/*/chunks/0*")))
         run.send(SIGTERM)
-        ended = run.end(deadline=8)
+        ended = run.end(deadline=30)
     assert ended.code == 143, ended.log
     assert snapshots(source) == []
     [mark] = [b for key, b in tree(repository).items() if key.endswith(INCOMPLETE)]

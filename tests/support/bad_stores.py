@@ -1,6 +1,7 @@
 """Stores that do wrong, each in one way, and one that notes what a run asks of it."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable
 
 from prometheus_backup.errors import RepositoryUnavailable
@@ -33,11 +34,14 @@ class DamagingStore(NotingStore):
         self._damage = damage
         self._ending = ending
         self.times = times
+        self._counting = threading.Lock()
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         sent = b"".join(body)
-        if key.endswith(self._ending) and self.times > 0:
-            self.times -= 1
+        with self._counting:
+            damaged = key.endswith(self._ending) and self.times > 0
+            self.times -= damaged
+        if damaged:
             sent = self._damage(sent)
         super().put(key, [sent], size=size, options=options)
 
