@@ -99,9 +99,9 @@ _WHY = """\
   difference. It buys copies that carry tags, class and encryption.
 - **Restore.** Every file is checked against its SHA-256 while it is written, and synced before its
   block appears; `s5cmd cp` does neither. Client and server share two cores, which are busy
-  throughout, so all of it shows in the wall time. Measured apart, without both, it took 1.17 of
-  `s5cmd cp`, and most of that rest is the start of Python; hashing took it from there to 1.5,
-  syncing to 1.7. Where the network is the limit, or with more cores, the hash costs nothing. Beside
+  throughout, so all of it shows in the wall time. Measured apart, without both it took 1.2 of
+  `s5cmd cp`, and most of that rest is the start of Python; syncing took it from there to 1.3,
+  hashing to 1.7; on a machine that is shared, whole runs of this comparison gave 1.6 to 2.2. Beside
   the same download followed by `sha256sum` it is the other way round.
 """
 
