@@ -1,6 +1,6 @@
 """Backups as a repository holds them; and deletions in company, in every interleaving."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -340,8 +340,17 @@ def test_backup_that_is_not_there_is_answered_with_near_ones() -> None:
     with pytest.raises(BackupNotFound) as caught:
         repository.find("backup-20250301-120001")
     assert ids[1] in caught.value.hint
-    with pytest.raises(BackupNotFound, match="there is none"):
+
+
+def test_where_no_backup_is_or_none_is_old_enough_the_latest_is_not_found() -> None:
+    with pytest.raises(BackupNotFound, match=r": there is none$") as caught:
         Repository(MemoryStore(), clock=StillClock()).find("latest")
+    assert "check REPOSITORY" in caught.value.hint
+
+    repository, _ = two_backups(MemoryStore())
+    with pytest.raises(BackupNotFound, match="there is none as old as 2024-01-01T") as caught:
+        repository.find("latest", at=datetime(2024, 1, 1, tzinfo=UTC))
+    assert "`prometheus-backup list` shows" in caught.value.hint
 
 
 def test_unreadable_manifest_is_not_found_as_a_backup() -> None:

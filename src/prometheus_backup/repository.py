@@ -37,7 +37,7 @@ from prometheus_backup.manifest import (
     encode,
     is_foreign,
 )
-from prometheus_backup.model import CONTROL, Level, ObjectInfo
+from prometheus_backup.model import CONTROL, Level, ObjectInfo, rfc3339
 from prometheus_backup.results import Results
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
@@ -51,6 +51,7 @@ from prometheus_backup.verification import (
 GRACE = timedelta(hours=24)
 """A run whose incomplete.json the store has not seen changed for so long is dead."""
 
+_NO_BACKUP = "the repository holds no backup; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
 _READERS = 8
 _DELETE_BATCH = 1000
 
@@ -305,19 +306,24 @@ class Repository:
             return None, None
 
     def _latest(self, at: datetime | None) -> Entry:
+        entries = self.entries()
         committed = [
-            e for e in self.entries() if e.state is State.COMMITTED and (at is None or e.time <= at)
+            e for e in entries if e.state is State.COMMITTED and (at is None or e.time <= at)
         ]
         good = [e for e in committed if e.good]
         if not committed:
-            raise BackupNotFound(f"cannot find a backup in {self.url}: there is none")
+            old = f" as old as {rfc3339(at)}" if at else ""
+            raise BackupNotFound(
+                f"cannot find a backup in {self.url}: there is none{old}",
+                hint=None if entries else _NO_BACKUP,
+            )
         return (good or committed)[-1]
 
     def _near(self, name: str) -> str:
         ids = [f for f in self.store.list_folders() if is_backup_id(f)]
         near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
         if not near:
-            return "the repository holds no backup; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
+            return _NO_BACKUP
         return f"did you mean {', '.join(near)}? `prometheus-backup list` shows all"
 
 

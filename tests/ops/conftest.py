@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -10,9 +11,11 @@ from devtools import fetch_prometheus
 from devtools.blocks import BlockSpec
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusServer
+from devtools.s3 import S3Bucket
+from devtools.seaweedfs import SeaweedFS
 from tests.support.drills import Drillable, Drilling, make_drillable
 from tests.support.patients import Patient, samples_of
-from tests.support.stored import LocalFiles
+from tests.support.stored import LocalFiles, S3Files, Stored, copy_to
 
 
 @pytest.fixture
@@ -23,6 +26,20 @@ def source(
     server = start_prometheus(prometheus_3, data_dir)
     server.fill_head()
     return server
+
+
+@pytest.fixture(scope="module")
+def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
+    """A bucket that the tests of one module share."""
+    return seaweedfs.endpoint().new_bucket()
+
+
+@pytest.fixture
+def files(bucket: S3Bucket, stored: Stored) -> S3Files:
+    """The two real backups under a prefix of the test's own on SeaweedFS."""
+    copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")
+    copy_to(copied, stored.root)
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,6 @@ from tests.support.stored import (
     S3Files,
     Stored,
     block_keys,
-    copy_to,
     json_of,
     manifest_of,
     run_here,
@@ -34,19 +33,6 @@ from tests.support.stored import (
 from tests.support.stores import Reading
 
 LEVELS = ("size", "checksum")
-
-
-@pytest.fixture(scope="module")
-def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
-    return seaweedfs.endpoint().new_bucket()
-
-
-@pytest.fixture
-def files(bucket: S3Bucket, stored: Stored) -> S3Files:
-    """The two real backups under a prefix of the test's own on SeaweedFS."""
-    copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")
-    copy_to(copied, stored.root)
-    return copied
 
 
 def verify(files: Files, *arguments: str, code: int) -> list[dict[str, Any]]:

@@ -5,28 +5,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from devtools.s3 import S3Bucket
-from devtools.seaweedfs import SeaweedFS
 from tests.support.s3_proxy import S3Proxy, S3Request
 from tests.support.started import StartedCli
-from tests.support.stored import S3Files, Stored, block_keys, copy_to, json_of, run_here
-
-
-@pytest.fixture(scope="module")
-def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
-    return seaweedfs.endpoint().new_bucket()
-
-
-@pytest.fixture
-def files(bucket: S3Bucket, stored: Stored) -> S3Files:
-    """The two real backups under a prefix of the test's own."""
-    copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")
-    copy_to(copied, stored.root)
-    return copied
+from tests.support.stored import S3Files, Stored, block_keys, json_of, run_here
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
-from devtools.seaweedfs import SeaweedFS
 from prometheus_backup.errors import RepositoryDenied
 from prometheus_backup.manifest import File, Manifest
 from prometheus_backup.model import Level, PutOptions
@@ -42,11 +41,6 @@ from tests.support.stored import (
 from tests.support.stores import Relay
 
 PLAIN = PutOptions()
-
-
-@pytest.fixture(scope="module")
-def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
-    return seaweedfs.endpoint().new_bucket()
 
 
 @pytest.fixture(scope="module")

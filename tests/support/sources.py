@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,7 @@ class Request:
     headers: Mapping[str, str]
 
 
-class _Server:
+class _Server(ABC):
     """An HTTP server on loopback in threads of its own; a context manager that ends it."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
@@ -93,9 +94,9 @@ class _Server:
     def upstream_of_next_connection(self) -> str:
         return ""
 
+    @abstractmethod
     def answer(self, request: Request, upstream: str) -> tuple[int, str, bytes] | None:
         """Status, content type and body; None cuts the connection without an answer."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._thread.start()
