@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_backup.lifetimes import expected
+from prometheus_backup.cost.lifetimes import expected
 
 BENCHMARKS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MIB = 2**20

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from prometheus_backup.manifest import json_schema
+from prometheus_backup.repository.manifest import json_schema
 
 PATH = Path(__file__).parent.parent / "docs" / "metadata.schema.json"
 

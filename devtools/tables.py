@@ -10,10 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from devtools.durations import BENCHMARKS, Expected, durations, measured
-from prometheus_backup.cost import STRATEGIES, Habits, Month, Strategy, month
-from prometheus_backup.lifetimes import expected, lives
-from prometheus_backup.prices import PRICES
-from prometheus_backup.retention import Policy
+from prometheus_backup.cost.lifetimes import expected, lives
+from prometheus_backup.cost.model import STRATEGIES, Habits, Month, Strategy, month
+from prometheus_backup.cost.prices import PRICES
+from prometheus_backup.retention.policy import Policy
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = (

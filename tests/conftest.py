@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,7 +22,7 @@ from devtools.prometheus import PrometheusFleet, PrometheusServer
 from devtools.pushgateway import Pushgateway
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
-from tests.support.stored import LocalFiles, Stored, make_stored
+from tests.support.stored import LocalFiles, S3Files, Stored, copy_to, make_stored
 
 # Settings of the person or machine that runs the tests: none may reach the code under test.
 _FOREIGN_VARIABLES = (
@@ -185,3 +186,27 @@ def repository_files(tmp_path: Path, stored: Stored) -> LocalFiles:
     """A `file://` repository with the backups of `stored`, the test's own."""
     shutil.copytree(stored.root, tmp_path / "repository")
     return LocalFiles(tmp_path / "repository")
+
+
+@pytest.fixture
+def source(
+    start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, data_dir: Path
+) -> PrometheusServer:
+    """A running 3.x with four old blocks and a head of the last half hour."""
+    server = start_prometheus(prometheus_3, data_dir)
+    server.fill_head()
+    return server
+
+
+@pytest.fixture(scope="module")
+def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
+    """A bucket that the tests of one module share."""
+    return seaweedfs.endpoint().new_bucket()
+
+
+@pytest.fixture
+def files(bucket: S3Bucket, stored: Stored) -> S3Files:
+    """The two real backups under a prefix of the test's own on SeaweedFS."""
+    copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")
+    copy_to(copied, stored.root)
+    return copied

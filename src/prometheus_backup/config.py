@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import MAX_FINGERPRINTS, MAX_PARTS, MAX_QUERY, Subset
-from prometheus_backup.promql import parse_duration
+from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.settings import SETTINGS
 
 DEFAULT_PREFIX = "prometheus-snapshots"

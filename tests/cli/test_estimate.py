@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.lifetimes import expected
+from prometheus_backup.cost.lifetimes import expected
 from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from devtools import reference, schema, tables
 from prometheus_backup.config import read_file
-from prometheus_backup.manifest import decode_manifest
-from prometheus_backup.retention import Candidate, Policy, decide
+from prometheus_backup.repository.manifest import decode_manifest
+from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.settings import SETTINGS
 from tests.support.pages import DOCS, ROOT, Page
 

@@ -16,7 +16,7 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.moto_server import MotoServer
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket, S3Endpoint
-from prometheus_backup.retention import Candidate, Policy, decide
+from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.stores.classes import ARCHIVE_CLASSES
 from tests.support.aws_policies import AWS, BUCKET, PREFIX, document, listed
 from tests.support.faulty_http import FaultyServer, Request

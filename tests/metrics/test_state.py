@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.manifest import encode
 from prometheus_backup.metrics.families import FAMILIES, PREFIX
 from prometheus_backup.metrics.state import repository_samples
 from prometheus_backup.model import FindingKind, Level, Verdict
-from prometheus_backup.repository import Repository
-from prometheus_backup.retention import Policy
-from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.verification import (
+from prometheus_backup.repository.manifest import encode
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.repository.verification import (
     PartLook,
     RecordedFinding,
     Rotation,
     Verification,
 )
+from prometheus_backup.retention.policy import Policy
+from prometheus_backup.stores.local import LocalStore
 from tests import manifests
 from tests.support.repositories import NOON, StillClock
 from tests.support.stored import LocalFiles, put_small_backup

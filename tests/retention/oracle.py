@@ -1,13 +1,13 @@
 """What retention must keep, said a second time: a slow, literal reading of the written rules.
 
-Written from the rules in docs/retention.md and not from `prometheus_backup.retention`, so that one
+Written from the rules in docs/retention.md and not from `retention.policy`, so that one
 can be held against the other. It walks the calendar day by day and asks what lies on each day.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
-from prometheus_backup.retention import Candidate, Policy
+from prometheus_backup.retention.policy import Candidate, Policy
 
 _Shelf = dict[date, list[Candidate]]
 """The backups of each day, earliest first."""

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from prometheus_backup.layout import backup_id
-from prometheus_backup.retention import Candidate, Policy, clock_doubt, decide
+from prometheus_backup.repository.layout import backup_id
+from prometheus_backup.retention.policy import Candidate, Policy, clock_doubt, decide
 from tests.retention.oracle import must_keep
 
 BEGIN = datetime(2021, 1, 1, 2, tzinfo=UTC)

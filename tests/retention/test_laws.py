@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from prometheus_backup.layout import backup_id
-from prometheus_backup.retention import Candidate, Decision, Policy, decide
+from prometheus_backup.repository.layout import backup_id
+from prometheus_backup.retention.policy import Candidate, Decision, Policy, decide
 from tests.retention.oracle import must_keep
 
 

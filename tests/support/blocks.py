@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prometheus_backup.manifest import Block
-from prometheus_backup.placement import HeldBlock
+from prometheus_backup.repository.manifest import Block
+from prometheus_backup.restore.placement import HeldBlock
 from tests import manifests
 
 DAY = datetime(2025, 6, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any
 
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusServer
-from prometheus_backup.manifest import decode_manifest, sha256sums
+from prometheus_backup.repository.manifest import decode_manifest, sha256sums
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import options, take_backup
 from tests.support.stored import LocalFiles, json_of, manifest_of, run_here

@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from prometheus_backup.claim import Claim, claim_backup
-from prometheus_backup.layout import INCOMPLETE, MANIFEST, SUMS
-from prometheus_backup.manifest import Manifest, decode_manifest
 from prometheus_backup.model import PutOptions
-from prometheus_backup.repository import Repository
+from prometheus_backup.repository.claim import Claim, claim_backup
+from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS
+from prometheus_backup.repository.manifest import Manifest, decode_manifest
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from tests import manifests
 

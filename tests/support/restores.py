@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.events import Event, Listener, ignore
-from prometheus_backup.ops.restore import Restore
-from prometheus_backup.repository import Repository
-from prometheus_backup.retention import Policy
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.restore.run import Restore
+from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import transfer

@@ -17,13 +17,13 @@ from typing import TypeVar
 
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
+from prometheus_backup.backup.run import BackupOptions, BackupReport, BackupRun
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.events import Event, Listener, Warned, ignore
 from prometheus_backup.model import Level
-from prometheus_backup.ops.backup import BackupOptions, BackupReport, BackupRun
-from prometheus_backup.prometheus import Access, PrometheusClient
-from prometheus_backup.repository import Repository
-from prometheus_backup.retention import Policy
+from prometheus_backup.prometheus.client import Access, PrometheusClient
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.s3 import S3Settings, S3Store
 from prometheus_backup.transfer import BandwidthLimit, Transfer

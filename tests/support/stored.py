@@ -18,7 +18,7 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from prometheus_backup.cli.main import run
-from prometheus_backup.layout import backup_id
+from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.stores.local import LocalStore
 from tests import manifests
 from tests.support.runs import bare_environment, options, take_backup

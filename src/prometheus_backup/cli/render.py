@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.manifest import Manifest
-    from prometheus_backup.ops.prune import PruneReport
-    from prometheus_backup.repository import Entry
-    from prometheus_backup.retention import Decision
+    from prometheus_backup.repository.manifest import Manifest
+    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.repository.verification import TimeRange, Verification
+    from prometheus_backup.retention.policy import Decision
+    from prometheus_backup.retention.prune import PruneReport
     from prometheus_backup.tsdb.faults import Fault
-    from prometheus_backup.verification import TimeRange, Verification
 
 Document = dict[str, Any]
 Row = Sequence[str]

@@ -22,18 +22,18 @@ from prometheus_backup.config import (
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
 from prometheus_backup.model import Level
-from prometheus_backup.retention import Policy
+from prometheus_backup.retention.policy import Policy
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from prometheus_backup.ops.backup import BackupOptions
-    from prometheus_backup.ops.deep import Bench
-    from prometheus_backup.prometheus import PrometheusClient
-    from prometheus_backup.repository import Repository
+    from prometheus_backup.backup.run import BackupOptions
+    from prometheus_backup.prometheus.client import PrometheusClient
+    from prometheus_backup.repository.repository import Repository
     from prometheus_backup.stores.base import ObjectStore
     from prometheus_backup.stores.s3 import StaticKeys
     from prometheus_backup.transfer import Transfer
+    from prometheus_backup.verify.blocks import Bench
 
 _WORKERS_PER_CORE = 2
 _PROMETHEUS_LOGIN = "give PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE"
@@ -66,7 +66,7 @@ class Wiring:
 
     def client(self) -> "PrometheusClient":
         """Return the access to Prometheus."""
-        from prometheus_backup.prometheus import Access, PrometheusClient
+        from prometheus_backup.prometheus.client import Access, PrometheusClient
 
         values = self.values
         return PrometheusClient(
@@ -87,7 +87,7 @@ class Wiring:
 
     def unseen_repository(self) -> "Repository":
         """Return the repository without a look at it."""
-        from prometheus_backup.repository import Repository
+        from prometheus_backup.repository.repository import Repository
 
         return Repository(self._store(), clock=self.clock)
 
@@ -111,7 +111,7 @@ class Wiring:
 
     def backup_options(self) -> "BackupOptions":
         """Return what `backup` was told."""
-        from prometheus_backup.ops.backup import BackupOptions
+        from prometheus_backup.backup.run import BackupOptions
 
         values = self.values
         verify = Level(values["verify_level"]) if values["verify_backup"] else None
@@ -158,7 +158,7 @@ class Wiring:
 
     def bench(self) -> "AbstractContextManager[Bench]":
         """Return what opens the place in which `verify` checks blocks."""
-        from prometheus_backup.ops.deep import open_bench
+        from prometheus_backup.verify.blocks import open_bench
 
         return open_bench(self.scratch(), processes=self.processes)
 
@@ -168,7 +168,7 @@ class Wiring:
         return parse_period(self.values["drill_wait"])
 
     def _fingerprints(self) -> tuple[str, ...]:
-        from prometheus_backup.ops.fingerprints import DEFAULT_QUERIES
+        from prometheus_backup.prometheus.fingerprints import DEFAULT_QUERIES
 
         values = self.values
         if not values["fingerprints"]:

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from prometheus_backup import __version__
-from prometheus_backup.manifest import Header
 from prometheus_backup.metrics.families import Sample, sample
 from prometheus_backup.model import Level, Tier, Verdict
-from prometheus_backup.ops.prune import candidates
-from prometheus_backup.repository import Entry, State, committed, newest_good
-from prometheus_backup.retention import Policy, decide
-from prometheus_backup.verification import Verification, passes
+from prometheus_backup.repository.manifest import Header
+from prometheus_backup.repository.repository import Entry, State, committed, newest_good
+from prometheus_backup.repository.verification import Verification, passes
+from prometheus_backup.retention.policy import Policy, decide
+from prometheus_backup.retention.prune import candidates
 
 _MEDIAN_OF = 7
 _MEDIAN_FROM = 3

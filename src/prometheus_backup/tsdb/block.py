@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_backup.errors import SnapshotUnusable
-from prometheus_backup.layout import check_path, is_ulid
 from prometheus_backup.model import SourceBlock, SourceFile
+from prometheus_backup.repository.layout import check_path, is_ulid
 
 META = "meta.json"
 MUTABLE = frozenset({META, "tombstones"})

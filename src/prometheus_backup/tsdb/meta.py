@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_backup.layout import is_ulid
+from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
 from prometheus_backup.tsdb.reading import ReadFile

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from prometheus_backup.layout import is_ulid
 from prometheus_backup.model import Verdict
+from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb import index, tombstones
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.chunks import ENCODINGS, HISTOGRAMS, ChunkWalk

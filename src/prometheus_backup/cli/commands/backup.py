@@ -19,7 +19,7 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.backup import BackupReport
+    from prometheus_backup.backup.run import BackupReport
 
 
 @command(
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 def backup(wiring: Wiring, output: Output) -> int:
     """Take a backup: snapshot, transfer, verify, commit, apply retention, clean up."""
-    from prometheus_backup.ops.backup import BackupRun
+    from prometheus_backup.backup.run import BackupRun
 
     options = wiring.backup_options()
     repository = wiring.unseen_repository()

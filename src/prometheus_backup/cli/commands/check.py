@@ -22,7 +22,7 @@ from prometheus_backup.model import CheckLine, Outcome
 )
 def check(wiring: Wiring, output: Output) -> int:
     """Look at Prometheus, the repository and the settings, and say how to mend what is wrong."""
-    from prometheus_backup.ops import check as preflight
+    from prometheus_backup.backup import check as preflight
 
     report = preflight.check(
         settings=wiring.describe,

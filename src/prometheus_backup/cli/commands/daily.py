@@ -8,15 +8,15 @@ from datetime import datetime, time
 
 import click
 
+from prometheus_backup.backup.schedule import first_start, next_start
 from prometheus_backup.cli.command import argument, command
 from prometheus_backup.cli.options import CONFIG
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Step
-from prometheus_backup.layout import backup_time
 from prometheus_backup.model import rfc3339
-from prometheus_backup.schedule import first_start, next_start
+from prometheus_backup.repository.layout import backup_time
 
 _LONGEST_SLEEP = 60.0
 """Seconds. The wall clock may be set meanwhile, and a machine may have slept."""

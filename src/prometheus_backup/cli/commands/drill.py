@@ -10,8 +10,8 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 
 if TYPE_CHECKING:
-    from prometheus_backup.drill_plan import Compared
-    from prometheus_backup.ops.drill import DrillReport
+    from prometheus_backup.drill.plan import Compared
+    from prometheus_backup.drill.run import DrillReport
 
 
 @argument("backup", metavar="BACKUP|latest")
@@ -26,8 +26,8 @@ def drill(
     Times are 2025-01-22, 2025-01-22T02:00:00Z or -7d. Prometheus is ended and what was restored is
     removed, whatever happens. The result is recorded beside the backup.
     """
-    from prometheus_backup.local_prometheus import Binary
-    from prometheus_backup.ops.drill import Drill
+    from prometheus_backup.drill.run import Drill
+    from prometheus_backup.prometheus.process import Binary
 
     after, before = wiring.instant(start), wiring.instant(end)
     if after and before and after >= before:

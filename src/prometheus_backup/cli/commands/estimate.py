@@ -13,9 +13,9 @@ from prometheus_backup.cli.render import Document, Row, counted, size
 from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
-    from prometheus_backup.cost import Month
-    from prometheus_backup.ops.estimate import Basis, EstimateReport
-    from prometheus_backup.prices import Price
+    from prometheus_backup.cost.estimate import Basis, EstimateReport
+    from prometheus_backup.cost.model import Month
+    from prometheus_backup.cost.prices import Price
 
 
 @option(
@@ -51,8 +51,8 @@ def estimate(wiring: Wiring, output: Output, **given: Any) -> int:
     It goes by --tsdb-size; without, by the backups in the repository; without, by the blocks in the
     data directory. It sends nothing and changes nothing.
     """
-    from prometheus_backup.cost import Habits
-    from prometheus_backup.ops.estimate import estimate as reckon
+    from prometheus_backup.cost.estimate import estimate as reckon
+    from prometheus_backup.cost.model import Habits
 
     prices = _prices(given["price_file"])
     report = reckon(
@@ -71,9 +71,9 @@ def estimate(wiring: Wiring, output: Output, **given: Any) -> int:
 
 def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
     from prometheus_backup.config import parse_size
+    from prometheus_backup.cost import estimate as basis
     from prometheus_backup.errors import UsageError
-    from prometheus_backup.ops import estimate as ops
-    from prometheus_backup.tsdb_retention import parse_tsdb_retention
+    from prometheus_backup.prometheus.retention import parse_tsdb_retention
 
     if given["tsdb_size"]:
         retention = parse_tsdb_retention(given["tsdb_retention"]).time
@@ -82,11 +82,11 @@ def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
                 f"cannot read retention {given['tsdb_retention']!r}", hint="give it as 15d"
             )
         upload = given["nightly_upload"]
-        return ops.basis_of_size(
+        return basis.basis_of_size(
             parse_size(given["tsdb_size"]), retention, upload=parse_size(upload) if upload else None
         )
     if wiring.values["repository"] or wiring.values["s3_bucket"]:
-        found = ops.basis_of_repository(wiring.repository())
+        found = basis.basis_of_repository(wiring.repository())
         if found is not None:
             return found
     if not wiring.data_dir.is_dir():
@@ -95,14 +95,14 @@ def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
             hint="give --tsdb-size, or S3_BUCKET of a repository with backups, or "
             "PROMETHEUS_DATA_DIR",
         )
-    return ops.basis_of_data_dir(wiring.data_dir)
+    return basis.basis_of_data_dir(wiring.data_dir)
 
 
 def _prices(path: Path | None) -> "Mapping[str, Price]":
     import json
 
+    from prometheus_backup.cost.prices import priced
     from prometheus_backup.errors import UsageError
-    from prometheus_backup.prices import priced
 
     if path is None:
         return priced({})
@@ -122,7 +122,7 @@ def _prices(path: Path | None) -> "Mapping[str, Price]":
 
 def estimate_document(report: "EstimateReport", prices: "Mapping[str, Price]") -> Document:
     """Return what `estimate --json` prints."""
-    from prometheus_backup.prices import AS_OF, REGION
+    from prometheus_backup.cost.prices import AS_OF, REGION
 
     load = report.basis.workload
     return {
@@ -227,7 +227,7 @@ def estimate_lines(report: "EstimateReport") -> Iterable[str]:
 
 def assumptions(report: "EstimateReport") -> Iterable[str]:
     """Yield what was taken to be so."""
-    from prometheus_backup.prices import AS_OF, REGION
+    from prometheus_backup.cost.prices import AS_OF, REGION
 
     days, noncurrent = report.habits.verify_days, report.habits.noncurrent_days
     yield from report.basis.assumptions

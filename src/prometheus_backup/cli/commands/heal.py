@@ -15,8 +15,8 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.heal_plan import Healing
-    from prometheus_backup.ops.heal import HealReport
+    from prometheus_backup.heal.plan import Healing
+    from prometheus_backup.heal.run import HealReport
 
 _EFFECTS = {
     "stops-start": "Prometheus does not start",
@@ -73,8 +73,8 @@ def heal(wiring: Wiring, output: Output, *, directory: Path, apply: bool, **choi
     Bad blocks are moved into a quarantine in the data directory; nothing is deleted. Prometheus may
     be running, or fail to start. Cut off, the same command continues.
     """
-    from prometheus_backup.heal_plan import HealWish
-    from prometheus_backup.ops.heal import Heal, HealOptions
+    from prometheus_backup.heal.plan import HealWish
+    from prometheus_backup.heal.run import Heal, HealOptions
 
     wish = HealWish(choices["without_copy"], undelete=choices["accept_undeleted"])
     patience = timedelta(seconds=choices["wait"])

@@ -13,8 +13,8 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import instant_from_ms, rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.inspect import InspectReport
     from prometheus_backup.tsdb.verification import BlockReport
+    from prometheus_backup.verify.inspect import InspectReport
 
 
 @argument("path", type=click.Path(path_type=Path))
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @command()
 def inspect(wiring: Wiring, output: Output, *, path: Path, processes: int | None) -> int:
     """Check TSDB blocks on this machine: a block, a data directory or a snapshot."""
-    from prometheus_backup.ops.inspect import inspect_blocks
+    from prometheus_backup.verify.inspect import inspect_blocks
 
     report = inspect_blocks(
         path.resolve(), processes=processes or wiring.processes, listener=wiring.listener

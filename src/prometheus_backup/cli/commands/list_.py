@@ -17,15 +17,15 @@ from prometheus_backup.cli.render import (
 from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository import Entry
-    from prometheus_backup.retention import Decision
+    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.retention.policy import Decision
 
 
 @command("repository", "retention")
 def list_(wiring: Wiring, output: Output) -> int:
     """List the backups, how they stand, and why each is kept."""
-    from prometheus_backup.ops.prune import candidates
-    from prometheus_backup.retention import decide
+    from prometheus_backup.retention.policy import decide
+    from prometheus_backup.retention.prune import candidates
 
     policy = wiring.policy()
     repository = wiring.repository()

@@ -9,14 +9,14 @@ from prometheus_backup.cli.render import Document, Row, counted, pruned_document
 from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.prune import PrunePlan, PruneReport
+    from prometheus_backup.retention.prune import PrunePlan, PruneReport
 
 
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
 @command("repository", "retention", "monitoring", "reporting")
 def prune(wiring: Wiring, output: Output, *, dry_run: bool) -> int:
     """Delete what retention lets go, and what interrupted runs left."""
-    from prometheus_backup.ops.prune import apply_prune, plan_prune
+    from prometheus_backup.retention.prune import apply_prune, plan_prune
 
     policy = wiring.policy()
     repository = wiring.repository()

@@ -15,10 +15,10 @@ from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Outcome, rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.manifest import Block
-    from prometheus_backup.ops.restore import Prepared, RestoreOptions, RestoreReport
-    from prometheus_backup.placement import Placement
-    from prometheus_backup.restore_plan import RestorePlan
+    from prometheus_backup.repository.manifest import Block
+    from prometheus_backup.restore.placement import Placement
+    from prometheus_backup.restore.plan import RestorePlan
+    from prometheus_backup.restore.run import Prepared, RestoreOptions, RestoreReport
 
 
 @argument("target", type=click.Path(path_type=Path))
@@ -70,8 +70,8 @@ def restore(
 
     Nothing that is there is overwritten or deleted. Cut off, the same command continues.
     """
-    from prometheus_backup.ops.restore import Restore
-    from prometheus_backup.ops.target import holds_data
+    from prometheus_backup.restore.run import Restore
+    from prometheus_backup.restore.target import holds_data
 
     options = restore_options(wiring, choices)
     at = wiring.instant(choices["at"])
@@ -98,11 +98,11 @@ def restore(
 
 def restore_options(wiring: Wiring, choices: Mapping[str, Any]) -> "RestoreOptions":
     """Return what the command line says of how to restore. Raises UsageError."""
-    from prometheus_backup.ops.restore import RestoreOptions
-    from prometheus_backup.ops.target import parse_owner
-    from prometheus_backup.placement import TimeRange
-    from prometheus_backup.restore_plan import RestoreWish
-    from prometheus_backup.tsdb_retention import parse_target_retention
+    from prometheus_backup.prometheus.retention import parse_target_retention
+    from prometheus_backup.restore.placement import TimeRange
+    from prometheus_backup.restore.plan import RestoreWish
+    from prometheus_backup.restore.run import RestoreOptions
+    from prometheus_backup.restore.target import parse_owner
 
     wanted = TimeRange(wiring.instant(choices["since"]), wiring.instant(choices["until"]))
     if wanted.start and wanted.end and wanted.start >= wanted.end:

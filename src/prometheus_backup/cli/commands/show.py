@@ -23,9 +23,9 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import Verdict, rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.manifest import Manifest
-    from prometheus_backup.repository import Entry
-    from prometheus_backup.verification import Verification
+    from prometheus_backup.repository.manifest import Manifest
+    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.repository.verification import Verification
 
 
 @argument("backup", metavar="BACKUP|latest")

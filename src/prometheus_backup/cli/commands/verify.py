@@ -13,8 +13,8 @@ from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.config import parse_subset
 
 if TYPE_CHECKING:
-    from prometheus_backup.ops.verify import Checked, VerifyReport
-    from prometheus_backup.verification import Rotation
+    from prometheus_backup.repository.verification import Rotation
+    from prometheus_backup.verify.run import Checked, VerifyReport
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
 """Fields of a recorded result that this command says otherwise, or has nothing to say in."""
@@ -41,7 +41,7 @@ def verify(
 ) -> int:
     """Verify stored backups (latest, if none is named) and record the result beside them."""
     from prometheus_backup.model import Level
-    from prometheus_backup.ops.verify import Verifier, choose
+    from prometheus_backup.verify.run import Verifier, choose
 
     parts = parse_subset(subset)
     repository = wiring.repository()

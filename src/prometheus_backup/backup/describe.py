@@ -1,0 +1,134 @@
+"""What a backup says of itself: its manifest, and the tags of its objects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_backup import __version__
+from prometheus_backup.backup.snapshot import Snapshot
+from prometheus_backup.backup.soundness import Faults, passed_level
+from prometheus_backup.backup.upload import Placed
+from prometheus_backup.model import Level, SourceBlock, instant_from_ms
+from prometheus_backup.prometheus.client import SourceStatus
+from prometheus_backup.prometheus.promql import parse_duration
+from prometheus_backup.repository.claim import Claim
+from prometheus_backup.repository.fingerprint import Fingerprint
+from prometheus_backup.repository.manifest import Block, File, Manifest, Prometheus, Totals
+from prometheus_backup.repository.repository import Entry
+from prometheus_backup.retention.policy import Candidate, Policy, decide
+from prometheus_backup.retention.prune import candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a backup comes from, how it was verified, and what the source answered.
+
+    `labels` are the operator's.
+    """
+
+    url: str
+    status: SourceStatus
+    labels: Mapping[str, str]
+    verified: Level | None
+    fingerprints: tuple[Fingerprint, ...] = ()
+
+
+def compose_manifest(
+    claim: Claim,
+    snapshot: Snapshot,
+    *,
+    placed: Sequence[Placed],
+    faults: Mapping[str, Faults],
+    origin: Origin,
+    finished_at: datetime,
+) -> Manifest:
+    """Return the manifest of a backup whose files are all in the repository.
+
+    `faults` has an entry for each block.
+    """
+    files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
+    for p in placed:
+        files[p.ulid].append(
+            File(
+                path=p.path,
+                size=p.size,
+                sha256=p.sha256,
+                key=p.key,
+                stored_checksum=p.stored_checksum,
+            )
+        )
+    blocks = tuple(
+        _block(block, tuple(files[block.ulid]), faults[block.ulid]) for block in snapshot.blocks
+    )
+    size = sum(block.size for block in blocks)
+    status = origin.status
+    return Manifest(
+        snapshot_name=snapshot.name,
+        backup_id=claim.backup_id,
+        timestamp=claim.started_at.replace(microsecond=0),
+        prometheus_url=origin.url,
+        retention_time=status.retention,
+        storage_size_bytes=size,
+        format_version=1,
+        tool_version=__version__,
+        run_id=claim.run_id,
+        started_at=claim.started_at,
+        finished_at=finished_at,
+        labels=dict(origin.labels),
+        degraded=(
+            *(
+                f"block {ulid} is live but not in the snapshot: Prometheus cannot read it"
+                for ulid in snapshot.missing
+            ),
+            *(f"block {b.ulid} is corrupt: {b.faults[0]}" for b in blocks if b.faults),
+        ),
+        verified=passed_level(origin.verified, faults.values()),
+        prometheus=Prometheus(
+            version=status.version,
+            revision=status.revision,
+            hostname=status.hostname,
+            retention=status.retention,
+            out_of_order=status.out_of_order,
+            lookback=status.lookback if parse_duration(status.lookback) else "",
+        ),
+        min_time=min((b.min_time for b in blocks), default=None),
+        max_time=max((b.max_time for b in blocks), default=None),
+        blocks=blocks,
+        fingerprints=origin.fingerprints,
+        totals=Totals(
+            blocks=len(blocks),
+            files=len(placed),
+            bytes=size,
+            uploaded_bytes=sum(p.size for p in placed if not p.copied),
+            copied_bytes=sum(p.size for p in placed if p.copied),
+        ),
+    )
+
+
+def backup_tags(claim: Claim, others: Sequence[Entry], *, policy: Policy) -> Mapping[str, str]:
+    """Return the tags of a backup's objects; `Type` is the highest tier it stands for today."""
+    made = claim.started_at.date()
+    mine = Candidate(claim.backup_id, claim.started_at, good=True)
+    decisions = decide([*candidates(others), mine], today=made, policy=policy)
+    tier = next(d.highest_tier for d in decisions if d.backup_id == mine.backup_id)
+    return {
+        "Type": tier.value,
+        "Date": made.isoformat(),
+        "Month": f"{made:%Y-%m}",
+        "Year": f"{made:%Y}",
+        "SnapshotName": claim.backup_id,
+    }
+
+
+def _block(block: SourceBlock, files: tuple[File, ...], faults: Faults) -> Block:
+    return Block(
+        ulid=block.ulid,
+        min_time=instant_from_ms(block.min_time_ms),
+        max_time=instant_from_ms(block.max_time_ms),
+        level=block.level,
+        sources=block.sources,
+        parents=block.parents,
+        stats=dict(block.stats),
+        faults=faults,
+        files=files,
+    )

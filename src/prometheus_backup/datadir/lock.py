@@ -1,0 +1,133 @@
+"""One run at a time on a data directory: the host lock, and the intents of runs beside it.
+
+A run that holds the lock knows that every other run with an intent here is dead, because the
+kernel drops a lock with its holder. See docs/design.md, "Interruption and company".
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from prometheus_backup.errors import RepositoryLocked, UsageError
+from prometheus_backup.repository.layout import TOOL_FOLDER
+
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a run is about to do, so that a later one can clean up after it.
+
+    `asked_at` is when it asked for a snapshot (RFC 3339, Prometheus' clock), `known` the snapshots
+    that were there before, `snapshot` the name of its own once it is known.
+    """
+
+    run_id: str
+    backup_id: str = ""
+    repository: str = ""
+    asked_at: str = ""
+    known: tuple[str, ...] = ()
+    snapshot: str = ""
+
+
+class HostLock:
+    """The lock on a data directory, held; or None of it, where the directory is read-only."""
+
+    def __init__(self, folder: Path, descriptor: int | None) -> None:
+        self._folder = folder
+        self._descriptor = descriptor
+        self._recorded: Intent | None = None
+
+    @property
+    def recorded(self) -> Intent | None:
+        """Return the intent recorded last: the most that is known of what must be undone."""
+        return self._recorded
+
+    @property
+    def held(self) -> bool:
+        """Tell whether there is a lock at all: a read-only directory cannot have one."""
+        return self._descriptor is not None
+
+    @classmethod
+    def take(cls, data_dir: Path) -> Self:
+        """Take the lock, without waiting.
+
+        Raises RepositoryLocked if another run holds it, and UsageError if the directory is absent.
+        """
+        folder = data_dir / TOOL_FOLDER
+        try:
+            (folder / "runs").mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno in _NOT_WRITABLE:
+                return cls(folder, None)
+            raise UsageError(
+                f"cannot lock {data_dir}: {error.strerror}",
+                hint="set PROMETHEUS_DATA_DIR to the directory that Prometheus stores its data in",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise RepositoryLocked(
+                    f"cannot lock {data_dir}: another prometheus-backup is at work on it"
+                ) from None
+            raise UsageError(f"cannot lock {data_dir}: {error.strerror}") from error
+        return cls(folder, descriptor)
+
+    def release(self) -> None:
+        """Let go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def record(self, intent: Intent) -> None:
+        """Write an intent durably, before what it announces is done."""
+        self._recorded = intent
+        if not self.held:
+            return
+        path = self._path(intent.run_id)
+        staged = path.with_suffix(".new")
+        with staged.open("w") as file:
+            json.dump(asdict(intent), file)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+
+    def forget(self, run_id: str) -> None:
+        """Remove an intent: nothing of that run is left to clean up."""
+        if self.held:
+            self._path(run_id).unlink(missing_ok=True)
+
+    def dead_intents(self, *, own_run_id: str) -> Sequence[Intent]:
+        """Return the intents that runs left which are dead, since we hold the lock."""
+        if not self.held:
+            return []
+        intents = []
+        for path in (self._folder / "runs").glob("*.new"):
+            path.unlink(missing_ok=True)  # cut off while it was written
+        for path in sorted((self._folder / "runs").glob("*.json")):
+            intent = _read(path)
+            if intent is None:
+                path.unlink(missing_ok=True)  # cut off before it announced anything
+            elif intent.run_id != own_run_id:
+                intents.append(intent)
+        return intents
+
+    def _path(self, run_id: str) -> Path:
+        return self._folder / "runs" / f"{run_id}.json"
+
+
+def _read(path: Path) -> Intent | None:
+    try:
+        fields = json.loads(path.read_bytes())
+        intent = Intent(**fields)
+        return replace(intent, known=tuple(intent.known)) if intent.run_id == path.stem else None
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,136 @@
+"""Look at the blocks of a data directory: which are sound, and what is wrong with the others."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_backup.errors import SnapshotUnusable
+from prometheus_backup.events import BytesMoved, Listener, LongStepBegan, LongStepEnded
+from prometheus_backup.heal.plan import BadBlock, worst
+from prometheus_backup.heal.rebuild import BAD_META, BAD_TOMBSTONES
+from prometheus_backup.model import instant_from_ms
+from prometheus_backup.repository.layout import is_ulid
+from prometheus_backup.restore.placement import HeldBlock, Span
+from prometheus_backup.restore.target import held_block, in_order
+from prometheus_backup.tsdb.block import read_block, read_meta
+from prometheus_backup.tsdb.faults import FaultKind
+from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.verification import BlockReport, check_opening
+
+_K = FaultKind
+_OLD_VERSION = 2
+_WORTH_PROCESSES = 64 * 1024 * 1024
+"""Bytes. Less is read sooner than other processes have started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The blocks of a data directory. `reports` has what was seen of the bad ones, by name."""
+
+    sound: tuple[HeldBlock, ...]
+    bad: tuple[BadBlock, ...]
+    reports: Mapping[str, BlockReport]
+
+
+def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> Scan:
+    """Check every block, several at a time. A block that vanishes meanwhile is left out.
+
+    A `quick` one looks at what Prometheus opens blocks by, and reads only blocks whole that are bad
+    by that. Raises OSError where the directory cannot be read.
+    """
+    folders = block_folders(data_dir)
+    openable = [f for f in folders if quick and not check_opening(f).counts]
+    sound, bad, reports = [*openable], [], {}
+    for report in _checked([f for f in folders if f not in openable], processes, listener):
+        folder = report.folder
+        if not folder.exists():
+            continue  # compacted, or deleted by retention, while it was read
+        if not report.counts:
+            sound.append(folder)
+            continue
+        reports[folder.name] = report
+        bad.append(judge(report, read_meta(folder)))
+    return Scan(tuple(held for folder in sound for held in _held(folder)), tuple(bad), reports)
+
+
+def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Iterator[BlockReport]:
+    total = sum(map(block_size, folders))
+    processes = processes if total >= _WORTH_PROCESSES else 1
+    listener(LongStepBegan("scan", total))
+    try:
+        with contextlib.closing(
+            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
+        ) as reports:
+            yield from reports
+    finally:
+        listener(LongStepEnded("scan"))
+
+
+def _held(folder: Path) -> tuple[HeldBlock, ...]:
+    """Return a sound block, or nothing where it was compacted meanwhile."""
+    try:
+        return (held_block(folder, read_block(folder)),)
+    except SnapshotUnusable:
+        if folder.exists():
+            raise
+        return ()
+
+
+def block_folders(data_dir: Path) -> list[Path]:
+    """Return the directories that Prometheus takes for blocks: by their names alone."""
+    # tsdb/db.go isBlockDir: no link, no file.
+    found = (p for p in data_dir.iterdir() if is_ulid(p.name))
+    return sorted(p for p in found if p.is_dir() and not p.is_symlink())
+
+
+def judge(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
+    """Return what matters of a block with faults, with its meta.json, where that can be read."""
+    kinds = frozenset(report.counts)
+    misnamed = kinds == {_K.META_ULID}
+    trusted = meta if meta is not None and (misnamed or _K.META_ULID not in kinds) else None
+    span = _span(report, trusted)
+    deletions = _has_deletions(report, trusted)
+    old = trusted is not None and trusted.get("version") == _OLD_VERSION
+    mendable = kinds <= BAD_TOMBSTONES | ({_K.META_VERSION} if old else set())
+    return BadBlock(
+        name=report.folder.name,
+        effect=worst({k.effect for k in kinds}),
+        ulid=str(trusted["ulid"]) if trusted else "",
+        span=span,
+        sources=_sources(trusted),
+        deletions=deletions,
+        in_order=trusted is not None and in_order(trusted),
+        mendable=mendable and not deletions,
+        rebuildable=kinds <= BAD_META | BAD_TOMBSTONES and report.min_time_ms is not None,
+        # Where nothing but tombstones is missing, what was deleted is served already.
+        forgets=deletions and bool(kinds & BAD_TOMBSTONES) and kinds != {_K.TOMBSTONES_MISSING},
+        misnamed=misnamed,
+    )
+
+
+def _span(report: BlockReport, meta: Mapping[str, Any] | None) -> Span | None:
+    """Return the time of a block by its meta.json, else by what is in it; half open."""
+    try:
+        begin, end = (meta or {})["minTime"], (meta or {})["maxTime"]
+        return Span(instant_from_ms(int(begin)), instant_from_ms(int(end)))
+    except (KeyError, TypeError, ValueError):
+        pass
+    if report.min_time_ms is None or report.max_time_ms is None:
+        return None
+    return Span(instant_from_ms(report.min_time_ms), instant_from_ms(report.max_time_ms + 1))
+
+
+def _sources(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
+    compaction = (meta or {}).get("compaction")
+    sources = compaction.get("sources") if isinstance(compaction, dict) else None
+    return tuple(map(str, sources)) if isinstance(sources, list) else ()
+
+
+def _has_deletions(report: BlockReport, meta: Mapping[str, Any] | None) -> bool:
+    """Tell whether series were deleted from a block, or that cannot be told."""
+    if not BAD_TOMBSTONES & report.counts.keys():
+        return report.tombstones > 0
+    stats = (meta or {}).get("stats")
+    return not isinstance(stats, dict) or bool(stats.get("numTombstones", 0))

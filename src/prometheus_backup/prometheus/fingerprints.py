@@ -1,0 +1,149 @@
+"""Ask a source the fingerprint queries, before its snapshot and again after it.
+
+What both times is the same was so in between, too. Nothing here ends a backup: what cannot be
+answered is recorded as inconclusive, and said.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prometheus_backup.clock import Clock
+from prometheus_backup.errors import BackupToolError
+from prometheus_backup.events import FingerprintsTaken, Listener, Warned
+from prometheus_backup.model import instant_from_ms
+from prometheus_backup.prometheus.answers import differences
+from prometheus_backup.prometheus.client import PrometheusClient
+from prometheus_backup.prometheus.settled import Source, settled_instant
+from prometheus_backup.repository.fingerprint import MAX_ANSWER_SIZE, Fingerprint, read_answer
+from prometheus_backup.tsdb.block import live_ulids, read_meta
+
+DEFAULT_QUERIES = (
+    "count by (job) (up)",
+    "sum by (job) (scrape_samples_scraped)",
+    "sum by (job) (count_over_time(up[1h]))",
+)
+"""Cheap on any Prometheus that scrapes; they tell lost series, lost samples and other sources."""
+
+QUERY_LIMIT = timedelta(seconds=10)
+_TOTAL_LIMIT = timedelta(minutes=1)
+"""Of one round: a slow Prometheus must not hold up its backup by an hour."""
+MOST_BYTES = 8 * MAX_ANSWER_SIZE
+"""Of an answer on the wire, which has more words than what is kept of it."""
+_CAUSE = 500  # characters of Prometheus' own words that are kept
+_OUT_OF_ORDER_HINT = "from-out-of-order"
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The queries of one backup, and whom to ask."""
+
+    client: PrometheusClient
+    queries: tuple[str, ...]
+    clock: Clock
+    listener: Listener
+
+    def ask(self, data_dir: Path, *, skip_head: bool) -> tuple[Fingerprint, ...]:
+        """Choose the instant and ask for the first time, before the snapshot."""
+        if not self.queries:
+            return ()
+        try:
+            at = self._instant(data_dir, skip_head=skip_head)
+        except BackupToolError as error:
+            return tuple(_inconclusive(q, None, error.message) for q in self.queries)
+        if at is None:
+            cause = "no block is on disk yet, and what is in memory may not be in the snapshot"
+            return tuple(_inconclusive(q, None, cause) for q in self.queries)
+        return tuple(self._round([(q, at) for q in self.queries]))
+
+    def ask_again(self, first: tuple[Fingerprint, ...]) -> tuple[Fingerprint, ...]:
+        """Ask for the second time, after the snapshot; return what to record, and tell of it."""
+        answered = [(f.query, f.at) for f in first if f.answer is not None and f.at is not None]
+        again = {f.query: f for f in self._round(answered)}
+        settled = tuple(_settled(f, again.get(f.query)) for f in first)
+        for fingerprint in settled:
+            if fingerprint.inconclusive:
+                self.listener(
+                    Warned(
+                        f"fingerprint {fingerprint.query!r} is inconclusive: "
+                        f"{fingerprint.inconclusive}",
+                        "the backup is complete all the same; a drill of it cannot ask this",
+                    )
+                )
+        if settled:
+            self.listener(_told(settled))
+        return settled
+
+    def _instant(self, data_dir: Path, *, skip_head: bool) -> datetime | None:
+        status = self.client.status()
+        return settled_instant(
+            Source(
+                clock=status.clock,
+                skip_head=skip_head,
+                out_of_order=status.out_of_order,
+                persisted_until=_persisted_until(data_dir),
+                head_from=status.head_from,
+            )
+        )
+
+    def _round(self, questions: list[tuple[str, datetime]]) -> Iterator[Fingerprint]:
+        began = self.clock.monotonic()
+        for query, at in questions:
+            left = _TOTAL_LIMIT - timedelta(seconds=self.clock.monotonic() - began)
+            if left <= timedelta():
+                seconds = f"{_TOTAL_LIMIT.total_seconds():.0f}"
+                yield _inconclusive(query, at, f"no time was left: all together took {seconds} s")
+            else:
+                yield self._fingerprint(query, at, min(left, QUERY_LIMIT))
+
+    def _fingerprint(self, query: str, at: datetime, limit: timedelta) -> Fingerprint:
+        try:
+            data = self.client.query(query, at=at, limit=limit, most_bytes=MOST_BYTES)
+            return Fingerprint(query=query, at=at, answer=read_answer(data))
+        except BackupToolError as error:
+            return _inconclusive(query, at, error.message)
+        except ValueError as error:
+            return _inconclusive(query, at, str(error))
+
+
+def _told(fingerprints: tuple[Fingerprint, ...]) -> FingerprintsTaken:
+    answers = [f.answer for f in fingerprints if f.answer is not None]
+    return FingerprintsTaken(
+        at=next((f.at for f in fingerprints if f.at is not None), None),
+        answered=len(answers),
+        inconclusive=len(fingerprints) - len(answers),
+        series=sum(len(a.series) for a in answers),
+    )
+
+
+def _settled(first: Fingerprint, second: Fingerprint | None) -> Fingerprint:
+    if second is None or second.answer is None or first.answer is None:
+        return second or first
+    if differences(first.answer, second.answer):
+        cause = "the answer changed while the snapshot was made"
+        return _inconclusive(first.query, first.at, cause)
+    return first
+
+
+def _inconclusive(query: str, at: datetime | None, cause: str) -> Fingerprint:
+    printable = "".join(c if c.isprintable() else "?" for c in cause[:_CAUSE])
+    return Fingerprint(query=query, at=at, inconclusive=printable or "unknown")
+
+
+def _persisted_until(data_dir: Path) -> datetime | None:
+    """Return the end of the newest block that holds more than late samples.
+
+    One of late samples alone is as long as all others, and may end in the future.
+    """
+    ends = [_in_order_end(read_meta(data_dir / ulid)) for ulid in live_ulids(data_dir)]
+    return max((instant_from_ms(end) for end in ends if end is not None), default=None)
+
+
+def _in_order_end(meta: dict[str, Any] | None) -> int | None:
+    try:
+        hints = (meta or {})["compaction"].get("hints") or ()
+        return None if _OUT_OF_ORDER_HINT in hints else int((meta or {})["maxTime"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None  # a block that Prometheus cannot read either

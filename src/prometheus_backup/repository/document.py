@@ -1,0 +1,78 @@
+"""What the documents of a repository are made of: the strict base, checked texts and numbers.
+
+Everything that is read with these is untrusted input. Format: docs/repository-format.md.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
+
+from prometheus_backup.model import rfc3339
+from prometheus_backup.repository.layout import check_path, is_backup_id, is_ulid
+
+
+def _backup_id(text: str) -> str:
+    if not is_backup_id(text):
+        raise ValueError("not of the form backup-YYYYMMDD-HHMMSS")
+    return text
+
+
+def _ulid(text: str) -> str:
+    if not is_ulid(text):
+        raise ValueError("not a ULID")
+    return text
+
+
+def _key(text: str) -> str:
+    check_path(text)
+    folder, separator, _ = text.partition("/")
+    if not (separator and is_backup_id(folder)):
+        raise ValueError("a key must lie inside a backup of this repository")
+    return text
+
+
+def printable(text: str) -> str:
+    """Return a text that may be shown to people. Raises ValueError for any other."""
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return text
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+
+
+Instant = Annotated[
+    AwareDatetime,
+    AfterValidator(_utc),
+    PlainSerializer(rfc3339, when_used="json"),
+]
+BackupId = Annotated[str, AfterValidator(_backup_id)]
+Ulid = Annotated[str, AfterValidator(_ulid)]
+RelativePath = Annotated[str, AfterValidator(check_path)]
+Key = Annotated[str, AfterValidator(_key)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+StoredChecksum = Annotated[str, Field(pattern=r"^[A-Z0-9]{3,12}:[A-Za-z0-9+/=]{4,128}$")]
+"""A store's checksum of a whole object: its name, and its bytes in base 64."""
+Size = Annotated[int, Field(ge=0, le=2**50)]
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
+"""Shown to people, so nothing in it may steer a terminal."""
+
+
+class Document(BaseModel):
+    """Root of every stored document: strict, frozen, and deaf to fields it does not know."""
+
+    # Unknown fields are left to newer minor writers; a change of meaning raises format_version.
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")

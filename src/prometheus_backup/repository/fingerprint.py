@@ -1,0 +1,142 @@
+"""Recorded answers: what Prometheus answered before a backup, so that a drill can ask again.
+
+Untrusted on both ways in: from the network and from a manifest. How answers are compared, and when
+they are comparable, is in `answers` and `drill_plan`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, FailFast, Field, ValidationError, model_validator
+
+from prometheus_backup.model import MAX_QUERY
+from prometheus_backup.repository.document import Document, Instant, Text, printable
+
+MAX_SERIES = 1000
+MAX_ANSWER_SIZE = 64 * 1024
+"""Bytes of one answer. Every `list` reads every manifest, so they stay small."""
+
+Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY), AfterValidator(printable)]
+Number = Annotated[
+    str,
+    Field(max_length=64, pattern=r"^(NaN|[+-]Inf|-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?)$"),
+]
+"""As Prometheus writes a float, and JSON cannot: with NaN and infinities."""
+Label = Annotated[str, Field(max_length=4096)]
+"""Any text at all: label values come from whatever was scraped. Escape it before it is shown."""
+
+
+class Bucket(Document):
+    """A bucket of a histogram; `rule` says which of its bounds belong to it."""
+
+    rule: Annotated[int, Field(ge=0, le=3)]
+    lower: Number
+    upper: Number
+    count: Number
+
+
+class Histogram(Document):
+    """A native histogram; empty buckets are left out."""
+
+    count: Number
+    sum: Number
+    buckets: Annotated[tuple[Bucket, ...], FailFast(), Field(max_length=MAX_SERIES)] = ()
+
+
+class Sample(Document):
+    """A series of an answer: its labels, and one of both kinds of value."""
+
+    labels: Annotated[dict[Label, Label], FailFast(), Field(max_length=128)]
+    value: Number | None = None
+    histogram: Histogram | None = None
+
+    @model_validator(mode="after")
+    def _has_one_value(self) -> Self:
+        if (self.value is None) == (self.histogram is None):
+            raise ValueError("a sample is a number or a histogram")
+        return self
+
+
+class Answer(Document):
+    """What a query came to at an instant. A scalar is one sample without labels."""
+
+    type: Literal["scalar", "vector"]
+    series: Annotated[tuple[Sample, ...], FailFast(), Field(max_length=MAX_SERIES)]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if len({tuple(sorted(s.labels.items())) for s in self.series}) != len(self.series):
+            raise ValueError("two series have the same labels")
+        if self.type == "scalar" and len(self.series) != 1:
+            raise ValueError("a scalar is one number")
+        return self
+
+
+class Fingerprint(Document):
+    """A query, and what the source answered for the instant `at`; or why that is not known."""
+
+    query: Query
+    at: Instant | None = None
+    answer: Answer | None = None
+    inconclusive: Text = ""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if (self.answer is None) != bool(self.inconclusive):
+            raise ValueError("a fingerprint has an answer, or a reason why not")
+        if self.answer is not None and self.at is None:
+            raise ValueError("an answer has an instant")
+        return self
+
+
+def read_answer(data: Mapping[str, Any]) -> Answer:
+    """Read the `data` of an answer of /api/v1/query.
+
+    Raises ValueError, with a cause for people, for one that is no scalar or instant vector, is too
+    large to be kept, or is not what Prometheus answers.
+    """
+    kind, result = data.get("resultType"), data.get("result")
+    if kind not in ("scalar", "vector"):
+        raise ValueError("it answers with no number or vector of numbers")
+    if not isinstance(result, list):
+        raise ValueError("the answer has no result")  # noqa: TRY004 -- the network's, not ours
+    if kind == "vector" and len(result) > MAX_SERIES:
+        raise ValueError(f"it answers with {len(result):,} series, over {MAX_SERIES:,}")
+    try:
+        series = [{"labels": {}, **_value(result)}] if kind == "scalar" else _samples(result)
+        text = json.dumps({"type": kind, "series": series})
+        if len(text) > MAX_ANSWER_SIZE:
+            raise ValueError(f"its answer has {len(text):,} bytes, over {MAX_ANSWER_SIZE:,}")
+        return Answer.model_validate_json(text)
+    except (KeyError, TypeError, IndexError, AttributeError, ValidationError):
+        raise ValueError("the answer is not as Prometheus gives it") from None
+
+
+def _samples(result: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = [
+        {
+            "labels": dict(sorted(one["metric"].items())),
+            **(_value(one["value"]) if "value" in one else _histogram(one["histogram"])),
+        }
+        for one in result
+    ]
+    return sorted(found, key=lambda sample: json.dumps(sample["labels"]))
+
+
+def _value(pair: Sequence[Any]) -> dict[str, Any]:
+    return {"value": pair[1]}
+
+
+def _histogram(pair: Sequence[Any]) -> dict[str, Any]:
+    found = pair[1]
+    names = ("rule", "lower", "upper", "count")
+    return {
+        "histogram": {
+            "count": found["count"],
+            "sum": found["sum"],
+            "buckets": [
+                dict(zip(names, bucket, strict=True)) for bucket in found.get("buckets") or ()
+            ],
+        }
+    }

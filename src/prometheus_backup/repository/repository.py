@@ -1,0 +1,356 @@
+"""A repository's backups: what is there, reading it, and deleting whole backups.
+
+Nothing is decided here: whether a backup may go is `retention`'s and the ops' to say. How a new one
+comes to be is in `claim`.
+"""
+
+import difflib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from prometheus_backup.clock import Clock
+from prometheus_backup.errors import (
+    BackupNotFound,
+    NewerFormat,
+    ObjectArchived,
+    ObjectNotFound,
+    UnreadableManifest,
+)
+from prometheus_backup.model import CONTROL, Level, ObjectInfo, rfc3339
+from prometheus_backup.repository.layout import (
+    INCOMPLETE,
+    MANIFEST,
+    PROBE_PREFIX,
+    backup_time,
+    is_backup_id,
+)
+from prometheus_backup.repository.manifest import (
+    MAX_DOCUMENT_SIZE,
+    Header,
+    Incomplete,
+    Manifest,
+    decode_incomplete,
+    decode_manifest,
+    encode,
+    is_foreign,
+)
+from prometheus_backup.repository.results import Results
+from prometheus_backup.repository.verification import (
+    Rotation,
+    Verification,
+    passes,
+    standing_failures,
+)
+from prometheus_backup.stores.archived import archived
+from prometheus_backup.stores.base import ObjectStore
+
+GRACE = timedelta(hours=24)
+"""A run whose incomplete.json the store has not seen changed for so long is dead."""
+
+_NO_BACKUP = "the repository holds no backup; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
+_READERS = 8
+_DELETE_BATCH = 1000
+
+
+class State(StrEnum):
+    """What a `backup-*` folder holds."""
+
+    COMMITTED = "committed"
+    INCOMPLETE = "incomplete"
+    DELETING = "deleting"
+    FOREIGN = "foreign"
+    UNREADABLE = "unreadable"
+    ARCHIVED = "archived"
+    NEWER = "newer-format"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A `backup-*` folder of the repository, as it was found.
+
+    `header`, the manifest without its blocks, is there for COMMITTED only. `incomplete` may stand
+    beside any state, with the store's LastModified of it. `problem` says what is wrong with the
+    manifest.
+    """
+
+    backup_id: str
+    state: State
+    header: Header | None = None
+    problem: str = ""
+    incomplete: Incomplete | None = None
+    incomplete_modified: datetime | None = None
+    verifications: tuple[Verification, ...] = ()
+    rotations: tuple[Rotation, ...] = ()
+
+    @property
+    def time(self) -> datetime:
+        """Return the instant that the id names."""
+        return backup_time(self.backup_id)
+
+    @property
+    def failure(self) -> Verification | None:
+        """Return the failed verification that stands, if one does."""
+        return next(iter(self._failures), None)
+
+    @property
+    def _failures(self) -> tuple[Verification, ...]:
+        return standing_failures(self.verifications, self.rotations)
+
+    @property
+    def good(self) -> bool:
+        """Tell whether it is committed, readable, not degraded, and not failed."""
+        return self.header is not None and not self.header.degraded and self.failure is None
+
+    @property
+    def intact(self) -> bool:
+        """Tell whether its objects are what was backed up, as far as is known.
+
+        What it lacks, or what was damaged before it was backed up, does not make its bytes worse.
+        """
+        return self.header is not None and all(f.speaks_of_the_source for f in self._failures)
+
+    @property
+    def corrupt_blocks(self) -> frozenset[str]:
+        """Return the ULIDs of blocks that verification found damaged since before the backup."""
+        findings = (f for failure in self._failures for f in failure.findings)
+        return frozenset(
+            name for f in findings if f.speaks_of_the_source for name in f.key.split("/")[1:2]
+        )
+
+    @property
+    def verified(self) -> tuple[Level, datetime] | None:
+        """Return the highest level that the whole backup passed, and when."""
+        passed = passes(self.verifications, self.rotations)
+        if self.header and self.header.verified:
+            passed.append((self.header.verified, self.header.finished_at))
+        return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
+
+    def is_dead(self, *, store_now: datetime, dead_runs: frozenset[str]) -> bool:
+        """Tell whether the run that its incomplete.json speaks of will never go on.
+
+        `dead_runs` are run ids that the host lock proves dead; `store_now` is by the store's clock.
+        """
+        if self.incomplete is None or self.incomplete_modified is None:
+            return False
+        return (
+            self.incomplete.state == "abandoned"
+            or self.incomplete.run_id in dead_runs
+            or store_now - self.incomplete_modified > GRACE
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deletion took out of the store: objects, and their bytes (without the manifest's)."""
+
+    objects: int
+    size: int
+
+
+class Repository:
+    """The backups in a store. Store failures pass through: a failed read is never absence."""
+
+    def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.results = Results(store)
+        self._decoding = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """Return the address, for messages."""
+        return self.store.url
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return every `backup-*` folder, oldest first."""
+        ids = [name for name in self.store.list_folders() if is_backup_id(name)]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="repository") as pool:
+            found = pool.map(self.entry, ids)
+            return tuple(e for e in found if e is not None)
+
+    def entry(self, backup_id: str) -> Entry | None:
+        """Return one folder, or None where there is nothing."""
+        files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
+        if not files and not any(self.store.list(backup_id)):
+            return None
+        try:
+            return self._entry(backup_id, files)
+        except ObjectArchived as error:  # a lifecycle rule moved its control files, too
+            return Entry(backup_id, State.ARCHIVED, problem=error.message)
+
+    def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> Entry:
+        incomplete, modified = self._incomplete(files.get(INCOMPLETE))
+        verifications, rotations = self.results.of(files)
+        state, header, problem = self._look(backup_id, files.get(MANIFEST))
+        if state is None:
+            state = State.FOREIGN
+            if incomplete is not None:
+                deleting = incomplete.state == "deleting"
+                state = State.DELETING if deleting else State.INCOMPLETE
+        return Entry(
+            backup_id, state, header, problem, incomplete, modified, verifications, rotations
+        )
+
+    def find(self, name: str, *, at: datetime | None = None) -> Entry:
+        """Return the committed backup of this id, or for `latest` the newest (not after `at`).
+
+        `latest` is the newest good one, or, where none is good, the newest.
+        Raises BackupNotFound, ObjectArchived, UnreadableManifest or NewerFormat.
+        """
+        if name == "latest":
+            return self._latest(at)
+        entry = self.entry(name) if is_backup_id(name) else None
+        if entry is None or entry.state in (State.INCOMPLETE, State.DELETING, State.FOREIGN):
+            raise BackupNotFound(
+                f"cannot find backup {name!r} in {self.url}{_why_absent(entry)}",
+                hint=self._near(name),
+            )
+        if entry.state is State.NEWER:
+            raise NewerFormat(entry.problem)
+        if entry.state is State.ARCHIVED:
+            raise archived("read", f"{self.url}/{name}/{MANIFEST}")
+        if entry.state is State.UNREADABLE:
+            raise UnreadableManifest(entry.problem)
+        return entry
+
+    def manifest(self, backup_id: str) -> Manifest:
+        """Return the manifest of a backup that `entries`, `entry` or `find` found committed."""
+        body = self.store.get(f"{backup_id}/{MANIFEST}", limit=MAX_DOCUMENT_SIZE)
+        return decode_manifest(body, backup_id=backup_id)
+
+    def store_now(self, *, run_id: str) -> datetime:
+        """Return the store's own time, read off a probe object that is written and removed."""
+        key = f"{PROBE_PREFIX}{run_id}"
+        self.store.put_small(key, b"clock\n", options=CONTROL)
+        try:
+            return self.store.head(key).modified
+        finally:
+            self.store.delete([key])
+
+    def delete_backup(self, backup_id: str, *, run_id: str) -> Removed:
+        """Delete a whole backup: marked first, manifest first, mark last.
+
+        Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
+        """
+        self._mark_deleting(backup_id, run_id)
+        removed = self._delete_folder(backup_id)
+        return Removed(removed.objects + 1, removed.size)
+
+    def sweep(self, backup_id: str, *, run_id: str) -> Removed:
+        """Delete what a dead run or an interrupted deletion left.
+
+        The mark is written before the last look for a manifest, and a committing run looks at the
+        mark after it wrote its manifest: one of both sees the other, whatever the interleaving.
+        """
+        self._mark_deleting(backup_id, run_id)
+        if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
+            self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+            return Removed(0, 0)
+        return self._delete_folder(backup_id)
+
+    def remove_mark(self, backup_id: str) -> None:
+        """Remove the incomplete.json that a run left beside its committed manifest."""
+        self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+
+    def _mark_deleting(self, backup_id: str, run_id: str) -> None:
+        mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
+        self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
+
+    def _delete_folder(self, backup_id: str) -> Removed:
+        manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
+        self.store.delete([manifest])
+        # Listed after the manifest is gone: from now on nobody adds to this folder.
+        found = list(self.store.list(backup_id))
+        rest = [o.key for o in found if o.key not in (manifest, mark)]
+        for start in range(0, len(rest), _DELETE_BATCH):
+            self.store.delete(rest[start : start + _DELETE_BATCH])
+        self.store.delete([mark])
+        return Removed(len(found), sum(o.size for o in found))
+
+    def _look(
+        self, backup_id: str, info: ObjectInfo | None
+    ) -> tuple[State | None, Header | None, str]:
+        """Return what a manifest makes of its folder; the blocks are read, checked and let go.
+
+        A manifest of many files takes much memory: one at a time, and no list of them.
+        """
+        if info is None:
+            return None, None, ""
+        if info.size > MAX_DOCUMENT_SIZE:
+            problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large to be one"
+            return State.UNREADABLE, None, problem
+        try:
+            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
+        except ObjectNotFound:  # deleted since the listing
+            return None, None, ""
+        try:
+            with self._decoding:
+                header = decode_manifest(body, backup_id=backup_id).header
+        except NewerFormat as error:
+            return State.NEWER, None, error.message
+        except UnreadableManifest as error:
+            state = State.FOREIGN if is_foreign(body) else State.UNREADABLE
+            return state, None, error.message
+        return State.COMMITTED, header, ""
+
+    def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
+        if info is None or info.size > MAX_DOCUMENT_SIZE:
+            return None, None
+        try:
+            return decode_incomplete(self.store.get(info.key, limit=info.size)), info.modified
+        except ObjectNotFound:
+            return None, None
+
+    def _latest(self, at: datetime | None) -> Entry:
+        entries = self.entries()
+        committed = [
+            e for e in entries if e.state is State.COMMITTED and (at is None or e.time <= at)
+        ]
+        good = [e for e in committed if e.good]
+        if not committed:
+            old = f" as old as {rfc3339(at)}" if at else ""
+            raise BackupNotFound(
+                f"cannot find a backup in {self.url}: there is none{old}",
+                hint=None if entries else _NO_BACKUP,
+            )
+        return (good or committed)[-1]
+
+    def _near(self, name: str) -> str:
+        ids = [f for f in self.store.list_folders() if is_backup_id(f)]
+        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
+        if not near:
+            return _NO_BACKUP
+        return f"did you mean {', '.join(near)}? `prometheus-backup list` shows all"
+
+
+def committed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return the entries that have a readable manifest."""
+    return tuple(e for e in entries if e.state is State.COMMITTED)
+
+
+def newest_intact(entries: Sequence[Entry]) -> Entry | None:
+    """Return the newest backup whose objects are what was backed up, as far as is known.
+
+    A degraded one counts: to send everything again every night would not mend the source.
+    """
+    intact = [e for e in entries if e.intact]
+    return intact[-1] if intact else None
+
+
+def newest_good(entries: Sequence[Entry]) -> Entry | None:
+    """Return the newest good backup of these, oldest first."""
+    good = [e for e in entries if e.good]
+    return good[-1] if good else None
+
+
+def _why_absent(entry: Entry | None) -> str:
+    reasons = {
+        State.INCOMPLETE: ": its run has not committed it",
+        State.DELETING: ": it is being deleted",
+        State.FOREIGN: ": what is there was not made by this program",
+    }
+    return reasons[entry.state] if entry else ""

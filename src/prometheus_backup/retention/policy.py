@@ -1,0 +1,202 @@
+"""Which backups to keep, and why. Pure: dates in, decisions with their reasons out.
+
+Rules and worked examples: docs/retention.md. Calendar days are UTC.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from prometheus_backup.errors import UsageError
+from prometheus_backup.model import Tier
+from prometheus_backup.repository.layout import backup_id
+
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""How far our clock may be from the store's before we stop deleting by date."""
+FUTURE_TOLERANCE = timedelta(days=1)
+"""A backup dated further ahead than this proves that some clock was wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How many days, months and years to keep; 0 turns a tier off."""
+
+    daily: int = 30
+    monthly: int = 12
+    yearly: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a policy that would keep nothing, or cannot be meant."""
+        if min(self.daily, self.monthly, self.yearly) < 0:
+            raise UsageError(
+                "cannot use retention: a number of days, months or years is negative",
+                hint="set RETENTION_DAILY, RETENTION_MONTHLY and RETENTION_YEARLY to 0 or more",
+            )
+        if self.daily == self.monthly == self.yearly == 0:
+            raise UsageError(
+                "cannot use retention: all three tiers are 0, which would delete every backup",
+                hint="set at least one of RETENTION_DAILY, RETENTION_MONTHLY, RETENTION_YEARLY",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A committed, readable backup. Good: not degraded, and not failed by its last verification."""
+
+    backup_id: str
+    time: datetime
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a backup stays, the tiers it stands for, and the reasons in words."""
+
+    backup_id: str
+    keep: bool
+    tiers: tuple[Tier, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def highest_tier(self) -> Tier:
+        """Return the longest-lived tier; a backup kept for another reason counts as daily."""
+        return self.tiers[-1] if self.tiers else Tier.DAILY
+
+
+def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> tuple[Decision, ...]:
+    """Decide on every backup, oldest first. `today` is the UTC date to count from."""
+    backups = sorted(candidates, key=lambda c: (c.time, c.backup_id))
+    good = [c for c in backups if c.good]
+    monthly = _representatives(good, today=today, count=policy.monthly, tier=_MONTHS)
+    yearly = _representatives(good, today=today, count=policy.yearly, tier=_YEARS)
+    newest = backups[-1].backup_id if backups else None
+    # One dated ahead may hide that its clock was wrong; the newest of the others stays as well.
+    newest_good = {c[-1].backup_id for c in (good, _until(good, today)) if c}
+    spare = _last_resorts(backups, today=today, policy=policy)
+
+    decisions = []
+    for backup in backups:
+        tiers: list[Tier] = []
+        reasons: list[str] = []
+        age = (today - backup.time.date()).days
+        if age < policy.daily and policy.daily > 0:
+            tiers.append(Tier.DAILY)
+            reasons.append(f"daily: {_days_old(age)}, under {policy.daily}")
+        for tier, chosen in ((Tier.MONTHLY, monthly), (Tier.YEARLY, yearly)):
+            if backup.backup_id in chosen:
+                tiers.append(tier)
+                reasons.append(chosen[backup.backup_id])
+        if age < 0 and not reasons:
+            reasons.append("dated in the future")
+        if backup.backup_id in newest_good:
+            reasons.append("newest good backup")
+        elif backup.backup_id == newest:
+            reasons.append("newest backup")
+        if not reasons and backup.backup_id in spare:
+            reasons.append(spare[backup.backup_id])
+        keep = bool(reasons)
+        if not keep:
+            reasons.append(_why_not(age, good=backup.good))
+        decisions.append(Decision(backup.backup_id, keep, tuple(tiers), tuple(reasons)))
+    return tuple(decisions)
+
+
+def clock_doubt(
+    *, now: datetime, store_now: datetime, backup_times: Sequence[datetime]
+) -> str | None:
+    """Say why the clock cannot be trusted to delete by date, or None if it can.
+
+    `store_now` is the store's own LastModified of something written just now.
+    """
+    apart = abs(store_now - now)
+    if apart > CLOCK_TOLERANCE:
+        seconds = round(apart.total_seconds())
+        return f"this machine's clock and the store's are {seconds:,} seconds apart"
+    ahead = sorted(t for t in backup_times if t - now > FUTURE_TOLERANCE)
+    if ahead:
+        more = f" (and {len(ahead) - 1} more)" if len(ahead) > 1 else ""
+        return (
+            f"{backup_id(ahead[0])}{more} is dated more than a day in the future; if the clock is "
+            "right now, remove that backup by hand"
+        )
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Calendar:
+    """A tier's periods: the first day of a day's own, how many lie between two, how one reads."""
+
+    name: str
+    first_day: Callable[[date], date]
+    between: Callable[[date, date], int]
+    form: str
+
+
+_MONTHS = _Calendar(
+    "monthly",
+    lambda day: day.replace(day=1),
+    lambda earlier, later: (later.year - earlier.year) * 12 + later.month - earlier.month,
+    "%Y-%m",
+)
+_YEARS = _Calendar(
+    "yearly",
+    lambda day: day.replace(month=1, day=1),
+    lambda earlier, later: later.year - earlier.year,
+    "%Y",
+)
+
+
+def _representatives(
+    good: Sequence[Candidate], *, today: date, count: int, tier: _Calendar
+) -> dict[str, str]:
+    """Map the ids that stand for one of the `count` last periods to the reason.
+
+    `good` is oldest first.
+    """
+    chosen: dict[str, str] = {}
+    for first_day, members in _periods(good, tier, today=today, count=count):
+        on_the_day = [c for c in members if c.time.date() == first_day]
+        for c in on_the_day:
+            chosen[c.backup_id] = f"{tier.name}: of {first_day}"
+        if not on_the_day:
+            which = first_day.strftime(tier.form)
+            chosen[members[0].backup_id] = f"{tier.name}: earliest good one of {which}"
+    return chosen
+
+
+def _last_resorts(backups: Sequence[Candidate], *, today: date, policy: Policy) -> dict[str, str]:
+    """Map the earliest backup of each period that has no good one to the reason.
+
+    It stands for nothing and is in no tier; it is only better than nothing, until a good one comes.
+    """
+    chosen: dict[str, str] = {}
+    for tier, count in ((_MONTHS, policy.monthly), (_YEARS, policy.yearly)):
+        for first_day, members in _periods(backups, tier, today=today, count=count):
+            if not any(c.good for c in members):
+                which = first_day.strftime(tier.form)
+                reason = f"earliest of {which}, which has no good one"
+                chosen.setdefault(members[0].backup_id, reason)
+    return chosen
+
+
+def _periods(
+    backups: Sequence[Candidate], tier: _Calendar, *, today: date, count: int
+) -> list[tuple[date, list[Candidate]]]:
+    """Return the first day and the backups, oldest first, of each of the `count` last periods."""
+    periods: dict[date, list[Candidate]] = {}
+    for c in backups:
+        periods.setdefault(tier.first_day(c.time.date()), []).append(c)
+    return [(d, p) for d, p in periods.items() if 0 <= tier.between(d, today) < count]
+
+
+def _until(backups: Sequence[Candidate], today: date) -> Sequence[Candidate]:
+    return [c for c in backups if c.time.date() <= today]
+
+
+def _days_old(age: int) -> str:
+    return "1 day old" if age == 1 else f"{age} days old"
+
+
+def _why_not(age: int, *, good: bool) -> str:
+    cause = "no tier holds it" if good else "not a good backup, so it stands for no month or year"
+    return f"{_days_old(age)}: {cause}"

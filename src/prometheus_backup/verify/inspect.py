@@ -1,0 +1,80 @@
+"""Check blocks on this machine whole, wherever they lie: no repository, no Prometheus."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_backup.errors import UsageError
+from prometheus_backup.events import (
+    BlockChecked,
+    BytesMoved,
+    Listener,
+    LongStepBegan,
+    LongStepEnded,
+    Step,
+    Warned,
+)
+from prometheus_backup.model import Outcome, Verdict
+from prometheus_backup.repository.layout import is_ulid
+from prometheus_backup.tsdb.block import META
+from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.verification import BlockReport
+
+
+@dataclass(frozen=True, slots=True)
+class InspectReport:
+    """What was found, block by block in the order of their names."""
+
+    blocks: tuple[BlockReport, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return FAULTY for any fault, PARTIAL where something, or nothing, could be looked at."""
+        verdicts = {report.verdict for report in self.blocks}
+        if Verdict.FAIL in verdicts:
+            return Outcome.FAULTY
+        return Outcome.DONE if verdicts == {Verdict.PASS} else Outcome.PARTIAL
+
+
+def find_blocks(path: Path) -> tuple[Path, ...]:
+    """Return the block that a path is, or the blocks of the data directory or snapshot that it is.
+
+    Raises UsageError where it is neither, nor a directory that can be read.
+    """
+    try:
+        entries = [*os.scandir(path)]
+    except OSError as error:
+        raise UsageError(
+            f"cannot inspect {path}: {error.strerror}",
+            hint="name a block, a data directory or a snapshot",
+        ) from error
+    if is_ulid(path.name) or {META, "index"} & {entry.name for entry in entries}:
+        return (path,)
+    return tuple(sorted(path / e.name for e in entries if is_ulid(e.name) and e.is_dir()))
+
+
+def inspect_blocks(path: Path, *, processes: int, listener: Listener) -> InspectReport:
+    """Check every block at a path, several at once. Raises UsageError."""
+    blocks = find_blocks(path)
+    listener(Step("inspect", f"inspecting {len(blocks)} blocks in {path}"))
+    listener(LongStepBegan("inspect", sum(map(block_size, blocks))))
+    try:
+        found = tuple(_checked(blocks, processes, listener))
+    finally:
+        listener(LongStepEnded("inspect"))
+    return InspectReport(tuple(sorted(found, key=lambda report: report.folder)))
+
+
+def _checked(blocks: tuple[Path, ...], processes: int, listener: Listener) -> Iterator[BlockReport]:
+    def watch(size: int) -> None:
+        listener(BytesMoved(size))
+
+    with contextlib.closing(check_blocks(blocks, processes=processes, watch=watch)) as reports:
+        for report in reports:
+            if report.counts and not report.folder.exists():
+                listener(Warned(f"block {report.ulid} was removed while it was looked at"))
+                continue
+            listener(BlockChecked(report.ulid, report.verdict.value, report.total_faults))
+            yield report

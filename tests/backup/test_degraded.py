@@ -1,0 +1,134 @@
+"""Backups of less than there is: a block that Prometheus cannot read, or no block at all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
+from prometheus_backup.errors import SnapshotUnusable
+from prometheus_backup.events import FileCopied
+from prometheus_backup.model import Outcome
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.stores.memory import MemoryStore
+from tests.support.looks import CLEAN, keys, live_blocks, traces
+from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
+
+Spoil = Callable[[Path], object]
+
+
+def remove_meta(block: Path) -> None:
+    """Lose a block's meta.json, as a half-copied block has none."""
+    (block / "meta.json").unlink()
+
+
+def empty_meta(block: Path) -> None:
+    """Leave meta.json empty, as a full disk does."""
+    (block / "meta.json").write_bytes(b"")
+
+
+def cut_meta(block: Path) -> None:
+    """Cut meta.json off in the middle."""
+    meta = block / "meta.json"
+    meta.write_bytes(meta.read_bytes()[: meta.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("spoil", [remove_meta, empty_meta, cut_meta])
+def test_a_live_block_that_prometheus_passes_over_makes_the_backup_degraded(
+    prometheus_binaries: PrometheusBinaries,
+    start_prometheus: PrometheusFleet,
+    data_dir: Path,
+    spoil: Spoil,
+) -> None:
+    spoilt = live_blocks(data_dir)[1]
+    spoil(spoilt)
+    server = start_prometheus(prometheus_binaries, data_dir)
+    server.fill_head()
+    store = MemoryStore()
+    report = take_backup(server, store)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.outcome.exit_code == 3
+    (reason,) = report.manifest.degraded
+    assert reason.startswith(f"block {spoilt.name} is live but not in the snapshot")
+    assert spoilt.name not in {b.ulid for b in report.manifest.blocks}
+    assert len(report.manifest.blocks) == 4  # three old ones and the head
+    (entry,) = Repository(store, clock=FakeClock()).entries()
+    assert entry.header is not None, "what there was is saved"
+    assert not entry.good
+    assert traces(data_dir) == CLEAN
+
+
+def test_what_a_degraded_backup_holds_is_copied_not_sent_again(
+    prometheus_3: PrometheusBinaries, start_prometheus: PrometheusFleet, data_dir: Path
+) -> None:
+    spoilt = live_blocks(data_dir)[1]
+    whole = (spoilt / "meta.json").read_bytes()
+    empty_meta(spoilt)
+    server = start_prometheus(prometheus_3, data_dir, PrometheusOptions(scrape_interval=None))
+    store, recorder = MemoryStore(), Recorder()
+    assert take_backup(server, store).manifest.degraded
+    (spoilt / "meta.json").write_bytes(whole)
+    server.restart()
+    report = take_backup(server, store, listener=recorder)
+    assert report.outcome is Outcome.DONE
+    assert report.manifest.totals.blocks == 4
+    copied = {e.key.split("/")[1] for e in recorder.of(FileCopied)}
+    assert copied == {block.name for block in live_blocks(data_dir)} - {spoilt.name}
+
+
+def test_the_command_line_says_degraded_and_ends_with_3(
+    prometheus_3: PrometheusBinaries,
+    start_prometheus: PrometheusFleet,
+    data_dir: Path,
+    tmp_path: Path,
+) -> None:
+    spoilt = live_blocks(data_dir)[1]
+    empty_meta(spoilt)
+    env = settings(start_prometheus(prometheus_3, data_dir), tmp_path / "repository")
+    done = cli("backup", "--json", env=env)
+    assert done.returncode == 3, done.stderr
+    told = json.loads(done.stdout)
+    assert told["outcome"] == "partial"
+    assert spoilt.name in told["degraded"][0]
+    assert "degraded" in cli("list", env=env).stdout
+
+
+@pytest.fixture
+def empty_source(
+    prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet
+) -> PrometheusServer:
+    """A Prometheus without a block and without a sample."""
+    return start_prometheus(prometheus_binaries, None, PrometheusOptions(scrape_interval=None))
+
+
+def test_a_snapshot_without_blocks_is_a_failure(empty_source: PrometheusServer) -> None:
+    store = MemoryStore()
+    with pytest.raises(SnapshotUnusable, match=r"^Failed to create snapshot: ") as caught:
+        take_backup(empty_source, store)
+    assert caught.value.exit_code == 22
+    assert "--allow-empty" in caught.value.hint
+    assert [key.rpartition("/")[2] for key in keys(store)] == ["incomplete.json"]
+    assert traces(empty_source.data_dir) == CLEAN
+
+
+def test_a_snapshot_without_blocks_is_saved_where_that_is_allowed(
+    empty_source: PrometheusServer,
+) -> None:
+    store = MemoryStore()
+    report = take_backup(empty_source, store, options(allow_empty=True))
+    assert report.outcome is Outcome.DONE
+    assert report.manifest.totals.blocks == report.manifest.totals.bytes == 0
+    assert report.manifest.min_time is report.manifest.max_time is None
+    assert len(keys(store)) == 2
+
+
+def test_a_head_without_blocks_is_nothing_when_the_head_is_skipped(
+    prometheus_3: PrometheusBinaries, start_prometheus: PrometheusFleet
+) -> None:
+    server = start_prometheus(prometheus_3, None, PrometheusOptions(scrape_interval=None))
+    server.fill_head()
+    with pytest.raises(SnapshotUnusable, match="no block at all"):
+        take_backup(server, MemoryStore(), options(skip_head=True))
+    assert take_backup(server, MemoryStore()).manifest.totals.blocks == 1

@@ -1,0 +1,203 @@
+"""Level `tsdb`: blocks are read whole on their way in; a corrupt one is saved and never hidden."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from devtools.fetch_prometheus import PrometheusBinaries
+from devtools.prometheus import PrometheusFleet, PrometheusServer
+from prometheus_backup.backup.run import BackupReport
+from prometheus_backup.events import BlockChecked, FileCopied, FileUploaded, LongStepBegan
+from prometheus_backup.model import Level, Outcome
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.retention.policy import Policy
+from prometheus_backup.retention.prune import apply_prune, plan_prune
+from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.memory import MemoryStore
+from tests.support.looks import CLEAN, live_blocks, traces
+from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
+
+SEGMENT = "chunks/000001"
+TSDB = options(verify=Level.TSDB)
+
+
+def damage(block: Path) -> None:
+    """Flip a bit of the first chunk, which Prometheus does not look at when it starts."""
+    body = bytearray((block / SEGMENT).read_bytes())
+    body[100] ^= 1
+    (block / SEGMENT).write_bytes(body)
+
+
+@pytest.fixture
+def corrupt(data_dir: Path) -> Path:
+    """A block of the data directory with a corrupt chunk."""
+    block = live_blocks(data_dir)[1]
+    damage(block)
+    return block
+
+
+@pytest.fixture
+def server(
+    start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, data_dir: Path
+) -> PrometheusServer:
+    """A Prometheus with four blocks and a head."""
+    server = start_prometheus(prometheus_3, data_dir)
+    server.fill_head()
+    return server
+
+
+def faults_of(report: BackupReport) -> dict[str, tuple[str, ...] | None]:
+    """What the manifest says of each block."""
+    return {block.ulid: block.faults for block in report.manifest.blocks}
+
+
+def read_whole(recorder: Recorder) -> int:
+    """The bytes that were to be read by the check of blocks."""
+    (step,) = [e for e in recorder.of(LongStepBegan) if e.name == "inspect"]
+    return step.total
+
+
+def test_sound_blocks_are_read_whole_once_in_their_life(server: PrometheusServer) -> None:
+    store, first, second = MemoryStore(), Recorder(), Recorder()
+
+    report = take_backup(server, store, TSDB, listener=first)
+    assert report.outcome is Outcome.DONE
+    assert report.manifest.verified is Level.TSDB
+    assert set(faults_of(report).values()) == {()}
+    assert len(first.of(BlockChecked)) == 5
+    assert read_whole(first) == report.manifest.totals.bytes
+    assert report.phases["inspect"] >= 0
+
+    report = take_backup(server, store, TSDB, listener=second)
+    assert report.manifest.verified is Level.TSDB
+    assert set(faults_of(report).values()) == {()}
+    (head,) = [b for b in report.manifest.blocks if b.ulid not in faults_before(server)]
+    assert read_whole(second) == head.size
+
+
+def faults_before(server: PrometheusServer) -> set[str]:
+    """The ULIDs of the blocks on disk."""
+    return {block.name for block in live_blocks(server.data_dir)}
+
+
+def test_a_block_that_nobody_has_read_whole_is_read_once_the_level_is_asked_for(
+    server: PrometheusServer,
+) -> None:
+    store, recorder = MemoryStore(), Recorder()
+    assert set(faults_of(take_backup(server, store)).values()) == {None}
+    report = take_backup(server, store, TSDB, listener=recorder)
+    assert read_whole(recorder) == report.manifest.totals.bytes
+    assert len(recorder.of(FileCopied)) == 8, "and what is copied is not sent"
+    later = take_backup(server, store)
+    assert sorted(faults_of(later).values(), key=str) == [*[()] * 4, None], "all but the head"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_corrupt_block_is_saved_named_and_makes_the_backup_degraded(
+    corrupt: Path, server: PrometheusServer, processes: int
+) -> None:
+    store, recorder = MemoryStore(), Recorder()
+    chosen = options(verify=Level.TSDB, processes=processes)
+    report = take_backup(server, store, chosen, listener=recorder)
+    manifest = report.manifest
+    assert report.outcome is Outcome.PARTIAL
+    assert report.outcome.exit_code == 3
+    (reason,) = manifest.degraded
+    assert reason.startswith(f"block {corrupt.name} is corrupt: {SEGMENT} at 8: invalid checksum")
+    assert 'devtools_value{series="0"}' in reason
+    assert [u for u, faults in faults_of(report).items() if faults] == [corrupt.name]
+    assert manifest.verified is Level.CHECKSUM, "it has not passed tsdb"
+    key = f"{manifest.backup_id}/{corrupt.name}/{SEGMENT}"
+    assert store.get(key, limit=1 << 30) == (corrupt / SEGMENT).read_bytes(), "it is saved"
+    assert f"block {corrupt.name} is corrupt: " in recorder.warnings
+    assert [e.ulid for e in recorder.of(BlockChecked) if e.verdict == "fail"] == [corrupt.name]
+    (entry,) = Repository(store, clock=FakeClock()).entries()
+    assert not entry.good
+    assert traces(server.data_dir) == CLEAN
+
+
+@pytest.mark.parametrize("later", [Level.TSDB, Level.CHECKSUM])
+def test_a_block_found_corrupt_stays_so_in_later_backups(
+    corrupt: Path, server: PrometheusServer, later: Level
+) -> None:
+    store, recorder = MemoryStore(), Recorder()
+    first = take_backup(server, store, TSDB)
+    report = take_backup(server, store, options(verify=later), listener=recorder)
+    assert report.outcome is Outcome.PARTIAL
+    assert report.manifest.degraded == first.manifest.degraded
+    copied = {e.key.split("/")[1] for e in recorder.of(FileCopied)}
+    assert copied == faults_before(server) - {corrupt.name}, "the sound ones are not sent again"
+
+
+def test_a_mended_block_is_sent_again_and_makes_the_next_backup_good(
+    corrupt: Path, server: PrometheusServer
+) -> None:
+    store, recorder = MemoryStore(), Recorder()
+    assert take_backup(server, store, TSDB).manifest.degraded
+    damage(corrupt)  # flips the bit back; no hard link to the file is left
+    report = take_backup(server, store, TSDB, listener=recorder)
+    assert report.outcome is Outcome.DONE
+    assert faults_of(report)[corrupt.name] == ()
+    sent = {e.key for e in recorder.of(FileUploaded)}
+    assert f"{report.manifest.backup_id}/{corrupt.name}/{SEGMENT}" in sent
+
+
+def test_tombstones_that_rot_later_are_found_though_the_block_is_known(
+    server: PrometheusServer,
+) -> None:
+    store = MemoryStore()
+    take_backup(server, store, TSDB)
+    block = live_blocks(server.data_dir)[2]
+    rotten = bytearray((block / "tombstones").read_bytes())
+    rotten[-1] ^= 1
+    (block / "tombstones").write_bytes(rotten)
+    report = take_backup(server, store, TSDB)
+    (reason,) = report.manifest.degraded
+    assert reason.startswith(f"block {block.name} is corrupt: tombstones")
+
+
+def test_no_degraded_backup_makes_retention_delete_a_good_one(
+    data_dir: Path, server: PrometheusServer
+) -> None:
+    store = MemoryStore()
+    good = take_backup(server, store, TSDB).manifest.backup_id
+    damage(live_blocks(data_dir)[1])
+    # --rehash sees what changed under an unchanged name.
+    seen = options(verify=Level.TSDB, rehash=True, policy=Policy(1, 0, 0))
+    degraded = take_backup(server, store, seen).manifest
+    assert degraded.degraded
+    later = degraded.finished_at + timedelta(days=40)
+    assert kept_after_prune(store, later) == [good, degraded.backup_id]
+
+
+def kept_after_prune(store: ObjectStore, now: object) -> list[str]:
+    """Prune at an instant, with one daily backup kept; what is left."""
+    repository = Repository(store, clock=FakeClock())
+    plan = plan_prune(repository.entries(), policy=Policy(1, 0, 0), now=now, store_now=now)  # type: ignore[arg-type]
+    apply_prune(repository, plan, run_id="prune", listener=lambda _: None)
+    return [entry.backup_id for entry in repository.entries()]
+
+
+def test_the_command_line_names_the_corrupt_block_and_ends_with_3(
+    corrupt: Path, server: PrometheusServer, tmp_path: Path
+) -> None:
+    env = settings(server, tmp_path / "repository", VERIFY_LEVEL="tsdb")
+    done = cli("backup", "--json", env=env)
+    assert done.returncode == 3, done.stderr
+    told = json.loads(done.stdout)
+    assert told["outcome"] == "partial"
+    assert corrupt.name in told["degraded"][0]
+    assert told["verified"] == "checksum"
+    (line,) = [one for one in done.stderr.splitlines() if "block is corrupt" in one]
+    assert " error " in line
+    assert corrupt.name in line
+    assert "degraded" in cli("list", env=env).stdout
+    shown = cli("show", "latest", env=env).stdout.splitlines()
+    assert [line.split()[0] for line in shown if line.endswith("corrupt")] == [corrupt.name]
+    assert sum(line.endswith("sound") for line in shown) == 4
+    assert "prometheus_backup_last_backup_degraded_blocks{" in cli("metrics", env=env).stdout
+    metrics = json.loads(cli("metrics", "--json", env=env).stdout)["metrics"]
+    degraded = [m for m in metrics if m["name"].endswith("last_backup_degraded_blocks")]
+    assert [m["value"] for m in degraded] == [1]

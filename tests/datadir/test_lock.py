@@ -1,0 +1,167 @@
+"""The host lock and the intents beside it, with real processes that hold it and die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from prometheus_backup.datadir.lock import HostLock, Intent
+from prometheus_backup.errors import RepositoryLocked, UsageError
+from tests.support.runs import bare_environment
+
+FULL = Intent(
+    run_id="r1",
+    backup_id="backup-20250301-120000",
+    repository="s3://bucket/prefix",
+    asked_at="2025-03-01T12:00:00Z",
+    known=("20250301T110000Z-0123456789abcdef",),
+    snapshot="20250301T120000Z-0123456789abcdef",
+)
+HOLDER = """
+import sys
+from pathlib import Path
+from prometheus_backup.datadir.lock import HostLock, Intent
+lock = HostLock.take(Path(sys.argv[1]))
+lock.record(Intent("holder", snapshot="of the holder"))
+print("held", flush=True)
+sys.stdin.read()
+"""
+READ_ONLY = """
+import sys
+from pathlib import Path
+from prometheus_backup.datadir.lock import HostLock, Intent
+lock = HostLock.take(Path(sys.argv[1]))
+lock.record(Intent("r2"))
+lock.forget("r1")
+print(lock.held, lock.dead_intents(own_run_id="x"), lock.recorded.run_id)
+"""
+UNPRIVILEGED = 65534  # nobody; root may write anywhere
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[HostLock]:
+    lock = HostLock.take(data_dir)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
+def holder(data_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock until it ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(data_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=bare_environment({}),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_only_one_process_holds_the_lock_of_a_directory(tmp_path: Path) -> None:
+    with holder(tmp_path), pytest.raises(RepositoryLocked, match="another prometheus-backup"):
+        HostLock.take(tmp_path)
+
+
+def test_lock_within_one_process_is_no_weaker(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(RepositoryLocked):
+        HostLock.take(tmp_path)
+    HostLock.take(tmp_path).release()
+
+
+def test_directories_are_locked_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with held(tmp_path / "a"), held(tmp_path / "b") as other:
+        assert other.held
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_lock_of_a_process_that_died_is_free_and_its_intent_is_proved_dead(
+    tmp_path: Path, number: int
+) -> None:
+    with holder(tmp_path) as process:
+        process.send_signal(number)
+        process.wait(30)
+    with held(tmp_path) as lock:
+        assert lock.dead_intents(own_run_id="mine") == [Intent("holder", snapshot="of the holder")]
+        lock.forget("holder")
+        assert lock.dead_intents(own_run_id="mine") == []
+
+
+def test_intent_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
+    with held(tmp_path) as lock:
+        lock.record(Intent("r1"))
+        lock.record(FULL)
+        lock.record(Intent("r2"))
+        assert lock.recorded == Intent("r2")
+        assert lock.dead_intents(own_run_id="r2") == [FULL]
+        assert lock.dead_intents(own_run_id="r3") == [FULL, Intent("r2")]
+        lock.forget("r1")
+        lock.forget("r1")
+        assert lock.dead_intents(own_run_id="r3") == [Intent("r2")]
+
+
+def test_intents_that_were_cut_off_are_removed_since_nothing_followed_them(tmp_path: Path) -> None:
+    runs = tmp_path / ".prometheus-backup" / "runs"
+    runs.mkdir(parents=True)
+    whole = json.dumps({"run_id": "x"})
+    (runs / "cut.json").write_text(whole[:5])
+    (runs / "empty.json").touch()
+    (runs / "other-name.json").write_text(whole)
+    (runs / "unknown.json").write_text('{"run_id": "unknown", "wheels": 4}')
+    (runs / "killed-while-writing.new").write_text(whole)
+    with held(tmp_path) as lock:
+        assert lock.dead_intents(own_run_id="mine") == []
+    assert [*runs.iterdir()] == []
+
+
+def test_nothing_else_is_made_in_the_data_directory(tmp_path: Path) -> None:
+    with held(tmp_path) as lock:
+        lock.record(FULL)
+        lock.forget(FULL.run_id)
+    made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert made == [".prometheus-backup", ".prometheus-backup/lock", ".prometheus-backup/runs"]
+
+
+def test_absent_directory_is_a_setting_to_correct(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError) as caught:
+        HostLock.take(tmp_path / "file")
+    assert "PROMETHEUS_DATA_DIR" in caught.value.hint
+
+
+def test_read_only_directory_has_no_lock_and_proves_nobody_dead(tmp_path: Path) -> None:
+    """In a child that is not root, which the tests may be: root may write anywhere."""
+    HostLock.take(tmp_path).release()
+    runs = tmp_path / ".prometheus-backup" / "runs"
+    (runs / "r1.json").write_text('{"run_id": "r1"}')
+    for path in (tmp_path, runs.parent, runs):
+        path.chmod(0o555)
+    runs.with_name("lock").chmod(0o444)
+    prefix: list[str] = []
+    if os.getuid() == 0:
+        prefix = ["setpriv", f"--reuid={UNPRIVILEGED}", "--clear-groups"]
+        for parent in list(tmp_path.parents)[:3]:  # pytest's own, closed to others
+            parent.chmod(0o755)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", READ_ONLY, str(tmp_path)],
+        env=bare_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "False [] r2\n", done.stderr
+    assert (runs / "r1.json").exists()

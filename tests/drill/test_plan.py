@@ -1,0 +1,124 @@
+"""What a drill brings, what must be loaded, what can be asked, and what it then comes to."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from prometheus_backup.drill.plan import Compared, judge, plan_drill, same_language
+from prometheus_backup.model import Finding, FindingKind, Verdict
+from prometheus_backup.repository.manifest import Manifest, decode_manifest
+from prometheus_backup.repository.verification import TimeRange
+from tests import manifests
+
+NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+FINDING = Finding(FindingKind.NOT_LOADED, "key", "it was not loaded")
+
+
+def ulid(number: int) -> str:
+    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
+
+
+def block(number: int, *, end: datetime, parents: tuple[int, ...] = ()) -> dict[str, Any]:
+    """A block of the two hours before `end`."""
+    return manifests.block(
+        manifests.file(key=f"{manifests.BACKUP_ID}/{ulid(number)}/index"),
+        ulid=ulid(number),
+        min_time=(end - 2 * HOUR).isoformat(),
+        max_time=end.isoformat(),
+        parents=[ulid(p) for p in parents],
+    )
+
+
+def fingerprint(query: str = "up", *, at: datetime = NOON - HOUR) -> dict[str, Any]:
+    answer = {"type": "vector", "series": [{"labels": {}, "value": "1"}]}
+    return {"query": query, "at": at.isoformat(), "answer": answer}
+
+
+def manifest(*fingerprints: dict[str, Any], blocks: list[dict[str, Any]] | None = None) -> Manifest:
+    """Blocks 1, 2 and 3 of the six hours before noon, unless others are given."""
+    three = [block(n, end=NOON - (3 - n) * 2 * HOUR) for n in (1, 2, 3)]
+    data = manifests.encoded(blocks=blocks or three, fingerprints=list(fingerprints))
+    return decode_manifest(data, backup_id=manifests.BACKUP_ID)
+
+
+def test_all_blocks_are_brought_newest_first_and_all_is_asked() -> None:
+    plan = plan_drill(manifest(fingerprint(), fingerprint("sum(up @ 5)")))
+    assert [b.ulid for b in plan.blocks] == [ulid(3), ulid(2), ulid(1)]
+    assert plan.loaded == {ulid(1), ulid(2), ulid(3)}
+    assert [f.query for f in plan.ask] == ["up", "sum(up @ 5)"]
+    assert (plan.unasked, plan.part, plan.size, plan.files) == ((), None, 30, 3)
+
+
+def test_a_part_is_the_blocks_that_meet_it() -> None:
+    def brought(start: datetime | None, end: datetime | None) -> list[str]:
+        return [b.ulid for b in plan_drill(manifest(), start=start, end=end).blocks]
+
+    assert brought(NOON - 2 * HOUR, None) == [ulid(3)]
+    assert brought(NOON - 2.5 * HOUR, None) == [ulid(3), ulid(2)]
+    assert brought(None, NOON - 4 * HOUR) == [ulid(1)]
+    assert brought(NOON - 3 * HOUR, NOON - 2 * HOUR) == [ulid(2)]
+    assert brought(NOON, None) == []
+
+
+def test_a_block_that_another_names_as_its_parent_need_not_be_loaded() -> None:
+    blocks = [block(1, end=NOON), block(2, end=NOON, parents=(1,))]
+    assert plan_drill(manifest(blocks=blocks)).loaded == {ulid(2)}
+
+
+@pytest.mark.parametrize(
+    ("query", "start", "end", "cause"),
+    [
+        ("up", NOON - 2 * HOUR, None, ""),
+        ("up", NOON - HOUR - timedelta(minutes=5), None, ""),
+        ("up", NOON - HOUR - timedelta(minutes=4), None, "it reads from 2025-01-22T10:55:00Z on"),
+        ("up", None, NOON, ""),
+        ("up", None, NOON - HOUR, "its instant, 2025-01-22T11:00:00Z, is after"),
+        ("sum_over_time(up[1h])", NOON - 2.1 * HOUR, None, ""),
+        ("sum_over_time(up[1h])", NOON - 2 * HOUR, None, "it reads from 2025-01-22T09:55:00Z on"),
+        ("up @ end()", NOON - 2 * HOUR, None, "how far back it reads cannot be told"),
+        ("up[9000y]", NOON - 2 * HOUR, None, "it reads back further"),
+    ],
+)
+def test_of_a_part_only_what_lies_in_it_is_asked(
+    query: str, start: datetime | None, end: datetime | None, cause: str
+) -> None:
+    plan = plan_drill(manifest(fingerprint(query)), start=start, end=end)
+    assert plan.part == TimeRange(start=start, end=end)
+    assert [f.query for f in plan.ask] == ([] if cause else [query])
+    for unasked in plan.unasked:
+        assert unasked.verdict is Verdict.INCONCLUSIVE
+        assert unasked.detail.startswith(cause)
+
+
+def test_what_the_source_did_not_answer_is_not_asked() -> None:
+    none = {"query": "foo(", "inconclusive": "parse error"}
+    plan = plan_drill(manifest(none))
+    assert plan.ask == ()
+    assert plan.unasked == (Compared("foo(", None, Verdict.INCONCLUSIVE, "parse error"),)
+
+
+def compared(verdict: Verdict = Verdict.PASS, series: int = 1) -> Compared:
+    return Compared("up", NOON, verdict, series=series)
+
+
+def test_only_a_drill_that_compared_all_and_something_has_passed() -> None:
+    passed, empty = compared(), compared(series=0)
+    unknown = compared(Verdict.INCONCLUSIVE)
+    assert judge([], [passed, empty]) == (Verdict.PASS, "")
+
+    assert judge([], [])[0] is Verdict.INCONCLUSIVE
+    assert judge([], [empty, empty])[0] is Verdict.INCONCLUSIVE
+    assert judge([], [passed, unknown])[0] is Verdict.INCONCLUSIVE
+    assert judge([], [passed], cause="no room") == (Verdict.INCONCLUSIVE, "no room")
+
+
+def test_a_finding_is_a_failure_whatever_else_could_not_be_looked_at() -> None:
+    assert judge([FINDING], [], cause="it ended") == (Verdict.FAIL, "")
+    assert judge([FINDING], [compared()]) == (Verdict.FAIL, "")
+
+
+def test_ranges_have_meant_the_same_since_the_last_major_version() -> None:
+    assert same_language("3.0.0", "3.14.2+ds1")
+    assert not same_language("2.55.1", "3.0.0")

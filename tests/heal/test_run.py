@@ -1,0 +1,324 @@
+"""`heal` beside its damages: what it reads and writes, which copy it takes, and what it refuses."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devtools.blocks import BlockSpec
+from prometheus_backup.datadir.lock import HostLock
+from prometheus_backup.stores.local import LocalStore
+from tests.support.damages import (
+    BREAKS_SNAPSHOTS,
+    FAILS_QUERIES,
+    HIDES_DATA,
+    STOPS_A_START,
+    change_meta,
+)
+from tests.support.heals import heal_job
+from tests.support.patients import NOBODY, Patient, only_bad, samples
+from tests.support.stored import LocalFiles, Stored, json_of, manifest_of, run_here, tree
+from tests.support.stores import Reading
+
+
+def command(data_dir: Path, *options: str, env: dict[str, str], code: int = 0) -> Any:
+    """Run `heal` with settings of its own; its document."""
+    arguments = ("heal", str(data_dir), f"--prometheus-url={NOBODY}", "--json", *options)
+    return json_of(run_here(*arguments, env=env), code=code)
+
+
+def spoil(files: LocalFiles, backup: str, key_end: str, *, openly: bool) -> None:
+    """Damage an object of a backup; not `openly`, as it was in the source already."""
+    manifest = manifest_of(files, backup)
+    for block in manifest["blocks"]:
+        for file in block["files"]:
+            if file["key"].endswith(key_end):
+                body = bytearray(files.get(file["key"]))
+                body[len(body) // 2] ^= 1
+                files.put(file["key"], bytes(body))
+                if not openly:
+                    file["sha256"] = hashlib.sha256(body).hexdigest()
+    files.put(f"{backup}/metadata.json", json.dumps(manifest).encode())
+
+
+def test_a_scan_writes_nothing(data_dir: Path, repository_files: LocalFiles) -> None:
+    STOPS_A_START["index truncated"](min(data_dir.iterdir()))
+    before = tree(data_dir)
+
+    command(data_dir, env=repository_files.environment(), code=41)
+
+    assert tree(data_dir) == before
+    assert not (data_dir / ".prometheus-backup").exists()
+
+
+def test_sound_blocks_are_exit_0_and_no_blocks_are_exit_3(
+    data_dir: Path, repository_files: LocalFiles, tmp_path: Path
+) -> None:
+    env = repository_files.environment()
+    (tmp_path / "empty").mkdir()
+
+    assert command(data_dir, env=env)["sound"] == 4
+    assert command(data_dir, "--apply", env=env)["outcome"] == "done"
+    assert command(tmp_path / "empty", env=env, code=3)["outcome"] == "partial"
+
+
+_OPENED = {**STOPS_A_START, **HIDES_DATA, **BREAKS_SNAPSHOTS}
+
+
+@pytest.mark.parametrize("damage", _OPENED)
+def test_quick_finds_what_prometheus_stumbles_over_when_it_opens_a_block(
+    data_dir: Path, repository_files: LocalFiles, damage: str
+) -> None:
+    before, block = tree(data_dir), min(data_dir.iterdir())
+    _OPENED[damage](block)
+    env = repository_files.environment()
+
+    healed = command(data_dir, "--quick", "--apply", env=env)
+
+    assert only_bad(healed)["block"] == block.name
+    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+    assert found == before
+
+
+@pytest.mark.parametrize("damage", ["series entry bit flip", "chunk bit flip", "segment truncated"])
+def test_quick_looks_at_no_series_and_no_chunk(
+    data_dir: Path, repository_files: LocalFiles, damage: str
+) -> None:
+    FAILS_QUERIES[damage](min(data_dir.iterdir()))
+
+    assert command(data_dir, "--quick", env=repository_files.environment())["bad"] == []
+
+
+def test_only_bad_files_are_brought(
+    data_dir: Path, repository_files: LocalFiles, stored: Stored
+) -> None:
+    block = min(data_dir.iterdir())
+    STOPS_A_START["TOC bit flip"](block)
+    store = Reading(LocalStore(repository_files.root))
+    job = heal_job(data_dir, repository_files.root, store=store)
+
+    job.apply()
+
+    assert store.read == [f"{stored.second}/{block.name}/index"]
+
+
+@pytest.mark.parametrize("openly", [True, False], ids=["in the store", "in the source"])
+def test_a_copy_that_is_bad_itself_is_passed_over_for_an_older_one(
+    data_dir: Path, repository_files: LocalFiles, stored: Stored, openly: bool
+) -> None:
+    before, block = tree(data_dir), min(data_dir.iterdir())
+    spoil(repository_files, stored.second, f"{block.name}/index", openly=openly)
+    STOPS_A_START["index missing"](block)
+
+    healed = command(data_dir, "--apply", env=repository_files.environment())
+
+    (copy,) = only_bad(healed)["copies"]
+    assert copy["backup_id"] == stored.first
+    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+    assert found == before
+
+
+def test_the_quarantine_says_what_was_wrong(
+    data_dir: Path, repository_files: LocalFiles, stored: Stored
+) -> None:
+    block = min(data_dir.iterdir())
+    STOPS_A_START["index empty"](block)
+    bad = tree(block)
+
+    healed = command(data_dir, "--apply", env=repository_files.environment())
+
+    place = Path(only_bad(healed)["quarantine"])
+    assert tree(place) == bad
+    note = json.loads(place.with_name(f"{place.name}.json").read_text())
+    assert note["block"] == block.name
+    assert "table of contents" in note["faults"][0] or "bytes" in note["faults"][0]
+    assert stored.second in note["because"]
+
+
+def test_a_second_bad_block_of_one_name_does_not_take_the_place_of_the_first(
+    data_dir: Path, repository_files: LocalFiles
+) -> None:
+    block = min(data_dir.iterdir())
+    for damage in ("index empty", "index missing", "segment empty"):
+        STOPS_A_START[damage](block)
+        command(data_dir, "--apply", env=repository_files.environment())
+
+    moved = [p for p in (data_dir / ".prometheus-backup" / "quarantine").iterdir() if p.is_dir()]
+    assert len(moved) == 3
+
+
+def without(files: LocalFiles, backup: str, ulid: str) -> None:
+    """Take a block out of a backup, as if it had been made before there was one."""
+    manifest = manifest_of(files, backup)
+    manifest["blocks"] = [b for b in manifest["blocks"] if b["ulid"] != ulid]
+    manifest["totals"]["blocks"] = len(manifest["blocks"])
+    sizes = [f["size"] for b in manifest["blocks"] for f in b["files"]]
+    manifest["totals"] |= {"files": len(sizes), "bytes": sum(sizes)}
+    files.put(f"{backup}/metadata.json", json.dumps(manifest).encode())
+
+
+def test_a_block_that_is_read_in_part_stays_until_it_is_asked_for(
+    data_dir: Path, repository_files: LocalFiles, stored: Stored
+) -> None:
+    block = min(data_dir.iterdir())
+    FAILS_QUERIES["chunk bit flip"](block)
+    for backup in (stored.first, stored.second):
+        without(repository_files, backup, block.name)
+    env = repository_files.environment()
+    before = tree(data_dir)
+
+    left = command(data_dir, "--apply", env=env, code=3)
+    assert only_bad(left)["remedy"] == "leave"
+    assert {p: b for p, b in tree(data_dir).items() if not p.startswith(".prom")} == before
+
+    moved = command(data_dir, "--apply", "--without-copy", env=env, code=3)
+    assert only_bad(moved)["remedy"] == "move-away"
+    assert not block.exists()
+
+
+def test_a_repository_that_cannot_be_read_stops_an_apply_and_no_scan(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    before = tree(data_dir)
+    env = {"REPOSITORY": f"file://{tmp_path}/a/b"}
+    (tmp_path / "a").write_text("no directory")
+
+    scanned = command(data_dir, env=env, code=41)
+    assert "cannot" in scanned["no_copies"]
+    for settings, kind, code in (
+        (env, "RepositoryUnavailable", 13),
+        ({"REPOSITORY": f"file://{tmp_path}"}, "BackupNotFound", 30),
+        ({}, "UsageError", 2),
+    ):
+        assert command(data_dir, "--apply", env=settings, code=code)["kind"] == kind
+        assert {p: b for p, b in tree(data_dir).items() if not p.startswith(".prom")} == before
+
+    forced = command(data_dir, "--apply", "--without-copy", env=env, code=3)
+    assert only_bad(forced)["remedy"] == "move-away"
+
+
+def test_what_needs_no_copy_needs_no_repository(data_dir: Path) -> None:
+    (min(data_dir.iterdir()) / "tombstones").unlink()
+
+    assert only_bad(command(data_dir, "--apply", env={}))["remedy"] == "mend"
+
+
+def test_a_sound_copy_under_a_wrong_name_takes_the_place_of_the_bad_block(data_dir: Path) -> None:
+    before, block = tree(data_dir), min(data_dir.iterdir())
+    shutil.copytree(block, data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV")
+    STOPS_A_START["index missing"](block)
+
+    healed = command(data_dir, "--apply", env={})
+
+    assert [bad["remedy"] for bad in healed["bad"]] == ["drop", "rename"]
+    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+    assert found == before
+
+
+@pytest.mark.parametrize("damage", [name for name in HIDES_DATA if name.startswith("meta")])
+def test_without_any_backup_meta_json_is_written_anew(
+    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
+) -> None:
+    HIDES_DATA[damage](patient.block)
+    shutil.rmtree(patient.repository)
+    patient.repository.mkdir()
+
+    assert only_bad(patient.heal("--apply"))["remedy"] == "mend"
+
+    assert patient.heal()["bad"] == []
+    assert samples(patient.start(), tsdb_block_spec) == sound_samples
+    assert patient.present(but=[patient.block])
+
+
+def test_series_that_were_deleted_stay_deleted(
+    patient: Patient, tsdb_block_spec: BlockSpec
+) -> None:
+    spec = tsdb_block_spec
+    before = patient.start()
+    before.delete_series(f'{spec.metric}{{series="0"}}')
+    left = samples(before, spec)
+    before.stop()
+    FAILS_QUERIES["chunk bit flip"](patient.block)
+    meta = json.loads((patient.block / "meta.json").read_text())
+    assert meta["stats"]["numTombstones"] == 1
+    # As a compaction that failed on it leaves it: it would never be compacted again.
+    change_meta(patient.block, compaction=meta["compaction"] | {"failed": True})
+
+    patient.heal("--apply")
+
+    assert samples(patient.start(), spec) == left
+    healed = json.loads((patient.block / "meta.json").read_text())
+    assert healed["stats"] == meta["stats"]
+    assert healed["compaction"] == meta["compaction"]
+
+
+def test_a_head_block_that_was_copied_by_hand_costs_no_samples_in_memory(
+    patient: Patient, repository_files: LocalFiles, stored: Stored
+) -> None:
+    server = patient.start()
+    at = datetime.now(UTC)
+    server.fill_head(metric="own")
+    own = server.query("count_over_time(own[1h])", at)
+    server.stop()
+    (head,) = {b["ulid"] for b in manifest_of(repository_files, stored.first)["blocks"]} - {
+        block.name for block in patient.blocks
+    }
+    whole, copied = repository_files.root / stored.first / head, patient.data_dir / head
+    shutil.copytree(whole, copied)
+    HIDES_DATA["half copied"](copied)
+
+    assert only_bad(patient.heal("--apply", code=3))["remedy"] == "move-away"
+
+    server = patient.start()
+    assert server.query("count_over_time(own[1h])", at) == own
+    server.stop()
+    shutil.copytree(whole, copied)  # what the copy would have done, had it been replaced
+    fewer = patient.start().query("count_over_time(own[1h])", at)
+    assert sum(float(one["value"][1]) for one in fewer) < sum(float(one["value"][1]) for one in own)
+
+
+def test_what_another_run_holds_is_exit_11(data_dir: Path, repository_files: LocalFiles) -> None:
+    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    lock = HostLock.take(data_dir)
+
+    refused = command(data_dir, "--apply", env=repository_files.environment(), code=11)
+
+    lock.release()
+    assert refused["kind"] == "RepositoryLocked"
+
+
+def test_a_prometheus_that_runs_on_it_and_does_not_answer_is_exit_2(
+    data_dir: Path, repository_files: LocalFiles
+) -> None:
+    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    with (data_dir / "lock").open("w") as file:  # as Prometheus holds it
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        refused = command(data_dir, "--apply", env=repository_files.environment(), code=2)
+
+    assert "a Prometheus runs on it" in refused["error"]
+    assert "--prometheus-url" in refused["hint"]
+
+
+def test_replacements_belong_to_the_owner_of_the_data(
+    data_dir: Path, repository_files: LocalFiles
+) -> None:
+    block, owner = min(data_dir.iterdir()), 65534 if os.geteuid() == 0 else os.geteuid()
+    STOPS_A_START["index missing"](block)
+    for path in (data_dir, *data_dir.rglob("*")):
+        os.chown(path, owner, -1)
+
+    command(data_dir, "--apply", env=repository_files.environment())
+
+    for path in (block, *block.rglob("*")):
+        status = path.stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (owner, 0o755 if path.is_dir() else 0o644)
+    own = data_dir / ".prometheus-backup"
+    assert {path.stat().st_uid for path in (own, *own.rglob("*"))} == {owner}, "for later runs"

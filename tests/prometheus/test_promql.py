@@ -1,0 +1,70 @@
+"""Durations of PromQL, and how far before its instant a query reads."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prometheus_backup.prometheus.promql import parse_duration, reach
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("5m", 5 * MINUTE),
+        ("1h30m", 90 * MINUTE),
+        ("300", None),
+        ("250ms", timedelta(milliseconds=250)),
+        ("1y2w3d4h", timedelta(days=365 + 14 + 3, hours=4)),
+        ("0s", timedelta()),
+        ("", None),
+        ("-5m", None),
+        ("5 m", None),
+        ("5m;rm", None),
+        ("1.5h", None),
+        ("9" * 50 + "y", None),
+        ("9999999999y", None),
+    ],
+)
+def test_duration_is_read_as_prometheus_does_or_not_at_all(
+    text: str, length: timedelta | None
+) -> None:
+    assert parse_duration(text) == length
+
+
+@pytest.mark.parametrize(
+    ("query", "back"),
+    [
+        ("count by (job) (up)", 5 * MINUTE),
+        ("sum(count_over_time(up[1h]))", 65 * MINUTE),
+        ("up offset 1d", timedelta(days=1, minutes=5)),
+        ("sum(up offset 1h)", 65 * MINUTE),
+        ("max_over_time(rate(x[5m])[1h:1m])", 71 * MINUTE),
+        ("max_over_time(x[1h:])", 65 * MINUTE),
+        ("x[600] offset 60", 16 * MINUTE),
+        # What stands in texts and comments is no range.
+        ('up{path="[1y] @ offset 5d"}', 5 * MINUTE),
+        ("up{path='a\\'[1y]'}", 5 * MINUTE),
+        ("up{path=`[1y]`} # [1y]", 5 * MINUTE),
+        # What cannot be told is said to be so: another instant, the future, arithmetic.
+        ("up @ 1737504000", None),
+        ("up @ start()", None),
+        ("up offset -5m", None),
+        ("x[5m * 2]", None),
+        ("x[$__range]", None),
+    ],
+)
+def test_reach_is_what_a_query_reads_at_most(query: str, back: timedelta | None) -> None:
+    assert reach(query) == back
+
+
+def test_reach_counts_the_lookback_of_the_source() -> None:
+    assert reach("up", lookback=HOUR) == HOUR
+
+
+@given(st.text())
+def test_reach_of_any_text_is_a_length_or_unknown(text: str) -> None:
+    assert reach(text) is None or reach(text) >= 5 * MINUTE  # type: ignore[operator]

@@ -1,0 +1,345 @@
+"""Claims in company: every interleaving of two runs' store operations, and of runs and sweeps."""
+
+from datetime import timedelta
+
+import pytest
+
+from prometheus_backup.errors import RepositoryLocked, RepositoryUnavailable
+from prometheus_backup.model import PutOptions
+from prometheus_backup.repository.claim import Claim, claim_backup
+from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, backup_id
+from prometheus_backup.repository.manifest import (
+    FinishedFile,
+    Incomplete,
+    decode_incomplete,
+    encode,
+)
+from prometheus_backup.repository.repository import Repository, State
+from prometheus_backup.stores.memory import MemoryStore
+from tests import manifests
+from tests.support.interleavings import (
+    Actor,
+    Outcomes,
+    SteppedStore,
+    Turns,
+    World,
+    all_interleavings,
+)
+from tests.support.repositories import (
+    NOON,
+    StillClock,
+    make_backup,
+    manifest_of,
+    put_files,
+    require_no_strangers,
+    require_whole,
+    visible,
+)
+from tests.support.waiting import wait_until
+
+ID = "backup-20250301-120000"
+NEXT_ID = "backup-20250301-120001"
+
+
+def small_run(store: SteppedStore, clock: StillClock, run_id: str, ulid: str) -> Actor:
+    """A whole backup of one block with one file, whose bytes tell whose it is."""
+
+    def run() -> str:
+        claim = claim_backup(Repository(store, clock=clock), run_id=run_id, intent="a test")
+        files = {"index": f"index of {run_id}".encode()}
+        put_files(claim, store, files, ulid=ulid)
+        claim.commit(manifest_of(claim, files, ulid=ulid), options=PutOptions())
+        return claim.backup_id
+
+    return run
+
+
+def two_runs(turns: Turns, *, conditional: bool) -> World:
+    clock = StillClock()
+    store = SteppedStore(turns, clock=clock, conditional=conditional)
+    ulids = {"one": manifests.ULID, "two": manifests.OTHER_ULID}
+    return World(store, {name: small_run(store, clock, name, ulids[name]) for name in ulids})
+
+
+def test_two_runs_of_one_second_commit_under_different_ids_in_every_interleaving() -> None:
+    def check(world: World, outcomes: Outcomes) -> None:
+        contents = world.store.contents()
+        assert set(outcomes.values()) == {ID, NEXT_ID}
+        assert {m.run_id: i for i, m in visible(contents).items()} == outcomes
+        require_no_strangers(contents)
+        assert not [key for key in contents if key.endswith(INCOMPLETE)]
+
+    orders = all_interleavings(
+        lambda turns: two_runs(turns, conditional=True),
+        at_every_step=lambda world: require_whole(world.store.contents()),
+        at_the_end=check,
+    )
+    assert orders > 10
+
+
+def test_without_create_only_at_most_one_of_two_runs_commits_under_an_id() -> None:
+    """Some S3-compatible stores accept a create-only put of a key that exists."""
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        contents = world.store.contents()
+        committed = {name: i for name, i in outcomes.items() if isinstance(i, str)}
+        lost = [o for o in outcomes.values() if not isinstance(o, str)]
+        assert all(isinstance(o, RepositoryLocked) for o in lost)
+        assert {m.run_id: i for i, m in visible(contents).items()} == committed
+        assert len(set(committed.values())) == len(committed)
+
+    all_interleavings(
+        lambda turns: two_runs(turns, conditional=False),
+        at_every_step=lambda world: require_whole(world.store.contents()),
+        at_the_end=check,
+    )
+
+
+def claimed(store: SteppedStore, clock: StillClock, turns: Turns) -> Claim:
+    """A claim of which all files are uploaded."""
+    claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
+    put_files(claim, store)
+    claim._lock = turns.lock()  # type: ignore[assignment]  # it is held over operations
+    return claim
+
+
+def commits(claim: Claim) -> Actor:
+    return lambda: claim.commit(manifest_of(claim), options=PutOptions())
+
+
+def beats(claim: Claim) -> Actor:
+    """The work of the heartbeat, as its thread does it."""
+    return claim._rewrite
+
+
+def sweeps(store: SteppedStore, clock: StillClock) -> Actor:
+    return lambda: Repository(store, clock=clock).sweep(ID, run_id="sweeper")
+
+
+def test_heartbeat_never_leaves_a_mark_beside_a_committed_manifest() -> None:
+    def make(turns: Turns) -> World:
+        clock = StillClock()
+        store = SteppedStore(turns, clock=clock)
+        claim = claimed(store, clock, turns)
+        return World(store, {"commit": commits(claim), "heartbeat": beats(claim)})
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        assert outcomes["commit"] is None
+        assert [*visible(world.store.contents())] == [ID]
+        assert f"{ID}/{INCOMPLETE}" not in world.store.contents()
+
+    all_interleavings(
+        make, at_every_step=lambda world: require_whole(world.store.contents()), at_the_end=check
+    )
+
+
+def test_heartbeat_never_takes_an_abandoned_run_back_to_life() -> None:
+    def make(turns: Turns) -> World:
+        clock = StillClock()
+        store = SteppedStore(turns, clock=clock)
+        claim = claimed(store, clock, turns)
+        return World(store, {"abandon": claim.abandon, "heartbeat": beats(claim)})
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        assert outcomes["abandon"] is None
+        document = decode_incomplete(world.store.contents()[f"{ID}/{INCOMPLETE}"])
+        assert document is not None
+        assert document.state == "abandoned"
+
+    all_interleavings(make, at_the_end=check)
+
+
+def test_commit_and_a_sweep_that_took_it_for_dead_leave_all_or_nothing_visible() -> None:
+    def make(turns: Turns) -> World:
+        clock = StillClock()
+        store = SteppedStore(turns, clock=clock)
+        claim = claimed(store, clock, turns)
+        actors = {"commit": commits(claim), "sweep": sweeps(store, clock)}
+        return World(store, actors)
+
+    seen = set()
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        contents = world.store.contents()
+        require_whole(contents)
+        done = outcomes["commit"] is None
+        seen.add(done)
+        assert [*visible(contents)] == ([ID] if done else [])
+        if not done:
+            assert isinstance(outcomes["commit"], RepositoryLocked)
+
+    all_interleavings(make, at_the_end=check)
+    assert seen == {True, False}
+
+
+def test_heartbeat_that_was_asleep_for_a_day_cannot_undo_the_mark_of_a_sweep() -> None:
+    def make(turns: Turns) -> World:
+        clock = StillClock()
+        store = SteppedStore(turns, clock=clock)
+        claim = claimed(store, clock, turns)
+
+        def sweep_tomorrow() -> int | None:
+            turns.step()
+            clock.instant += timedelta(hours=25)
+            turns.answered("a day has gone by")
+            repository = Repository(store, clock=clock)
+            entry = repository.entry(ID)
+            seen_dead = entry and entry.is_dead(store_now=clock.now(), dead_runs=frozenset())
+            if entry and entry.state is State.INCOMPLETE and seen_dead:
+                return repository.sweep(ID, run_id="sweeper").objects
+            return None
+
+        actors = {"commit": commits(claim), "heartbeat": beats(claim), "sweep": sweep_tomorrow}
+        return World(store, actors)
+
+    swept = set()
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        contents = world.store.contents()
+        require_whole(contents)
+        assert [*visible(contents)] == ([ID] if outcomes["commit"] is None else [])
+        swept.add(outcomes["sweep"] is not None)
+
+    all_interleavings(make, at_the_end=check)
+    assert swept == {True, False}
+
+
+def test_abandoned_run_that_is_swept_at_once_leaves_nothing_or_its_mark() -> None:
+    def make(turns: Turns) -> World:
+        clock = StillClock()
+        store = SteppedStore(turns, clock=clock)
+        claim = claimed(store, clock, turns)
+        return World(store, {"abandon": claim.abandon, "sweep": sweeps(store, clock)})
+
+    def check(world: World, outcomes: Outcomes) -> None:
+        assert not any(isinstance(o, Exception) for o in outcomes.values())
+        assert set(world.store.contents()) <= {f"{ID}/{INCOMPLETE}"}
+
+    all_interleavings(make, at_the_end=check)
+
+
+def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
+    clock = StillClock()
+    store = SteppedStore(Turns(), clock=clock)
+    claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
+    file = FinishedFile(
+        ulid=manifests.ULID,
+        path="index",
+        size=1,
+        sha256="ab" * 32,
+        key=f"{ID}/{manifests.ULID}/index",
+    )
+    claim.finished(file)
+    other = Incomplete(run_id="theirs", state="running", started_at=NOON)
+    store.put_small(f"{ID}/{INCOMPLETE}", encode(other), options=PutOptions())
+
+    with pytest.raises(RepositoryLocked):
+        claim._rewrite()
+    with pytest.raises(RepositoryLocked):
+        claim.finished(file)
+
+    assert decode_incomplete(store.get(f"{ID}/{INCOMPLETE}", limit=10_000)) == other
+
+
+def test_run_that_was_suspended_for_half_a_day_does_not_commit() -> None:
+    clock = StillClock()
+    store = SteppedStore(Turns(), clock=clock)
+    claim = claimed(store, clock, Turns())
+    clock.instant += timedelta(hours=12, seconds=1)
+
+    with pytest.raises(RepositoryLocked):
+        commits(claim)()
+
+    assert visible(store.contents()) == {}
+
+
+def test_commit_whose_answer_was_lost_is_recognised_as_its_own() -> None:
+    """A retry inside the store then finds the key taken, by the first attempt."""
+    clock = StillClock()
+
+    class Forgetful(SteppedStore):
+        def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
+            super().create(key, body, options=options)
+            super().create(key, body, options=options)
+
+    store = Forgetful(Turns(), clock=clock)
+    assert make_backup(store, clock, at=NOON) == ID
+
+    assert [*visible(store.contents())] == [ID]
+    assert f"{ID}/{INCOMPLETE}" not in store.contents()
+
+
+def test_manifest_of_another_run_under_the_same_id_is_never_replaced() -> None:
+    clock = StillClock()
+    store = SteppedStore(Turns(), clock=clock)
+    claim = claimed(store, clock, Turns())
+    theirs = manifest_of(claim).model_copy(update={"run_id": "theirs"})
+    store.put_small(f"{ID}/{MANIFEST}", encode(theirs), options=PutOptions())
+
+    with pytest.raises(RepositoryLocked):
+        commits(claim)()
+
+    assert visible(store.contents()) == {ID: theirs}
+
+
+def test_run_gives_up_where_no_id_of_the_next_two_minutes_is_free() -> None:
+    clock = StillClock()
+    store = SteppedStore(Turns(), clock=clock)
+    for second in range(120):
+        key = f"{backup_id(NOON + timedelta(seconds=second))}/of-another-tool"
+        store.put_small(key, b"", options=PutOptions())
+    before = store.contents()
+
+    with pytest.raises(RepositoryLocked, match="taken"):
+        claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
+
+    assert store.contents() == before
+
+
+class AwayStore(MemoryStore):
+    """A memory store that cannot be read while it is away."""
+
+    away = False
+    refused = 0
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        if self.away:
+            self.refused += 1
+            raise RepositoryUnavailable(f"cannot read {key}: no connection")
+        return super().get(key, limit=limit)
+
+
+def test_heartbeat_notes_finished_files_once_the_store_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prometheus_backup.repository.claim._TICK", 0.005)
+    store = AwayStore()
+    claim = claim_backup(Repository(store, clock=StillClock()), run_id="ours", intent="a test")
+    key = f"{ID}/{manifests.ULID}/index"
+    file = FinishedFile(ulid=manifests.ULID, path="index", size=1, sha256="ab" * 32, key=key)
+
+    def noted() -> tuple[FinishedFile, ...]:
+        document = decode_incomplete(store.get(f"{ID}/{INCOMPLETE}", limit=10_000))
+        assert document is not None
+        assert document.state == "running"
+        return document.finished
+
+    with claim.kept_alive():
+        store.away = True
+        claim.finished(file)
+        wait_until(lambda: store.refused > 2)
+        store.away = False
+        wait_until(lambda: noted() == (file,))
+
+
+def test_heartbeat_comes_every_minute_though_nothing_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prometheus_backup.repository.claim._TICK", 0.005)
+    clock = StillClock()
+    store = MemoryStore(clock=clock)
+    claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
+
+    with claim.kept_alive():
+        clock.instant += timedelta(seconds=61)
+        wait_until(lambda: claim.store_now() == clock.instant)

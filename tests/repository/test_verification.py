@@ -1,0 +1,154 @@
+"""Results of verification: the documents, and which failure stands."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prometheus_backup.model import Finding, FindingKind, Level, Verdict
+from prometheus_backup.repository.manifest import encode
+from prometheus_backup.repository.verification import (
+    PartLook,
+    RecordedFinding,
+    Rotation,
+    RotationPart,
+    TimeRange,
+    Verification,
+    decode_rotation,
+    decode_verification,
+    standing_failures,
+)
+from tests.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
+
+NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+def verification(
+    level: Level, verdict: Verdict, *, hours: int = 0, part: RotationPart | None = None
+) -> Verification:
+    """Return a result of `hours` after noon."""
+    return Verification(
+        backup_id=BACKUP_ID,
+        level=level,
+        verdict=verdict,
+        verified_at=NOON + timedelta(hours=hours),
+        tool_version="1.0.0",
+        objects=1,
+        bytes_read=10,
+        rotation=part,
+    )
+
+
+def rotation(level: Level, *, hours: int | None, parts: int = 2) -> Rotation:
+    """Return a rotation that has looked at its first part; passed whole so long after noon."""
+    look = PartLook(part=1, at=NOON, verdict=Verdict.PASS, objects=1, bytes_read=10)
+    passed_at = None if hours is None else NOON + timedelta(hours=hours)
+    return Rotation(
+        backup_id=BACKUP_ID, level=level, parts=parts, looked=(look,), passed_at=passed_at
+    )
+
+
+def test_a_result_of_a_part_survives_writing_and_reading() -> None:
+    finding = Finding(FindingKind.ALTERED, f"{BACKUP_ID}/{ULID}/index", "sha256 differs")
+    first = verification(
+        Level.CHECKSUM, Verdict.FAIL, part=RotationPart(part=3, parts=7)
+    ).model_copy(update={"findings": (RecordedFinding.of(finding),)})
+
+    assert decode_verification(encode(first)) == first
+
+
+def test_the_progress_of_a_rotation_survives_writing_and_reading() -> None:
+    first = rotation(Level.TSDB, hours=3)
+
+    assert decode_rotation(encode(first)) == first
+
+
+@settings(deadline=None)
+@given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
+def test_what_is_no_result_is_none(data: bytes) -> None:
+    assert decode_verification(data) is None
+    assert decode_rotation(data) is None
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "a part beyond the last": {"looked": [{"part": 3}]},
+    "a part twice": {"looked": [{"part": 1}, {"part": 1}]},
+    "part zero": {"looked": [{"part": 0}]},
+    "no parts": {"parts": 0},
+    "too many parts": {"parts": 1001},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_rotation_that_does_not_hold_together_is_none(what: str) -> None:
+    document = json.loads(encode(rotation(Level.CHECKSUM, hours=None)))
+    (look,) = document["looked"]
+    changes = dict(HOSTILE[what])
+    if "looked" in changes:
+        changes["looked"] = [look | change for change in changes["looked"]]
+
+    assert decode_rotation(json.dumps(document).encode()) is not None
+    assert decode_rotation(json.dumps(document | changes).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict", "hours", "stands"),
+    [
+        (Level.CHECKSUM, Verdict.PASS, 1, False),
+        (Level.TSDB, Verdict.PASS, 1, False),
+        (Level.SIZE, Verdict.PASS, 1, True),  # a weaker look clears nothing
+        (Level.TSDB, Verdict.PASS, -1, True),  # it passed before, and failed since
+        (Level.TSDB, Verdict.INCONCLUSIVE, 1, True),
+    ],
+)
+@pytest.mark.parametrize("failed", [None, RotationPart(part=2, parts=7)])
+def test_a_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
+    failed: RotationPart | None, level: Level, verdict: Verdict, hours: int, *, stands: bool
+) -> None:
+    failure = verification(Level.CHECKSUM, Verdict.FAIL, part=failed)
+    other = verification(level, verdict, hours=hours)
+    for results in ([failure, other], [other, failure]):
+        assert standing_failures(results) == ((failure,) if stands else ())
+
+
+@pytest.mark.parametrize(
+    ("level", "hours", "stands"),
+    [
+        (Level.CHECKSUM, 1, False),
+        (Level.TSDB, 1, False),
+        (Level.STORED, 1, True),
+        (Level.CHECKSUM, -1, True),  # some part was last read before the failure
+        (Level.CHECKSUM, None, True),  # not every part has passed
+    ],
+)
+def test_a_rotation_clears_a_failure_once_every_part_has_passed_since(
+    level: Level, hours: int | None, *, stands: bool
+) -> None:
+    failure = verification(Level.CHECKSUM, Verdict.FAIL)
+    result = standing_failures([failure], [rotation(level, hours=hours)])
+
+    assert result == ((failure,) if stands else ())
+
+
+def test_the_pass_of_a_part_clears_nothing() -> None:
+    failure = verification(Level.CHECKSUM, Verdict.FAIL)
+    part = verification(Level.TSDB, Verdict.PASS, hours=1, part=RotationPart(part=1, parts=2))
+
+    assert standing_failures([failure, part]) == (failure,)
+
+
+def test_a_failure_is_not_cleared_by_the_pass_of_a_time_range() -> None:
+    failure = verification(Level.CHECKSUM, Verdict.FAIL)
+    passed = verification(Level.DRILL, Verdict.PASS, hours=1)
+    part = passed.model_copy(update={"part": TimeRange(start=NOON, end=None)})
+    assert standing_failures([failure, part]) == (failure,)
+    assert standing_failures([failure, passed]) == ()
+
+
+def test_passes_alone_leave_no_failure_standing() -> None:
+    assert standing_failures([]) == ()
+    assert standing_failures([verification(Level.SIZE, Verdict.PASS)]) == ()
+    assert standing_failures([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) == ()

@@ -1,0 +1,257 @@
+"""Which blocks may be put beside others: each rule, and what they do together."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prometheus_backup.repository.manifest import Block
+from prometheus_backup.restore.placement import (
+    EVERYTHING,
+    Held,
+    HeldBlock,
+    Placement,
+    Placing,
+    Span,
+    Standing,
+    TimeRange,
+    gaps,
+)
+from tests.support.blocks import DAY, HOUR, block, held, ulid
+
+
+def place(
+    *blocks: Block,
+    there: Sequence[HeldBlock] = (),
+    memory_from: float | None = None,
+    wanted: TimeRange = EVERYTHING,
+    undelete: bool = False,
+    unreadable: Sequence[int] = (),
+) -> dict[str, Placement]:
+    target = Held(
+        tuple(there),
+        frozenset(ulid(n) for n in unreadable),
+        None if memory_from is None else DAY + memory_from * HOUR,
+    )
+    placements = Placing(target, wanted, undelete=undelete).place(blocks)
+    return {p.block.ulid: p for p in placements}
+
+
+def standing(number: int, placements: dict[str, Placement]) -> Standing:
+    return placements[ulid(number)].standing
+
+
+def test_blocks_are_placed_newest_first_whatever_their_order() -> None:
+    placements = place(block(1, 0, 2), block(2, 8, 10), block(3, 4, 6))
+
+    assert list(placements) == [ulid(2), ulid(3), ulid(1)]
+    assert {p.standing for p in placements.values()} == {Standing.PLACE}
+
+
+def test_a_block_that_is_there_is_not_placed_again() -> None:
+    assert standing(1, place(block(1), there=[held(1)])) is Standing.PRESENT
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readable: bool) -> None:
+    there = [held(1, differs=True)] if readable else []
+
+    placed = place(block(1), there=there, unreadable=() if readable else (1,))[ulid(1)]
+
+    assert placed.standing is Standing.DIFFERENT
+    assert placed.standing.left_out
+    assert "heal" in placed.reason
+
+
+def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
+    placed = place(block(1), there=[held(9, 0, 6, sources=(1, 2, 3))])[ulid(1)]
+
+    assert placed.standing is Standing.COVERED
+    assert not placed.standing.left_out
+    assert ulid(9) in placed.reason
+
+
+def test_a_block_whose_sources_are_in_several_blocks_is_skipped() -> None:
+    there = [held(1), held(2, 2, 4), held(3, 4, 6)]
+
+    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is Standing.COVERED
+    assert standing(9, place(block(9, 0, 8, sources=(1, 2, 3, 4)), there=there)) is Standing.PLACE
+
+
+def test_a_parent_of_a_block_that_is_there_is_not_placed_because_prometheus_would_delete_it() -> (
+    None
+):
+    # As after clean_tombstones: the child is its own only source.
+    placed = place(block(1), there=[held(2, parents=(1,))])[ulid(1)]
+
+    assert placed.standing is Standing.PARENT
+    assert ulid(2) in placed.reason
+
+
+def test_a_parent_of_a_block_that_is_placed_is_not_placed() -> None:
+    placements = place(block(1), block(2, parents=(1,)))
+
+    assert standing(1, placements) is Standing.PARENT
+    assert standing(2, placements) is Standing.PLACE
+
+
+def test_a_parent_of_a_block_that_is_left_out_is_placed() -> None:
+    placements = place(block(1, 0, 2), block(2, 0, 20, parents=(1,)), memory_from=10)
+
+    assert standing(2, placements) is Standing.IN_MEMORY
+    assert standing(1, placements) is Standing.PLACE
+
+
+def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out() -> None:
+    placed = place(block(9, 0, 6, sources=(1, 2, 3), parents=(1, 2, 3)), there=[held(1)])[ulid(9)]
+
+    assert placed.standing is Standing.REPLACES
+    assert placed.standing.left_out
+    assert ulid(1) in placed.reason
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        held(1, deletions=True),
+        held(5, parents=(1,)),
+        held(5, 0, 4, sources=(1, 2), deletions=True),
+    ],
+    ids=["tombstones", "cleaned", "tombstones of a compacted one"],
+)
+def test_a_block_that_brings_deleted_series_back_is_left_out_unless_it_is_wished(
+    there: HeldBlock,
+) -> None:
+    compacted = block(9, 0, 6, sources=(1, 2, 3))
+
+    assert standing(9, place(compacted, there=[there])) is Standing.UNDELETES
+    assert standing(9, place(compacted, there=[there], undelete=True)) is Standing.PLACE
+
+
+def test_deletions_of_unrelated_blocks_are_no_reason() -> None:
+    there = [held(7, deletions=True)]
+
+    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is Standing.PLACE
+
+
+def test_a_block_that_ends_after_the_samples_in_memory_begin_is_not_placed() -> None:
+    placements = place(block(1, 6, 8), block(2, 8, 10), block(3, 8, 10.5), memory_from=10)
+
+    assert [standing(n, placements) for n in (1, 2, 3)] == [
+        Standing.PLACE,
+        Standing.PLACE,
+        Standing.IN_MEMORY,
+    ]
+    # A block 10:00 to 12:00 is written at 13:00: then memory begins at 12:00.
+    assert placements[ulid(3)].not_before == DAY + 13 * HOUR
+    assert placements[ulid(2)].not_before is None
+
+
+def test_what_the_targets_own_blocks_reach_is_out_of_memory_already() -> None:
+    there = [held(7, 8, 11)]
+
+    placements = place(block(1, 9, 11), block(2, 9, 11.5), there=there, memory_from=10)
+
+    assert standing(1, placements) is Standing.PLACE
+    assert standing(2, placements) is Standing.IN_MEMORY
+
+
+def test_blocks_of_late_samples_say_nothing_of_what_is_in_memory() -> None:
+    there = [held(7, 8, 12, in_order=False)]
+
+    assert standing(1, place(block(1, 9, 11), there=there, memory_from=10)) is Standing.IN_MEMORY
+
+
+def test_without_samples_in_memory_everything_may_be_placed() -> None:
+    assert standing(1, place(block(1, 0, 10_000), there=[held(2)])) is Standing.PLACE
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "chosen"),
+    [(None, None, {1, 2, 3}), (2, None, {2, 3}), (None, 2, {1}), (3, 4.5, {2, 3}), (1, 1.5, {1})],
+)
+def test_a_range_chooses_the_blocks_that_meet_it(
+    start: float | None, end: float | None, chosen: set[int]
+) -> None:
+    wanted = TimeRange(
+        None if start is None else DAY + start * HOUR, None if end is None else DAY + end * HOUR
+    )
+
+    placements = place(block(1, 0, 2), block(2, 2, 4), block(3, 4, 6), wanted=wanted)
+
+    assert {n for n in (1, 2, 3) if standing(n, placements) is Standing.PLACE} == chosen
+    assert {p.standing for p in placements.values()} <= {Standing.PLACE, Standing.OUTSIDE}
+
+
+def test_overlaps_are_foreseen() -> None:
+    there = [held(7, 0, 2), held(8, 2, 4), held(9, 6, 8)]
+
+    assert place(block(1, 1, 6), there=there)[ulid(1)].overlaps == (ulid(7), ulid(8))
+
+
+NUMBERS = st.integers(10, 20)
+BLOCKS = st.builds(
+    block,
+    NUMBERS,
+    st.integers(0, 10),
+    st.integers(11, 20),
+    sources=st.lists(NUMBERS, max_size=4),
+    parents=st.lists(NUMBERS, max_size=3),
+)
+HELD = st.builds(
+    held,
+    NUMBERS,
+    st.integers(0, 10),
+    st.integers(11, 20),
+    sources=st.lists(NUMBERS, max_size=4),
+    parents=st.lists(NUMBERS, max_size=3),
+    in_order=st.booleans(),
+    deletions=st.booleans(),
+    differs=st.booleans(),
+)
+
+
+@given(
+    blocks=st.lists(BLOCKS, unique_by=lambda b: b.ulid, max_size=6),
+    there=st.lists(HELD, unique_by=lambda b: b.ulid, max_size=6),
+    memory_from=st.none() | st.integers(0, 20),
+)
+def test_nothing_that_is_placed_costs_the_target_anything(
+    blocks: list[Block], there: list[HeldBlock], memory_from: int | None
+) -> None:
+    placements = place(*blocks, there=there, memory_from=memory_from)
+
+    placed = [p.block for p in placements.values() if p.standing is Standing.PLACE]
+    names = {b.ulid for b in there}
+    assert len(placements) == len(blocks)
+    assert names.isdisjoint(b.ulid for b in placed), "nothing is overwritten"
+    deleted_at_load = {parent for b in there for parent in b.parents}
+    deleted_at_load |= {parent for b in placed for parent in b.parents}
+    assert deleted_at_load.isdisjoint(b.ulid for b in placed), "what is placed stays"
+    assert names.isdisjoint(parent for b in placed for parent in b.parents), "what is there stays"
+    if memory_from is not None:
+        reached = [DAY + memory_from * HOUR, *(b.max_time for b in there if b.in_order)]
+        assert all(b.max_time <= max(reached) for b in placed), "no sample in memory is dropped"
+    for p in placements.values():
+        assert p.reason or p.standing is Standing.PLACE
+
+
+def span(begin: float, end: float) -> Span:
+    return Span(DAY + begin * HOUR, DAY + end * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("covered", "expected"),
+    [
+        ([], [span(0, 10)]),
+        ([span(0, 10)], []),
+        ([span(-5, 20)], []),
+        ([span(2, 4), span(6, 8)], [span(0, 2), span(4, 6), span(8, 10)]),
+        ([span(0, 6), span(2, 4), span(6, 10)], []),
+        ([span(0, 5), span(5.05, 10)], []),
+        ([span(11, 12)], [span(0, 10)]),
+    ],
+)
+def test_gaps_are_what_nothing_covers(covered: list[Span], expected: list[Span]) -> None:
+    assert list(gaps(covered, span(0, 10))) == expected

@@ -1,0 +1,191 @@
+"""What a restore would do, and what retention would make of it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from prometheus_backup.model import rfc3339
+from prometheus_backup.prometheus.retention import TsdbRetention
+from prometheus_backup.repository.manifest import Manifest, decode_manifest
+from prometheus_backup.restore.placement import NOTHING, Held, HeldBlock, Span, TimeRange
+from prometheus_backup.restore.plan import (
+    ALL,
+    RestorePlan,
+    RestoreWish,
+    TargetView,
+    plan_restore,
+)
+from tests import manifests
+
+NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+EMPTY = TargetView(NOTHING)
+
+
+def ulid(number: int) -> str:
+    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
+
+
+def block(number: int, *, end: datetime, size: int = 10) -> dict[str, Any]:
+    """A block of two hours up to `end`."""
+    key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
+    return manifests.block(
+        manifests.file(size=size, key=key),
+        ulid=ulid(number),
+        min_time=(end - timedelta(hours=2)).isoformat(),
+        max_time=end.isoformat(),
+        sources=[ulid(number)],
+    )
+
+
+def held(number: int, *, end: datetime, size: int = 10) -> HeldBlock:
+    return HeldBlock(ulid(number), end - timedelta(hours=2), end, (ulid(number),), size=size)
+
+
+def manifest(*blocks: dict[str, Any], **changes: Any) -> Manifest:
+    data = manifests.encoded(blocks=list(blocks), **changes)
+    return decode_manifest(data, backup_id=manifests.BACKUP_ID)
+
+
+def target(*blocks: HeldBlock, retention: TsdbRetention, head_size: int = 0) -> TargetView:
+    return TargetView(Held(blocks), retention, "the target", head_size)
+
+
+def plan(backup: Manifest, view: TargetView = EMPTY, wish: RestoreWish = ALL) -> RestorePlan:
+    return plan_restore(backup, view, wish, now=NOW)
+
+
+def test_blocks_that_are_there_are_not_placed_again_and_still_count_for_retention() -> None:
+    backup = manifest(block(1, end=NOW - 100 * DAY, size=7), block(2, end=NOW, size=5))
+    there = TargetView(Held((held(1, end=NOW - 100 * DAY, size=7),)))
+
+    rest = plan(backup, there)
+
+    assert [b.ulid for b in rest.place] == [ulid(2)]
+    assert [b.ulid for b in rest.present] == [ulid(1)]
+    assert rest.size == 5
+    assert rest.need == plan(backup).need
+
+
+def test_an_empty_target_is_judged_by_the_retention_that_the_source_had() -> None:
+    backup = manifest(block(1, end=NOW - 20 * DAY), block(2, end=NOW), retention_time="15d")
+
+    found = plan(backup)
+
+    assert found.loses_placed == (ulid(1),)
+    assert found.keeps_from == NOW - 20 * DAY
+    assert found.retention_of == "the Prometheus that was backed up"
+
+
+def test_blocks_that_only_the_next_new_one_makes_too_old_are_foreseen() -> None:
+    backup = manifest(block(1, end=NOW - 20 * DAY), block(2, end=NOW - 18 * DAY))
+
+    found = plan(backup, target(retention=TsdbRetention(15 * DAY)))
+
+    assert set(found.loses_placed) == {ulid(1), ulid(2)}
+    assert plan(backup, target(retention=TsdbRetention(30 * DAY))).loses_placed == ()
+
+
+def test_the_range_that_the_plan_names_survives_retention() -> None:
+    backup = manifest(*(block(n, end=NOW - n * DAY) for n in range(30)))
+    view = target(retention=TsdbRetention(15 * DAY))
+
+    lossy = plan(backup, view)
+    rest = plan(backup, view, RestoreWish(TimeRange(lossy.keeps_from)))
+
+    assert lossy.loses_placed
+    assert rest.place
+    assert rest.loses_placed == ()
+
+
+def test_blocks_of_the_target_that_newer_ones_push_out_are_named() -> None:
+    old = [held(n, end=NOW - 40 * DAY - n * DAY) for n in (1, 2)]
+    backup = manifest(block(9, end=NOW - DAY))
+
+    by_time = plan(backup, target(*old, retention=TsdbRetention(15 * DAY)))
+    by_size = plan(backup, target(*old, retention=TsdbRetention(size=25)))
+
+    assert set(by_time.loses_held) == {ulid(1), ulid(2)}
+    assert set(by_size.loses_held) == {ulid(1), ulid(2)}, "now, and with the next block"
+    assert plan(backup, target(*old, retention=TsdbRetention())).loses_held == ()
+
+
+def test_what_goes_all_the_same_is_a_warning_and_not_laid_to_the_restore() -> None:
+    there = [held(1, end=NOW - 16 * DAY), held(2, end=NOW)]
+
+    found = plan(
+        manifest(block(3, end=NOW - DAY)), target(*there, retention=TsdbRetention(15 * DAY))
+    )
+
+    assert found.loses_held == ()
+    (warning,) = found.warnings
+    assert "1 blocks of the target go by its retention, with or without" in warning
+
+
+def test_the_head_counts_for_retention_by_size() -> None:
+    there = [held(1, end=NOW - 2 * DAY, size=100)]
+    backup = manifest(block(3, end=NOW - DAY, size=100))
+
+    def loses(head_size: int) -> bool:
+        view = target(*there, retention=TsdbRetention(size=400), head_size=head_size)
+        return bool(plan(backup, view).loses_held)
+
+    assert not loses(0)
+    assert loses(250)
+
+
+def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
+    backup = manifest(
+        block(1, end=NOW - timedelta(hours=8)), block(2, end=NOW - timedelta(hours=4))
+    )
+    view = TargetView(Held((), frozenset(), NOW - timedelta(hours=1)))
+
+    assert plan(backup, view).gaps == (
+        Span(NOW - timedelta(hours=8), NOW - timedelta(hours=6)),
+        Span(NOW - timedelta(hours=4), NOW - timedelta(hours=1)),
+    )
+
+
+def test_a_range_is_the_window_for_gaps() -> None:
+    backup = manifest(block(1, end=NOW - 3 * DAY), block(2, end=NOW))
+    wish = RestoreWish(TimeRange(NOW - timedelta(hours=5), NOW))
+
+    (gap,) = plan(backup, EMPTY, wish).gaps
+
+    assert gap == Span(NOW - timedelta(hours=5), NOW - timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"degraded": ["block X is missing"]}, "degraded: block X is missing"),
+        ({"verified": None}, "never verified"),
+    ],
+)
+def test_what_a_reader_must_know_is_a_warning(changes: dict[str, Any], said: str) -> None:
+    (warning,) = plan(manifest(block(1, end=NOW), **changes)).warnings
+
+    assert said in warning
+
+
+def test_the_callers_caveats_are_warnings_and_a_good_backup_has_none() -> None:
+    backup = manifest(block(1, end=NOW))
+
+    assert plan(backup).warnings == ()
+    found = plan_restore(backup, EMPTY, ALL, now=NOW, caveats=["it rains"])
+    assert found.warnings == ("it rains",)
+
+
+def test_retention_that_is_not_understood_is_a_warning() -> None:
+    backup = manifest(block(1, end=NOW), retention_time="15d or 80%")
+
+    (warning,) = plan(backup).warnings
+
+    assert "'80%'" in warning
+    assert rfc3339(NOW) not in warning
+
+
+def test_no_blocks_need_nothing() -> None:
+    assert plan(manifest()).need is None
+    assert plan(manifest()).gaps == ()
