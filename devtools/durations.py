@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_backup.cost.lifetimes import expected
+from prometheus_backup.cost.lifetimes import expected_workload
 
 BENCHMARKS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MIB = 2**20
@@ -69,7 +69,7 @@ def _found(pattern: str, text: str) -> str:
 
 def durations(size: int, *, bits: float, rates: Measured) -> Expected:
     """What to expect for a TSDB of `size` bytes over a link of `bits` a second."""
-    load = expected(size, RETENTION)
+    load = expected_workload(size, RETENTION)
     link = bits / 8 * USABLE
     up, down = min(link, rates.send), min(link, rates.read)
     series = round(size / BYTES_OF_A_SAMPLE / (RETENTION / SCRAPE_INTERVAL))

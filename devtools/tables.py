@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from devtools.durations import BENCHMARKS, Expected, durations, measured
-from prometheus_backup.cost.lifetimes import expected, lives
-from prometheus_backup.cost.model import STRATEGIES, Habits, Month, Strategy, month
+from prometheus_backup.cost.lifetimes import expected_workload, simulate_lifetimes
+from prometheus_backup.cost.model import STRATEGIES, Month, Strategy, Usage, month
 from prometheus_backup.cost.prices import PRICES
 from prometheus_backup.retention.policy import Policy
 
@@ -51,12 +51,12 @@ def written(page: str) -> str:
     return made
 
 
-def _month(strategy: Strategy, size: int, policy: Policy, habits: Habits | None = None) -> Month:
-    habits = habits or Habits()
+def _month(strategy: Strategy, size: int, policy: Policy, habits: Usage | None = None) -> Month:
+    habits = habits or Usage()
     return month(
         strategy,
-        workload=expected(size, _RETENTION),
-        kept=lives(policy, noncurrent_days=habits.noncurrent_days),
+        workload=expected_workload(size, _RETENTION),
+        kept=simulate_lifetimes(policy, noncurrent_days=habits.noncurrent_days),
         habits=habits,
         prices=PRICES,
     )
@@ -84,9 +84,9 @@ def _parts() -> str:
 def _policies() -> str:
     rows = []
     for policy in _POLICIES:
-        kept = lives(policy).average
+        kept = simulate_lifetimes(policy).average
         months = [_month(s, 100 * _GB, policy).total for s in (_STANDARD, _LIFECYCLE)]
-        versioned = _month(_LIFECYCLE, 100 * _GB, policy, Habits(noncurrent_days=14)).total
+        versioned = _month(_LIFECYCLE, 100 * _GB, policy, Usage(noncurrent_days=14)).total
         name = f"{policy.daily} / {policy.monthly} / {policy.yearly}"
         rows.append((name, f"{kept:.1f}", *(f"{m:,.0f}" for m in (*months, versioned))))
     return _markdown(
@@ -104,7 +104,7 @@ def _policies() -> str:
 def _verification() -> str:
     rows = []
     for strategy in (_STANDARD, _LIFECYCLE):
-        habits = [Habits(verify_days=days) for days in _ROTATIONS]
+        habits = [Usage(verify_days=days) for days in _ROTATIONS]
         months = [_month(strategy, 100 * _GB, Policy(), h).total for h in habits]
         rows.append((strategy.name, *(f"{m:,.0f}" for m in months)))
     head = (f"all of it in {days} days" if days else "never" for days in _ROTATIONS)

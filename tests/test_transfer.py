@@ -20,7 +20,7 @@ from prometheus_backup.transfer import (
     Cancelled,
     HashedFile,
     Transfer,
-    Watch,
+    WorkerContext,
     hash_stream,
 )
 from tests.support.repositories import StillClock
@@ -38,8 +38,8 @@ def pool(workers: int = 2) -> Transfer:
     return Transfer(workers=workers, limit=limit(), listener=ignore)
 
 
-def watch() -> Watch:
-    return Watch(limit(), ignore)
+def watch() -> WorkerContext:
+    return WorkerContext(limit(), ignore)
 
 
 def test_every_item_is_done_once_and_comes_with_its_result() -> None:
@@ -57,7 +57,7 @@ def test_items_are_begun_in_order_by_no_more_workers_than_said() -> None:
     most = 0
     lock = threading.Lock()
 
-    def work(item: int, _: Watch) -> None:
+    def work(item: int, _: WorkerContext) -> None:
         nonlocal at_work, most
         with lock:
             begun.append(item)
@@ -105,7 +105,7 @@ def test_first_failure_keeps_its_identity_and_stops_the_others() -> None:
     stopped = threading.Event()
     others_at_work = threading.Event()
 
-    def work(item: int, its: Watch) -> None:
+    def work(item: int, its: WorkerContext) -> None:
         begun.append(item)
         if item == 1:
             assert others_at_work.wait(30)
@@ -130,7 +130,7 @@ def test_first_failure_keeps_its_identity_and_stops_the_others() -> None:
 def test_leaving_the_loop_stops_the_workers() -> None:
     stopped = threading.Event()
 
-    def work(item: int, its: Watch) -> int:
+    def work(item: int, its: WorkerContext) -> int:
         if item == 0:
             return item
         try:
@@ -151,7 +151,7 @@ def test_worker_stuck_in_the_network_holds_nobody_up_for_long(
     monkeypatch.setattr("prometheus_backup.transfer._STOP_PATIENCE", 0.05)
     release = threading.Event()
 
-    def work(item: int, _: Watch) -> None:
+    def work(item: int, _: WorkerContext) -> None:
         if item:
             raise BytesDiffer("cannot read")
         release.wait(60)
@@ -188,7 +188,7 @@ def test_worker_held_by_the_bandwidth_limit_sees_a_stop_soon() -> None:
     assert clock.slept == []
 
     naps = StillClock()
-    its = Watch(limit(1, clock=naps), ignore)
+    its = WorkerContext(limit(1, clock=naps), ignore)
     its.passed(3600)
     its.passed(1)
     assert max(naps.slept) <= 0.5
@@ -213,7 +213,7 @@ def test_file_is_hashed_in_the_pass_that_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "chunk"
     path.write_bytes(body)
     recorder = Recorder()
-    file = HashedFile(path, size=len(body), watch=Watch(limit(), recorder))
+    file = HashedFile(path, size=len(body), watch=WorkerContext(limit(), recorder))
     chunks = [*file]
     assert b"".join(chunks) == body
     assert max(map(len, chunks)) == READ_CHUNK

@@ -84,7 +84,7 @@ class Transfer:
         return replace(self, workers=max(self.workers, WIDE))
 
     def each(
-        self, items: Sequence[_T], action: Callable[[_T, "Watch"], _R]
+        self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
     ) -> Generator[tuple[_T, _R], None, None]:
         """Run `action` on every item in worker threads; yield (item, result) as they end.
 
@@ -92,7 +92,7 @@ class Transfer:
         the rest; workers get some seconds to stop before this raises. Close it where the loop's
         body may raise (contextlib.closing): a traceback would keep it, and its workers, alive.
         """
-        watch = Watch(self.limit, self.listener)
+        watch = WorkerContext(self.limit, self.listener)
         running: dict[Future[_R], _T] = {}
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="transfer")
         try:
@@ -108,13 +108,15 @@ class Transfer:
             # wait() would take a cancelled future for one that still runs.
             wait([f for f in running if not f.cancelled()], timeout=_STOP_PATIENCE)
 
-    def all(self, items: Sequence[_T], action: Callable[[_T, "Watch"], _R]) -> list[tuple[_T, _R]]:
+    def all(
+        self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
+    ) -> list[tuple[_T, _R]]:
         """Return what `each` yields, once everything is done."""
         with contextlib.closing(self.each(items, action)) as results:
             return list(results)
 
 
-class Watch:
+class WorkerContext:
     """What a worker holds: it passes bytes through the limit, counts them, and sees a stop."""
 
     def __init__(self, limit: BandwidthLimit, listener: Listener) -> None:
@@ -144,7 +146,7 @@ class HashedFile:
     Raises SnapshotUnusable where it cannot be read, BytesDiffer where it is not `size` bytes long.
     """
 
-    def __init__(self, path: Path, *, size: int, watch: Watch) -> None:
+    def __init__(self, path: Path, *, size: int, watch: WorkerContext) -> None:
         self._path = path
         self._size = size
         self._watch = watch
@@ -175,7 +177,7 @@ class HashedFile:
             pass
 
 
-def hash_stream(chunks: Iterable[bytes], *, watch: Watch) -> tuple[str, int]:
+def hash_stream(chunks: Iterable[bytes], *, watch: WorkerContext) -> tuple[str, int]:
     """Return sha256 (hex) and number of bytes of a stream."""
     digest = hashlib.sha256()
     size = 0

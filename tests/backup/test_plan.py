@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from prometheus_backup.backup.plan import BackupPlan, Known, plan_backup
+from prometheus_backup.backup.plan import BackupPlan, StoredCopy, plan_backup
 from prometheus_backup.model import SourceBlock, SourceFile
 from prometheus_backup.repository.manifest import (
     FinishedFile,
@@ -76,7 +76,7 @@ def test_a_file_of_the_same_name_and_size_under_the_same_ulid_is_copied() -> Non
     made = plan(source(index=10), previous=manifest(index=10))
     assert made.uploads == ()
     (copy,) = made.copies
-    assert copy.known == Known(f"{BACKUP_ID}/{ULID}/index", OLD_HASH, salvaged=False)
+    assert copy.known == StoredCopy(f"{BACKUP_ID}/{ULID}/index", OLD_HASH, salvaged=False)
 
 
 def test_a_difference_in_size_name_or_ulid_means_sending() -> None:
@@ -99,7 +99,7 @@ def test_mutable_files_are_sent_even_where_all_that_is_known_is_equal() -> None:
 def test_what_a_dead_run_finished_is_copied_and_marked_as_unproved() -> None:
     made = plan(source(index=10, chunks=20), dead=(left_by_a_dead_run("index", 10),))
     (copy,) = made.copies
-    assert copy.known == Known(f"{LEFT_ID}/{ULID}/index", LEFT_HASH, salvaged=True)
+    assert copy.known == StoredCopy(f"{LEFT_ID}/{ULID}/index", LEFT_HASH, salvaged=True)
     assert [f.path for f in made.uploads] == ["chunks/000001"]
 
 

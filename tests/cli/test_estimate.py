@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.cost.lifetimes import expected
+from prometheus_backup.cost.lifetimes import expected_workload
 from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here
 
 
@@ -17,7 +17,7 @@ def _by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_it_goes_by_the_size_that_is_given() -> None:
     document = json_of(run_here("estimate", "--tsdb-size", "100GB", "--json"))
-    load = expected(100 * 1000**3, timedelta(days=15))
+    load = expected_workload(100 * 1000**3, timedelta(days=15))
     assert document["backup"] == {
         "size_bytes": 100 * 1000**3,
         "blocks": load.blocks,
@@ -122,5 +122,8 @@ def test_a_first_backup_alone_is_taken_for_that_of_a_steady_tsdb(tmp_path: Path)
     files = LocalFiles(tmp_path / "r")
     put_small_backup(files, datetime(2025, 1, 22, 2, tzinfo=UTC))
     document = json_of(run_here("estimate", "--json", env=files.environment()))
-    assert document["backup"]["nightly_upload_bytes"] == expected(10, timedelta(days=15)).upload
+    assert (
+        document["backup"]["nightly_upload_bytes"]
+        == expected_workload(10, timedelta(days=15)).upload
+    )
     assert any("no backup yet" in text for text in document["assumptions"])

@@ -8,7 +8,7 @@ import pytest
 
 from devtools.prometheus import PrometheusFleet
 from prometheus_backup.cli import commands as cli_commands
-from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.cli.context import CommandContext
 from tests import manifests
 from tests.support.runs import settings
 from tests.support.stored import LocalFiles, Stored, json_of, run_here
@@ -240,11 +240,11 @@ def test_every_command_is_covered_here() -> None:
 def test_an_unexpected_exception_is_exit_1_with_a_traceback(
     repository_files: LocalFiles, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
-    def broken(wiring: Wiring) -> Any:
-        del wiring
+    def broken(context: CommandContext) -> Any:
+        del context
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(Wiring, "policy", broken)
+    monkeypatch.setattr(CommandContext, "policy", broken)
 
     if as_json:
         value = document(repository_files, "list", code=1)

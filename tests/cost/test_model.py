@@ -4,8 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from prometheus_backup.cost.lifetimes import Kept, Workload, expected, lives
-from prometheus_backup.cost.model import GIB, PART, STRATEGIES, Habits, Month, Strategy, month
+from prometheus_backup.cost.lifetimes import (
+    KeptBackups,
+    Workload,
+    expected_workload,
+    simulate_lifetimes,
+)
+from prometheus_backup.cost.model import GIB, PART, STRATEGIES, Month, Strategy, Usage, month
 from prometheus_backup.cost.prices import PRICES, SMALL, Price, priced
 from prometheus_backup.errors import UsageError
 from prometheus_backup.retention.policy import Policy
@@ -22,11 +27,11 @@ def _month(
     *stages: tuple[int, str],
     policy: Policy = TEN_DAYS,
     load: Workload = BACKUP,
-    habits: Habits | None = None,
+    habits: Usage | None = None,
     **changes: dict[str, float],
 ) -> Month:
-    habits = habits or Habits()
-    kept = lives(policy, noncurrent_days=habits.noncurrent_days)
+    habits = habits or Usage()
+    kept = simulate_lifetimes(policy, noncurrent_days=habits.noncurrent_days)
     return month(Strategy(stages), workload=load, kept=kept, habits=habits, prices=priced(changes))
 
 
@@ -44,21 +49,21 @@ def _month(
     ],
 )
 def test_backups_are_kept_as_retention_decides(policy: Policy, average: float, oldest: int) -> None:
-    kept = lives(policy)
+    kept = simulate_lifetimes(policy)
     assert kept.average == pytest.approx(average)
     assert kept.oldest_days == oldest
 
 
 def test_what_was_deleted_is_gone_after_the_noncurrent_days() -> None:
-    kept = lives(TEN_DAYS, noncurrent_days=14)
+    kept = simulate_lifetimes(TEN_DAYS, noncurrent_days=14)
     assert kept.average == pytest.approx(10)
-    assert {life.gone - life.deleted for life in kept.lives} == {14}
+    assert {life.gone - life.deleted for life in kept.lifetimes} == {14}
 
 
 @pytest.mark.parametrize("policy", [Policy(36500, 0, 0), Policy(0, 241, 0), Policy(0, 0, 21)])
 def test_a_policy_that_would_take_too_long_to_settle_is_refused(policy: Policy) -> None:
     with pytest.raises(UsageError, match="for so long"):
-        lives(policy)
+        simulate_lifetimes(policy)
 
 
 # Storage
@@ -69,19 +74,19 @@ def test_storage_is_what_all_kept_backups_have_together() -> None:
 
 
 def test_versions_that_are_kept_are_paid_for() -> None:
-    kept = _month((0, "STANDARD"), habits=Habits(noncurrent_days=14))
+    kept = _month((0, "STANDARD"), habits=Usage(noncurrent_days=14))
     assert kept.storage == pytest.approx(24 * 100 * 0.023)
 
 
 def test_a_rule_moves_no_version_that_was_deleted() -> None:
-    habits = Habits(noncurrent_days=14)
+    habits = Usage(noncurrent_days=14)
     moved = _month((0, "STANDARD"), (12, "GLACIER_IR"), habits=habits)
     assert moved.storage == pytest.approx(_month((0, "STANDARD"), habits=habits).storage)
     assert moved.early_deletion == 0
 
 
 def test_time_as_a_version_counts_for_the_minimum_duration() -> None:
-    kept = _month((0, "GLACIER_IR"), habits=Habits(noncurrent_days=14))
+    kept = _month((0, "GLACIER_IR"), habits=Usage(noncurrent_days=14))
     assert kept.early_deletion == pytest.approx((90 - 24) * 100 * 0.004)
 
 
@@ -122,7 +127,7 @@ def test_intelligent_tiering_costs_less_what_is_not_read() -> None:
     still = _month((0, "INTELLIGENT_TIERING"), policy=policy)
     bytes_ = (30 * 0.023 + 60 * 0.0125 + 10 * 0.004) * 100
     assert still.storage == pytest.approx(bytes_ + 100 * 220 * 0.0025 / 1000)
-    read = _month((0, "INTELLIGENT_TIERING"), policy=policy, habits=Habits(verify_days=14))
+    read = _month((0, "INTELLIGENT_TIERING"), policy=policy, habits=Usage(verify_days=14))
     assert read.storage == pytest.approx(100 * 100 * 0.023 + 100 * 220 * 0.0025 / 1000)
 
 
@@ -143,7 +148,7 @@ def test_an_archive_is_neither_copied_from_nor_read_so_each_night_sends_all() ->
 
 
 def test_verification_is_billed_where_reading_is() -> None:
-    habits = Habits(verify_days=10)
+    habits = Usage(verify_days=10)
     usual, verified = _month((0, "STANDARD_IA")), _month((0, "STANDARD_IA"), habits=habits)
     assert verified.retrieval - usual.retrieval == pytest.approx(NIGHTS / 10 * 10 * 100 * 0.01)
     assert _month((0, "STANDARD"), habits=habits).retrieval == 0
@@ -240,18 +245,18 @@ def test_prices_that_are_none_are_refused(changes: dict[str, dict[str, float]]) 
     ],
 )
 def test_a_night_sends_what_the_compactor_leaves(days: int, share: float, blocks: int) -> None:
-    load = expected(100 * GIB, timedelta(days=days))
+    load = expected_workload(100 * GIB, timedelta(days=days))
     assert load.upload == pytest.approx(share * 100 * GIB, rel=1e-6)
     assert load.blocks == blocks
     assert load.files == blocks * 3 + 180  # segments of half a gibibyte, a tenth is index
 
 
 def test_between_two_known_retentions_it_lies_between() -> None:
-    shares = [expected(GIB, timedelta(days=d)).upload for d in (15, 20, 30)]
+    shares = [expected_workload(GIB, timedelta(days=d)).upload for d in (15, 20, 30)]
     assert shares[0] > shares[1] > shares[2]
 
 
 def test_lives_of_kept_are_those_of_the_last_year() -> None:
-    kept = lives(TEN_DAYS)
-    assert isinstance(kept, Kept)
+    kept = simulate_lifetimes(TEN_DAYS)
+    assert isinstance(kept, KeptBackups)
     assert kept.end - kept.begin == 365

@@ -14,7 +14,7 @@ from prometheus_backup.drill.run import Drill
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import ignore
 from prometheus_backup.model import Outcome, Verdict
-from prometheus_backup.prometheus.process import Binary
+from prometheus_backup.prometheus.process import PrometheusBinary
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.local import LocalStore
 from tests.support.drills import Drilling
@@ -225,7 +225,7 @@ def test_store_that_fails_on_the_way_is_inconclusive_and_replaces_no_result(
 
     store = Reading(LocalStore(drilling_3.files.root), before=fail)
     repository = Repository(store, clock=FakeClock())
-    binary = Binary.at(drilling_3.binaries.prometheus)
+    binary = PrometheusBinary.at(drilling_3.binaries.prometheus)
     wait = timedelta(minutes=1)
     job = Drill(repository, transfer(), binary, drilling_3.scratch, wait, ignore)
     report = job.run(repository.find(drilling_3.backup))

@@ -9,16 +9,16 @@ import pytest
 from prometheus_backup.heal.plan import (
     AS_IS,
     BadBlock,
-    Copy,
-    Healing,
-    HealWish,
-    Offer,
+    BlockCopy,
+    CandidateBlocks,
+    HealRequest,
     Remedy,
+    Repair,
     plan_heal,
     worst,
 )
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import Held, HeldBlock, Span
+from prometheus_backup.restore.placement import Span, TargetBlock, TargetBlocks
 from prometheus_backup.tsdb.faults import Effect, FaultKind
 from tests.support.blocks import DAY, HOUR, block, held, ulid
 
@@ -32,25 +32,25 @@ def bad(number: int = 1, effect: Effect = Effect.STOPS_START, **fields: Any) -> 
     return BadBlock(ulid(number), effect, **(own | fields))
 
 
-def offer(*blocks: Block, name: str = "newest") -> Offer:
-    return Offer(name, blocks)
+def offer(*blocks: Block, name: str = "newest") -> CandidateBlocks:
+    return CandidateBlocks(name, blocks)
 
 
 def heal(
     ill: BadBlock,
-    *offers: Offer,
-    sound: Sequence[HeldBlock] = (),
-    wish: HealWish = AS_IS,
+    *offers: CandidateBlocks,
+    sound: Sequence[TargetBlock] = (),
+    wish: HealRequest = AS_IS,
     memory_from: datetime | None = None,
-) -> Healing:
+) -> Repair:
     """What is done about one bad block."""
     (healing,) = plan_heal(
-        [ill], Held(tuple(sound), memory_from=memory_from), offers, wish
+        [ill], TargetBlocks(tuple(sound), memory_from=memory_from), offers, wish
     ).healings
     return healing
 
 
-def copies(healing: Healing) -> list[tuple[str, str]]:
+def copies(healing: Repair) -> list[tuple[str, str]]:
     return [(c.backup_id, c.block.ulid) for c in healing.copies]
 
 
@@ -62,7 +62,7 @@ def test_the_first_backup_that_has_the_block_is_used() -> None:
 
 
 def test_a_copy_that_turned_out_unsound_is_passed_over() -> None:
-    wish = HealWish(unsound=frozenset({Copy("newest", ulid(1))}))
+    wish = HealRequest(unsound=frozenset({BlockCopy("newest", ulid(1))}))
 
     healing = heal(bad(), offer(block(1)), offer(block(1), name="older"), wish=wish)
 
@@ -85,7 +85,7 @@ def test_without_a_backup_what_is_served_stays_and_the_rest_is_moved_away(effect
 
 
 def test_what_is_served_is_moved_away_where_that_is_asked_for() -> None:
-    healing = heal(bad(effect=Effect.FAILS_QUERIES), wish=HealWish(without_copy=True))
+    healing = heal(bad(effect=Effect.FAILS_QUERIES), wish=HealRequest(without_copy=True))
 
     assert (healing.remedy, healing.heals) == (Remedy.MOVE_AWAY, False)
 
@@ -99,7 +99,7 @@ def test_what_a_backup_knows_better_is_made_anew_only_without_one() -> None:
 
     assert heal(ill, offer(block(1))).remedy is Remedy.SPLICE
     assert heal(ill).remedy is Remedy.MEND
-    wish = HealWish(unsound=frozenset({Copy("", ulid(1))}))
+    wish = HealRequest(unsound=frozenset({BlockCopy("", ulid(1))}))
     assert heal(ill, wish=wish).remedy is Remedy.MOVE_AWAY
 
 
@@ -129,7 +129,7 @@ def test_a_sound_block_under_a_wrong_name_is_renamed_unless_its_name_is_taken() 
 def test_a_bad_block_gives_its_name_to_the_sound_one_that_has_a_wrong_one() -> None:
     wrong = bad(5, Effect.MISLEADS, ulid=ulid(1), sources=(ulid(1),), misnamed=True)
 
-    first, second = plan_heal([bad(1), wrong], Held(()), [offer(block(1))], AS_IS).healings
+    first, second = plan_heal([bad(1), wrong], TargetBlocks(()), [offer(block(1))], AS_IS).healings
 
     assert (first.bad.name, first.remedy) == (ulid(1), Remedy.DROP)
     assert (second.bad.name, second.remedy) == (ulid(5), Remedy.RENAME)
@@ -150,7 +150,7 @@ def test_what_is_covered_in_part_only_is_replaced_only_if_nothing_of_it_is_serve
 
     stopper = heal(bad(), half)
     served = heal(bad(effect=Effect.FAILS_QUERIES), half)
-    asked = heal(bad(effect=Effect.FAILS_QUERIES), half, wish=HealWish(without_copy=True))
+    asked = heal(bad(effect=Effect.FAILS_QUERIES), half, wish=HealRequest(without_copy=True))
 
     assert (stopper.remedy, stopper.gaps) == (Remedy.COVER, (span(1, 2),))
     assert not stopper.heals
@@ -175,14 +175,14 @@ def test_deleted_series_do_not_come_back_unless_that_is_accepted() -> None:
     ill, cover = bad(deletions=True), offer(block(2))
 
     assert heal(ill, cover).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, cover, wish=HealWish(undelete=True)).remedy is Remedy.COVER
+    assert heal(ill, cover, wish=HealRequest(undelete=True)).remedy is Remedy.COVER
 
 
 def test_what_forgets_deletions_is_made_anew_only_where_that_is_accepted() -> None:
     ill = bad(effect=Effect.STOPS_START, deletions=True, rebuildable=True, forgets=True)
 
     assert heal(ill).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, wish=HealWish(undelete=True)).remedy is Remedy.MEND
+    assert heal(ill, wish=HealRequest(undelete=True)).remedy is Remedy.MEND
 
 
 def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() -> None:
@@ -200,7 +200,7 @@ def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() ->
 def test_the_worst_comes_first() -> None:
     ill = [bad(1, Effect.MISLEADS), bad(2, Effect.HIDES_DATA), bad(3, Effect.STOPS_START)]
 
-    plan = plan_heal(ill, Held(()), [], AS_IS)
+    plan = plan_heal(ill, TargetBlocks(()), [], AS_IS)
 
     assert [h.bad.name for h in plan.healings] == [ulid(3), ulid(2), ulid(1)]
 

@@ -13,7 +13,7 @@ from prometheus_backup.model import FindingKind, Level, Verdict
 from prometheus_backup.repository.manifest import encode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import (
-    PartLook,
+    PartResult,
     RecordedFinding,
     Rotation,
     Verification,
@@ -255,7 +255,9 @@ def test_verification_in_parts_counts_as_it_goes_and_as_a_whole_when_all_have_pa
     one = backup(files, NOON - 9 * DAY, verified=None)
 
     def look(*, days: int, parts_passed_at: datetime | None) -> None:
-        part = PartLook(part=1, at=NOON - days * DAY, verdict=Verdict.PASS, objects=1, bytes_read=1)
+        part = PartResult(
+            part=1, at=NOON - days * DAY, verdict=Verdict.PASS, objects=1, bytes_read=1
+        )
         progress = Rotation(
             backup_id=one,
             level=Level.CHECKSUM,

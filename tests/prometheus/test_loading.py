@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_backup.prometheus.client import Access, PrometheusClient
-from prometheus_backup.prometheus.loading import Loading, wait_until_dropped
+from prometheus_backup.prometheus.loading import LoadResult, wait_until_dropped
 from tests.support.repositories import StillClock
 from tests.support.sources import FakePrometheus, Request
 
@@ -32,7 +32,7 @@ class ChangingPrometheus(FakePrometheus):
         return super().answer(request, upstream)
 
 
-def wait(server: FakePrometheus, data_dir: Path, clock: StillClock) -> Loading:
+def wait(server: FakePrometheus, data_dir: Path, clock: StillClock) -> LoadResult:
     """Wait until GONE is let go of, for a minute at most."""
     with server, PrometheusClient(Access(url=server.url)) as client:
         return wait_until_dropped(

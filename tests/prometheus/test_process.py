@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from devtools.fetch_prometheus import PrometheusBinaries
-from prometheus_backup.prometheus.process import Binary, LocalPrometheus, undisturbed
+from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, undisturbed
 from tests.support.waiting import wait_until
 
 
@@ -26,7 +26,9 @@ def answer(url: str) -> int:
 
 def start(binary: Path, data: Path, run: Path) -> LocalPrometheus:
     run.mkdir()
-    return LocalPrometheus(Binary.at(binary), data, run=run, lookback=timedelta(minutes=5))
+    return LocalPrometheus(
+        PrometheusBinary.at(binary), data, run=run, lookback=timedelta(minutes=5)
+    )
 
 
 def test_it_answers_on_loopback_below_its_own_path_without_admin_api_and_ends_at_once(

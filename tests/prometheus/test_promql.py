@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prometheus_backup.prometheus.promql import parse_duration, reach
+from prometheus_backup.prometheus.promql import furthest_lookback, parse_duration
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -58,13 +58,13 @@ def test_duration_is_read_as_prometheus_does_or_not_at_all(
     ],
 )
 def test_reach_is_what_a_query_reads_at_most(query: str, back: timedelta | None) -> None:
-    assert reach(query) == back
+    assert furthest_lookback(query) == back
 
 
 def test_reach_counts_the_lookback_of_the_source() -> None:
-    assert reach("up", lookback=HOUR) == HOUR
+    assert furthest_lookback("up", lookback=HOUR) == HOUR
 
 
 @given(st.text())
 def test_reach_of_any_text_is_a_length_or_unknown(text: str) -> None:
-    assert reach(text) is None or reach(text) >= 5 * MINUTE  # type: ignore[operator]
+    assert furthest_lookback(text) is None or furthest_lookback(text) >= 5 * MINUTE  # type: ignore[operator]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_backup.errors import UsageError
 from prometheus_backup.prometheus.retention import (
     FIRST_BLOCK_AFTER,
-    Aging,
+    RetainedBlock,
     RetentionNeed,
     TsdbRetention,
     deleted,
@@ -24,9 +24,9 @@ GIB = 1024**3
 DAY = timedelta(days=1)
 
 
-def block(name: str, *, end: datetime, size: int = 10) -> Aging:
+def block(name: str, *, end: datetime, size: int = 10) -> RetainedBlock:
     """A block of two hours."""
-    return Aging(name, end - timedelta(hours=2), end, size)
+    return RetainedBlock(name, end - timedelta(hours=2), end, size)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_no_limit_deletes_nothing() -> None:
 
 
 def test_the_next_block_is_as_large_as_two_hours_of_the_newest() -> None:
-    day = Aging("day", NOW - DAY, NOW, 1200)
+    day = RetainedBlock("day", NOW - DAY, NOW, 1200)
 
     *_, following = with_next_block([block("old", end=NOW - 9 * DAY, size=7), day], now=NOW)
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from prometheus_backup.prometheus.settled import Source, settled_instant
+from prometheus_backup.prometheus.settled import SettledInputs, settled_instant
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 HOUR, MS = timedelta(hours=1), timedelta(milliseconds=1)
 
-PLAIN = Source(
+PLAIN = SettledInputs(
     clock=NOON,
     skip_head=False,
     out_of_order=None,

@@ -16,7 +16,13 @@ from prometheus_backup.model import Level, PutOptions, Verdict
 from prometheus_backup.repository.claim import claim_backup
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS
 from prometheus_backup.repository.manifest import Incomplete, encode
-from prometheus_backup.repository.repository import GRACE, Entry, Repository, State, newest_good
+from prometheus_backup.repository.repository import (
+    GRACE,
+    BackupEntry,
+    Repository,
+    State,
+    newest_good,
+)
 from prometheus_backup.repository.verification import TimeRange, Verification
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
@@ -369,4 +375,4 @@ def test_entries_are_the_backup_folders_oldest_first_and_nothing_else() -> None:
         store.put_small(key, b"foreign", options=NONE)
     found = repository.entries()
     assert [e.backup_id for e in found] == ids
-    assert all(isinstance(e, Entry) and e.good for e in found)
+    assert all(isinstance(e, BackupEntry) and e.good for e in found)

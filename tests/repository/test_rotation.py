@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prometheus_backup.model import Level, Subset, Verdict
-from prometheus_backup.repository.rotation import advanced, assign, due, last_look
+from prometheus_backup.repository.rotation import advanced, assign, due, last_read
 from prometheus_backup.repository.verification import Rotation, RotationPart, Verification
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -184,9 +184,9 @@ def test_a_backup_never_looked_at_waits_longest() -> None:
     _, rotation = turned(None, [Verdict.PASS] * 2, 7)
     assert rotation is not None
 
-    assert last_look([rotation], Level.CHECKSUM) == NOON + timedelta(days=1)
-    assert last_look([rotation], Level.TSDB) < NOON
-    assert last_look([], Level.CHECKSUM) < NOON
+    assert last_read([rotation], Level.CHECKSUM) == NOON + timedelta(days=1)
+    assert last_read([rotation], Level.TSDB) < NOON
+    assert last_read([], Level.CHECKSUM) < NOON
 
 
 def test_a_whole_backup_is_no_part_of_a_rotation() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_backup.model import Finding, FindingKind, Level, Verdict
 from prometheus_backup.repository.manifest import encode
 from prometheus_backup.repository.verification import (
-    PartLook,
+    PartResult,
     RecordedFinding,
     Rotation,
     RotationPart,
@@ -44,7 +44,7 @@ def verification(
 
 def rotation(level: Level, *, hours: int | None, parts: int = 2) -> Rotation:
     """Return a rotation that has looked at its first part; passed whole so long after noon."""
-    look = PartLook(part=1, at=NOON, verdict=Verdict.PASS, objects=1, bytes_read=10)
+    look = PartResult(part=1, at=NOON, verdict=Verdict.PASS, objects=1, bytes_read=10)
     passed_at = None if hours is None else NOON + timedelta(hours=hours)
     return Rotation(
         backup_id=BACKUP_ID, level=level, parts=parts, looked=(look,), passed_at=passed_at

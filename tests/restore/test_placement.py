@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import (
     EVERYTHING,
-    Held,
-    HeldBlock,
+    BlockAction,
     Placement,
-    Placing,
+    PlacementPlanner,
     Span,
-    Standing,
+    TargetBlock,
+    TargetBlocks,
     TimeRange,
     gaps,
 )
@@ -23,22 +23,22 @@ from tests.support.blocks import DAY, HOUR, block, held, ulid
 
 def place(
     *blocks: Block,
-    there: Sequence[HeldBlock] = (),
+    there: Sequence[TargetBlock] = (),
     memory_from: float | None = None,
     wanted: TimeRange = EVERYTHING,
     undelete: bool = False,
     unreadable: Sequence[int] = (),
 ) -> dict[str, Placement]:
-    target = Held(
+    target = TargetBlocks(
         tuple(there),
         frozenset(ulid(n) for n in unreadable),
         None if memory_from is None else DAY + memory_from * HOUR,
     )
-    placements = Placing(target, wanted, undelete=undelete).place(blocks)
+    placements = PlacementPlanner(target, wanted, undelete=undelete).place(blocks)
     return {p.block.ulid: p for p in placements}
 
 
-def standing(number: int, placements: dict[str, Placement]) -> Standing:
+def standing(number: int, placements: dict[str, Placement]) -> BlockAction:
     return placements[ulid(number)].standing
 
 
@@ -46,11 +46,11 @@ def test_blocks_are_placed_newest_first_whatever_their_order() -> None:
     placements = place(block(1, 0, 2), block(2, 8, 10), block(3, 4, 6))
 
     assert list(placements) == [ulid(2), ulid(3), ulid(1)]
-    assert {p.standing for p in placements.values()} == {Standing.PLACE}
+    assert {p.standing for p in placements.values()} == {BlockAction.PLACE}
 
 
 def test_a_block_that_is_there_is_not_placed_again() -> None:
-    assert standing(1, place(block(1), there=[held(1)])) is Standing.PRESENT
+    assert standing(1, place(block(1), there=[held(1)])) is BlockAction.PRESENT
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -59,7 +59,7 @@ def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readab
 
     placed = place(block(1), there=there, unreadable=() if readable else (1,))[ulid(1)]
 
-    assert placed.standing is Standing.DIFFERENT
+    assert placed.standing is BlockAction.DIFFERENT
     assert placed.standing.left_out
     assert "heal" in placed.reason
 
@@ -67,7 +67,7 @@ def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readab
 def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
     placed = place(block(1), there=[held(9, 0, 6, sources=(1, 2, 3))])[ulid(1)]
 
-    assert placed.standing is Standing.COVERED
+    assert placed.standing is BlockAction.COVERED
     assert not placed.standing.left_out
     assert ulid(9) in placed.reason
 
@@ -75,8 +75,10 @@ def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
 def test_a_block_whose_sources_are_in_several_blocks_is_skipped() -> None:
     there = [held(1), held(2, 2, 4), held(3, 4, 6)]
 
-    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is Standing.COVERED
-    assert standing(9, place(block(9, 0, 8, sources=(1, 2, 3, 4)), there=there)) is Standing.PLACE
+    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.COVERED
+    assert (
+        standing(9, place(block(9, 0, 8, sources=(1, 2, 3, 4)), there=there)) is BlockAction.PLACE
+    )
 
 
 def test_a_parent_of_a_block_that_is_there_is_not_placed_because_prometheus_would_delete_it() -> (
@@ -85,28 +87,28 @@ def test_a_parent_of_a_block_that_is_there_is_not_placed_because_prometheus_woul
     # As after clean_tombstones: the child is its own only source.
     placed = place(block(1), there=[held(2, parents=(1,))])[ulid(1)]
 
-    assert placed.standing is Standing.PARENT
+    assert placed.standing is BlockAction.PARENT
     assert ulid(2) in placed.reason
 
 
 def test_a_parent_of_a_block_that_is_placed_is_not_placed() -> None:
     placements = place(block(1), block(2, parents=(1,)))
 
-    assert standing(1, placements) is Standing.PARENT
-    assert standing(2, placements) is Standing.PLACE
+    assert standing(1, placements) is BlockAction.PARENT
+    assert standing(2, placements) is BlockAction.PLACE
 
 
 def test_a_parent_of_a_block_that_is_left_out_is_placed() -> None:
     placements = place(block(1, 0, 2), block(2, 0, 20, parents=(1,)), memory_from=10)
 
-    assert standing(2, placements) is Standing.IN_MEMORY
-    assert standing(1, placements) is Standing.PLACE
+    assert standing(2, placements) is BlockAction.IN_MEMORY
+    assert standing(1, placements) is BlockAction.PLACE
 
 
 def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out() -> None:
     placed = place(block(9, 0, 6, sources=(1, 2, 3), parents=(1, 2, 3)), there=[held(1)])[ulid(9)]
 
-    assert placed.standing is Standing.REPLACES
+    assert placed.standing is BlockAction.REPLACES
     assert placed.standing.left_out
     assert ulid(1) in placed.reason
 
@@ -121,27 +123,27 @@ def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out
     ids=["tombstones", "cleaned", "tombstones of a compacted one"],
 )
 def test_a_block_that_brings_deleted_series_back_is_left_out_unless_it_is_wished(
-    there: HeldBlock,
+    there: TargetBlock,
 ) -> None:
     compacted = block(9, 0, 6, sources=(1, 2, 3))
 
-    assert standing(9, place(compacted, there=[there])) is Standing.UNDELETES
-    assert standing(9, place(compacted, there=[there], undelete=True)) is Standing.PLACE
+    assert standing(9, place(compacted, there=[there])) is BlockAction.UNDELETES
+    assert standing(9, place(compacted, there=[there], undelete=True)) is BlockAction.PLACE
 
 
 def test_deletions_of_unrelated_blocks_are_no_reason() -> None:
     there = [held(7, deletions=True)]
 
-    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is Standing.PLACE
+    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.PLACE
 
 
 def test_a_block_that_ends_after_the_samples_in_memory_begin_is_not_placed() -> None:
     placements = place(block(1, 6, 8), block(2, 8, 10), block(3, 8, 10.5), memory_from=10)
 
     assert [standing(n, placements) for n in (1, 2, 3)] == [
-        Standing.PLACE,
-        Standing.PLACE,
-        Standing.IN_MEMORY,
+        BlockAction.PLACE,
+        BlockAction.PLACE,
+        BlockAction.IN_MEMORY,
     ]
     # A block 10:00 to 12:00 is written at 13:00: then memory begins at 12:00.
     assert placements[ulid(3)].not_before == DAY + 13 * HOUR
@@ -153,18 +155,18 @@ def test_what_the_targets_own_blocks_reach_is_out_of_memory_already() -> None:
 
     placements = place(block(1, 9, 11), block(2, 9, 11.5), there=there, memory_from=10)
 
-    assert standing(1, placements) is Standing.PLACE
-    assert standing(2, placements) is Standing.IN_MEMORY
+    assert standing(1, placements) is BlockAction.PLACE
+    assert standing(2, placements) is BlockAction.IN_MEMORY
 
 
 def test_blocks_of_late_samples_say_nothing_of_what_is_in_memory() -> None:
     there = [held(7, 8, 12, in_order=False)]
 
-    assert standing(1, place(block(1, 9, 11), there=there, memory_from=10)) is Standing.IN_MEMORY
+    assert standing(1, place(block(1, 9, 11), there=there, memory_from=10)) is BlockAction.IN_MEMORY
 
 
 def test_without_samples_in_memory_everything_may_be_placed() -> None:
-    assert standing(1, place(block(1, 0, 10_000), there=[held(2)])) is Standing.PLACE
+    assert standing(1, place(block(1, 0, 10_000), there=[held(2)])) is BlockAction.PLACE
 
 
 @pytest.mark.parametrize(
@@ -180,8 +182,8 @@ def test_a_range_chooses_the_blocks_that_meet_it(
 
     placements = place(block(1, 0, 2), block(2, 2, 4), block(3, 4, 6), wanted=wanted)
 
-    assert {n for n in (1, 2, 3) if standing(n, placements) is Standing.PLACE} == chosen
-    assert {p.standing for p in placements.values()} <= {Standing.PLACE, Standing.OUTSIDE}
+    assert {n for n in (1, 2, 3) if standing(n, placements) is BlockAction.PLACE} == chosen
+    assert {p.standing for p in placements.values()} <= {BlockAction.PLACE, BlockAction.OUTSIDE}
 
 
 def test_overlaps_are_foreseen() -> None:
@@ -218,11 +220,11 @@ HELD = st.builds(
     memory_from=st.none() | st.integers(0, 20),
 )
 def test_nothing_that_is_placed_costs_the_target_anything(
-    blocks: list[Block], there: list[HeldBlock], memory_from: int | None
+    blocks: list[Block], there: list[TargetBlock], memory_from: int | None
 ) -> None:
     placements = place(*blocks, there=there, memory_from=memory_from)
 
-    placed = [p.block for p in placements.values() if p.standing is Standing.PLACE]
+    placed = [p.block for p in placements.values() if p.standing is BlockAction.PLACE]
     names = {b.ulid for b in there}
     assert len(placements) == len(blocks)
     assert names.isdisjoint(b.ulid for b in placed), "nothing is overwritten"
@@ -234,7 +236,7 @@ def test_nothing_that_is_placed_costs_the_target_anything(
         reached = [DAY + memory_from * HOUR, *(b.max_time for b in there if b.in_order)]
         assert all(b.max_time <= max(reached) for b in placed), "no sample in memory is dropped"
     for p in placements.values():
-        assert p.reason or p.standing is Standing.PLACE
+        assert p.reason or p.standing is BlockAction.PLACE
 
 
 def span(begin: float, end: float) -> Span:

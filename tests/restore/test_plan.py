@@ -8,11 +8,11 @@ import pytest
 from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
-from prometheus_backup.restore.placement import NOTHING, Held, HeldBlock, Span, TimeRange
+from prometheus_backup.restore.placement import NOTHING, Span, TargetBlock, TargetBlocks, TimeRange
 from prometheus_backup.restore.plan import (
     ALL,
     RestorePlan,
-    RestoreWish,
+    RestoreRequest,
     TargetView,
     plan_restore,
 )
@@ -39,8 +39,8 @@ def block(number: int, *, end: datetime, size: int = 10) -> dict[str, Any]:
     )
 
 
-def held(number: int, *, end: datetime, size: int = 10) -> HeldBlock:
-    return HeldBlock(ulid(number), end - timedelta(hours=2), end, (ulid(number),), size=size)
+def held(number: int, *, end: datetime, size: int = 10) -> TargetBlock:
+    return TargetBlock(ulid(number), end - timedelta(hours=2), end, (ulid(number),), size=size)
 
 
 def manifest(*blocks: dict[str, Any], **changes: Any) -> Manifest:
@@ -48,17 +48,17 @@ def manifest(*blocks: dict[str, Any], **changes: Any) -> Manifest:
     return decode_manifest(data, backup_id=manifests.BACKUP_ID)
 
 
-def target(*blocks: HeldBlock, retention: TsdbRetention, head_size: int = 0) -> TargetView:
-    return TargetView(Held(blocks), retention, "the target", head_size)
+def target(*blocks: TargetBlock, retention: TsdbRetention, head_size: int = 0) -> TargetView:
+    return TargetView(TargetBlocks(blocks), retention, "the target", head_size)
 
 
-def plan(backup: Manifest, view: TargetView = EMPTY, wish: RestoreWish = ALL) -> RestorePlan:
+def plan(backup: Manifest, view: TargetView = EMPTY, wish: RestoreRequest = ALL) -> RestorePlan:
     return plan_restore(backup, view, wish, now=NOW)
 
 
 def test_blocks_that_are_there_are_not_placed_again_and_still_count_for_retention() -> None:
     backup = manifest(block(1, end=NOW - 100 * DAY, size=7), block(2, end=NOW, size=5))
-    there = TargetView(Held((held(1, end=NOW - 100 * DAY, size=7),)))
+    there = TargetView(TargetBlocks((held(1, end=NOW - 100 * DAY, size=7),)))
 
     rest = plan(backup, there)
 
@@ -92,7 +92,7 @@ def test_the_range_that_the_plan_names_survives_retention() -> None:
     view = target(retention=TsdbRetention(15 * DAY))
 
     lossy = plan(backup, view)
-    rest = plan(backup, view, RestoreWish(TimeRange(lossy.keeps_from)))
+    rest = plan(backup, view, RestoreRequest(TimeRange(lossy.keeps_from)))
 
     assert lossy.loses_placed
     assert rest.place
@@ -139,7 +139,7 @@ def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
     backup = manifest(
         block(1, end=NOW - timedelta(hours=8)), block(2, end=NOW - timedelta(hours=4))
     )
-    view = TargetView(Held((), frozenset(), NOW - timedelta(hours=1)))
+    view = TargetView(TargetBlocks((), frozenset(), NOW - timedelta(hours=1)))
 
     assert plan(backup, view).gaps == (
         Span(NOW - timedelta(hours=8), NOW - timedelta(hours=6)),
@@ -149,7 +149,7 @@ def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
 
 def test_a_range_is_the_window_for_gaps() -> None:
     backup = manifest(block(1, end=NOW - 3 * DAY), block(2, end=NOW))
-    wish = RestoreWish(TimeRange(NOW - timedelta(hours=5), NOW))
+    wish = RestoreRequest(TimeRange(NOW - timedelta(hours=5), NOW))
 
     (gap,) = plan(backup, EMPTY, wish).gaps
 

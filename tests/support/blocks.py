@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import HeldBlock
+from prometheus_backup.restore.placement import TargetBlock
 from tests import manifests
 
 DAY = datetime(2025, 6, 1, tzinfo=UTC)
@@ -45,9 +45,9 @@ def held(
     sources: Sequence[int] = (),
     parents: Sequence[int] = (),
     **state: bool,
-) -> HeldBlock:
+) -> TargetBlock:
     """A block of the target; times in hours of the day."""
-    return HeldBlock(
+    return TargetBlock(
         ulid(number),
         DAY + begin * HOUR,
         DAY + end * HOUR,

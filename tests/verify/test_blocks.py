@@ -24,7 +24,7 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import decode_verification
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.verify.blocks import Bench, batches, open_bench
+from prometheus_backup.verify.blocks import ScratchSpace, batches, open_scratch_space
 from prometheus_backup.verify.run import Verifier, VerifyReport, choose
 from tests import manifests
 from tests.support.bad_stores import flip_a_bit
@@ -161,7 +161,7 @@ def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copie
     store = LocalStore(tmp_path / "repository")
     server = start_prometheus(prometheus_3, data_dir)
     first = take_backup(server, store, options(skip_head=True)).manifest
-    report = verify_on(Bench(scratch, 1), store, first.backup_id)
+    report = verify_on(ScratchSpace(scratch, 1), store, first.backup_id)
     assert report.outcome is Outcome.FAULTY
     segment.write_bytes(sound)
 
@@ -172,7 +172,7 @@ def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copie
     copied = {e.key.split("/")[1] for e in recorder.of(FileCopied) if "/chunks/" in e.key}
     assert sent == {block.name}
     assert copied == {b.name for b in live_blocks(data_dir)} - {block.name}
-    assert verify_on(Bench(scratch, 1), store, second.backup_id).outcome is Outcome.DONE
+    assert verify_on(ScratchSpace(scratch, 1), store, second.backup_id).outcome is Outcome.DONE
 
 
 def test_a_block_that_lacks_a_file_is_not_checked_and_the_others_are(
@@ -232,7 +232,7 @@ def _part_of(files: LocalFiles, backup: str, key: str) -> int:
     return assign(sizes, 3, seed=backup)[ulid]
 
 
-class Narrow(Bench):
+class Narrow(ScratchSpace):
     """A bench with less room than its disk has."""
 
     roomy = 0
@@ -242,7 +242,7 @@ class Narrow(Bench):
         return self.roomy
 
 
-def verify_on(bench: Bench, store: ObjectStore, backup: str) -> VerifyReport:
+def verify_on(bench: ScratchSpace, store: ObjectStore, backup: str) -> VerifyReport:
     recorder = Recorder()
     repository = Repository(store, clock=SystemClock())
     verifier = Verifier(repository, transfer(recorder), Level.TSDB, recorder, bench=bench)
@@ -297,7 +297,7 @@ def test_several_processes_find_the_same(
     for key in keys[1:3]:
         damage(repository_files, key)
 
-    report = verify_on(Bench(scratch, 2), LocalStore(repository_files.root), stored.second)
+    report = verify_on(ScratchSpace(scratch, 2), LocalStore(repository_files.root), stored.second)
 
     (checked,) = report.checked
     found = [f.key for f in checked.result.findings if f.kind == "unsound"]
@@ -322,7 +322,9 @@ def test_a_checking_process_that_is_killed_makes_it_inconclusive(
     killer = threading.Thread(target=kill_them)
     killer.start()
     try:
-        report = verify_on(Bench(scratch, 2), LocalStore(repository_files.root), stored.second)
+        report = verify_on(
+            ScratchSpace(scratch, 2), LocalStore(repository_files.root), stored.second
+        )
     finally:
         over.set()
         killer.join()
@@ -363,7 +365,7 @@ def test_an_object_that_grew_since_the_listing_does_not_fill_the_disk(
                     yield bytes(1 << 20)
 
     store = Growing(LocalStore(repository_files.root))
-    report = verify_on(Bench(scratch, 1), store, stored.second)
+    report = verify_on(ScratchSpace(scratch, 1), store, stored.second)
 
     assert report.outcome is Outcome.FAULTY
     assert [f.key for f in report.checked[0].result.findings if f.kind == "altered"] == [key]
@@ -384,7 +386,7 @@ def test_two_at_once_in_one_directory_are_refused(
     repository_files: LocalFiles, stored: Stored, scratch: Path
 ) -> None:
     command = ("verify", stored.first, "--level=tsdb", f"--scratch={scratch}", "--json")
-    with open_bench(scratch, processes=1):
+    with open_scratch_space(scratch, processes=1):
         done = run_here(*command, env=repository_files.environment())
 
     error = json_of(done, code=11)

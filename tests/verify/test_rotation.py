@@ -10,7 +10,7 @@ import pytest
 
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import Level, Outcome, Subset, Verdict
-from prometheus_backup.repository.repository import Entry, Repository
+from prometheus_backup.repository.repository import BackupEntry, Repository
 from prometheus_backup.repository.rotation import assign
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
@@ -65,7 +65,7 @@ class Days:
         self.clock.instant += timedelta(days=1)
         return report
 
-    def entry(self, backup: str) -> Entry:
+    def entry(self, backup: str) -> BackupEntry:
         """What the repository knows of a backup."""
         entry = Repository(LocalStore(self.files.root), clock=self.clock).entry(backup)
         assert entry is not None

@@ -32,7 +32,7 @@ from prometheus_backup.repository.repository import Repository, State
 from prometheus_backup.retention.policy import clock_doubt
 
 
-class _Doubt(Exception):
+class _CheckWarning(Exception):
     """What would leave a backup done in part: how it is, and how to mend it."""
 
     def __init__(self, message: str, *, hint: str) -> None:
@@ -71,7 +71,7 @@ class _Preflight:
             self.error = self.error or error
             self.lines.append(CheckLine(subject, ok=False, detail=error.message, fix=error.hint))
             return False
-        except _Doubt as doubt:
+        except _CheckWarning as doubt:
             self.lines.append(CheckLine(subject, ok=False, detail=str(doubt), fix=doubt.hint))
             return False
         return True
@@ -180,7 +180,7 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
             store.create(key, b"again\n", options=CONTROL)
         except ObjectExists:
             return "a second create of one key is refused"
-        raise _Doubt(
+        raise _CheckWarning(
             f"cannot rely on create-only writes in {repository.url}: a second one was accepted",
             hint="backups still notice each other by reading again what they wrote; be sure that "
             "only one job backs up into this repository",
@@ -190,7 +190,9 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
         now = repository.clock.now()
         doubt = clock_doubt(now=now, store_now=store.head(key).modified, backup_times=[])
         if doubt:
-            raise _Doubt(f"cannot trust the clock: {doubt}", hint="set this machine's clock (NTP)")
+            raise _CheckWarning(
+                f"cannot trust the clock: {doubt}", hint="set this machine's clock (NTP)"
+            )
         return "this machine's clock agrees with the store's"
 
     def delete() -> str:
@@ -199,7 +201,7 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
             store.head(key)
         except ObjectNotFound:
             return "objects can be deleted"
-        raise _Doubt(
+        raise _CheckWarning(
             f"cannot delete {key}: it is still there",
             hint="retention needs to delete; is the bucket under a legal hold or object lock?",
         )
@@ -224,7 +226,7 @@ def _backups(repository: Repository) -> str:
         )
     archived = [e for e in entries if e.state is State.ARCHIVED]
     if archived:
-        raise _Doubt(
+        raise _CheckWarning(
             f"{len(archived)} of {len(entries)} backups are archived, the first: "
             f"{archived[0].backup_id}",
             hint="they are kept, and neither judged nor restored until they are thawed: let the "
@@ -248,7 +250,7 @@ def _writable(data_dir: Path) -> str:
     place = data_dir / SNAPSHOTS
     place = place if place.exists() else data_dir
     if not os.access(place, os.W_OK | os.X_OK):
-        raise _Doubt(
+        raise _CheckWarning(
             f"cannot write to {place}: snapshots would stay and pin disk space",
             hint="mount the volume read-write, and run as the user that Prometheus runs as",
         )

@@ -7,20 +7,20 @@ from datetime import datetime
 from prometheus_backup import __version__
 from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.soundness import Faults, passed_level
-from prometheus_backup.backup.upload import Placed
+from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.model import Level, SourceBlock, instant_from_ms
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.manifest import Block, File, Manifest, Prometheus, Totals
-from prometheus_backup.repository.repository import Entry
+from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidates
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BackupOrigin:
     """Where a backup comes from, how it was verified, and what the source answered.
 
     `labels` are the operator's.
@@ -33,13 +33,13 @@ class Origin:
     fingerprints: tuple[Fingerprint, ...] = ()
 
 
-def compose_manifest(
+def build_manifest(
     claim: Claim,
     snapshot: Snapshot,
     *,
-    placed: Sequence[Placed],
+    placed: Sequence[StoredFile],
     faults: Mapping[str, Faults],
-    origin: Origin,
+    origin: BackupOrigin,
     finished_at: datetime,
 ) -> Manifest:
     """Return the manifest of a backup whose files are all in the repository.
@@ -105,7 +105,9 @@ def compose_manifest(
     )
 
 
-def backup_tags(claim: Claim, others: Sequence[Entry], *, policy: Policy) -> Mapping[str, str]:
+def backup_tags(
+    claim: Claim, others: Sequence[BackupEntry], *, policy: Policy
+) -> Mapping[str, str]:
     """Return the tags of a backup's objects; `Type` is the highest tier it stands for today."""
     made = claim.started_at.date()
     mine = Candidate(claim.backup_id, claim.started_at, good=True)

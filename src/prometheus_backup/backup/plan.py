@@ -15,7 +15,7 @@ FileIdentity = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredCopy:
     """Bytes that the repository holds already. `salvaged`: by a run that never committed.
 
     `stored_checksum`: what the store said of them when they were proven right, if it did.
@@ -34,7 +34,7 @@ class PlannedFile:
     ulid: str
     path: str
     size: int
-    known: Known | None
+    known: StoredCopy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def plan_backup(
     return BackupPlan(files)
 
 
-def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, Known]:
+def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, StoredCopy]:
     return {
-        (block.ulid, file.path, file.size): Known(
+        (block.ulid, file.path, file.size): StoredCopy(
             file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum
         )
         for block, file in manifest.files()
@@ -93,8 +93,8 @@ def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity,
     }
 
 
-def _salvage(dead_runs: Iterable[Incomplete]) -> dict[FileIdentity, Known]:
-    def known(file: FinishedFile) -> Known:
-        return Known(file.key, file.sha256, salvaged=True)
+def _salvage(dead_runs: Iterable[Incomplete]) -> dict[FileIdentity, StoredCopy]:
+    def known(file: FinishedFile) -> StoredCopy:
+        return StoredCopy(file.key, file.sha256, salvaged=True)
 
     return {(f.ulid, f.path, f.size): known(f) for run in dead_runs for f in run.finished}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prometheus_backup.backup.describe import Origin, backup_tags, compose_manifest
+from prometheus_backup.backup.describe import BackupOrigin, backup_tags, build_manifest
 from prometheus_backup.backup.leftovers import Leftovers
 from prometheus_backup.backup.plan import BackupPlan, plan_backup
 from prometheus_backup.backup.snapshot import (
@@ -16,7 +16,7 @@ from prometheus_backup.backup.snapshot import (
     take_snapshot,
 )
 from prometheus_backup.backup.soundness import Faults, inspect_snapshot, known_faults
-from prometheus_backup.backup.upload import Placed, Placing
+from prometheus_backup.backup.upload import StoredFile, Uploader
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import (
     BackupToolError,
@@ -29,14 +29,14 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
 from prometheus_backup.model import Level, Outcome, PutOptions
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
-from prometheus_backup.prometheus.fingerprints import Questions
+from prometheus_backup.prometheus.fingerprints import FingerprintQueries
 from prometheus_backup.prometheus.instance import require_usable_source
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.layout import MANIFEST, TOOL_FOLDER
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import (
-    Entry,
+    BackupEntry,
     Repository,
     State,
     committed,
@@ -164,7 +164,7 @@ class BackupRun:
             return contextlib.nullcontext()
         return phases.phase("fingerprints", text)
 
-    def _require_usable_repository(self, *, alone: bool) -> tuple[Entry, ...]:
+    def _require_usable_repository(self, *, alone: bool) -> tuple[BackupEntry, ...]:
         self.repository.store.ping()
         entries = self.repository.entries()
         self._require_own_repository(entries)
@@ -172,7 +172,7 @@ class BackupRun:
             self._require_alone(entries)
         return entries
 
-    def _require_own_repository(self, entries: tuple[Entry, ...]) -> None:
+    def _require_own_repository(self, entries: tuple[BackupEntry, ...]) -> None:
         for entry in entries:
             if entry.state is State.NEWER:
                 raise NewerFormat(entry.problem)
@@ -189,7 +189,7 @@ class BackupRun:
                 "BACKUP_LABELS as before",
             )
 
-    def _require_alone(self, entries: tuple[Entry, ...]) -> None:
+    def _require_alone(self, entries: tuple[BackupEntry, ...]) -> None:
         """Without a host lock, somebody else's young incomplete.json means: a run is at work."""
         store_now = self.repository.store_now(run_id=self.run_id)
         for entry in entries:
@@ -207,7 +207,11 @@ class _Attempt:
     """The state of a run between its claim and its clean-up."""
 
     def __init__(
-        self, run: BackupRun, leftovers: Leftovers, entries: tuple[Entry, ...], status: SourceStatus
+        self,
+        run: BackupRun,
+        leftovers: Leftovers,
+        entries: tuple[BackupEntry, ...],
+        status: SourceStatus,
     ) -> None:
         self._run = run
         self._leftovers = leftovers
@@ -281,10 +285,10 @@ class _Attempt:
         )
         return plan
 
-    def placing(self) -> Placing:
+    def placing(self) -> Uploader:
         run = self._run
         tags = {**self._tags(), "Content": "data"}
-        return Placing(
+        return Uploader(
             repository=run.repository,
             claim=self._claimed,
             transfer=run.transfer,
@@ -294,30 +298,32 @@ class _Attempt:
         )
 
     @property
-    def questions(self) -> Questions:
+    def questions(self) -> FingerprintQueries:
         run = self._run
-        return Questions(run.client, run.options.fingerprints, run.repository.clock, run.listener)
+        return FingerprintQueries(
+            run.client, run.options.fingerprints, run.repository.clock, run.listener
+        )
 
-    def known_faults(self, placed: tuple[Placed, ...]) -> Mapping[str, Faults]:
+    def known_faults(self, placed: tuple[StoredFile, ...]) -> Mapping[str, Faults]:
         """Return what the previous backup knew of the blocks."""
         return known_faults(placed, self._previous)
 
     def commit(
         self,
         snapshot: Snapshot,
-        placed: tuple[Placed, ...],
+        placed: tuple[StoredFile, ...],
         *,
         faults: Mapping[str, Faults],
         fingerprints: tuple[Fingerprint, ...],
     ) -> Manifest:
         run = self._run
         options = run.options
-        manifest = compose_manifest(
+        manifest = build_manifest(
             self._claimed,
             snapshot,
             placed=placed,
             faults=faults,
-            origin=Origin(
+            origin=BackupOrigin(
                 run.client.url, self._status, options.labels, options.verify, fingerprints
             ),
             finished_at=run.repository.clock.now(),

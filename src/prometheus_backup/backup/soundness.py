@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 
 from prometheus_backup.backup.snapshot import Snapshot
-from prometheus_backup.backup.upload import Placed
+from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.events import (
     BlockChecked,
     BytesMoved,
@@ -29,7 +29,7 @@ Faults = tuple[str, ...] | None
 _KEPT = 5
 
 
-def known_faults(placed: Iterable[Placed], previous: Manifest | None) -> Mapping[str, Faults]:
+def known_faults(placed: Iterable[StoredFile], previous: Manifest | None) -> Mapping[str, Faults]:
     """Return for each block what the previous backup knew of it.
 
     That holds where index and chunks are the same bytes, wherever they came from.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prometheus_backup.backup.plan import BackupPlan, Known, PlannedFile
+from prometheus_backup.backup.plan import BackupPlan, PlannedFile, StoredCopy
 from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
@@ -25,11 +25,11 @@ from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import FinishedFile
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedFile, Transfer, Watch, hash_stream
+from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext, hash_stream
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class StoredFile:
     """A file that is in the repository. `source` is what it was copied from, if it was.
 
     `stored_checksum` is what the store says of the object, once it was proven right.
@@ -40,7 +40,7 @@ class Placed:
     size: int
     sha256: str
     key: str
-    source: Known | None
+    source: StoredCopy | None
     stored_checksum: str | None = None
 
     @property
@@ -50,7 +50,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class Uploader:
     """How files are brought into a claimed backup. `verify` None looks at sizes only."""
 
     repository: Repository
@@ -61,7 +61,7 @@ class Placing:
     rehash: bool
     _told: dict[str, str | None] = field(default_factory=dict)
 
-    def place(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
+    def place(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
         """Bring every file of the plan into the repository; `folder` is the snapshot.
 
         Copies first, many at once, since they cost us nothing; then uploads, large ones first.
@@ -72,7 +72,7 @@ class Placing:
         finally:
             self.transfer.listener(LongStepEnded("transfer"))
 
-    def _placed(self, plan: BackupPlan, folder: Path) -> tuple[Placed, ...]:
+    def _placed(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
         copies = sorted(plan.copies, key=_largest_first)
         copied = self.transfer.wide().all(copies, lambda f, w: self._copy(f, folder, w))
         failed = [file for file, placed in copied if placed is None]
@@ -81,7 +81,7 @@ class Placing:
         placed = [p for _, p in [*copied, *sent] if p is not None]
         return tuple(sorted(placed, key=lambda p: p.key))
 
-    def upload(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed:
+    def upload(self, file: PlannedFile, folder: Path, watch: WorkerContext) -> StoredFile:
         """Send one file, hashing it on the way."""
         key = self._key(file)
         self._told.pop(key, None)
@@ -92,9 +92,9 @@ class Placing:
             error.message = f"Upload failed: {error.message}"
             raise
         self.transfer.listener(FileUploaded(key, file.size))
-        return self._noted(Placed(file.ulid, file.path, file.size, body.sha256, key, None))
+        return self._noted(StoredFile(file.ulid, file.path, file.size, body.sha256, key, None))
 
-    def prove(self, placed: Sequence[Placed], folder: Path) -> tuple[Placed, ...]:
+    def prove(self, placed: Sequence[StoredFile], folder: Path) -> tuple[StoredFile, ...]:
         """Look whether everything arrived; send what did not once more, from the snapshot.
 
         Raises BytesDiffer where that does not help, RepositoryLocked where others wrote here.
@@ -119,7 +119,7 @@ class Placing:
             )
         return self._with_checksums([resent.get(p.key, p) for p in placed])
 
-    def _with_checksums(self, placed: Sequence[Placed]) -> tuple[Placed, ...]:
+    def _with_checksums(self, placed: Sequence[StoredFile]) -> tuple[StoredFile, ...]:
         """Add what the store says of these objects, which are right, for later verification."""
         if not self.repository.store.keeps_checksums:
             return tuple(placed)
@@ -138,7 +138,7 @@ class Placing:
             self._told[key] = self.repository.store.stored_checksum(key)
         return self._told[key]
 
-    def _copy(self, file: PlannedFile, folder: Path, watch: Watch) -> Placed | None:
+    def _copy(self, file: PlannedFile, folder: Path, watch: WorkerContext) -> StoredFile | None:
         """Have the store copy a file; None where it must be uploaded instead."""
         known = file.known
         if known is None or (self.rehash and not self._is_unchanged(file, known, folder, watch)):
@@ -154,9 +154,11 @@ class Placing:
             return None
         watch.passed(file.size, limited=False)
         self.transfer.listener(FileCopied(key, file.size))
-        return self._noted(Placed(file.ulid, file.path, file.size, known.sha256, key, known))
+        return self._noted(StoredFile(file.ulid, file.path, file.size, known.sha256, key, known))
 
-    def _is_unchanged(self, file: PlannedFile, known: Known, folder: Path, watch: Watch) -> bool:
+    def _is_unchanged(
+        self, file: PlannedFile, known: StoredCopy, folder: Path, watch: WorkerContext
+    ) -> bool:
         on_disk = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
         on_disk.read()
         watch.passed(-file.size, limited=False)  # it is counted when it is in the repository
@@ -167,7 +169,7 @@ class Placing:
         )
         return False
 
-    def _noted(self, placed: Placed) -> Placed:
+    def _noted(self, placed: StoredFile) -> StoredFile:
         self.claim.finished(
             FinishedFile(
                 ulid=placed.ulid,
@@ -179,7 +181,7 @@ class Placing:
         )
         return placed
 
-    def _bad(self, placed: Sequence[Placed], *, strangers: bool = True) -> list[Placed]:
+    def _bad(self, placed: Sequence[StoredFile], *, strangers: bool = True) -> list[StoredFile]:
         """Return the files whose objects are missing, of another size, or of other bytes."""
         listed = {o.key: o.size for o in self.repository.store.list(self.claim.backup_id)}
         if strangers:
@@ -196,7 +198,7 @@ class Placing:
                 hint="the store does not keep create-only writes apart; run one backup at a time",
             )
 
-    def _different(self, placed: Sequence[Placed]) -> list[Placed]:
+    def _different(self, placed: Sequence[StoredFile]) -> list[StoredFile]:
         by_bytes = [p for p in placed if self._must_read(p)]
         by_checksum = [p for p in placed if self._reads and not self._must_read(p)]
         self.transfer.listener(LongStepBegan("verify", sum(p.size for p in by_bytes)))
@@ -212,20 +214,20 @@ class Placing:
     def _reads(self) -> bool:
         return self.verify is not None and self.verify.rank >= Level.CHECKSUM.rank
 
-    def _must_read(self, placed: Placed) -> bool:
+    def _must_read(self, placed: StoredFile) -> bool:
         """Salvage of a dead run was never verified by anybody: it is read back at every level."""
         if placed.source is not None:
             return placed.source.salvaged
         return self._reads
 
-    def _bytes_are_right(self, placed: Placed, watch: Watch) -> bool:
+    def _bytes_are_right(self, placed: StoredFile, watch: WorkerContext) -> bool:
         try:
             found = hash_stream(self.repository.store.stream(placed.key), watch=watch)
         except ObjectNotFound:
             return False
         return found == (placed.sha256, placed.size)
 
-    def _checksums_match(self, placed: Placed, watch: Watch) -> bool:
+    def _checksums_match(self, placed: StoredFile, watch: WorkerContext) -> bool:
         del watch
         if placed.source is None:
             return True
@@ -246,5 +248,5 @@ def _largest_first(file: PlannedFile) -> int:
     return -file.size
 
 
-def _failing(results: Iterable[tuple[Placed, bool]]) -> list[Placed]:
+def _failing(results: Iterable[tuple[StoredFile, bool]]) -> list[StoredFile]:
     return [placed for placed, right in results if not right]

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import Monitoring
 from prometheus_backup.cli.options import with_settings
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import BackupToolError, StopRequest
 from prometheus_backup.settings import SETTINGS
 
@@ -35,7 +35,7 @@ def commands() -> None:
 
 
 def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function `(wiring, output, **arguments) -> exit code`."""
+    """Make a command of a function `(context, output, **arguments) -> exit code`."""
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)
@@ -43,14 +43,14 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             output = Output(values)
             arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
             arguments.pop("as_json")
-            wiring = Wiring.of(values, output.listener)
+            context = CommandContext.of(values, output.listener)
             # A dry run is no run: it must not be taken for a success.
-            monitoring = None if arguments.get("dry_run") else Monitoring(name, wiring)
+            monitoring = None if arguments.get("dry_run") else Monitoring(name, context)
             code, cause = BackupToolError.exit_code, "a bug"  # which goes on to `main`
             try:
                 if monitoring:
-                    wiring = replace(wiring, listener=monitoring.beside(output.listener))
-                code, cause = function(wiring, output, **arguments), "done in part: see its log"
+                    context = replace(context, listener=monitoring.beside(output.listener))
+                code, cause = function(context, output, **arguments), "done in part: see its log"
             except BackupToolError as error:
                 output.failure(error)
                 code, cause = error.exit_code, error.message

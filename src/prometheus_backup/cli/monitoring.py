@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupToolError,
@@ -35,16 +35,16 @@ _STOPPED = {Interrupted.exit_code, Terminated.exit_code}
 class Monitoring:
     """What is told of one run, and where to; nothing, where no setting asks for it."""
 
-    def __init__(self, command: str, wiring: Wiring) -> None:
-        values = wiring.values if command in _RUNS else {}
+    def __init__(self, command: str, context: CommandContext) -> None:
+        values = context.values if command in _RUNS else {}
         self._command = command
-        self._wiring = wiring
-        self._warn = wiring.listener
+        self._wiring = context
+        self._warn = context.listener
         self._healthcheck = values.get("healthcheck_url")
         self._pushgateway = values.get("pushgateway_url")
         self._textfile = values.get("metrics_textfile")
         wanted = self._pushgateway or self._textfile
-        self._recorder = _recorder(command, wiring.clock) if wanted else None
+        self._recorder = _recorder(command, context.clock) if wanted else None
 
     def beside(self, listener: Listener) -> Listener:
         """Return a listener that tells both this one and what records the run."""
@@ -126,13 +126,13 @@ def _recorder(command: str, clock: Clock) -> "RunRecorder":
     return RunRecorder(command, clock)
 
 
-def repository_state(wiring: Wiring) -> "list[Sample]":
+def repository_state(context: CommandContext) -> "list[Sample]":
     """Return the metrics of the repository. Raises what reading it raises."""
     from prometheus_backup.metrics.state import repository_samples
 
     return repository_samples(
-        wiring.repository().entries(),
-        policy=wiring.policy(),
-        interval=wiring.interval,
-        now=wiring.clock.now(),
+        context.repository().entries(),
+        policy=context.policy(),
+        interval=context.interval,
+        now=context.clock.now(),
     )

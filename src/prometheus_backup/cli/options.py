@@ -70,7 +70,7 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         arguments |= {"type": click.IntRange(min=least), "metavar": "N"}
     elif setting.kind in _SEVERAL:
         metavar = _SEVERAL[setting.kind]
-        arguments |= {"type": _Whole(), "multiple": True, "metavar": metavar, "default": ()}
+        arguments |= {"type": _UnsplitText(), "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
         arguments["type"] = click.Choice(setting.choices)
     elif setting.kind == "path":
@@ -78,7 +78,7 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
     return click.option(*names, **arguments)
 
 
-class _Whole(click.types.StringParamType):
+class _UnsplitText(click.types.StringParamType):
     """Text that is kept whole: click would split an environment variable at its blanks."""
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:

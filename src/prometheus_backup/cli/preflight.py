@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from prometheus_backup.cli.wiring import Wiring
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import CheckLine
 from prometheus_backup.settings import SETTINGS
@@ -12,12 +12,12 @@ from prometheus_backup.settings import SETTINGS
 _OF_METRICS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgateway_url")
 
 
-def monitoring_lines(wiring: Wiring) -> Iterator[CheckLine]:
+def monitoring_lines(context: CommandContext) -> Iterator[CheckLine]:
     """Yield a line for each place that is to be told of runs. Nothing is told anything."""
-    values = wiring.values
+    values = context.values
     if any(values[name] != SETTINGS[name].default for name in _OF_METRICS if values[name]):
         hint = "see docs/configuration.md"
-        yield _line("monitoring: settings", lambda: _settings(wiring), fix=hint)
+        yield _line("monitoring: settings", lambda: _settings(context), fix=hint)
     if values["metrics_textfile"]:
         yield _line(
             "monitoring: METRICS_TEXTFILE",
@@ -48,9 +48,9 @@ def _line(subject: str, look: Callable[[], str], *, fix: str) -> CheckLine:
         return CheckLine(subject, ok=False, detail=error.strerror or str(error), fix=fix)
 
 
-def _settings(wiring: Wiring) -> str:
-    labels = wiring.metrics_labels()
-    interval = wiring.interval
+def _settings(context: CommandContext) -> str:
+    labels = context.metrics_labels()
+    interval = context.interval
     return f"a backup each {interval}, {', '.join(f'{k}={v}' for k, v in labels.items())}"
 
 

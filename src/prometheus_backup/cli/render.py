@@ -8,7 +8,7 @@ from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Manifest
-    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import TimeRange, Verification
     from prometheus_backup.retention.policy import Decision
     from prometheus_backup.retention.prune import PruneReport
@@ -41,7 +41,7 @@ def pruned_document(report: "PruneReport") -> Document:
     }
 
 
-def entry_document(entry: "Entry", decision: "Decision | None") -> Document:
+def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Document:
     """Return a backup as `list` and `show` have it, for JSON."""
     manifest, verified, failure = entry.header, entry.verified, entry.failure
     return {
@@ -76,7 +76,7 @@ def fault_document(fault: "Fault") -> Document:
     }
 
 
-def standing(entry: "Entry") -> str:
+def state_text(entry: "BackupEntry") -> str:
     """Return good, degraded or failed."""
     if entry.failure:
         return "failed"
@@ -85,7 +85,7 @@ def standing(entry: "Entry") -> str:
     return "good"
 
 
-def verified(entry: "Entry") -> str:
+def verified(entry: "BackupEntry") -> str:
     """Return how far and when a backup was verified."""
     if failure := entry.failure:
         return f"FAILED {failure.level} {failure.verified_at:%Y-%m-%d}"

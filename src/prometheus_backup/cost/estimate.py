@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_backup.cost.lifetimes import Kept, Workload, expected, lives
+from prometheus_backup.cost.lifetimes import (
+    KeptBackups,
+    Workload,
+    expected_workload,
+    simulate_lifetimes,
+)
 from prometheus_backup.cost.model import (
     STRATEGIES,
-    Habits,
     Month,
+    Usage,
     month,
 )
 from prometheus_backup.cost.prices import Price
@@ -44,16 +49,16 @@ class EstimateReport:
 
     basis: Basis
     policy: Policy
-    habits: Habits
-    kept: Kept
+    habits: Usage
+    kept: KeptBackups
     months: tuple[Month, ...]
 
 
 def estimate(
-    basis: Basis, *, policy: Policy, habits: Habits, prices: Mapping[str, Price]
+    basis: Basis, *, policy: Policy, habits: Usage, prices: Mapping[str, Price]
 ) -> EstimateReport:
     """Reckon a month of every strategy."""
-    kept = lives(policy, noncurrent_days=habits.noncurrent_days)
+    kept = simulate_lifetimes(policy, noncurrent_days=habits.noncurrent_days)
     months = tuple(
         month(strategy, workload=basis.workload, kept=kept, habits=habits, prices=prices)
         for strategy in STRATEGIES
@@ -67,7 +72,7 @@ def basis_of_size(size: int, retention: timedelta, *, upload: int | None = None)
     `upload` is what one night sends, in bytes; None takes what the compactor is expected to leave.
     """
     days = retention / timedelta(days=1)
-    known = expected(size, retention)
+    known = expected_workload(size, retention)
     said = f"a TSDB of this size with {days:g} days of retention has the blocks of a steady one"
     if upload is None:
         said += f", and {known.upload / size:.1%} of it is new each night"
@@ -84,7 +89,7 @@ def basis_of_data_dir(data_dir: Path) -> Basis:
     first = instant_from_ms(min(b.min_time_ms for b in blocks))
     span = instant_from_ms(max(b.max_time_ms for b in blocks)) - first
     size = sum(f.size for b in blocks for f in b.files)
-    usual = expected(size, span)
+    usual = expected_workload(size, span)
     load = Workload(size, len(blocks), sum(len(b.files) for b in blocks), usual.upload)
     said = (
         f"they span {span / timedelta(days=1):.1f} days, taken for the retention of a TSDB that no "
@@ -122,7 +127,7 @@ def _nightly_share(headers: Sequence[Header]) -> tuple[float, str]:
         return share, f"{share:.1%} of a backup is new each night: median of the last {len(shares)}"
     retention = parse_tsdb_retention(headers[-1].retention_time).time or DEFAULT_RETENTION
     size = headers[-1].totals.bytes
-    share = expected(size, retention).upload / size if size else 0.0
+    share = expected_workload(size, retention).upload / size if size else 0.0
     return share, f"{share:.1%} of a backup is new each night: no backup yet that shows it"
 
 

@@ -46,7 +46,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class BackupLifetime:
     """The days on which a backup is made, is deleted, and is gone.
 
     A versioned bucket keeps what was deleted for a while. A backup that outlives the model has days
@@ -59,23 +59,23 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptBackups:
     """The lives of a policy's backups, and the last year of them, as days [begin, end)."""
 
-    lives: tuple[Life, ...]
+    lifetimes: tuple[BackupLifetime, ...]
     begin: int
     end: int
 
     @property
     def average(self) -> float:
         """Return how many backups are kept at a time, over the last year."""
-        days = sum(self.days(life.born, life.deleted) for life in self.lives)
+        days = sum(self.days(life.born, life.deleted) for life in self.lifetimes)
         return days / (self.end - self.begin)
 
     @property
     def oldest_days(self) -> int:
         """Return for how many days the oldest backup has been kept at the end."""
-        return self.end - min(life.born for life in self.lives if life.deleted >= self.end)
+        return self.end - min(life.born for life in self.lifetimes if life.deleted >= self.end)
 
     def days(self, begin: int, end: int) -> int:
         """Return how many of the days [begin, end) lie in the last year."""
@@ -83,7 +83,7 @@ class Kept:
 
 
 @lru_cache(maxsize=64)
-def lives(policy: Policy, *, noncurrent_days: int = 0) -> Kept:
+def simulate_lifetimes(policy: Policy, *, noncurrent_days: int = 0) -> KeptBackups:
     """Return the lives of nightly backups under a policy, for as long as it takes to settle.
 
     Raises UsageError where that would take too long to tell.
@@ -110,9 +110,9 @@ def lives(policy: Policy, *, noncurrent_days: int = 0) -> Kept:
             if not decision.keep:
                 deleted[decision.backup_id] = day
                 del kept[decision.backup_id]
-    found = (Life(day, deleted.get(name, _NEVER), 0) for name, day in born.items())
+    found = (BackupLifetime(day, deleted.get(name, _NEVER), 0) for name, day in born.items())
     settled = tuple(replace(life, gone=life.deleted + noncurrent_days) for life in found)
-    return Kept(settled, days - 365, days)
+    return KeptBackups(settled, days - 365, days)
 
 
 # How much of a snapshot is new from night to night, and in how many blocks it lies: the compactor
@@ -131,7 +131,7 @@ _INDEX_SHARE = 0.1
 """Of a block's bytes, in its index: usual for blocks of some hours and more."""
 
 
-def expected(size: int, retention: timedelta) -> Workload:
+def expected_workload(size: int, retention: timedelta) -> Workload:
     """Return the workload of a TSDB of which only the size and the retention are known."""
     days = min(max(retention / timedelta(days=1), _INCREMENTS[0][0]), _INCREMENTS[-1][0])
     held, sent, blocks = (_between(days, column) for column in (1, 2, 3))

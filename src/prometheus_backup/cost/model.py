@@ -7,7 +7,7 @@ US dollars, sizes in bytes.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_backup.cost.lifetimes import Kept, Life, Workload
+from prometheus_backup.cost.lifetimes import BackupLifetime, KeptBackups, Workload
 from prometheus_backup.cost.prices import Price
 
 GIB = 2**30
@@ -51,7 +51,7 @@ STRATEGIES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class Usage:
     """What is done besides one backup a night.
 
     `verify_days`: every kept byte is read once in so many days (0: never). `noncurrent_days`: how
@@ -86,8 +86,8 @@ def month(
     strategy: Strategy,
     *,
     workload: Workload,
-    kept: Kept,
-    habits: Habits,
+    kept: KeptBackups,
+    habits: Usage,
     prices: Mapping[str, Price],
 ) -> Month:
     """Return what a strategy costs."""
@@ -112,10 +112,10 @@ class _Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stay:
+class _StagePeriod:
     """The ages at which one backup lies in a stage, [begin, end), and that at its deletion."""
 
-    life: Life
+    life: BackupLifetime
     stage: _Stage
     begin: int
     end: int
@@ -131,8 +131,8 @@ class _Model:
         self,
         strategy: Strategy,
         workload: Workload,
-        kept: Kept,
-        habits: Habits,
+        kept: KeptBackups,
+        habits: Usage,
         prices: Mapping[str, Price],
     ) -> None:
         self._workload = workload
@@ -140,16 +140,16 @@ class _Model:
         self._habits = habits
         self._standard = prices["STANDARD"]
         self._stages = [_Stage(day, prices[name]) for day, name in strategy.stages]
-        self._stays = [stay for life in kept.lives for stay in self._stays_of(life)]
+        self._stays = [stay for life in kept.lifetimes for stay in self._stays_of(life)]
 
-    def _stays_of(self, life: Life) -> Iterator[_Stay]:
+    def _stays_of(self, life: BackupLifetime) -> Iterator[_StagePeriod]:
         # A rule acts at the midnight after the day is full: retention, at night, comes before it.
         # It moves nothing that was deleted.
         age = life.deleted - life.born
         entered = [s for s in self._stages if s.begin < age or s.begin == 0]
         ends = [s.begin for s in entered[1:]]
         for stage, end in zip(entered, [*ends, life.gone - life.born], strict=True):
-            yield _Stay(life, stage, stage.begin, end)
+            yield _StagePeriod(life, stage, stage.begin, end)
 
     @property
     def _first(self) -> Price:
@@ -186,7 +186,7 @@ class _Model:
             dollars += months * small * self._first.gb_month
         return dollars
 
-    def _bands(self, stay: _Stay) -> Iterator[tuple[int, int, float]]:
+    def _bands(self, stay: _StagePeriod) -> Iterator[tuple[int, int, float]]:
         """Yield the ages of a stay that have one price each."""
         # What is read again and again never counts as untouched.
         untouched = () if self._habits.verify_days else stay.stage.price.untouched
@@ -198,7 +198,7 @@ class _Model:
     def _billed_gb(self, price: Price) -> float:
         return (self._workload.size + self._workload.large * price.extra_bytes) / GIB
 
-    def _months(self, life: Life, begin: int, end: int) -> float:
+    def _months(self, life: BackupLifetime, begin: int, end: int) -> float:
         """Return for how many months one backup is billed a month, at ages [begin, end)."""
         days = self._kept.days(life.born + begin, life.born + end)
         return days / (self._kept.end - self._kept.begin)
@@ -250,7 +250,7 @@ class _Model:
                 dollars += read * stay.stage.price.retrieval_gb
         return dollars
 
-    def _read(self, stay: _Stay) -> float:
+    def _read(self, stay: _StagePeriod) -> float:
         """Return how often a month verification reads a kept backup while it lies in a stage."""
         days = self._habits.verify_days
         months = self._months(stay.life, stay.begin, max(stay.begin, stay.kept_until))

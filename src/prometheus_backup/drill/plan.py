@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_backup.model import Finding, Verdict, rfc3339
-from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration, reach
+from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, furthest_lookback, parse_duration
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.verification import TimeRange
@@ -120,7 +120,7 @@ def _outside(fingerprint: Fingerprint, part: TimeRange | None, lookback: timedel
         return f"its instant, {rfc3339(at)}, is after what was drilled"
     if part.start is None:
         return ""
-    back = reach(fingerprint.query, lookback=lookback)
+    back = furthest_lookback(fingerprint.query, lookback=lookback)
     if back is None:
         return "how far back it reads cannot be told, and only a part was drilled"
     try:

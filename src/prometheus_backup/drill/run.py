@@ -32,12 +32,12 @@ from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdic
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import Access, PrometheusClient, QueryFailed
 from prometheus_backup.prometheus.fingerprints import MOST_BYTES
-from prometheus_backup.prometheus.process import Binary, LocalPrometheus, undisturbed
+from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, undisturbed
 from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration
 from prometheus_backup.repository.fingerprint import Fingerprint, read_answer
 from prometheus_backup.repository.layout import MANIFEST
 from prometheus_backup.repository.manifest import Manifest
-from prometheus_backup.repository.repository import Entry, Repository
+from prometheus_backup.repository.repository import BackupEntry, Repository
 from prometheus_backup.repository.verification import RecordedFinding, Verification
 from prometheus_backup.restore.staging import ObjectAltered, Staging
 from prometheus_backup.transfer import Transfer
@@ -85,13 +85,13 @@ class Drill:
 
     repository: Repository
     transfer: Transfer
-    binary: Binary
+    binary: PrometheusBinary
     scratch: Path
     wait: timedelta
     listener: Listener
 
     def run(
-        self, entry: Entry, *, start: datetime | None = None, end: datetime | None = None
+        self, entry: BackupEntry, *, start: datetime | None = None, end: datetime | None = None
     ) -> DrillReport:
         """Drill a backup, or the part of it between two instants, and record the result.
 

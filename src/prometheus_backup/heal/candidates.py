@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_backup.heal.plan import BadBlock, Offer
+from prometheus_backup.heal.plan import BadBlock, CandidateBlocks
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.repository.repository import Entry, Repository, committed
+from prometheus_backup.repository.repository import BackupEntry, Repository, committed
 
 
-class Offers:
+class CandidateFinder:
     """The backups' blocks that may be of use: the best backups first, each manifest read once.
 
     Good backups come before the others, newer ones before older ones. One that is not good may hold
@@ -18,19 +18,19 @@ class Offers:
         self.repository = repository
         self._wanted = frozenset(b.name for b in bad)
         self._spans = [b.span for b in bad if b.span]
-        self._read: list[Offer] = []
-        self._unread: Iterator[Entry] | None = None
+        self._read: list[CandidateBlocks] = []
+        self._unread: Iterator[BackupEntry] | None = None
 
     def each_has_a_copy(self) -> bool:
         """Read backups until each bad block is in one of them, or there are no more; tell which."""
         self._read_until(self._have_copies)
         return self._have_copies()
 
-    def read(self) -> tuple[Offer, ...]:
+    def read(self) -> tuple[CandidateBlocks, ...]:
         """Return what was read so far."""
         return tuple(self._read)
 
-    def all(self) -> tuple[Offer, ...]:
+    def all(self) -> tuple[CandidateBlocks, ...]:
         """Read every backup."""
         self._read_until(lambda: False)
         return self.read()
@@ -47,7 +47,7 @@ class Offers:
         while not enough() and (entry := next(self._unread, None)):
             blocks = self.repository.manifest(entry.backup_id).blocks
             useful = tuple(b for b in blocks if self._is_useful(b))
-            self._read.append(Offer(entry.backup_id, useful))
+            self._read.append(CandidateBlocks(entry.backup_id, useful))
 
     def _is_useful(self, block: Block) -> bool:
         return block.ulid in self._wanted or any(

@@ -9,11 +9,11 @@ from enum import StrEnum
 
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import (
-    Held,
-    HeldBlock,
-    Placing,
+    BlockAction,
+    PlacementPlanner,
     Span,
-    Standing,
+    TargetBlock,
+    TargetBlocks,
     TimeRange,
     gaps,
 )
@@ -94,7 +94,7 @@ class BadBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class CandidateBlocks:
     """The blocks of a backup that may be of use."""
 
     backup_id: str
@@ -102,7 +102,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class BlockCopy:
     """The name of a copy: backup and ULID; without a backup, the block made anew of its own."""
 
     backup_id: str
@@ -113,7 +113,7 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class HealWish:
+class HealRequest:
     """What is asked for, and what was learned.
 
     `without_copy` also moves away what nothing can replace. `undelete`: deleted series may come
@@ -122,14 +122,14 @@ class HealWish:
 
     without_copy: bool = False
     undelete: bool = False
-    unsound: frozenset[Copy] = frozenset()
+    unsound: frozenset[BlockCopy] = frozenset()
 
 
-AS_IS = HealWish()
+AS_IS = HealRequest()
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CopySource:
     """A block of a backup."""
 
     backup_id: str
@@ -137,13 +137,13 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Healing:
+class Repair:
     """What is done about one bad block. `gaps` are the times that stay without its samples."""
 
     bad: BadBlock
     remedy: Remedy
     reason: str
-    copies: tuple[Source, ...] = ()
+    copies: tuple[CopySource, ...] = ()
     gaps: tuple[Span, ...] = ()
 
     @property
@@ -161,10 +161,10 @@ class Healing:
 class HealPlan:
     """What is done about each bad block, the worst first."""
 
-    healings: tuple[Healing, ...]
+    healings: tuple[Repair, ...]
 
     @property
-    def copies(self) -> tuple[Source, ...]:
+    def copies(self) -> tuple[CopySource, ...]:
         """Return the blocks to bring."""
         return tuple(c for h in self.healings for c in h.copies)
 
@@ -174,7 +174,7 @@ class HealPlan:
         return sum(c.block.size for c in self.copies)
 
     @property
-    def moves(self) -> tuple[Healing, ...]:
+    def moves(self) -> tuple[Repair, ...]:
         """Return what moves a block."""
         return tuple(h for h in self.healings if h.moves)
 
@@ -191,7 +191,10 @@ def worst(effects: Collection[Effect]) -> Effect:
 
 
 def plan_heal(
-    bad: Iterable[BadBlock], held: Held, offers: Sequence[Offer], wish: HealWish
+    bad: Iterable[BadBlock],
+    held: TargetBlocks,
+    offers: Sequence[CandidateBlocks],
+    wish: HealRequest,
 ) -> HealPlan:
     """Decide about every bad block.
 
@@ -208,7 +211,9 @@ def plan_heal(
 class _Planning:
     """Holds the sound blocks that there will be, as far as it is decided."""
 
-    def __init__(self, held: Held, offers: Sequence[Offer], wish: HealWish) -> None:
+    def __init__(
+        self, held: TargetBlocks, offers: Sequence[CandidateBlocks], wish: HealRequest
+    ) -> None:
         self._held = held
         self._wish = wish
         self._offers = [
@@ -216,16 +221,16 @@ class _Planning:
             for o in offers
         ]
 
-    def by_itself(self, bad: BadBlock) -> Healing | None:
+    def by_itself(self, bad: BadBlock) -> Repair | None:
         """Return a remedy that needs no block of another name to take its place."""
         if bad.effect is Effect.NONE:
-            return Healing(bad, Remedy.NOTHING, "Prometheus does not read what is wrong")
+            return Repair(bad, Remedy.NOTHING, "Prometheus does not read what is wrong")
         if child := next((b.ulid for b in self._held.blocks if bad.name in b.parents), None):
             # tsdb/db.go reloadBlocks: the parents of a block that loads go, sound or not.
-            return Healing(bad, Remedy.NOTHING, f"Prometheus deletes it: {child} was made of it")
+            return Repair(bad, Remedy.NOTHING, f"Prometheus deletes it: {child} was made of it")
         copy = self._copy(bad)
         if holder := self._holder(bad, copy):
-            return Healing(bad, Remedy.DROP, f"its samples are in {holder}")
+            return Repair(bad, Remedy.DROP, f"its samples are in {holder}")
         if bad.misnamed:
             return self._stays(bad, Remedy.RENAME, f"the block in it is {bad.ulid}")
         makeable = self._may_do("", bad.name)
@@ -233,12 +238,12 @@ class _Planning:
             return self._stays(bad, Remedy.MEND, "made anew from its other files, without loss")
         if copy:
             self._add(_held(copy.block))
-            return Healing(bad, Remedy.SPLICE, f"{copy.backup_id} has the block", (copy,))
+            return Repair(bad, Remedy.SPLICE, f"{copy.backup_id} has the block", (copy,))
         if bad.rebuildable and makeable and (self._wish.undelete or not bad.forgets):
             return self._stays(bad, Remedy.MEND, "made anew from its other files")
         return None
 
-    def by_others(self, bad: BadBlock) -> Healing:
+    def by_others(self, bad: BadBlock) -> Repair:
         """Return what is done about a block that neither backups nor its own files restore."""
         before = self._held
         copies, left, why = self._cover(bad)
@@ -246,20 +251,20 @@ class _Planning:
         stays = bad.served and not self._wish.without_copy
         if copies and not (left and stays):
             reason = f"{' and '.join(sorted({c.backup_id for c in copies}))} covers its time"
-            return Healing(bad, Remedy.COVER, reason, copies, left)
+            return Repair(bad, Remedy.COVER, reason, copies, left)
         self._held = before
         why = "backups cover a part of its time only" if copies else why
         if stays:
-            return Healing(bad, Remedy.LEAVE, f"{why}; what can be read of it is still served")
+            return Repair(bad, Remedy.LEAVE, f"{why}; what can be read of it is still served")
         note = "you said so" if bad.served else "Prometheus serves nothing of it"
-        return Healing(bad, Remedy.MOVE_AWAY, f"{why}; {note}", gaps=missing)
+        return Repair(bad, Remedy.MOVE_AWAY, f"{why}; {note}", gaps=missing)
 
     def _may_do(self, backup_id: str, ulid: str) -> bool:
-        return Copy(backup_id, ulid) not in self._wish.unsound
+        return BlockCopy(backup_id, ulid) not in self._wish.unsound
 
-    def _copy(self, bad: BadBlock) -> Source | None:
+    def _copy(self, bad: BadBlock) -> CopySource | None:
         found = (
-            Source(o.backup_id, b)
+            CopySource(o.backup_id, b)
             for o in self._offers
             for b in o.blocks
             if b.ulid == bad.name and not self._costs_samples(bad, b)
@@ -277,7 +282,7 @@ class _Planning:
         written = end.second % 10 == 0 and end.microsecond == 0
         return not (bad.served or written or until is None or end <= until)
 
-    def _holder(self, bad: BadBlock, copy: Source | None) -> str | None:
+    def _holder(self, bad: BadBlock, copy: CopySource | None) -> str | None:
         """Return a sound block that has all samples of this one, under its name or another."""
         names = {bad.name, bad.ulid}
         if same := next((b.ulid for b in self._held.blocks if b.ulid in names), None):
@@ -286,13 +291,13 @@ class _Planning:
         covered = {s: b.ulid for b in self._held.blocks for s in b.sources}
         return covered[sources[0]] if covered.keys() >= set(sources) else None
 
-    def _stays(self, bad: BadBlock, remedy: Remedy, reason: str) -> Healing:
+    def _stays(self, bad: BadBlock, remedy: Remedy, reason: str) -> Repair:
         if bad.span:
             ulid = bad.ulid or bad.name
-            self._add(HeldBlock(ulid, bad.span.start, bad.span.end, bad.sources, in_order=False))
-        return Healing(bad, remedy, reason)
+            self._add(TargetBlock(ulid, bad.span.start, bad.span.end, bad.sources, in_order=False))
+        return Repair(bad, remedy, reason)
 
-    def _cover(self, bad: BadBlock) -> tuple[tuple[Source, ...], tuple[Span, ...], str]:
+    def _cover(self, bad: BadBlock) -> tuple[tuple[CopySource, ...], tuple[Span, ...], str]:
         """Return blocks of backups for the time of a block, the times they leave, or why none."""
         if not self._offers:
             return (), (), "no backup was looked at"
@@ -301,22 +306,24 @@ class _Planning:
         if bad.deletions and not self._wish.undelete:
             return (), (), f"{_NO_COPY}, and with others deleted series would come back"
         left: tuple[Span, ...] = (bad.span,)
-        chosen: list[Source] = []
+        chosen: list[CopySource] = []
         for offer in self._offers:
             for span in left:
                 for block in self._placeable(offer, span):
                     fewer = _less(left, block)
                     if fewer != left:
-                        chosen.append(Source(offer.backup_id, block))
+                        chosen.append(CopySource(offer.backup_id, block))
                         self._add(_held(block))
                         left = fewer
         return tuple(chosen), left, f"{_NO_COPY}, or of others that may take its place"
 
-    def _placeable(self, offer: Offer, span: Span) -> Iterable[Block]:
-        placing = Placing(self._held, TimeRange(span.start, span.end), undelete=self._wish.undelete)
-        return [p.block for p in placing.place(offer.blocks) if p.standing is Standing.PLACE]
+    def _placeable(self, offer: CandidateBlocks, span: Span) -> Iterable[Block]:
+        placing = PlacementPlanner(
+            self._held, TimeRange(span.start, span.end), undelete=self._wish.undelete
+        )
+        return [p.block for p in placing.place(offer.blocks) if p.standing is BlockAction.PLACE]
 
-    def _add(self, block: HeldBlock) -> None:
+    def _add(self, block: TargetBlock) -> None:
         self._held = replace(self._held, blocks=(*self._held.blocks, block))
 
 
@@ -329,7 +336,7 @@ def _less(spans: Iterable[Span], block: Block) -> tuple[Span, ...]:
     return tuple(rest for span in spans for rest in gaps(covered, span))
 
 
-def _held(block: Block) -> HeldBlock:
+def _held(block: Block) -> TargetBlock:
     # Not in order: what is only planned must not say how far others may reach.
     span = (block.min_time, block.max_time)
-    return HeldBlock(block.ulid, *span, block.sources, block.parents, in_order=False)
+    return TargetBlock(block.ulid, *span, block.sources, block.parents, in_order=False)

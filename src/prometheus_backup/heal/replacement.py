@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_backup.datadir.filesystem import Owner, hand_over, require_as_announced
 from prometheus_backup.errors import BytesDiffer, ObjectNotFound, SnapshotUnusable
-from prometheus_backup.heal.plan import BadBlock, Copy, Healing, Remedy
+from prometheus_backup.heal.plan import BadBlock, BlockCopy, Remedy, Repair
 from prometheus_backup.heal.rebuild import (
     BAD_META,
     BAD_TOMBSTONES,
@@ -47,7 +47,7 @@ class Replacements:
     transfer: Transfer
     owner: Owner | None
 
-    def make_ready(self, healing: Healing, report: BlockReport) -> frozenset[Copy]:
+    def make_ready(self, healing: Repair, report: BlockReport) -> frozenset[BlockCopy]:
         """Bring or build, and check, what a healing needs; return what turned out unsound.
 
         If anything did, nothing is ready. Raises OSError, and what the repository raises, but for
@@ -56,10 +56,10 @@ class Replacements:
         name = healing.bad.name
         (self.swap.staging / name).mkdir(exist_ok=True)
         if healing.remedy is Remedy.MEND:
-            unsound = frozenset() if self._mend(name, report) else frozenset({Copy("", name)})
+            unsound = frozenset() if self._mend(name, report) else frozenset({BlockCopy("", name)})
         else:
             unsound = frozenset(
-                Copy(s.backup_id, s.block.ulid)
+                BlockCopy(s.backup_id, s.block.ulid)
                 for s in healing.copies
                 if not self._bring(s.block, healing.bad, report)
             )
@@ -70,7 +70,7 @@ class Replacements:
             self.swap.make_ready(name)
         return unsound
 
-    def size(self, healing: Healing, report: BlockReport) -> int:
+    def size(self, healing: Repair, report: BlockReport) -> int:
         """Return the bytes that a healing brings. Raises OSError."""
         return sum(
             file.size

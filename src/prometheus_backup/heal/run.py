@@ -26,16 +26,16 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.events import BlockMovedAway, BlockRestored, Step, Warned
-from prometheus_backup.heal.candidates import Offers
+from prometheus_backup.heal.candidates import CandidateFinder
 from prometheus_backup.heal.plan import (
     AS_IS,
     BadBlock,
-    Copy,
-    Healing,
+    BlockCopy,
+    CandidateBlocks,
     HealPlan,
-    HealWish,
-    Offer,
+    HealRequest,
     Remedy,
+    Repair,
     plan_heal,
 )
 from prometheus_backup.heal.replacement import Replacements
@@ -45,8 +45,8 @@ from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.loading import PATIENCE, wait_until_dropped, wait_until_loaded
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.restore.placement import Held, HeldBlock
-from prometheus_backup.restore.target import TargetDirectory, held_block
+from prometheus_backup.restore.placement import TargetBlock, TargetBlocks
+from prometheus_backup.restore.target import TargetDirectory, read_target_block
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size
@@ -62,7 +62,7 @@ class HealOptions:
     `processes` check blocks at the same time.
     """
 
-    wish: HealWish = AS_IS
+    wish: HealRequest = AS_IS
     quick: bool = False
     processes: int = 1
     patience: timedelta = PATIENCE
@@ -180,7 +180,7 @@ class _Run:
             processes=job.options.processes,
             listener=self._listener,
         )
-        self._offers: Offers | None = None
+        self._offers: CandidateFinder | None = None
         self._no_copies = ""
         self._moved: dict[str, Path] = {}
         self._placed: list[str] = []
@@ -210,10 +210,10 @@ class _Run:
                 chown(path, self._owner)
         return self._report(plan, applied=True)
 
-    def _plan(self, wish: HealWish, *, strict: bool = False) -> HealPlan:
+    def _plan(self, wish: HealRequest, *, strict: bool = False) -> HealPlan:
         """Decide about what is bad; if `strict`, raise where backups are missing for it."""
         bad = [b for b in self._scan.bad if b.name not in self._waiting]
-        offers: tuple[Offer, ...] = ()
+        offers: tuple[CandidateBlocks, ...] = ()
         missing: BackupToolError | None = None
         try:
             offers = self._offered([b for b in bad if b.wants_copy], again=bool(wish.unsound))
@@ -232,44 +232,46 @@ class _Run:
                 raise missing
         return plan
 
-    def _offered(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[Offer, ...]:
+    def _offered(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[CandidateBlocks, ...]:
         if not bad:
             return ()
         if self._offers is None:
-            self._offers = Offers(self._job.open_repository(), bad)
+            self._offers = CandidateFinder(self._job.open_repository(), bad)
         if again or not self._offers.each_has_a_copy():
             return self._offers.all()
         return self._offers.read()
 
-    def _held(self) -> Held:
+    def _held(self) -> TargetBlocks:
         """Return the blocks that are sound or made ready, and where samples in memory begin."""
         ready = (
             self._swap.ready / name / ulid
             for name, ulids in self._waiting.items()
             for ulid in ulids
         )
-        blocks = (*self._scan.sound, *(held_block(path, read_block(path)) for path in ready))
+        blocks = (*self._scan.sound, *(read_target_block(path, read_block(path)) for path in ready))
         known = [
-            HeldBlock(b.name, b.span.start, b.span.end, b.sources)
+            TargetBlock(b.name, b.span.start, b.span.end, b.sources)
             for b in self._scan.bad
             if b.span and b.in_order and b.served
         ]
         size = self._directory.head_size()
         try:
-            begin = self._directory.memory_from(Held((*blocks, *known)), self._running, size)
+            begin = self._directory.memory_from(
+                TargetBlocks((*blocks, *known)), self._running, size
+            )
         except TargetWouldLoseData:
             begin = datetime.min.replace(tzinfo=UTC)  # nobody can tell: nothing may reach into it
-        return Held(blocks, memory_from=begin)
+        return TargetBlocks(blocks, memory_from=begin)
 
     def _make_ready(self) -> HealPlan:
         """Bring what replaces bad blocks, deciding anew where a copy turns out to be unsound."""
-        wish, ready = self._job.options.wish, dict[str, Healing]()
+        wish, ready = self._job.options.wish, dict[str, Repair]()
         while True:
             plan = self._plan(wish, strict=not wish.without_copy)
             repository = self._offers.repository if self._offers else None
             replacements = Replacements(self._swap, repository, self._job.transfer, self._owner)
             self._require_room(plan, replacements)
-            unsound = set[Copy]()
+            unsound = set[BlockCopy]()
             for healing in plan.healings:
                 name = healing.bad.name
                 if healing.remedy not in _FROM_FILES or name in ready:
@@ -300,7 +302,7 @@ class _Run:
                     self._swap.shelve(name, ulid, note=note, now=self._job.clock.now())
         self._waiting = dict(self._swap.waiting())
 
-    def _move(self, healing: Healing) -> None:
+    def _move(self, healing: Repair) -> None:
         bad = healing.bad
         if not (self._job.data_dir / bad.name).exists():
             return  # retention was faster

@@ -12,8 +12,8 @@ from prometheus_backup.heal.plan import BadBlock, worst
 from prometheus_backup.heal.rebuild import BAD_META, BAD_TOMBSTONES
 from prometheus_backup.model import instant_from_ms
 from prometheus_backup.repository.layout import is_ulid
-from prometheus_backup.restore.placement import HeldBlock, Span
-from prometheus_backup.restore.target import held_block, in_order
+from prometheus_backup.restore.placement import Span, TargetBlock
+from prometheus_backup.restore.target import in_order, read_target_block
 from prometheus_backup.tsdb.block import read_block, read_meta
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.parallel import block_size, check_blocks
@@ -29,7 +29,7 @@ _WORTH_PROCESSES = 64 * 1024 * 1024
 class Scan:
     """The blocks of a data directory. `reports` has what was seen of the bad ones, by name."""
 
-    sound: tuple[HeldBlock, ...]
+    sound: tuple[TargetBlock, ...]
     bad: tuple[BadBlock, ...]
     reports: Mapping[str, BlockReport]
 
@@ -68,10 +68,10 @@ def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Ite
         listener(LongStepEnded("scan"))
 
 
-def _held(folder: Path) -> tuple[HeldBlock, ...]:
+def _held(folder: Path) -> tuple[TargetBlock, ...]:
     """Return a sound block, or nothing where it was compacted meanwhile."""
     try:
-        return (held_block(folder, read_block(folder)),)
+        return (read_target_block(folder, read_block(folder)),)
     except SnapshotUnusable:
         if folder.exists():
             raise

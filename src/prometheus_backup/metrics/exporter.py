@@ -22,7 +22,7 @@ Read = Callable[[], "list[Sample] | None"]
 
 
 @dataclass(slots=True)
-class Page:
+class CachedMetrics:
     """What is served: the samples read last, however old, and whether the last look succeeded."""
 
     read: Read
@@ -54,7 +54,7 @@ class Page:
 class Exporter:
     """An HTTP server: `/metrics`, and `/healthz` for probes. Raises OSError for a bad address."""
 
-    def __init__(self, page: Page, *, host: str, port: int) -> None:
+    def __init__(self, page: CachedMetrics, *, host: str, port: int) -> None:
         self._page = page
         self._ended = threading.Event()
         self._server = _Server(host, port, partial(_Answer, page))
@@ -101,7 +101,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     timeout = 30  # seconds: a client that sends nothing must not hold a thread for ever
 
-    def __init__(self, page: Page, *connection: Any) -> None:
+    def __init__(self, page: CachedMetrics, *connection: Any) -> None:
         self._page = page
         super().__init__(*connection)
 

@@ -12,7 +12,7 @@ from prometheus_backup import __version__
 from prometheus_backup.metrics.families import Sample, sample
 from prometheus_backup.model import Level, Tier, Verdict
 from prometheus_backup.repository.manifest import Header
-from prometheus_backup.repository.repository import Entry, State, committed, newest_good
+from prometheus_backup.repository.repository import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.verification import Verification, passes
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
@@ -23,7 +23,7 @@ _NO = "none"
 
 
 def repository_samples(
-    entries: Sequence[Entry], *, policy: Policy, interval: timedelta, now: datetime
+    entries: Sequence[BackupEntry], *, policy: Policy, interval: timedelta, now: datetime
 ) -> list[Sample]:
     """Return the metrics of a repository; entries are oldest first, as the repository has them."""
     held = committed(entries)
@@ -44,18 +44,18 @@ def repository_samples(
     ]
 
 
-def _headers(entries: Iterable[Entry]) -> list[Header]:
+def _headers(entries: Iterable[BackupEntry]) -> list[Header]:
     return [e.header for e in entries if e.header is not None]
 
 
-def _tiers(held: Sequence[Entry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
+def _tiers(held: Sequence[BackupEntry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
     decisions = decide(candidates(held), today=now.date(), policy=policy)
     counts = Counter(d.tiers[-1].value if d.tiers else _NO for d in decisions)
     for tier in (*(t.value for t in Tier), _NO):
         yield sample("backups", counts[tier], tier=tier)
 
 
-def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
+def _states(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
     states = Counter(e.state for e in entries)
     failures = [e.failure for e in committed(entries) if e.failure is not None]
     causes = {
@@ -75,7 +75,7 @@ def _states(entries: Sequence[Entry]) -> Iterable[Sample]:
         yield sample("unfinished_backups", states[state], state=state.value)
 
 
-def _newest(held: Sequence[Entry]) -> Iterable[Sample]:
+def _newest(held: Sequence[BackupEntry]) -> Iterable[Sample]:
     good = newest_good(held)
     if good and good.header:
         yield sample("last_good_backup_timestamp_seconds", good.header.finished_at.timestamp())
@@ -99,7 +99,7 @@ def _newest(held: Sequence[Entry]) -> Iterable[Sample]:
         yield sample("previous_backups_median_size_bytes", median(before))
 
 
-def _reach(good: Sequence[Entry]) -> Iterable[Sample]:
+def _reach(good: Sequence[BackupEntry]) -> Iterable[Sample]:
     """Yield how far back, and how far forward, good backups hold samples."""
     begins = [h.min_time for h in _headers(good) if h.min_time]
     ends = [h.max_time for h in _headers(good) if h.max_time]
@@ -108,7 +108,7 @@ def _reach(good: Sequence[Entry]) -> Iterable[Sample]:
         yield sample("newest_recoverable_timestamp_seconds", max(ends).timestamp())
 
 
-def _verified(held: Sequence[Entry]) -> Iterable[Sample]:
+def _verified(held: Sequence[BackupEntry]) -> Iterable[Sample]:
     levels = Counter(e.verified[0].value if e.verified else _NO for e in held)
     for level in (*(level.value for level in Level), _NO):
         yield sample("verified_backups", levels[level], level=level)
@@ -119,7 +119,7 @@ def _verified(held: Sequence[Entry]) -> Iterable[Sample]:
     yield sample("findings", sum(len(f.findings) for f in failures if f is not None))
 
 
-def _last_pass(entry: Entry) -> datetime | None:
+def _last_pass(entry: BackupEntry) -> datetime | None:
     """Return when a backup last passed at any level, at the latest before its commit."""
     passed = [at for _, at in passes(entry.verifications, entry.rotations)]
     if entry.header and entry.header.verified:
@@ -127,7 +127,7 @@ def _last_pass(entry: Entry) -> datetime | None:
     return max(passed, default=None)
 
 
-def _verifications(entries: Sequence[Entry]) -> Iterable[Sample]:
+def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
     """Yield how each level went last, of a whole backup or of a part of one."""
     looks = [(v.level, v.verified_at, v.verdict) for e in entries for v in e.verifications]
     looks += [(r.level, k.at, k.verdict) for e in entries for r in e.rotations for k in r.looked]

@@ -16,7 +16,7 @@ from prometheus_backup.events import FingerprintsTaken, Listener, Warned
 from prometheus_backup.model import instant_from_ms
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import PrometheusClient
-from prometheus_backup.prometheus.settled import Source, settled_instant
+from prometheus_backup.prometheus.settled import SettledInputs, settled_instant
 from prometheus_backup.repository.fingerprint import MAX_ANSWER_SIZE, Fingerprint, read_answer
 from prometheus_backup.tsdb.block import live_ulids, read_meta
 
@@ -37,7 +37,7 @@ _OUT_OF_ORDER_HINT = "from-out-of-order"
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class FingerprintQueries:
     """The queries of one backup, and whom to ask."""
 
     client: PrometheusClient
@@ -79,7 +79,7 @@ class Questions:
     def _instant(self, data_dir: Path, *, skip_head: bool) -> datetime | None:
         status = self.client.status()
         return settled_instant(
-            Source(
+            SettledInputs(
                 clock=status.clock,
                 skip_head=skip_head,
                 out_of_order=status.out_of_order,

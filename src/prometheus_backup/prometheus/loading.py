@@ -21,7 +21,7 @@ _LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
+class LoadResult:
     """How the waiting ended. `trouble` is why it is not `loaded`, for people."""
 
     loaded: bool
@@ -36,7 +36,7 @@ def wait_until_loaded(
     *,
     clock: Clock,
     patience: timedelta = PATIENCE,
-) -> Loading:
+) -> LoadResult:
     """Return once these blocks, or blocks that were made of them, are loaded, or patience ends.
 
     Before 3.6 Prometheus says only how many it has loaded: as many as are there, and no failure
@@ -60,7 +60,7 @@ def wait_until_dropped(
     *,
     clock: Clock,
     patience: timedelta = PATIENCE,
-) -> Loading:
+) -> LoadResult:
     """Return once none of these blocks, taken out of the directory, is loaded any more.
 
     Before 3.6: once Prometheus has looked for blocks since the call, and has no more of them loaded
@@ -84,7 +84,7 @@ def wait_until_dropped(
     return _wait(trouble, clock=clock, patience=patience)
 
 
-def _wait(trouble_now: Callable[[], str], *, clock: Clock, patience: timedelta) -> Loading:
+def _wait(trouble_now: Callable[[], str], *, clock: Clock, patience: timedelta) -> LoadResult:
     began = clock.monotonic()
     while True:
         try:
@@ -93,7 +93,7 @@ def _wait(trouble_now: Callable[[], str], *, clock: Clock, patience: timedelta) 
             trouble = error.message
         waited = clock.monotonic() - began
         if not trouble or waited >= patience.total_seconds():
-            return Loading(not trouble, waited, trouble)
+            return LoadResult(not trouble, waited, trouble)
         clock.sleep(_LOOK_EVERY)
 
 

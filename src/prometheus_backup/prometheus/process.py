@@ -78,7 +78,7 @@ def undisturbed() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Binary:
+class PrometheusBinary:
     """A Prometheus that can be started, and its version."""
 
     path: Path
@@ -123,7 +123,9 @@ class LocalPrometheus:
     It is not asked to stop: that takes longer, and the directory is thrown away.
     """
 
-    def __init__(self, binary: Binary, data: Path, *, run: Path, lookback: timedelta) -> None:
+    def __init__(
+        self, binary: PrometheusBinary, data: Path, *, run: Path, lookback: timedelta
+    ) -> None:
         """Start it. The configuration and the log are written below `run`."""
         self._log = run / "prometheus.log"
         config = run / "prometheus.yml"

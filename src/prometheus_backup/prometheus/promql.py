@@ -37,7 +37,7 @@ def parse_duration(text: str) -> timedelta | None:
         return None
 
 
-def reach(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> timedelta | None:
+def furthest_lookback(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> timedelta | None:
     """Return how far before its instant a query reads at most; None where that cannot be told.
 
     Ranges and offsets of nested expressions add up, so all that are there are added.

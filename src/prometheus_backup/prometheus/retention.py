@@ -35,7 +35,7 @@ class TsdbRetention:
 
 
 @dataclass(frozen=True, slots=True)
-class Aging:
+class RetainedBlock:
     """A block as retention sees it: its span, half open, and the bytes of its files."""
 
     ulid: str
@@ -94,7 +94,7 @@ def parse_target_retention(text: str) -> TsdbRetention:
 
 
 def deleted(
-    retention: TsdbRetention, blocks: Sequence[Aging], *, head_size: int = 0
+    retention: TsdbRetention, blocks: Sequence[RetainedBlock], *, head_size: int = 0
 ) -> frozenset[str]:
     """Return the ULIDs that a reload deletes, of all blocks that are in a data directory."""
     newest_first = sorted(blocks, key=lambda b: b.max_time, reverse=True)
@@ -108,14 +108,14 @@ def deleted(
     return frozenset()
 
 
-def with_next_block(blocks: Sequence[Aging], *, now: datetime) -> tuple[Aging, ...]:
+def with_next_block(blocks: Sequence[RetainedBlock], *, now: datetime) -> tuple[RetainedBlock, ...]:
     """Return the blocks with the next one that this Prometheus writes, as large as its last."""
     end = now + FIRST_BLOCK_AFTER
-    return (*blocks, Aging("", end - _BLOCK_SPAN, end, _size_of_two_hours(blocks)))
+    return (*blocks, RetainedBlock("", end - _BLOCK_SPAN, end, _size_of_two_hours(blocks)))
 
 
 def retention_need(
-    blocks: Sequence[Aging], *, now: datetime, head_size: int = 0
+    blocks: Sequence[RetainedBlock], *, now: datetime, head_size: int = 0
 ) -> RetentionNeed | None:
     """Return what keeps all these blocks past the next one that is written; None for no blocks.
 
@@ -131,7 +131,7 @@ def retention_need(
     )
 
 
-def _size_of_two_hours(blocks: Sequence[Aging]) -> int:
+def _size_of_two_hours(blocks: Sequence[RetainedBlock]) -> int:
     spanning = [b for b in blocks if b.max_time > b.min_time]
     if not spanning:
         return 0

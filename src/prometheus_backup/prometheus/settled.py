@@ -15,7 +15,7 @@ _JUST_BEFORE = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SettledInputs:
     """What decides it. `clock` is the source's; `out_of_order` its window for late samples, as a
     PromQL duration, None where it takes none.
 
@@ -30,7 +30,7 @@ class Source:
     head_from: datetime | None
 
 
-def settled_instant(source: Source) -> datetime | None:
+def settled_instant(source: SettledInputs) -> datetime | None:
     """Return the instant to ask for; None where no answer is sure to be in the snapshot.
 
     Where late samples are taken, those in memory are younger than the last compaction less the

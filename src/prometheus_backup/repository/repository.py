@@ -38,7 +38,7 @@ from prometheus_backup.repository.manifest import (
     encode,
     is_foreign,
 )
-from prometheus_backup.repository.results import Results
+from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.repository.verification import (
     Rotation,
     Verification,
@@ -69,7 +69,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BackupEntry:
     """A `backup-*` folder of the repository, as it was found.
 
     `header`, the manifest without its blocks, is there for COMMITTED only. `incomplete` may stand
@@ -144,7 +144,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class DeletedObjects:
     """What a deletion took out of the store: objects, and their bytes (without the manifest's)."""
 
     objects: int
@@ -157,7 +157,7 @@ class Repository:
     def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
         self.store = store
         self.clock = clock
-        self.results = Results(store)
+        self.results = VerificationResults(store)
         self._decoding = threading.Lock()
 
     @property
@@ -165,14 +165,14 @@ class Repository:
         """Return the address, for messages."""
         return self.store.url
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[BackupEntry, ...]:
         """Return every `backup-*` folder, oldest first."""
         ids = [name for name in self.store.list_folders() if is_backup_id(name)]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="repository") as pool:
             found = pool.map(self.entry, ids)
             return tuple(e for e in found if e is not None)
 
-    def entry(self, backup_id: str) -> Entry | None:
+    def entry(self, backup_id: str) -> BackupEntry | None:
         """Return one folder, or None where there is nothing."""
         files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
         if not files and not any(self.store.list(backup_id)):
@@ -180,9 +180,9 @@ class Repository:
         try:
             return self._entry(backup_id, files)
         except ObjectArchived as error:  # a lifecycle rule moved its control files, too
-            return Entry(backup_id, State.ARCHIVED, problem=error.message)
+            return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
 
-    def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> Entry:
+    def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> BackupEntry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
         verifications, rotations = self.results.of(files)
         state, header, problem = self._look(backup_id, files.get(MANIFEST))
@@ -191,11 +191,11 @@ class Repository:
             if incomplete is not None:
                 deleting = incomplete.state == "deleting"
                 state = State.DELETING if deleting else State.INCOMPLETE
-        return Entry(
+        return BackupEntry(
             backup_id, state, header, problem, incomplete, modified, verifications, rotations
         )
 
-    def find(self, name: str, *, at: datetime | None = None) -> Entry:
+    def find(self, name: str, *, at: datetime | None = None) -> BackupEntry:
         """Return the committed backup of this id, or for `latest` the newest (not after `at`).
 
         `latest` is the newest good one, or, where none is good, the newest.
@@ -231,16 +231,16 @@ class Repository:
         finally:
             self.store.delete([key])
 
-    def delete_backup(self, backup_id: str, *, run_id: str) -> Removed:
+    def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete a whole backup: marked first, manifest first, mark last.
 
         Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
         """
         self._mark_deleting(backup_id, run_id)
         removed = self._delete_folder(backup_id)
-        return Removed(removed.objects + 1, removed.size)
+        return DeletedObjects(removed.objects + 1, removed.size)
 
-    def sweep(self, backup_id: str, *, run_id: str) -> Removed:
+    def sweep(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete what a dead run or an interrupted deletion left.
 
         The mark is written before the last look for a manifest, and a committing run looks at the
@@ -249,7 +249,7 @@ class Repository:
         self._mark_deleting(backup_id, run_id)
         if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
             self.store.delete([f"{backup_id}/{INCOMPLETE}"])
-            return Removed(0, 0)
+            return DeletedObjects(0, 0)
         return self._delete_folder(backup_id)
 
     def remove_mark(self, backup_id: str) -> None:
@@ -260,7 +260,7 @@ class Repository:
         mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
         self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
 
-    def _delete_folder(self, backup_id: str) -> Removed:
+    def _delete_folder(self, backup_id: str) -> DeletedObjects:
         manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
         self.store.delete([manifest])
         # Listed after the manifest is gone: from now on nobody adds to this folder.
@@ -269,7 +269,7 @@ class Repository:
         for start in range(0, len(rest), _DELETE_BATCH):
             self.store.delete(rest[start : start + _DELETE_BATCH])
         self.store.delete([mark])
-        return Removed(len(found), sum(o.size for o in found))
+        return DeletedObjects(len(found), sum(o.size for o in found))
 
     def _look(
         self, backup_id: str, info: ObjectInfo | None
@@ -305,7 +305,7 @@ class Repository:
         except ObjectNotFound:
             return None, None
 
-    def _latest(self, at: datetime | None) -> Entry:
+    def _latest(self, at: datetime | None) -> BackupEntry:
         entries = self.entries()
         committed = [
             e for e in entries if e.state is State.COMMITTED and (at is None or e.time <= at)
@@ -327,12 +327,12 @@ class Repository:
         return f"did you mean {', '.join(near)}? `prometheus-backup list` shows all"
 
 
-def committed(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def committed(entries: Sequence[BackupEntry]) -> tuple[BackupEntry, ...]:
     """Return the entries that have a readable manifest."""
     return tuple(e for e in entries if e.state is State.COMMITTED)
 
 
-def newest_intact(entries: Sequence[Entry]) -> Entry | None:
+def newest_intact(entries: Sequence[BackupEntry]) -> BackupEntry | None:
     """Return the newest backup whose objects are what was backed up, as far as is known.
 
     A degraded one counts: to send everything again every night would not mend the source.
@@ -341,13 +341,13 @@ def newest_intact(entries: Sequence[Entry]) -> Entry | None:
     return intact[-1] if intact else None
 
 
-def newest_good(entries: Sequence[Entry]) -> Entry | None:
+def newest_good(entries: Sequence[BackupEntry]) -> BackupEntry | None:
     """Return the newest good backup of these, oldest first."""
     good = [e for e in entries if e.good]
     return good[-1] if good else None
 
 
-def _why_absent(entry: Entry | None) -> str:
+def _why_absent(entry: BackupEntry | None) -> str:
     reasons = {
         State.INCOMPLETE: ": its run has not committed it",
         State.DELETING: ": it is being deleted",

@@ -23,7 +23,7 @@ from prometheus_backup.repository.verification import (
 from prometheus_backup.stores.base import ObjectStore
 
 
-class Results:
+class VerificationResults:
     """The results in a store. Its failures pass through."""
 
     def __init__(self, store: ObjectStore) -> None:

@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from prometheus_backup.model import Level, Subset, Verdict
-from prometheus_backup.repository.verification import PartLook, Rotation, RotationPart, Verification
+from prometheus_backup.repository.verification import (
+    PartResult,
+    Rotation,
+    RotationPart,
+    Verification,
+)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -54,7 +59,7 @@ def due(rotation: Rotation | None, subset: Subset) -> RotationPart:
     return RotationPart(part=number, parts=subset.parts)
 
 
-def last_look(rotations: Sequence[Rotation], level: Level) -> datetime:
+def last_read(rotations: Sequence[Rotation], level: Level) -> datetime:
     """Return when a rotation of this level last looked at a part; the year 1 for never.
 
     Runs begin with the backup that waits longest: one that is cut off every night, say by a time
@@ -71,7 +76,7 @@ def advanced(rotation: Rotation | None, result: Verification, *, began: datetime
     part = result.rotation
     if part is None:
         raise ValueError("a result of a whole backup belongs to no rotation")
-    look = PartLook(
+    look = PartResult(
         part=part.part,
         at=began,
         verdict=result.verdict,
@@ -92,11 +97,11 @@ def advanced(rotation: Rotation | None, result: Verification, *, began: datetime
     )
 
 
-def _is_inconclusive(look: PartLook) -> bool:
+def _is_inconclusive(look: PartResult) -> bool:
     return look.verdict is Verdict.INCONCLUSIVE
 
 
-def _looks(rotation: Rotation | None, parts: int) -> dict[int, PartLook]:
+def _looks(rotation: Rotation | None, parts: int) -> dict[int, PartResult]:
     if rotation is None or rotation.parts != parts:
         return {}
     return {look.part: look for look in rotation.looked}

@@ -101,7 +101,7 @@ class Verification(Document):
         return self.rotation is None and self.part is None
 
 
-class PartLook(Document):
+class PartResult(Document):
     """The last look at a part: when it began, and how it ended."""
 
     part: PartNumber
@@ -122,7 +122,7 @@ class Rotation(Document):
     backup_id: BackupId
     level: Level
     parts: PartNumber
-    looked: Annotated[tuple[PartLook, ...], FailFast(), Field(max_length=MAX_PARTS)] = ()
+    looked: Annotated[tuple[PartResult, ...], FailFast(), Field(max_length=MAX_PARTS)] = ()
     passed_at: Instant | None = None
 
     @property

@@ -18,7 +18,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _LEAST_GAP = timedelta(minutes=5)
 
 
-class Standing(StrEnum):
+class BlockAction(StrEnum):
     """What is done about a block of a backup."""
 
     PLACE = "place"
@@ -37,11 +37,16 @@ class Standing(StrEnum):
         return self in _LEFT_OUT
 
 
-_LEFT_OUT = {Standing.DIFFERENT, Standing.REPLACES, Standing.UNDELETES, Standing.IN_MEMORY}
+_LEFT_OUT = {
+    BlockAction.DIFFERENT,
+    BlockAction.REPLACES,
+    BlockAction.UNDELETES,
+    BlockAction.IN_MEMORY,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBlock:
+class TargetBlock:
     """A block that the target has; `in_order` unless it was made of late samples.
 
     `differs` says that a block of the backup has the same ULID and other bytes in `index` or
@@ -72,13 +77,13 @@ class HeldBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class TargetBlocks:
     """What a target has. `memory_from` is where its samples in memory or WAL begin; None: none.
 
     `unreadable` are directories named as blocks that cannot be read as such.
     """
 
-    blocks: tuple[HeldBlock, ...] = ()
+    blocks: tuple[TargetBlock, ...] = ()
     unreadable: frozenset[str] = frozenset()
     memory_from: datetime | None = None
 
@@ -95,7 +100,7 @@ class Held:
         return max(self.memory_from, *(b.max_time for b in self.blocks if b.in_order), _EPOCH)
 
 
-NOTHING = Held()
+NOTHING = TargetBlocks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class Placement:
     """
 
     block: Block
-    standing: Standing
+    standing: BlockAction
     reason: str = ""
     overlaps: tuple[str, ...] = ()
     not_before: datetime | None = None
@@ -139,10 +144,10 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Placing:
+class PlacementPlanner:
     """Decides about the blocks of one backup for one target."""
 
-    held: Held
+    held: TargetBlocks
     wanted: TimeRange = EVERYTHING
     undelete: bool = False
     _covered: frozenset[str] = field(init=False)
@@ -158,19 +163,19 @@ class Placing:
         children = {
             parent: p.block.ulid
             for p in decided
-            if p.standing is Standing.PLACE
+            if p.standing is BlockAction.PLACE
             for parent in p.block.parents
         }
         return tuple(
-            replace(p, standing=Standing.PARENT, reason=_is_parent(children[p.block.ulid]))
-            if p.standing is Standing.PLACE and p.block.ulid in children
+            replace(p, standing=BlockAction.PARENT, reason=_is_parent(children[p.block.ulid]))
+            if p.standing is BlockAction.PLACE and p.block.ulid in children
             else p
             for p in decided
         )
 
     def _decide(self, block: Block) -> Placement:
         if not self.wanted.meets(block):
-            return Placement(block, Standing.OUTSIDE, "outside of the time asked for")
+            return Placement(block, BlockAction.OUTSIDE, "outside of the time asked for")
         for rule in (
             self._present,
             self._parent,
@@ -182,25 +187,25 @@ class Placing:
             if (placement := rule(block)) is not None:
                 return placement
         overlaps = tuple(b.ulid for b in self.held.blocks if _overlap(b, block))
-        return Placement(block, Standing.PLACE, overlaps=overlaps)
+        return Placement(block, BlockAction.PLACE, overlaps=overlaps)
 
     def _present(self, block: Block) -> Placement | None:
         if block.ulid in self.held.unreadable:
             reason = "a directory of this name is there and is no sound block; `heal` mends it"
-            return Placement(block, Standing.DIFFERENT, reason)
+            return Placement(block, BlockAction.DIFFERENT, reason)
         for other in self.held.blocks:
             if other.ulid != block.ulid:
                 continue
             if other.differs:
                 reason = "a block of this name with other bytes is there; `heal` mends it"
-                return Placement(block, Standing.DIFFERENT, reason)
-            return Placement(block, Standing.PRESENT, "already there")
+                return Placement(block, BlockAction.DIFFERENT, reason)
+            return Placement(block, BlockAction.PRESENT, "already there")
         return None
 
     def _parent(self, block: Block) -> Placement | None:
         # Prometheus would delete it when it is loaded (tsdb/db.go reloadBlocks).
         child = next((b.ulid for b in self.held.blocks if block.ulid in b.parents), None)
-        return Placement(block, Standing.PARENT, _is_parent(child)) if child else None
+        return Placement(block, BlockAction.PARENT, _is_parent(child)) if child else None
 
     def _covers_nothing_new(self, block: Block) -> Placement | None:
         if not block.sources or not self._covered.issuperset(block.sources):
@@ -208,14 +213,14 @@ class Placing:
         sources = set(block.sources)
         by = sorted(b.ulid for b in self.held.blocks if not sources.isdisjoint(b.sources))
         named = by[0] if len(by) == 1 else f"{by[0]} and {len(by) - 1} more"
-        return Placement(block, Standing.COVERED, f"its samples are in {named}")
+        return Placement(block, BlockAction.COVERED, f"its samples are in {named}")
 
     def _replaces(self, block: Block) -> Placement | None:
         gone = [b.ulid for b in self.held.blocks if b.ulid in block.parents]
         if not gone:
             return None
         reason = f"it names {gone[0]}, which is there, as its parent: Prometheus would delete that"
-        return Placement(block, Standing.REPLACES, reason)
+        return Placement(block, BlockAction.REPLACES, reason)
 
     def _undeletes(self, block: Block) -> Placement | None:
         if self.undelete:
@@ -223,7 +228,7 @@ class Placing:
         for other in self.held.blocks:
             if other.has_deletions and not other.lineage.isdisjoint((block.ulid, *block.sources)):
                 reason = f"it has series that were deleted from {other.ulid}"
-                return Placement(block, Standing.UNDELETES, reason)
+                return Placement(block, BlockAction.UNDELETES, reason)
         return None
 
     def _in_memory(self, block: Block) -> Placement | None:
@@ -234,7 +239,9 @@ class Placing:
             f"it ends after {rfc3339(until)}, where samples in memory begin: Prometheus would lose "
             "the older ones of these at its next start"
         )
-        return Placement(block, Standing.IN_MEMORY, reason, not_before=_persisted(block.max_time))
+        return Placement(
+            block, BlockAction.IN_MEMORY, reason, not_before=_persisted(block.max_time)
+        )
 
 
 def gaps(
@@ -258,7 +265,7 @@ def _is_parent(child: str) -> str:
     return f"{child} was made of it: Prometheus would delete it again"
 
 
-def _overlap(held: HeldBlock, block: Block) -> bool:
+def _overlap(held: TargetBlock, block: Block) -> bool:
     return held.min_time < block.max_time and block.min_time < held.max_time
 
 

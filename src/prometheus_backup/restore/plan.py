@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_backup.prometheus.retention import (
-    Aging,
+    RetainedBlock,
     RetentionNeed,
     TsdbRetention,
     deleted,
@@ -16,11 +16,11 @@ from prometheus_backup.prometheus.retention import (
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.restore.placement import (
     EVERYTHING,
-    Held,
+    BlockAction,
     Placement,
-    Placing,
+    PlacementPlanner,
     Span,
-    Standing,
+    TargetBlocks,
     TimeRange,
     gaps,
 )
@@ -33,21 +33,21 @@ class TargetView:
     `retention_of` says whose retention it is, for people. `head_size` is in bytes, of WAL and head.
     """
 
-    held: Held
+    held: TargetBlocks
     retention: TsdbRetention | None = None
     retention_of: str = ""
     head_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreWish:
+class RestoreRequest:
     """What is asked for: a part of the time; deleted series, too, if `undelete`."""
 
     wanted: TimeRange = EVERYTHING
     undelete: bool = False
 
 
-ALL = RestoreWish()
+ALL = RestoreRequest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,17 @@ class RestorePlan:
     @property
     def place(self) -> tuple[Block, ...]:
         """Return the blocks to place, newest first."""
-        return self._standing(Standing.PLACE)
+        return self._standing(BlockAction.PLACE)
 
     @property
     def present(self) -> tuple[Block, ...]:
         """Return the blocks that are there already."""
-        return self._standing(Standing.PRESENT)
+        return self._standing(BlockAction.PRESENT)
 
     @property
     def skipped(self) -> tuple[Placement, ...]:
         """Return every block that is neither placed nor there already."""
-        done = (Standing.PLACE, Standing.PRESENT)
+        done = (BlockAction.PLACE, BlockAction.PRESENT)
         return tuple(p for p in self.placements if p.standing not in done)
 
     @property
@@ -97,23 +97,23 @@ class RestorePlan:
         """Return the bytes to place."""
         return sum(b.size for b in self.place)
 
-    def _standing(self, standing: Standing) -> tuple[Block, ...]:
+    def _standing(self, standing: BlockAction) -> tuple[Block, ...]:
         return tuple(p.block for p in self.placements if p.standing is standing)
 
 
 def plan_restore(
     manifest: Manifest,
     target: TargetView,
-    wish: RestoreWish,
+    wish: RestoreRequest,
     *,
     now: datetime,
     caveats: Iterable[str] = (),
 ) -> RestorePlan:
     """Decide what to place, and foresee the rest. `caveats` are the caller's own warnings."""
     held = target.held
-    placements = Placing(held, wish.wanted, undelete=wish.undelete).place(manifest.blocks)
-    placed = [_aging(p.block) for p in placements if p.standing is Standing.PLACE]
-    there = [Aging(b.ulid, b.min_time, b.max_time, b.size) for b in held.blocks]
+    placements = PlacementPlanner(held, wish.wanted, undelete=wish.undelete).place(manifest.blocks)
+    placed = [_aging(p.block) for p in placements if p.standing is BlockAction.PLACE]
+    there = [RetainedBlock(b.ulid, b.min_time, b.max_time, b.size) for b in held.blocks]
     retention, whose = _retention(target, manifest)
     gone = _deleted_soon(retention, [*there, *placed], target, now)
     gone_anyway = _deleted_soon(retention, there, target, now)
@@ -140,7 +140,7 @@ def _retention(target: TargetView, manifest: Manifest) -> tuple[TsdbRetention, s
 
 
 def _deleted_soon(
-    retention: TsdbRetention, blocks: Sequence[Aging], target: TargetView, now: datetime
+    retention: TsdbRetention, blocks: Sequence[RetainedBlock], target: TargetView, now: datetime
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return what goes at the next reload, and what once the next block is written."""
     size = target.head_size
@@ -150,13 +150,17 @@ def _deleted_soon(
     )
 
 
-def _of(blocks: Iterable[Aging], groups: Iterable[frozenset[str]]) -> tuple[str, ...]:
+def _of(blocks: Iterable[RetainedBlock], groups: Iterable[frozenset[str]]) -> tuple[str, ...]:
     ulids = frozenset[str]().union(*groups)
     return tuple(b.ulid for b in blocks if b.ulid in ulids)
 
 
 def _gaps(
-    manifest: Manifest, held: Held, placed: Sequence[Aging], wanted: TimeRange, now: datetime
+    manifest: Manifest,
+    held: TargetBlocks,
+    placed: Sequence[RetainedBlock],
+    wanted: TimeRange,
+    now: datetime,
 ) -> tuple[Span, ...]:
     """Return the gaps that remain between the oldest and the newest that is, or is asked for."""
     spans = [Span(b.min_time, b.max_time) for b in held.blocks]
@@ -187,5 +191,5 @@ def _target_warnings(
         yield f"{len(going)} blocks of the target go by its retention, with or without this restore"
 
 
-def _aging(block: Block) -> Aging:
-    return Aging(block.ulid, block.min_time, block.max_time, block.size)
+def _aging(block: Block) -> RetainedBlock:
+    return RetainedBlock(block.ulid, block.min_time, block.max_time, block.size)

@@ -31,21 +31,21 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
 from prometheus_backup.model import Outcome, rfc3339
-from prometheus_backup.prometheus.loading import PATIENCE, Loading, wait_until_loaded
+from prometheus_backup.prometheus.loading import PATIENCE, LoadResult, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.manifest import Manifest
-from prometheus_backup.repository.repository import Entry, Repository, committed
-from prometheus_backup.restore.placement import Standing
+from prometheus_backup.repository.repository import BackupEntry, Repository, committed
+from prometheus_backup.restore.placement import BlockAction
 from prometheus_backup.restore.plan import (
     ALL,
     RestorePlan,
-    RestoreWish,
+    RestoreRequest,
     TargetView,
     plan_restore,
 )
 from prometheus_backup.restore.staging import Staging, sync_folder
-from prometheus_backup.restore.target import Survey, TargetDirectory
+from prometheus_backup.restore.target import TargetDirectory, TargetState
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
 from prometheus_backup.transfer import Transfer
@@ -66,7 +66,7 @@ class RestoreOptions:
     """
 
     merge: bool = False
-    wish: RestoreWish = ALL
+    wish: RestoreRequest = ALL
     retention: TsdbRetention | None = None
     ignore_retention: bool = False
     head_from: datetime | None = None
@@ -78,12 +78,12 @@ _PLAIN = RestoreOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRestore:
     """A plan with what it was made from. `refusal` is why it cannot be carried out, if so."""
 
     plan: RestorePlan
     manifest: Manifest
-    survey: Survey
+    survey: TargetState
     refusal: TargetWouldLoseData | None
 
     @property
@@ -99,7 +99,7 @@ class RestoreReport:
     plan: RestorePlan
     files: int
     seconds: float
-    loading: Loading | None
+    loading: LoadResult | None
 
     @property
     def outcome(self) -> Outcome:
@@ -120,7 +120,7 @@ class Restore:
     client: PrometheusClient | None = None
     options: RestoreOptions = _PLAIN
 
-    def prepare(self, entry: Entry) -> Prepared:
+    def prepare(self, entry: BackupEntry) -> PreparedRestore:
         """Decide what would be done; nothing is written.
 
         Raises TargetNotEmpty, TargetUnusable, and what `TargetDirectory.survey` does.
@@ -140,9 +140,9 @@ class Restore:
         )
         _require_blocks(plan)
         self._require_usable(survey, plan)
-        return Prepared(plan, manifest, survey, self._refusal(plan, survey))
+        return PreparedRestore(plan, manifest, survey, self._refusal(plan, survey))
 
-    def apply(self, prepared: Prepared) -> RestoreReport:
+    def apply(self, prepared: PreparedRestore) -> RestoreReport:
         """Write the blocks, and wait for them to be loaded. Cut off, the same command continues it.
 
         Raises TargetWouldLoseData where the plan is refused, TargetUnusable, BytesDiffer where an
@@ -179,7 +179,7 @@ class Restore:
     def _marked(self) -> bool:
         return self._marker.exists()
 
-    def _view(self, survey: Survey) -> TargetView:
+    def _view(self, survey: TargetState) -> TargetView:
         whose = f"the Prometheus at {self.client.url}" if self.client else ""
         retention = survey.retention
         if self.options.retention is not None:
@@ -220,7 +220,7 @@ class Restore:
                 hint="use an empty directory, or --merge to put the backup beside what is there",
             )
 
-    def _caveats(self, entry: Entry) -> list[str]:
+    def _caveats(self, entry: BackupEntry) -> list[str]:
         """Return what is to be known of the backup besides what its manifest says."""
         caveats = []
         if entry.failure:
@@ -235,7 +235,7 @@ class Restore:
             caveats.append(f"retention deletes this backup within {hours} hours")
         return caveats
 
-    def _refusal(self, plan: RestorePlan, survey: Survey) -> TargetWouldLoseData | None:
+    def _refusal(self, plan: RestorePlan, survey: TargetState) -> TargetWouldLoseData | None:
         flags = f"{plan.need.time_flag} {plan.need.size_flag}" if plan.need else ""
         if plan.loses_held:
             return TargetWouldLoseData(
@@ -255,7 +255,7 @@ class Restore:
             )
         return None
 
-    def _require_usable(self, survey: Survey, plan: RestorePlan) -> None:
+    def _require_usable(self, survey: TargetState, plan: RestorePlan) -> None:
         """Raise TargetUnusable where writing would fail, or Prometheus could not use the result."""
         cannot = f"cannot restore into {self.target}"
         place = self.target
@@ -267,10 +267,10 @@ class Restore:
                 require_owner(self._owner(survey), cannot=cannot)
             require_room(place, self._staging, plan.size, cannot=cannot)
 
-    def _owner(self, survey: Survey) -> Owner | None:
+    def _owner(self, survey: TargetState) -> Owner | None:
         return self.options.owner or survey.owner
 
-    def _write(self, prepared: Prepared) -> None:
+    def _write(self, prepared: PreparedRestore) -> None:
         with target_errors(self.target):
             self.target.mkdir(parents=True, exist_ok=True)
             lock = HostLock.take(self.target)
@@ -281,7 +281,7 @@ class Restore:
             finally:
                 lock.release()
 
-    def _begin(self, prepared: Prepared) -> None:
+    def _begin(self, prepared: PreparedRestore) -> None:
         self._staging.mkdir(parents=True, exist_ok=True)
         if owner := self._owner(prepared.survey):
             chown(self._staging, owner)  # before the first byte, in case it is not allowed
@@ -295,7 +295,7 @@ class Restore:
             if leftover.name not in wanted:
                 shutil.rmtree(leftover)
 
-    def _place(self, prepared: Prepared) -> None:
+    def _place(self, prepared: PreparedRestore) -> None:
         staging = Staging(self.repository, self.transfer, self._staging)
         owner = self._owner(prepared.survey)
         with contextlib.closing(staging.bring(prepared.plan.place, step="restore")) as whole:
@@ -312,7 +312,7 @@ class Restore:
                 sync_folder(self.target)
                 self.listener(BlockRestored(block.ulid, block.size))
 
-    def _finish(self, prepared: Prepared) -> None:
+    def _finish(self, prepared: PreparedRestore) -> None:
         """Remove what was ours alone; where data was before, the folder stays, for its lock."""
         shutil.rmtree(self._staging)
         marked = self._marked
@@ -326,7 +326,7 @@ class Restore:
             for path in (self._folder, *self._folder.rglob("*")):
                 chown(path, owner)
 
-    def _wait(self, prepared: Prepared) -> Loading | None:
+    def _wait(self, prepared: PreparedRestore) -> LoadResult | None:
         there = [b.ulid for b in (*prepared.plan.place, *prepared.plan.present)]
         if prepared.survey.running is None or self.client is None or not there:
             return None
@@ -342,7 +342,7 @@ class Restore:
 
 def _require_blocks(plan: RestorePlan) -> None:
     """Raise UsageError where a part of the time is asked for in which the backup has nothing."""
-    if plan.placements and all(p.standing is Standing.OUTSIDE for p in plan.placements):
+    if plan.placements and all(p.standing is BlockAction.OUTSIDE for p in plan.placements):
         begin = min(p.block.min_time for p in plan.placements)
         end = max(p.block.max_time for p in plan.placements)
         raise UsageError(

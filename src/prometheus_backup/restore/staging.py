@@ -14,7 +14,7 @@ from prometheus_backup.errors import BytesDiffer
 from prometheus_backup.events import FileRestored, LongStepBegan, LongStepEnded
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedFile, Transfer, Watch
+from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 
 _HAND_OVER = 4 * 1024 * 1024
 """Bytes of a file that are written to the page cache before the disk is set to work on them."""
@@ -81,7 +81,7 @@ class Staging:
             if path.is_symlink() or (path.is_file() and path not in wanted):
                 path.unlink()
 
-    def _fetch(self, item: tuple[Block, File], watch: Watch) -> None:
+    def _fetch(self, item: tuple[Block, File], watch: WorkerContext) -> None:
         """Bring one file, unless it is there already, whole."""
         block, file = item
         path = self._file(block, file)
@@ -93,7 +93,7 @@ class Staging:
         body.require_right()
         part.replace(path)
 
-    def _is_staged(self, path: Path, file: File, watch: Watch) -> bool:
+    def _is_staged(self, path: Path, file: File, watch: WorkerContext) -> bool:
         if not path.is_file() or path.stat().st_size != file.size:
             return False
         found = HashedFile(path, size=file.size, watch=watch)
@@ -112,7 +112,7 @@ class Staging:
 class _Download:
     """The chunks of an object, hashed on the way."""
 
-    def __init__(self, repository: Repository, file: File, watch: Watch) -> None:
+    def __init__(self, repository: Repository, file: File, watch: WorkerContext) -> None:
         self._repository = repository
         self._file = file
         self._watch = watch

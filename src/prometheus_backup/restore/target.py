@@ -30,8 +30,8 @@ from prometheus_backup.prometheus.instance import count_readable, serves
 from prometheus_backup.prometheus.retention import TsdbRetention, parse_tsdb_retention
 from prometheus_backup.repository.layout import TOOL_FOLDER, is_ulid
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.restore.placement import NOTHING, Held, HeldBlock
-from prometheus_backup.transfer import HashedFile, Transfer, Watch
+from prometheus_backup.restore.placement import NOTHING, TargetBlock, TargetBlocks
+from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 from prometheus_backup.tsdb.block import MUTABLE, read_block, read_meta
 
 if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
@@ -47,14 +47,14 @@ _OUT_OF_ORDER_HINTS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class TargetState:
     """What a target holds, seen once. `owner` is whose its data is, None where there is none.
 
     `running` is the status of the Prometheus that serves it, if one answers; `retention` is that
     Prometheus'. Sizes in bytes.
     """
 
-    held: Held = NOTHING
+    held: TargetBlocks = NOTHING
     names: frozenset[str] = frozenset()
     head_size: int = 0
     owner: Owner | None = None
@@ -78,7 +78,7 @@ class TargetDirectory:
     empty_at: datetime | None = None
     verb: str = "restore into"
 
-    def survey(self, manifest: Manifest) -> Survey:
+    def survey(self, manifest: Manifest) -> TargetState:
         """Look. Blocks that are also in the backup are compared with it, byte for byte.
 
         Raises TargetUnusable where it cannot be read, TargetWouldLoseData where it cannot be told
@@ -87,16 +87,16 @@ class TargetDirectory:
         """
         names = self.names()
         if not self.path.exists():
-            return Survey()
+            return TargetState()
         with target_errors(self.path):
             head_size = self.head_size()
             owner = self.owner(names)
         running, warnings = self.running(names) if names else (None, ())
         blocks, unreadable = self._blocks(names, manifest)
-        held = Held(blocks, unreadable)
-        held = Held(blocks, unreadable, self.memory_from(held, running, head_size))
+        held = TargetBlocks(blocks, unreadable)
+        held = TargetBlocks(blocks, unreadable, self.memory_from(held, running, head_size))
         retention = parse_tsdb_retention(running.retention) if running else None
-        return Survey(held, names, head_size, owner, running, retention, warnings)
+        return TargetState(held, names, head_size, owner, running, retention, warnings)
 
     def names(self) -> frozenset[str]:
         """Return what is in the directory, of what counts; nothing where it is absent.
@@ -112,7 +112,7 @@ class TargetDirectory:
 
     def _blocks(
         self, names: frozenset[str], manifest: Manifest
-    ) -> tuple[tuple[HeldBlock, ...], frozenset[str]]:
+    ) -> tuple[tuple[TargetBlock, ...], frozenset[str]]:
         found: list[SourceBlock] = []
         unreadable = set()
         for name in sorted(filter(is_ulid, names)):
@@ -126,7 +126,7 @@ class TargetDirectory:
             found.append(block)
         differing = self._differing(found, manifest)
         held = tuple(
-            held_block(self.path / block.ulid, block, differs=block.ulid in differing)
+            read_target_block(self.path / block.ulid, block, differs=block.ulid in differing)
             for block in found
         )
         return held, frozenset(unreadable)
@@ -237,7 +237,7 @@ class TargetDirectory:
         return sum(_size_of(self.path / name) for name in _IN_MEMORY)
 
     def memory_from(
-        self, held: Held, running: SourceStatus | None, head_size: int
+        self, held: TargetBlocks, running: SourceStatus | None, head_size: int
     ) -> datetime | None:
         """Return where samples in memory begin, or None where there are none.
 
@@ -292,9 +292,9 @@ def parse_owner(text: str) -> Owner:
         ) from None
 
 
-def held_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> HeldBlock:
+def read_target_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> TargetBlock:
     """Return what matters of a block of the target."""
-    return HeldBlock(
+    return TargetBlock(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
         max_time=instant_from_ms(block.max_time_ms),
@@ -319,7 +319,7 @@ def _sizes(block: SourceBlock | Block) -> dict[str, int]:
     return {f.path: f.size for f in block.files if f.path.startswith(("index", "chunks/"))}
 
 
-def _is_equal(item: tuple[Path, int, str], watch: Watch) -> bool:
+def _is_equal(item: tuple[Path, int, str], watch: WorkerContext) -> bool:
     path, size, sha256 = item
     file = HashedFile(path, size=size, watch=watch)
     file.read()

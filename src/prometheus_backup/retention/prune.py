@@ -8,7 +8,7 @@ from typing import Self
 from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
 from prometheus_backup.model import Outcome
-from prometheus_backup.repository.repository import Entry, Repository, State, committed
+from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_doubt, decide
 
 
@@ -49,13 +49,13 @@ class PruneReport:
         return Outcome.PARTIAL if self.problems else Outcome.DONE
 
 
-def candidates(entries: Sequence[Entry]) -> tuple[Candidate, ...]:
+def candidates(entries: Sequence[BackupEntry]) -> tuple[Candidate, ...]:
     """Return the backups that retention decides on."""
     return tuple(Candidate(e.backup_id, e.time, e.good) for e in committed(entries))
 
 
 def plan_prune(
-    entries: Sequence[Entry],
+    entries: Sequence[BackupEntry],
     *,
     policy: Policy,
     now: datetime,
@@ -73,7 +73,7 @@ def plan_prune(
     decisions = decide(judged, today=now.date(), policy=policy)
     deleted = {d.backup_id for d in decisions if not d.keep}
 
-    def dead(entry: Entry) -> bool:
+    def dead(entry: BackupEntry) -> bool:
         return entry.is_dead(store_now=store_now, dead_runs=dead_runs)
 
     return PrunePlan(

@@ -16,10 +16,10 @@ from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, LongStepBegan, LongStepEnded
 from prometheus_backup.model import Finding, FindingKind, Verdict, printable
 from prometheus_backup.repository.manifest import Block, File
-from prometheus_backup.transfer import Watch
+from prometheus_backup.transfer import WorkerContext
 from prometheus_backup.tsdb.parallel import check_blocks
 from prometheus_backup.tsdb.verification import BlockReport
-from prometheus_backup.verify.objects import Looking, altered, missing
+from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
 
 _TOGETHER = 1 << 30
 """Bytes of blocks that are in the scratch directory together; a larger one comes alone."""
@@ -31,7 +31,7 @@ _KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class ScratchSpace:
     """Where blocks are checked: an empty folder, and how many processes do it."""
 
     folder: Path
@@ -44,7 +44,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(directory: Path, *, processes: int) -> Iterator[Bench]:
+def open_scratch_space(directory: Path, *, processes: int) -> Iterator[ScratchSpace]:
     """Have a folder in a scratch directory to check blocks in; it is gone afterwards.
 
     Raises RepositoryLocked where another verification is at work there, TargetUnusable where it
@@ -52,10 +52,10 @@ def open_bench(directory: Path, *, processes: int) -> Iterator[Bench]:
     """
     with Scratch.take(directory, verb="verify") as scratch:
         scratch.prepare(size=0)
-        yield Bench(scratch.data, processes)
+        yield ScratchSpace(scratch.data, processes)
 
 
-def look_at_blocks(looking: Looking, keys: Collection[str], bench: Bench) -> None:
+def verify_blocks(looking: ObjectVerifier, keys: Collection[str], bench: ScratchSpace) -> None:
     """Check the blocks of which all files are among these keys; of the others, hash the files.
 
     One that does not fit into the folder is a doubt: it was not looked at.
@@ -91,7 +91,7 @@ def batches(blocks: Sequence[Block], *, limit: int, most: int) -> Iterator[list[
         yield group
 
 
-def _too_large(block: Block, looking: Looking, bench: Bench) -> bool:
+def _too_large(block: Block, looking: ObjectVerifier, bench: ScratchSpace) -> bool:
     room = bench.room
     if block.size <= room:
         return False
@@ -105,7 +105,9 @@ def _too_large(block: Block, looking: Looking, bench: Bench) -> bool:
 class _Batch:
     """Some blocks, while they are in the scratch directory."""
 
-    def __init__(self, looking: Looking, bench: Bench, blocks: Sequence[Block]) -> None:
+    def __init__(
+        self, looking: ObjectVerifier, bench: ScratchSpace, blocks: Sequence[Block]
+    ) -> None:
         self._looking = looking
         self._bench = bench
         self._blocks = {block.ulid: block for block in blocks}
@@ -142,7 +144,7 @@ class _Batch:
                     seen.findings.append(altered(file.key, digest, file.sha256))
         return lost
 
-    def _fetch(self, item: tuple[Block, File], watch: Watch) -> tuple[str, int] | None:
+    def _fetch(self, item: tuple[Block, File], watch: WorkerContext) -> tuple[str, int] | None:
         block, file = item
         digest, size = hashlib.sha256(), 0
         try:

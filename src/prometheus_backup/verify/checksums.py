@@ -12,18 +12,18 @@ from collections.abc import Collection
 from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.model import Finding, FindingKind
 from prometheus_backup.repository.manifest import File
-from prometheus_backup.transfer import Watch
-from prometheus_backup.verify.objects import Looking, missing
+from prometheus_backup.transfer import WorkerContext
+from prometheus_backup.verify.objects import ObjectVerifier, missing
 
 _ABSENT = "absent"
 
 
-def look_at_checksums(looking: Looking, keys: Collection[str]) -> None:
+def verify_checksums(looking: ObjectVerifier, keys: Collection[str]) -> None:
     """Compare the store's checksums of these block files with the manifest; one request each."""
     files = [f for _, f in looking.manifest.files() if f.key in keys]
     store = looking.repository.store
 
-    def ask(file: File, watch: Watch) -> str | None:
+    def ask(file: File, watch: WorkerContext) -> str | None:
         del watch
         try:
             return store.stored_checksum(file.key)

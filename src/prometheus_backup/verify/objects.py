@@ -10,11 +10,11 @@ from prometheus_backup.model import Finding, FindingKind
 from prometheus_backup.repository.layout import SUMS
 from prometheus_backup.repository.manifest import Manifest, sha256sums
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import Transfer, Watch, hash_stream
+from prometheus_backup.transfer import Transfer, WorkerContext, hash_stream
 
 
 @dataclass(slots=True)
-class Seen:
+class PartialResult:
     """What was seen of one backup so far: it counts also where the store then fails.
 
     `objects` were looked at, `read` bytes of them were read; `doubts` say what a level could not
@@ -28,13 +28,13 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Looking:
+class ObjectVerifier:
     """Looks at the objects of one backup; what is wrong goes into `seen`."""
 
     repository: Repository
     transfer: Transfer
     manifest: Manifest
-    seen: Seen
+    seen: PartialResult
 
     @property
     def sums_key(self) -> str:
@@ -88,7 +88,7 @@ class Looking:
             detail = "it does not agree with the manifest"
             self.seen.findings.append(Finding(FindingKind.ALTERED, self.sums_key, detail))
 
-    def _hash(self, key: str, watch: Watch) -> tuple[str, int] | None:
+    def _hash(self, key: str, watch: WorkerContext) -> tuple[str, int] | None:
         try:
             return hash_stream(self.repository.store.stream(key), watch=watch)
         except ObjectNotFound:

@@ -20,8 +20,8 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
 from prometheus_backup.repository.layout import MANIFEST
-from prometheus_backup.repository.repository import Entry, Repository, State
-from prometheus_backup.repository.rotation import assign, due, last_look
+from prometheus_backup.repository.repository import BackupEntry, Repository, State
+from prometheus_backup.repository.rotation import assign, due, last_read
 from prometheus_backup.repository.verification import (
     RecordedFinding,
     Rotation,
@@ -29,15 +29,15 @@ from prometheus_backup.repository.verification import (
     Verification,
 )
 from prometheus_backup.transfer import Transfer
-from prometheus_backup.verify.blocks import Bench, look_at_blocks
-from prometheus_backup.verify.checksums import look_at_checksums
-from prometheus_backup.verify.objects import Looking, Seen
+from prometheus_backup.verify.blocks import ScratchSpace, verify_blocks
+from prometheus_backup.verify.checksums import verify_checksums
+from prometheus_backup.verify.objects import ObjectVerifier, PartialResult
 
 LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM, Level.TSDB)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class BackupResult:
     """The result for one backup, and why it is inconclusive where it is.
 
     `rotation` is how far the backup's rotation is after a look at a part.
@@ -52,7 +52,7 @@ class Checked:
 class VerifyReport:
     """The results, in the order in which the backups were looked at."""
 
-    checked: tuple[Checked, ...]
+    checked: tuple[BackupResult, ...]
 
     @property
     def outcome(self) -> Outcome:
@@ -75,9 +75,9 @@ class Verifier:
     level: Level
     listener: Listener
     subset: Subset | None = None
-    bench: Bench | None = None
+    bench: ScratchSpace | None = None
 
-    def verify(self, entries: Sequence[Entry]) -> VerifyReport:
+    def verify(self, entries: Sequence[BackupEntry]) -> VerifyReport:
         """Verify these backups, one after the other, and record each result."""
         if self.subset is None:
             return VerifyReport(tuple(self._verify_one(entry, None) for entry in entries))
@@ -86,15 +86,15 @@ class Verifier:
                 "cannot verify a part at level size: one listing shows the whole backup",
                 hint="leave --subset out",
             )
-        waiting = sorted(entries, key=lambda e: last_look(e.rotations, self.level))
+        waiting = sorted(entries, key=lambda e: last_read(e.rotations, self.level))
         return VerifyReport(tuple(self._verify_one(e, self.subset) for e in waiting))
 
-    def _verify_one(self, entry: Entry, subset: Subset | None) -> Checked:
+    def _verify_one(self, entry: BackupEntry, subset: Subset | None) -> BackupResult:
         part = due(self._rotation(entry), subset) if subset else None
         which = f", part {part.part} of {part.parts}" if part else ""
         self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}{which}"))
         began = self.repository.clock.now()
-        seen = Seen()
+        seen = PartialResult()
         cause = ""
         try:
             self._look(entry, part, seen)
@@ -115,10 +115,10 @@ class Verifier:
             )
         )
         if entry.state is State.NEWER:  # whose folder is not ours to write into
-            return Checked(result, cause)
-        return Checked(result, cause, self._record(result, began))
+            return BackupResult(result, cause)
+        return BackupResult(result, cause, self._record(result, began))
 
-    def _rotation(self, entry: Entry) -> Rotation | None:
+    def _rotation(self, entry: BackupEntry) -> Rotation | None:
         """Return how far the rotation is now: another run may have come by since the listing."""
         try:
             return self.repository.results.rotation(entry.backup_id, self.level)
@@ -126,7 +126,12 @@ class Verifier:
             return next((r for r in entry.rotations if r.level is self.level), None)
 
     def _result(
-        self, entry: Entry, part: RotationPart | None, seen: Seen, *, could_look: bool
+        self,
+        entry: BackupEntry,
+        part: RotationPart | None,
+        seen: PartialResult,
+        *,
+        could_look: bool,
     ) -> Verification:
         findings = sorted(seen.findings, key=lambda f: f.key)
         return Verification(
@@ -150,7 +155,7 @@ class Verifier:
             self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
         return None
 
-    def _look(self, entry: Entry, part: RotationPart | None, seen: Seen) -> None:
+    def _look(self, entry: BackupEntry, part: RotationPart | None, seen: PartialResult) -> None:
         if entry.state is State.ARCHIVED:
             self.repository.find(entry.backup_id)  # raises, and says how to thaw it
         if entry.header is None:
@@ -158,7 +163,7 @@ class Verifier:
             seen.objects = 1
             return
         manifest = self.repository.manifest(entry.backup_id)
-        looking = Looking(self.repository, self.transfer, manifest, seen)
+        looking = ObjectVerifier(self.repository, self.transfer, manifest, seen)
         keys = self._keys(looking, part)
         seen.objects = len(keys)
         # One listing shows all sizes, so a part looks at those of the whole backup.
@@ -166,16 +171,16 @@ class Verifier:
         if self.level is Level.SIZE:
             return
         if self.level is Level.STORED:
-            look_at_checksums(looking, sound)
+            verify_checksums(looking, sound)
         elif self.level is Level.TSDB:
             if self.bench is None:
                 raise ValueError("level tsdb needs a bench")
-            look_at_blocks(looking, sound, self.bench)
+            verify_blocks(looking, sound, self.bench)
         else:
             looking.bytes(sound)
         looking.sums(sound)
 
-    def _keys(self, looking: Looking, part: RotationPart | None) -> set[str]:
+    def _keys(self, looking: ObjectVerifier, part: RotationPart | None) -> set[str]:
         """Return the keys of the objects to look at: all, or those of a part."""
         sizes = looking.expected_sizes()
         if part is None:
@@ -190,7 +195,7 @@ class Verifier:
         return {key for key in sizes if assigned[of.get(key, key)] == part.part}
 
 
-def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[Entry, ...]:
+def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[BackupEntry, ...]:
     """Return the backups that a user named: ids, `latest`, or every one.
 
     An unreadable manifest is something to verify: it is the worst finding. Raises BackupNotFound,
@@ -204,7 +209,7 @@ def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tupl
     return tuple(_named(repository, name) for name in names or ("latest",))
 
 
-def _named(repository: Repository, name: str) -> Entry:
+def _named(repository: Repository, name: str) -> BackupEntry:
     try:
         return repository.find(name)
     except (UnreadableManifest, ObjectArchived):
@@ -214,7 +219,7 @@ def _named(repository: Repository, name: str) -> Entry:
         return entry
 
 
-def _unreadable(entry: Entry) -> Finding:
+def _unreadable(entry: BackupEntry) -> Finding:
     if entry.state is State.NEWER:
         raise NewerFormat(entry.problem)
     key = f"{entry.backup_id}/{MANIFEST}"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, summary
 from prometheus_backup.cli.render import (
     Document,
@@ -15,7 +16,6 @@ from prometheus_backup.cli.render import (
     size,
     span,
 )
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     "reporting",
     "healthcheck",
 )
-def backup(wiring: Wiring, output: Output) -> int:
+def backup(context: CommandContext, output: Output) -> int:
     """Take a backup: snapshot, transfer, verify, commit, apply retention, clean up."""
     from prometheus_backup.backup.run import BackupRun
 
-    options = wiring.backup_options()
-    repository = wiring.unseen_repository()
-    with wiring.client() as client:
+    options = context.backup_options()
+    repository = context.unseen_repository()
+    with context.client() as client:
         report = BackupRun(
             client=client,
-            data_dir=wiring.data_dir,
+            data_dir=context.data_dir,
             repository=repository,
-            transfer=wiring.transfer(),
+            transfer=context.transfer(),
             options=options,
-            run_id=wiring.run_id,
-            listener=wiring.listener,
+            run_id=context.run_id,
+            listener=context.listener,
         ).run()
     output.result(
         backup_document(report),

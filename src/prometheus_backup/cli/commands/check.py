@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from prometheus_backup.cli.command import command
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import CheckLine, Outcome
 
 
@@ -20,19 +20,19 @@ from prometheus_backup.model import CheckLine, Outcome
     "reporting",
     "healthcheck",
 )
-def check(wiring: Wiring, output: Output) -> int:
+def check(context: CommandContext, output: Output) -> int:
     """Look at Prometheus, the repository and the settings, and say how to mend what is wrong."""
     from prometheus_backup.backup import check as preflight
 
     report = preflight.check(
-        settings=wiring.describe,
-        connect=wiring.client,
-        data_dir=wiring.data_dir,
-        open_repository=wiring.unseen_repository,
-        run_id=wiring.run_id,
-        clock=wiring.clock,
+        settings=context.describe,
+        connect=context.client,
+        data_dir=context.data_dir,
+        open_repository=context.unseen_repository,
+        run_id=context.run_id,
+        clock=context.clock,
     )
-    looked = [*report.lines, *monitoring_lines(wiring)]
+    looked = [*report.lines, *monitoring_lines(context)]
     code = report.exit_code
     if code == 0 and not all(line.ok for line in looked):
         code = Outcome.PARTIAL.exit_code

@@ -10,9 +10,9 @@ import click
 
 from prometheus_backup.backup.schedule import first_start, next_start
 from prometheus_backup.cli.command import argument, command
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import CONFIG
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Step
 from prometheus_backup.model import rfc3339
@@ -24,7 +24,7 @@ _LONGEST_SLEEP = 60.0
 
 @argument("at", metavar="HH:MM[:SS]")
 @command()
-def daily(wiring: Wiring, output: Output, *, at: str) -> int:
+def daily(context: CommandContext, output: Output, *, at: str) -> int:
     """Run `backup` every day at this time (UTC), until told to stop.
 
     For a container beside Prometheus, where no CronJob can mount the volume. Settings come from the
@@ -32,14 +32,14 @@ def daily(wiring: Wiring, output: Output, *, at: str) -> int:
     another try may cure is tried again, twice.
     """
     del output
-    due, clock, tries, flags = _time_of_day(at), wiring.clock, 1, _flags(wiring)
+    due, clock, tries, flags = _time_of_day(at), context.clock, 1, _flags(context)
     start = first_start(due, now=clock.now(), newest=_newest_backup(flags))
     while True:
-        wiring.listener(Step("wait", f"next backup at {rfc3339(start)}"))
+        context.listener(Step("wait", f"next backup at {rfc3339(start)}"))
         while (left := (start - clock.now()).total_seconds()) > 0:
             clock.sleep(min(left, _LONGEST_SLEEP))
         code = _run("backup", *flags)
-        wiring.listener(Step("end", f"backup ended with exit {code}"))
+        context.listener(Step("end", f"backup ended with exit {code}"))
         start, tries = next_start(due, now=clock.now(), exit_code=code, tries=tries)
 
 
@@ -52,9 +52,9 @@ def _time_of_day(text: str) -> time:
     raise UsageError(f"cannot read time of day {text!r}", hint="give it as HH:MM, in UTC")
 
 
-def _flags(wiring: Wiring) -> list[str]:
+def _flags(context: CommandContext) -> list[str]:
     """Return the flags that every command takes, for the commands that are run."""
-    values, config = wiring.values, click.get_current_context().meta.get(CONFIG)
+    values, config = context.values, click.get_current_context().meta.get(CONFIG)
     flags = [f"--log-level={values['log_level']}", f"--log-format={values['log_format']}"]
     flags += ["--quiet"] if values["quiet"] else []
     return [*flags, f"--config={config}"] if config else flags

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, summary, table
 from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @option("--from", "start", metavar="TIME", help="Drill only blocks that end after this time.")
 @command("repository", "scratch", "drill", "retention", "monitoring", "reporting")
 def drill(
-    wiring: Wiring, output: Output, *, backup: str, start: str | None, end: str | None
+    context: CommandContext, output: Output, *, backup: str, start: str | None, end: str | None
 ) -> int:
     """Restore a backup aside, start a real Prometheus on it, and ask it what its source was asked.
 
@@ -27,15 +27,15 @@ def drill(
     removed, whatever happens. The result is recorded beside the backup.
     """
     from prometheus_backup.drill.run import Drill
-    from prometheus_backup.prometheus.process import Binary
+    from prometheus_backup.prometheus.process import PrometheusBinary
 
-    after, before = wiring.instant(start), wiring.instant(end)
+    after, before = context.instant(start), context.instant(end)
     if after and before and after >= before:
         raise UsageError("cannot drill: --to is not after --from")
-    binary = Binary.at(wiring.prometheus_binary())
-    wait, scratch = wiring.drill_wait, wiring.scratch()
-    repository = wiring.repository()
-    job = Drill(repository, wiring.transfer(), binary, scratch, wait, wiring.listener)
+    binary = PrometheusBinary.at(context.prometheus_binary())
+    wait, scratch = context.drill_wait, context.scratch()
+    repository = context.repository()
+    job = Drill(repository, context.transfer(), binary, scratch, wait, context.listener)
     report = job.run(repository.find(backup), start=after, end=before)
     output.result(
         drill_document(report),

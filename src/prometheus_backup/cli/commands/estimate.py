@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, size
-from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
     from prometheus_backup.cost.estimate import Basis, EstimateReport
@@ -45,20 +45,20 @@ if TYPE_CHECKING:
 )
 @option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
 @command("source", "repository", "retention")
-def estimate(wiring: Wiring, output: Output, **given: Any) -> int:
+def estimate(context: CommandContext, output: Output, **given: Any) -> int:
     """Estimate what a month of backups costs on S3, by storage class.
 
     It goes by --tsdb-size; without, by the backups in the repository; without, by the blocks in the
     data directory. It sends nothing and changes nothing.
     """
     from prometheus_backup.cost.estimate import estimate as reckon
-    from prometheus_backup.cost.model import Habits
+    from prometheus_backup.cost.model import Usage
 
     prices = _prices(given["price_file"])
     report = reckon(
-        _basis(wiring, given),
-        policy=wiring.policy(),
-        habits=Habits(given["verify_days"], given["noncurrent_days"]),
+        _basis(context, given),
+        policy=context.policy(),
+        habits=Usage(given["verify_days"], given["noncurrent_days"]),
         prices=prices,
     )
     output.result(
@@ -69,7 +69,7 @@ def estimate(wiring: Wiring, output: Output, **given: Any) -> int:
     return 0
 
 
-def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
+def _basis(context: CommandContext, given: Mapping[str, Any]) -> "Basis":
     from prometheus_backup.config import parse_size
     from prometheus_backup.cost import estimate as basis
     from prometheus_backup.errors import UsageError
@@ -85,17 +85,17 @@ def _basis(wiring: Wiring, given: Mapping[str, Any]) -> "Basis":
         return basis.basis_of_size(
             parse_size(given["tsdb_size"]), retention, upload=parse_size(upload) if upload else None
         )
-    if wiring.values["repository"] or wiring.values["s3_bucket"]:
-        found = basis.basis_of_repository(wiring.repository())
+    if context.values["repository"] or context.values["s3_bucket"]:
+        found = basis.basis_of_repository(context.repository())
         if found is not None:
             return found
-    if not wiring.data_dir.is_dir():
+    if not context.data_dir.is_dir():
         raise UsageError(
             "cannot estimate: there is no backup and no data directory to go by",
             hint="give --tsdb-size, or S3_BUCKET of a repository with backups, or "
             "PROMETHEUS_DATA_DIR",
         )
-    return basis.basis_of_data_dir(wiring.data_dir)
+    return basis.basis_of_data_dir(context.data_dir)
 
 
 def _prices(path: Path | None) -> "Mapping[str, Price]":

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
-    from prometheus_backup.heal.plan import Healing
+    from prometheus_backup.heal.plan import Repair
     from prometheus_backup.heal.run import HealReport
 
 _EFFECTS = {
@@ -67,26 +67,28 @@ _REMEDIES = {
 )
 @option("--apply", is_flag=True, help="Do it. Without, nothing is written.")
 @command("repository", "prometheus")
-def heal(wiring: Wiring, output: Output, *, directory: Path, apply: bool, **choices: Any) -> int:
+def heal(
+    context: CommandContext, output: Output, *, directory: Path, apply: bool, **choices: Any
+) -> int:
     """Find the bad blocks of a data directory; with --apply, replace them from backups.
 
     Bad blocks are moved into a quarantine in the data directory; nothing is deleted. Prometheus may
     be running, or fail to start. Cut off, the same command continues.
     """
-    from prometheus_backup.heal.plan import HealWish
+    from prometheus_backup.heal.plan import HealRequest
     from prometheus_backup.heal.run import Heal, HealOptions
 
-    wish = HealWish(choices["without_copy"], undelete=choices["accept_undeleted"])
+    wish = HealRequest(choices["without_copy"], undelete=choices["accept_undeleted"])
     patience = timedelta(seconds=choices["wait"])
     processes = choices["processes"] or os.cpu_count() or 1
     options = HealOptions(wish, choices["quick"], processes, patience)
-    with wiring.client() as client:
+    with context.client() as client:
         job = Heal(
             directory,
-            wiring.repository,
-            wiring.transfer(),
+            context.repository,
+            context.transfer(),
             client,
-            wiring.clock,
+            context.clock,
             options,
         )
         report = job.apply() if apply else job.look()
@@ -115,7 +117,7 @@ def heal_document(report: "HealReport", *, data_dir: Path) -> Document:
     }
 
 
-def _bad(healing: "Healing", report: "HealReport") -> Document:
+def _bad(healing: "Repair", report: "HealReport") -> Document:
     bad, seen = healing.bad, report.scan.reports[healing.bad.name]
     return {
         "block": bad.name,

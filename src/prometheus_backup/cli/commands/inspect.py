@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import instant_from_ms, rfc3339
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     help="Blocks checked at once.  [default: as many as there are cores, at most 4]",
 )
 @command()
-def inspect(wiring: Wiring, output: Output, *, path: Path, processes: int | None) -> int:
+def inspect(context: CommandContext, output: Output, *, path: Path, processes: int | None) -> int:
     """Check TSDB blocks on this machine: a block, a data directory or a snapshot."""
     from prometheus_backup.verify.inspect import inspect_blocks
 
     report = inspect_blocks(
-        path.resolve(), processes=processes or wiring.processes, listener=wiring.listener
+        path.resolve(), processes=processes or context.processes, listener=context.listener
     )
     output.result(
         inspect_document(report, path=path),

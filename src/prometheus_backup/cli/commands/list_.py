@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import (
     Document,
@@ -11,26 +12,25 @@ from prometheus_backup.cli.render import (
     day,
     entry_document,
     size,
-    standing,
+    state_text,
     verified,
 )
-from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.retention.policy import Decision
 
 
 @command("repository", "retention")
-def list_(wiring: Wiring, output: Output) -> int:
+def list_(context: CommandContext, output: Output) -> int:
     """List the backups, how they stand, and why each is kept."""
     from prometheus_backup.retention.policy import decide
     from prometheus_backup.retention.prune import candidates
 
-    policy = wiring.policy()
-    repository = wiring.repository()
+    policy = context.policy()
+    repository = context.repository()
     entries = repository.entries()
-    decisions = decide(candidates(entries), today=wiring.clock.now().date(), policy=policy)
+    decisions = decide(candidates(entries), today=context.clock.now().date(), policy=policy)
     output.result(
         list_document(entries, decisions, url=repository.url),
         tables=[table(LIST_HEADERS, list_rows(entries, decisions))] if entries else [],
@@ -40,7 +40,7 @@ def list_(wiring: Wiring, output: Output) -> int:
 
 
 def list_document(
-    entries: Sequence["Entry"], decisions: Sequence["Decision"], *, url: str
+    entries: Sequence["BackupEntry"], decisions: Sequence["Decision"], *, url: str
 ) -> Document:
     """Return what `list --json` prints."""
     by_id = {d.backup_id: d for d in decisions}
@@ -62,7 +62,7 @@ LIST_HEADERS = (
 )
 
 
-def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> Iterable[Row]:
+def list_rows(entries: Sequence["BackupEntry"], decisions: Sequence["Decision"]) -> Iterable[Row]:
     """Yield a row for each backup."""
     by_id = {d.backup_id: d for d in decisions}
     for entry in entries:
@@ -81,6 +81,6 @@ def list_rows(entries: Sequence["Entry"], decisions: Sequence["Decision"]) -> It
             day(manifest.min_time),
             day(manifest.max_time),
             verified(entry),
-            standing(entry),
+            state_text(entry),
             why,
         )

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import repository_state
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import RepositoryError, Stopped, StopRequest, UsageError
 from prometheus_backup.events import Step, Warned
 
 if TYPE_CHECKING:
-    from prometheus_backup.metrics.exporter import Page
+    from prometheus_backup.metrics.exporter import CachedMetrics
     from prometheus_backup.metrics.families import Sample
 
 _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})")
@@ -30,29 +30,29 @@ _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\
 )
 @option("--listen", metavar="ADDR:PORT", help="Serve them at /metrics, until told to stop.")
 @command("repository", "retention", "monitoring")
-def metrics(wiring: Wiring, output: Output, *, listen: str | None, refresh: int) -> int:
+def metrics(context: CommandContext, output: Output, *, listen: str | None, refresh: int) -> int:
     """Print the metrics of the repository, or serve them as an exporter."""
     from prometheus_backup.metrics.exposition import text
     from prometheus_backup.metrics.families import labelled
 
-    common = wiring.metrics_labels()
+    common = context.metrics_labels()
     if listen is None:
-        samples = labelled(repository_state(wiring), common)
+        samples = labelled(repository_state(context), common)
         output.result(metrics_document(samples), lines=text(samples).splitlines())
         return 0
-    from prometheus_backup.metrics.exporter import Page
+    from prometheus_backup.metrics.exporter import CachedMetrics
 
     def read() -> "list[Sample] | None":
         try:
-            return labelled(repository_state(wiring), common)
+            return labelled(repository_state(context), common)
         except RepositoryError as error:
-            wiring.listener(
+            context.listener(
                 Warned(f"cannot read the repository for metrics: {error.message}", error.hint)
             )
             return None
 
-    page = Page(read, dict(common), wiring.clock, float(refresh))
-    _serve(wiring, page, listen)
+    page = CachedMetrics(read, dict(common), context.clock, float(refresh))
+    _serve(context, page, listen)
     return 0
 
 
@@ -63,7 +63,7 @@ def metrics_document(samples: "list[Sample]") -> Document:
     }
 
 
-def _serve(wiring: Wiring, page: "Page", listen: str) -> None:
+def _serve(context: CommandContext, page: "CachedMetrics", listen: str) -> None:
     from prometheus_backup.metrics.exporter import Exporter
 
     host, port = _parse(listen)
@@ -75,12 +75,12 @@ def _serve(wiring: Wiring, page: "Page", listen: str) -> None:
             f"cannot listen on {listen}: {error.strerror or error}",
             hint="give an address of this machine and a free port, such as 127.0.0.1:9879",
         ) from None
-    wiring.listener(Step("serve", f"serving metrics at http://{exporter.address}/metrics"))
+    context.listener(Step("serve", f"serving metrics at http://{exporter.address}/metrics"))
     try:
         exporter.serve()
     except StopRequest as stop:
         # To be told to stop is how a server ends, not a failure of it.
-        wiring.listener(Step("stop", _told(stop.error)))
+        context.listener(Step("stop", _told(stop.error)))
 
 
 def _told(error: Stopped) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, pruned_document
-from prometheus_backup.cli.wiring import Wiring
 
 if TYPE_CHECKING:
     from prometheus_backup.retention.prune import PrunePlan, PruneReport
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
 @command("repository", "retention", "monitoring", "reporting")
-def prune(wiring: Wiring, output: Output, *, dry_run: bool) -> int:
+def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
     """Delete what retention lets go, and what interrupted runs left."""
     from prometheus_backup.retention.prune import apply_prune, plan_prune
 
-    policy = wiring.policy()
-    repository = wiring.repository()
-    now = wiring.clock.now()
+    policy = context.policy()
+    repository = context.repository()
+    now = context.clock.now()
     # A dry run writes nothing, so it cannot ask the store for its time.
-    store_now = now if dry_run else repository.store_now(run_id=wiring.run_id)
+    store_now = now if dry_run else repository.store_now(run_id=context.run_id)
     plan = plan_prune(repository.entries(), policy=policy, now=now, store_now=store_now)
     report = None
     if not dry_run:
-        report = apply_prune(repository, plan, run_id=wiring.run_id, listener=wiring.listener)
+        report = apply_prune(repository, plan, run_id=context.run_id, listener=context.listener)
     done = "deleted" if report else "would delete"
     deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
     leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Outcome, rfc3339
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Block
     from prometheus_backup.restore.placement import Placement
     from prometheus_backup.restore.plan import RestorePlan
-    from prometheus_backup.restore.run import Prepared, RestoreOptions, RestoreReport
+    from prometheus_backup.restore.run import PreparedRestore, RestoreOptions, RestoreReport
 
 
 @argument("target", type=click.Path(path_type=Path))
@@ -64,7 +64,13 @@ if TYPE_CHECKING:
 )
 @command("repository", "retention", "prometheus", "monitoring", "reporting")
 def restore(
-    wiring: Wiring, output: Output, *, backup: str, target: Path, dry_run: bool, **choices: Any
+    context: CommandContext,
+    output: Output,
+    *,
+    backup: str,
+    target: Path,
+    dry_run: bool,
+    **choices: Any,
 ) -> int:
     """Restore a backup into an empty or absent directory, or with --merge into one in use.
 
@@ -73,14 +79,14 @@ def restore(
     from prometheus_backup.restore.run import Restore
     from prometheus_backup.restore.target import holds_data
 
-    options = restore_options(wiring, choices)
-    at = wiring.instant(choices["at"])
+    options = restore_options(context, choices)
+    at = context.instant(choices["at"])
     if at is not None and backup != "latest":
         raise UsageError(f"cannot use --at with {backup}", hint="--at chooses for `latest`")
-    policy = wiring.policy()
-    repository = wiring.repository()
-    client = wiring.client() if holds_data(target) else None
-    job = Restore(repository, wiring.transfer(), target, policy, wiring.listener, client, options)
+    policy = context.policy()
+    repository = context.repository()
+    client = context.client() if holds_data(target) else None
+    job = Restore(repository, context.transfer(), target, policy, context.listener, client, options)
     prepared = job.prepare(repository.find(backup, at=at))
     report = None if dry_run else job.apply(prepared)
     output.result(
@@ -96,15 +102,15 @@ def restore(
     return (Outcome.PARTIAL if prepared.plan.left_out else Outcome.DONE).exit_code
 
 
-def restore_options(wiring: Wiring, choices: Mapping[str, Any]) -> "RestoreOptions":
+def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "RestoreOptions":
     """Return what the command line says of how to restore. Raises UsageError."""
     from prometheus_backup.prometheus.retention import parse_target_retention
     from prometheus_backup.restore.placement import TimeRange
-    from prometheus_backup.restore.plan import RestoreWish
+    from prometheus_backup.restore.plan import RestoreRequest
     from prometheus_backup.restore.run import RestoreOptions
     from prometheus_backup.restore.target import parse_owner
 
-    wanted = TimeRange(wiring.instant(choices["since"]), wiring.instant(choices["until"]))
+    wanted = TimeRange(context.instant(choices["since"]), context.instant(choices["until"]))
     if wanted.start and wanted.end and wanted.start >= wanted.end:
         raise UsageError(
             f"cannot restore from {rfc3339(wanted.start)} to {rfc3339(wanted.end)}: "
@@ -113,17 +119,17 @@ def restore_options(wiring: Wiring, choices: Mapping[str, Any]) -> "RestoreOptio
     retention, owner = choices["target_retention"], choices["chown"]
     return RestoreOptions(
         merge=choices["merge"],
-        wish=RestoreWish(wanted, undelete=choices["accept_undeleted"]),
+        wish=RestoreRequest(wanted, undelete=choices["accept_undeleted"]),
         retention=parse_target_retention(retention) if retention is not None else None,
         ignore_retention=choices["ignore_retention"],
-        head_from=wiring.instant(choices["head_from"]),
+        head_from=context.instant(choices["head_from"]),
         owner=parse_owner(owner) if owner is not None else None,
         patience=timedelta(seconds=choices["wait"]),
     )
 
 
 def restore_document(
-    prepared: "Prepared", report: "RestoreReport | None", *, target: Path
+    prepared: "PreparedRestore", report: "RestoreReport | None", *, target: Path
 ) -> Document:
     """Return what `restore --json` prints; `report` None is a dry run."""
     plan = prepared.plan
@@ -150,7 +156,7 @@ def restore_document(
 
 
 def restore_lines(
-    prepared: "Prepared", report: "RestoreReport | None", *, target: Path
+    prepared: "PreparedRestore", report: "RestoreReport | None", *, target: Path
 ) -> Iterable[str]:
     """Yield what `restore` says below its table."""
     plan = prepared.plan
@@ -196,7 +202,7 @@ def _says(placement: "Placement") -> str:
     return text
 
 
-def _retention_lines(prepared: "Prepared") -> Iterable[str]:
+def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
     plan = prepared.plan
     if plan.need is None:
         return

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, summary, table
 from prometheus_backup.cli.render import (
     Document,
@@ -16,24 +17,23 @@ from prometheus_backup.cli.render import (
     second,
     size,
     span,
-    standing,
+    state_text,
     verified,
 )
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.model import Verdict, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Manifest
-    from prometheus_backup.repository.repository import Entry
+    from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import Verification
 
 
 @argument("backup", metavar="BACKUP|latest")
 @command("repository")
-def show(wiring: Wiring, output: Output, backup: str) -> int:
+def show(context: CommandContext, output: Output, backup: str) -> int:
     """Show one backup: what it holds, where it came from, what verification found."""
 
-    repository = wiring.repository()
+    repository = context.repository()
     entry = repository.find(backup)
     manifest = repository.manifest(entry.backup_id)
     output.result(
@@ -47,7 +47,7 @@ def show(wiring: Wiring, output: Output, backup: str) -> int:
     return 0
 
 
-def show_document(entry: "Entry", manifest: "Manifest") -> Document:
+def show_document(entry: "BackupEntry", manifest: "Manifest") -> Document:
     """Return what `show --json` prints: the manifest as it is stored, and what is known since."""
     return {
         **entry_document(entry, None),
@@ -57,10 +57,10 @@ def show_document(entry: "Entry", manifest: "Manifest") -> Document:
     }
 
 
-def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
+def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
     """Yield the details of a backup, label and value."""
     yield "backup", manifest.backup_id
-    yield "state", standing(entry)
+    yield "state", state_text(entry)
     yield "taken", f"{rfc3339(manifest.started_at)} to {rfc3339(manifest.finished_at)}"
     yield "source", f"{manifest.prometheus_url} (Prometheus {manifest.prometheus.version})"
     if manifest.labels:
@@ -85,7 +85,7 @@ def show_rows(entry: "Entry", manifest: "Manifest") -> Iterable[Row]:
 LEVEL_HEADERS = ("level", "result", "at (UTC)", "objects", "read", "findings")
 
 
-def level_rows(entry: "Entry") -> Iterable[Row]:
+def level_rows(entry: "BackupEntry") -> Iterable[Row]:
     """Yield what is known from verification: before the commit, since, and in parts."""
     header = entry.header
     if header and header.verified:

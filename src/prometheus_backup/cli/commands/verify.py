@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output, table
 from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
-from prometheus_backup.cli.wiring import Wiring
 from prometheus_backup.config import parse_subset
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Rotation
-    from prometheus_backup.verify.run import Checked, VerifyReport
+    from prometheus_backup.verify.run import BackupResult, VerifyReport
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
 """Fields of a recorded result that this command says otherwise, or has nothing to say in."""
@@ -31,7 +31,7 @@ _LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 )
 @command("repository", "scratch", "retention", "monitoring", "reporting")
 def verify(
-    wiring: Wiring,
+    context: CommandContext,
     output: Output,
     backups: Sequence[str],
     *,
@@ -44,11 +44,11 @@ def verify(
     from prometheus_backup.verify.run import Verifier, choose
 
     parts = parse_subset(subset)
-    repository = wiring.repository()
+    repository = context.repository()
     entries = choose(repository, backups, every=every)
-    with wiring.bench() if level == Level.TSDB else nullcontext() as bench:
+    with context.bench() if level == Level.TSDB else nullcontext() as bench:
         verifier = Verifier(
-            repository, wiring.transfer(), Level(level), wiring.listener, parts, bench
+            repository, context.transfer(), Level(level), context.listener, parts, bench
         )
         report = verifier.verify(entries)
     output.result(
@@ -74,7 +74,7 @@ def verify_document(report: "VerifyReport") -> Document:
     }
 
 
-def _rotation_document(checked: "Checked") -> Document | None:
+def _rotation_document(checked: "BackupResult") -> Document | None:
     part, rotation = checked.result.rotation, checked.rotation
     if part is None:
         return None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prometheus_backup.stores.base import ObjectStore
     from prometheus_backup.stores.s3 import StaticKeys
     from prometheus_backup.transfer import Transfer
-    from prometheus_backup.verify.blocks import Bench
+    from prometheus_backup.verify.blocks import ScratchSpace
 
 _WORKERS_PER_CORE = 2
 _PROMETHEUS_LOGIN = "give PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE"
@@ -42,7 +42,7 @@ _MOST_WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class CommandContext:
     """The settings of one command, and what is built from them."""
 
     values: Mapping[str, Any]
@@ -51,8 +51,8 @@ class Wiring:
     clock: Clock
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], listener: Listener) -> "Wiring":
-        """Return the wiring of one run, with a run id of its own."""
+    def of(cls, values: Mapping[str, Any], listener: Listener) -> "CommandContext":
+        """Return the context of one run, with a run id of its own."""
         return cls(values, listener, uuid.uuid4().hex, SystemClock())
 
     @property
@@ -156,11 +156,11 @@ class Wiring:
         """Return the directory that blocks are brought into, to be looked at there."""
         return Path(self.values["scratch"] or tempfile.gettempdir())
 
-    def bench(self) -> "AbstractContextManager[Bench]":
+    def bench(self) -> "AbstractContextManager[ScratchSpace]":
         """Return what opens the place in which `verify` checks blocks."""
-        from prometheus_backup.verify.blocks import open_bench
+        from prometheus_backup.verify.blocks import open_scratch_space
 
-        return open_bench(self.scratch(), processes=self.processes)
+        return open_scratch_space(self.scratch(), processes=self.processes)
 
     @property
     def drill_wait(self) -> timedelta:
