@@ -1,7 +1,7 @@
 """One run at a time on a data directory: the host lock, and the intents of runs beside it.
 
 A run that holds the lock knows that every other run with an intent here is dead, because the
-kernel drops a lock with its holder. See docs/design.md, "Interruption and company".
+kernel drops a lock with its holder. See docs/design.md, "Interruption and concurrent runs".
 """
 
 import errno

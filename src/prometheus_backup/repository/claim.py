@@ -1,6 +1,6 @@
 """How a backup comes to be: claim an id, keep the claim alive, commit.
 
-Every step that matters reads again what it depends on (docs/design.md, "Interruption and company"),
+Every step that matters reads again what it depends on (docs/design.md, "Interruption and concurrent runs"),
 so on stores without conditional writes, too, at most one run commits under an id; files of the one
 that lost may then stay beside those of the other.
 """
