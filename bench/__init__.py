@@ -1,1 +1,1 @@
-"""Benchmarks: whole runs of prometheus-backup beside other tools, on the same bytes."""
+"""Benchmarks: compare whole runs of prometheus-backup with other programs on the same data."""

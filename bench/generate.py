@@ -1,7 +1,7 @@
-"""Makes a Prometheus data directory of valid, incompressible TSDB blocks.
+"""Generates a Prometheus data directory of valid, incompressible TSDB blocks.
 
-Responsible for the shape of the directory (how many blocks, how long, how large) and not for the
-bytes of a block. Run as `python -m bench.generate DIR [--size MIB] [--seed N]`.
+Decides the number of blocks, their time ranges and sizes; `tsdb_writer.py` writes them.
+Run as `python -m bench.generate DIR [--size MIB] [--seed N]`.
 """
 
 import argparse
@@ -19,21 +19,21 @@ from bench.tsdb_writer import (
 )
 
 BLOCK_HOURS = (54, 54, 54, 54, 54, 18, 18, 18, 6, 6, 2, 2)
-"""Lengths, oldest first: what 2 h blocks and three levels of compaction leave of two weeks."""
+"""Lengths, oldest first: two weeks of 2 h blocks after three levels of compaction."""
 
 STEP = timedelta(minutes=1)
 SEGMENT_BYTES = 128 << 20
-"""Prometheus cuts at 512 MiB; smaller here, so that a block of 160 MiB has several segments."""
+"""Prometheus uses 512 MiB; smaller here, so that a block of 160 MiB has several segments."""
 
 MIB = 1 << 20
 _LEVELS = {2: 1, 6: 2, 18: 3, 54: 4}
 
 
 def generate(data_dir: Path, size_bytes: int, *, newest: datetime, seed: int = 1) -> list[Path]:
-    """Write blocks of at least `size_bytes` that end before `newest`; returns their directories.
+    """Write blocks of at least `size_bytes` that end before `newest`; return their directories.
 
     The newest block ends at the last even hour that is at least two hours before `newest`, so
-    that a Prometheus started on the directory takes samples of the present.
+    that a Prometheus started on the directory accepts current samples.
     """
     rng = random.Random(seed)
     series = _series(_series_count(size_bytes, newest))
@@ -55,12 +55,12 @@ def generate(data_dir: Path, size_bytes: int, *, newest: datetime, seed: int = 1
 
 
 def directory_bytes(path: Path) -> int:
-    """Sum of the sizes of all files under `path`."""
+    """Return the sum of the sizes of all files under `path`."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _series_count(size_bytes: int, newest: datetime) -> int:
-    """How many series make the chunks alone reach the size."""
+    """Return how many series are needed for the chunks alone to reach the size."""
     chunk = RandomChunks(random.Random(0), _milliseconds(STEP))
     chunk_bytes = len(chunk.framed(int(newest.timestamp() * 1000)))
     hours_per_chunk = STEP * SAMPLES_PER_CHUNK / timedelta(hours=1)
@@ -69,7 +69,7 @@ def _series_count(size_bytes: int, newest: datetime) -> int:
 
 
 def _series(count: int) -> list[Labels]:
-    """Label sets, sorted as the index needs them."""
+    """Return label sets, sorted as the index requires."""
     return sorted(
         (
             ("__name__", f"bench_metric_{number % 97:03d}_total"),

@@ -1,8 +1,8 @@
-"""Measures the check of blocks beside promtool's: `python -m bench.inspection`.
+"""Compares block verification with promtool's: `python -m bench.inspection`.
 
 Two blocks: a deep one, mostly chunks, and a wide one, mostly series. Both programs read each block
-whole in one process, in turns: `inspect`, and `promtool tsdb analyze --extended`, the only promtool
-command that looks at the checksum of every chunk.
+completely in one process, in turns: `inspect`, and `promtool tsdb analyze --extended`, the only
+promtool command that checks the checksum of every chunk.
 """
 
 import argparse
@@ -31,15 +31,16 @@ CHUNK_TARGET, SERIES_TARGET = 400, 300
 
 
 _PAGE = """\
-# Benchmark of the check of blocks
+# Benchmark of block verification
 
 Made by `python -m bench.inspection --output docs/benchmarks-inspect.md`; do not edit.
 
-`prometheus-backup inspect BLOCK --processes 1` beside `promtool tsdb analyze --extended`, whole
-processes, on the same block, in turns. promtool decodes every series and looks at the checksum of
-every chunk, but not at postings, order, chunks that no series has, counts or times. Rates are for a
-second of CPU time, so for one core, the start of Python included. Ratios are ours divided by
-promtool's, round by round: median (lowest-highest).
+`prometheus-backup inspect BLOCK --processes 1` compared with `promtool tsdb analyze --extended`.
+Each measurement covers a whole process; the two take turns on the same block. promtool decodes
+every series and checks the checksum of every chunk. It does not check postings, order, chunks
+without a series, counts or times. Rates are per second of CPU time, that is for one core, and
+include the startup of Python. Ratios are ours divided by promtool's, calculated per round: median
+(lowest-highest).
 
 - Machine: {machine}
 - Rounds: {rounds}, after one warm-up
@@ -56,20 +57,21 @@ promtool's, round by round: median (lowest-highest).
 | --- | --- | --- | --- | --- | --- | --- |
 {costs}
 
-Every series of these blocks has eight labels and all its chunks, of 120 random samples in about a
-kilobyte each: the wide block is what Prometheus writes every two hours, the deep one what
-compaction leaves. The check is plain Python but for the checksums; promtool is compiled.
+Every series in these blocks has eight labels and samples for the whole time range, in chunks of
+120 random samples (about a kilobyte). The wide block resembles what Prometheus writes every two
+hours, the deep one the result of compaction. The verification is plain Python except for the
+checksums; promtool is compiled.
 
-As in a real Prometheus, most series share all labels but the first with others: sets of labels
-that were decoded are not decoded again. Where no two series share any, it is about a sixth as fast:
-59 thousand series a second, without the start of Python. On half as many series, that start takes
+As in a real Prometheus, most series share all labels but the first with other series, and a label
+set is decoded only once. If no two series share labels, the rate is about a sixth: 59 thousand
+series per second, without the startup of Python. With half as many series, that startup reduces
 the rate of the wide block to about 300 thousand.
 """
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A block: its name, series, and hours at a sample a minute."""
+    """A block: its name, number of series, and hours with one sample per minute."""
 
     name: str
     series: int
@@ -77,8 +79,8 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A block, what is in it, and the cost of each round of both programs."""
+class Measurement:
+    """A block, its contents, and the usage of both programs in each round."""
 
     shape: Shape
     report: BlockReport
@@ -86,12 +88,12 @@ class Measured:
     promtool: Sequence[Usage]
 
     def rate(self, amount: float) -> float:
-        """Return so much in a second of ours on one core, start of the program included."""
+        """Return `amount` per second of CPU time of our program, including its startup."""
         return amount / statistics.median(usage.cpu_seconds for usage in self.ours)
 
 
 def _series(count: int) -> list[Labels]:
-    """Label sets as a Kubernetes cluster has them: a few hundred metrics of many pods."""
+    """Return label sets like those of a Kubernetes cluster: a few hundred metrics of many pods."""
     metrics = 500
     return sorted(
         (
@@ -109,7 +111,7 @@ def _series(count: int) -> list[Labels]:
     )
 
 
-def run(shape: Shape, *, rounds: int, work: Path) -> Measured:
+def run(shape: Shape, *, rounds: int, work: Path) -> Measurement:
     """Write a block and measure both programs on it."""
     data = work / shape.name
     spec = BlockSpec(
@@ -131,18 +133,18 @@ def run(shape: Shape, *, rounds: int, work: Path) -> Measured:
             (str(promtool), "tsdb", "analyze", "--extended", str(data), block.name), environment
         ),
     )
-    costs: tuple[list[Usage], list[Usage]] = ([], [])
+    usages: tuple[list[Usage], list[Usage]] = ([], [])
     for number in range(rounds + 1):
-        for command, cost in zip(commands, costs, strict=True):
+        for command, measured in zip(commands, usages, strict=True):
             usage = measure(command, work / "log")
             if number:  # the first is a warm-up
-                cost.append(usage)
-    return Measured(shape, report, *costs)
+                measured.append(usage)
+    return Measurement(shape, report, *usages)
 
 
-def render(measured: Sequence[Measured], rounds: int) -> str:
-    """The whole page."""
-    deep, wide = measured
+def render(measurements: Sequence[Measurement], rounds: int) -> str:
+    """Return the whole page."""
+    deep, wide = measurements
     chunk_rate = deep.rate(deep.report.chunk_bytes / MB)
     series_rate = wide.rate(wide.report.series / 1000)
     return _PAGE.format(
@@ -150,21 +152,21 @@ def render(measured: Sequence[Measured], rounds: int) -> str:
         rounds=rounds,
         targets="\n".join(
             [
-                _target("chunk data a second, deep block", CHUNK_TARGET, chunk_rate, "MB"),
-                _target("series a second, wide block", SERIES_TARGET, series_rate, "thousand"),
+                _target("chunk data per second, deep block", CHUNK_TARGET, chunk_rate, "MB"),
+                _target("series per second, wide block", SERIES_TARGET, series_rate, "thousand"),
             ]
         ),
-        content="\n".join(map(_content, measured)),
-        costs="\n".join(map(_cost, measured)),
+        content="\n".join(map(_content, measurements)),
+        costs="\n".join(map(_cost, measurements)),
     )
 
 
-def _target(what: str, least: float, reached: float, unit: str) -> str:
-    answer = "reached" if reached >= least else "**not reached**"
-    return f"| {what} | at least {least} {unit} | {reached:.0f} {unit} | {answer} |"
+def _target(what: str, least: float, measured: float, unit: str) -> str:
+    result = "reached" if measured >= least else "**not reached**"
+    return f"| {what} | at least {least} {unit} | {measured:.0f} {unit} | {result} |"
 
 
-def _content(one: Measured) -> str:
+def _content(one: Measurement) -> str:
     report = one.report
     return (
         f"| {one.shape.name} | {report.series:,} | {report.total_chunks:,} "
@@ -173,7 +175,7 @@ def _content(one: Measured) -> str:
     )
 
 
-def _cost(one: Measured) -> str:
+def _cost(one: Measurement) -> str:
     cpu = [[usage.cpu_seconds for usage in side] for side in (one.ours, one.promtool)]
     wall = [[usage.wall_seconds for usage in side] for side in (one.ours, one.promtool)]
     peaks = [max(usage.peak_bytes for usage in side) >> 20 for side in (one.ours, one.promtool)]
@@ -188,14 +190,14 @@ def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench.inspection", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small blocks, two rounds")
-    parser.add_argument("--output", type=Path, help="write the page there")
+    parser.add_argument("--output", type=Path, help="also write the page to this file")
     arguments = parser.parse_args()
     divisor, rounds = (10, 2) if arguments.quick else (1, 5)
     shapes = (
         Shape("deep", 10_000 // divisor, 54),
         Shape("wide", 400_000 // divisor, 2),
     )
-    # As an installation has it: modules are not compiled anew at each start.
+    # As in an installation: modules are not compiled again at each start.
     compileall.compile_dir(Path(prometheus_backup.__path__[0]), quiet=1)
     work = TOOLS / "inspect"
     shutil.rmtree(work, ignore_errors=True)

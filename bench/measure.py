@@ -1,4 +1,4 @@
-"""What a program run costs, and what it costs beside another one."""
+"""Measures the resource usage of a program run and compares it with that of another."""
 
 import json
 import statistics
@@ -13,12 +13,12 @@ TIMEOUT_SECONDS = 1800
 
 
 class ProgramFailedError(Exception):
-    """A program that was to be measured failed; the message ends with what it said."""
+    """A program that was to be measured failed; the message ends with its output."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A program with its arguments and its whole environment."""
+    """A program with its arguments and its complete environment."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -26,7 +26,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Usage:
-    """Cost of one run of a process tree; CPU is user and system time together."""
+    """Resource usage of one run of a process tree; CPU is user plus system time."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours divided by the peer's, run by run."""
+    """Ours divided by the other program's, calculated per round."""
 
     median: float
     lowest: float
@@ -46,7 +46,7 @@ class Ratio:
 
 
 def measure(command: Command, log: Path) -> Usage:
-    """Run a program to its end and return its cost; its output goes to `log`."""
+    """Run a program until it exits and return its usage; its output goes to `log`."""
     report = log.with_suffix(".json")
     stopwatch = [sys.executable, "-I", "-S", str(_STOPWATCH), str(report)]
     with log.open("wb") as output:
@@ -60,14 +60,14 @@ def measure(command: Command, log: Path) -> Usage:
             check=False,
         )
     if done.returncode != 0:
-        words = log.read_text(errors="replace")[-3000:]
-        called = " ".join(command.argv)
-        raise ProgramFailedError(f"exit code {done.returncode}: {called}\n{words}")
-    cost = json.loads(report.read_text())
-    return Usage(cost["wall"], cost["cpu"], cost["peak"])
+        output_text = log.read_text(errors="replace")[-3000:]
+        command_line = " ".join(command.argv)
+        raise ProgramFailedError(f"exit code {done.returncode}: {command_line}\n{output_text}")
+    usage = json.loads(report.read_text())
+    return Usage(usage["wall"], usage["cpu"], usage["peak"])
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Compare values of the same rounds."""
+    """Divide the values of the same rounds."""
     quotients = [our / their for our, their in zip(ours, theirs, strict=True)]
     return Ratio(statistics.median(quotients), min(quotients), max(quotients))

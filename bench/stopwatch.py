@@ -1,7 +1,7 @@
-"""Runs one program and says what it cost: `python -I -S stopwatch.py REPORT PROGRAM ARGUMENT...`.
+"""Runs one program and reports its usage: `python -I -S stopwatch.py REPORT PROGRAM ARGUMENT...`.
 
-A process of its own, and a small one, because a program's peak memory as the kernel counts it
-starts at the peak of the process that started it.
+This is a separate, small process, because the kernel counts a program's peak memory from the peak
+of the process that started it.
 """
 
 import json
@@ -17,7 +17,7 @@ def main() -> int:
     child = os.posix_spawn(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)
     wall = time.perf_counter() - started
-    with open(report, "w", encoding="utf-8") as out:  # noqa: PTH123 - pathlib would make it large
+    with open(report, "w", encoding="utf-8") as out:  # noqa: PTH123 - importing pathlib needs more memory
         cost = {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss << 10}
         json.dump(cost, out)
     return os.waitstatus_to_exitcode(status)

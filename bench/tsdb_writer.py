@@ -1,6 +1,6 @@
 """Writes Prometheus TSDB blocks whose samples are random bits, as fast as plain Python can.
 
-Responsible for the bytes of one block directory and not for how many blocks there are.
+Writes one block directory; `generate.py` decides how many.
 Formats: prometheus/prometheus tsdb/docs/format (index version 2, chunk segments version 1)
 and tsdb/chunkenc/xor.go.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import google_crc32c
 
 SAMPLES_PER_CHUNK = 120
-"""What Prometheus cuts a chunk at."""
+"""The number at which Prometheus cuts a chunk."""
 
 XOR_ENCODING = 1
 INDEX_MAGIC = 0xBAAAD700
@@ -30,7 +30,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """What one block shall hold. Every series has a sample at each step of the whole range."""
+    """Contents of one block. Every series has a sample at each step of the whole time range."""
 
     min_time_ms: int
     max_time_ms: int
@@ -40,13 +40,13 @@ class BlockSpec:
 
     @property
     def chunks_per_series(self) -> int:
-        """How many chunks a series has; the range is cut evenly."""
+        """Number of chunks per series; the range is cut evenly."""
         return (self.max_time_ms - self.min_time_ms) // (self.step_ms * SAMPLES_PER_CHUNK)
 
 
 @dataclass
 class SegmentWriter:
-    """Appends chunks to `chunks/000001` and on, starting a new file at `segment_bytes`."""
+    """Appends chunks to `chunks/000001` and so on, starting a new file at `segment_bytes`."""
 
     folder: Path
     segment_bytes: int
@@ -56,7 +56,7 @@ class SegmentWriter:
     _pending_bytes: int = 0
 
     def append(self, chunk: bytes) -> int:
-        """Take one framed chunk and return its reference for the index."""
+        """Append one framed chunk and return its reference for the index."""
         if self.sequence == 0 or self.offset + len(chunk) > self.segment_bytes:
             self.flush()
             self.sequence += 1
@@ -74,7 +74,7 @@ class SegmentWriter:
         self.offset += len(data)
 
     def flush(self) -> None:
-        """Write what is buffered to the current segment."""
+        """Write the buffered chunks to the current segment."""
         if self._pending:
             with (self.folder / f"{self.sequence:06d}").open("ab") as segment:
                 segment.write(b"".join(self._pending))
@@ -83,7 +83,7 @@ class SegmentWriter:
 
 
 class RandomChunks:
-    """Makes XOR chunks of random values at a constant step, all of one length."""
+    """Generates XOR chunks of random values at a constant step, all of the same length."""
 
     def __init__(self, rng: random.Random, step_ms: int) -> None:
         self._rng = rng
@@ -91,7 +91,7 @@ class RandomChunks:
         self._fixed, self._random_mask, self._body_bytes = _value_bits(SAMPLES_PER_CHUNK - 1)
 
     def framed(self, first_time_ms: int) -> bytes:
-        """One chunk as it stands in a segment: length, encoding, data, CRC-32C."""
+        """Return one chunk as stored in a segment: length, encoding, data, CRC-32C."""
         noise = int.from_bytes(self._rng.randbytes(self._body_bytes), "big")
         body = (noise & self._random_mask | self._fixed).to_bytes(self._body_bytes, "big")
         first = struct.pack(">H", SAMPLES_PER_CHUNK) + _varint(first_time_ms)
@@ -101,7 +101,7 @@ class RandomChunks:
 
 
 def new_ulid(time_ms: int, rng: random.Random) -> str:
-    """A ULID of the given time."""
+    """Return a ULID with the given time."""
     number = time_ms << 80 | rng.getrandbits(80)
     return "".join(_ULID_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
@@ -141,7 +141,7 @@ ChunkMeta = tuple[int, int, int]
 def _write_chunks(
     segments: SegmentWriter, spec: BlockSpec, rng: random.Random
 ) -> Iterator[list[ChunkMeta]]:
-    """Write the chunks of one series after another, without end; yields what the index needs."""
+    """Write the chunks of one series after another, endlessly; yield their index entries."""
     chunks = RandomChunks(rng, spec.step_ms)
     span = spec.step_ms * SAMPLES_PER_CHUNK
     starts = range(spec.min_time_ms, spec.max_time_ms - span + 1, span)
@@ -179,7 +179,7 @@ def _index(series: list[Labels], chunks: Iterator[list[ChunkMeta]]) -> bytes:
         out += _section(struct.pack(f">I{len(references)}I", len(references), *references))
     _pad(out, 4)
 
-    # Label indices are no longer read from version 2; an empty table is what Prometheus 3 writes.
+    # Since version 2 label indices are not read; Prometheus 3 writes an empty table.
     label_table_at = len(out)
     out += _section(struct.pack(">I", 0))
     postings_table_at = len(out)
@@ -207,11 +207,11 @@ def _series_entry(labels: list[tuple[int, int]], chunks: list[ChunkMeta]) -> byt
 
 
 def _value_bits(values: int) -> tuple[int, int, int]:
-    """The bit stream after the second timestamp: fixed bits, mask of the free bits, bytes.
+    """Return the bit stream after the second timestamp: fixed bits, mask of the free bits, bytes.
 
-    The first value states a window of 64 significant bits (`11`, leading 0, length 64 as 0), the
+    The first value sets a window of 64 significant bits (`11`, leading 0, length 64 as 0); the
     later ones reuse it (`0` for an unchanged step, then `10`). The top exponent bit is never
-    flipped, so that no value is infinite or not a number.
+    flipped, so that no value is infinite or NaN.
     """
     free = "1" + "0" + "1" * 62
     fixed_bits = ["11" + "0" * 11 + "0" * 64] + ["010" + "0" * 64] * (values - 1)
