@@ -85,7 +85,7 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
 ) -> None:
     """The budget of retries is three minutes for a user, and is made short here."""
     short = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-    monkeypatch.setattr("prometheus_backup.stores.s3.PATIENT", short)
+    monkeypatch.setattr("prometheus_backup.stores.s3.RETRIES", short)
     recorder = AtFirstUpload(own_seaweedfs.kill)
     bucket = own_seaweedfs.endpoint().new_bucket()
     store = s3_store(bucket)
@@ -97,7 +97,7 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
     assert "no connection" in caught.value.message
     assert len(recorder.of(SnapshotRemoved)) == 1
     assert snapshots(source) == []
-    assert "the repository was not told of the end" in recorder.warnings
+    assert "cannot record the end of this run" in recorder.warnings
     # The intent stays, so that the next run knows this one to be dead.
     own_seaweedfs.restart()
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from prometheus_backup.cost.lifetimes import (
     simulate_lifetimes,
 )
 from prometheus_backup.cost.model import GIB, PART, STRATEGIES, Month, Strategy, Usage, month
-from prometheus_backup.cost.prices import PRICES, SMALL, Price, priced
+from prometheus_backup.cost.prices import PRICES, SMALL, Price, override_prices
 from prometheus_backup.errors import UsageError
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.classes import ARCHIVE_CLASSES, STORAGE_CLASSES
@@ -27,12 +27,13 @@ def _month(
     *stages: tuple[int, str],
     policy: Policy = TEN_DAYS,
     load: Workload = BACKUP,
-    habits: Usage | None = None,
+    usage: Usage | None = None,
     **changes: dict[str, float],
 ) -> Month:
-    habits = habits or Usage()
-    kept = simulate_lifetimes(policy, noncurrent_days=habits.noncurrent_days)
-    return month(Strategy(stages), workload=load, kept=kept, habits=habits, prices=priced(changes))
+    usage = usage or Usage()
+    prices = override_prices(changes)
+    kept = simulate_lifetimes(policy, noncurrent_days=usage.noncurrent_days)
+    return month(Strategy(stages), workload=load, kept=kept, usage=usage, prices=prices)
 
 
 # How long backups stay
@@ -57,12 +58,12 @@ def test_backups_are_kept_as_retention_decides(policy: Policy, average: float, o
 def test_what_was_deleted_is_gone_after_the_noncurrent_days() -> None:
     kept = simulate_lifetimes(TEN_DAYS, noncurrent_days=14)
     assert kept.average == pytest.approx(10)
-    assert {life.gone - life.deleted for life in kept.lifetimes} == {14}
+    assert {life.purged - life.deleted for life in kept.lifetimes} == {14}
 
 
 @pytest.mark.parametrize("policy", [Policy(36500, 0, 0), Policy(0, 241, 0), Policy(0, 0, 21)])
 def test_a_policy_that_would_take_too_long_to_settle_is_refused(policy: Policy) -> None:
-    with pytest.raises(UsageError, match="for so long"):
+    with pytest.raises(UsageError, match="for too long"):
         simulate_lifetimes(policy)
 
 
@@ -74,19 +75,19 @@ def test_storage_is_what_all_kept_backups_have_together() -> None:
 
 
 def test_versions_that_are_kept_are_paid_for() -> None:
-    kept = _month((0, "STANDARD"), habits=Usage(noncurrent_days=14))
+    kept = _month((0, "STANDARD"), usage=Usage(noncurrent_days=14))
     assert kept.storage == pytest.approx(24 * 100 * 0.023)
 
 
 def test_a_rule_moves_no_version_that_was_deleted() -> None:
-    habits = Usage(noncurrent_days=14)
-    moved = _month((0, "STANDARD"), (12, "GLACIER_IR"), habits=habits)
-    assert moved.storage == pytest.approx(_month((0, "STANDARD"), habits=habits).storage)
+    usage = Usage(noncurrent_days=14)
+    moved = _month((0, "STANDARD"), (12, "GLACIER_IR"), usage=usage)
+    assert moved.storage == pytest.approx(_month((0, "STANDARD"), usage=usage).storage)
     assert moved.early_deletion == 0
 
 
 def test_time_as_a_version_counts_for_the_minimum_duration() -> None:
-    kept = _month((0, "GLACIER_IR"), habits=Usage(noncurrent_days=14))
+    kept = _month((0, "GLACIER_IR"), usage=Usage(noncurrent_days=14))
     assert kept.early_deletion == pytest.approx((90 - 24) * 100 * 0.004)
 
 
@@ -127,7 +128,7 @@ def test_intelligent_tiering_costs_less_what_is_not_read() -> None:
     still = _month((0, "INTELLIGENT_TIERING"), policy=policy)
     bytes_ = (30 * 0.023 + 60 * 0.0125 + 10 * 0.004) * 100
     assert still.storage == pytest.approx(bytes_ + 100 * 220 * 0.0025 / 1000)
-    read = _month((0, "INTELLIGENT_TIERING"), policy=policy, habits=Usage(verify_days=14))
+    read = _month((0, "INTELLIGENT_TIERING"), policy=policy, usage=Usage(verify_days=14))
     assert read.storage == pytest.approx(100 * 100 * 0.023 + 100 * 220 * 0.0025 / 1000)
 
 
@@ -148,11 +149,11 @@ def test_an_archive_is_neither_copied_from_nor_read_so_each_night_sends_all() ->
 
 
 def test_verification_is_billed_where_reading_is() -> None:
-    habits = Usage(verify_days=10)
-    usual, verified = _month((0, "STANDARD_IA")), _month((0, "STANDARD_IA"), habits=habits)
+    usage = Usage(verify_days=10)
+    usual, verified = _month((0, "STANDARD_IA")), _month((0, "STANDARD_IA"), usage=usage)
     assert verified.retrieval - usual.retrieval == pytest.approx(NIGHTS / 10 * 10 * 100 * 0.01)
-    assert _month((0, "STANDARD"), habits=habits).retrieval == 0
-    assert _month((0, "GLACIER"), habits=habits).retrieval == 0
+    assert _month((0, "STANDARD"), usage=usage).retrieval == 0
+    assert _month((0, "GLACIER"), usage=usage).retrieval == 0
 
 
 def test_a_transition_is_a_request_for_each_large_file() -> None:
@@ -211,8 +212,8 @@ def test_the_lifecycle_of_infrastructure_is_among_the_strategies() -> None:
 def test_prices_can_be_replaced_one_by_one() -> None:
     cheaper = _month((0, "STANDARD"), STANDARD={"gb_month": 0.01})
     assert cheaper.storage == pytest.approx(10 * 100 * 0.01)
-    assert priced({"GLACIER": {"thaw_hours": 1}})["GLACIER"].thaw_hours == 1
-    assert isinstance(priced({})["STANDARD"], Price)
+    assert override_prices({"GLACIER": {"thaw_hours": 1}})["GLACIER"].thaw_hours == 1
+    assert isinstance(override_prices({})["STANDARD"], Price)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_prices_can_be_replaced_one_by_one() -> None:
 )
 def test_prices_that_are_none_are_refused(changes: dict[str, dict[str, float]]) -> None:
     with pytest.raises(UsageError, match="cannot use the prices"):
-        priced(changes)
+        override_prices(changes)
 
 
 # What a TSDB of a size is expected to be

@@ -11,7 +11,7 @@ from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, backup_id
 from prometheus_backup.repository.manifest import (
     FinishedFile,
     Incomplete,
-    decode_incomplete,
+    decode,
     encode,
 )
 from prometheus_backup.repository.repository import Repository, State
@@ -142,7 +142,7 @@ def test_heartbeat_never_takes_an_abandoned_run_back_to_life() -> None:
 
     def check(world: World, outcomes: Outcomes) -> None:
         assert outcomes["abandon"] is None
-        document = decode_incomplete(world.store.contents()[f"{ID}/{INCOMPLETE}"])
+        document = decode(Incomplete, world.store.contents()[f"{ID}/{INCOMPLETE}"])
         assert document is not None
         assert document.state == "abandoned"
 
@@ -229,16 +229,16 @@ def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
         sha256="ab" * 32,
         key=f"{ID}/{manifests.ULID}/index",
     )
-    claim.finished(file)
+    claim.add_finished(file)
     other = Incomplete(run_id="theirs", state="running", started_at=NOON)
     store.put_small(f"{ID}/{INCOMPLETE}", encode(other), options=PutOptions())
 
     with pytest.raises(RepositoryLocked):
         claim._rewrite()
     with pytest.raises(RepositoryLocked):
-        claim.finished(file)
+        claim.add_finished(file)
 
-    assert decode_incomplete(store.get(f"{ID}/{INCOMPLETE}", limit=10_000)) == other
+    assert decode(Incomplete, store.get(f"{ID}/{INCOMPLETE}", limit=10_000)) == other
 
 
 def test_run_that_was_suspended_for_half_a_day_does_not_commit() -> None:
@@ -319,14 +319,14 @@ def test_heartbeat_notes_finished_files_once_the_store_is_back(
     file = FinishedFile(ulid=manifests.ULID, path="index", size=1, sha256="ab" * 32, key=key)
 
     def noted() -> tuple[FinishedFile, ...]:
-        document = decode_incomplete(store.get(f"{ID}/{INCOMPLETE}", limit=10_000))
+        document = decode(Incomplete, store.get(f"{ID}/{INCOMPLETE}", limit=10_000))
         assert document is not None
         assert document.state == "running"
         return document.finished
 
-    with claim.kept_alive():
+    with claim.heartbeat():
         store.away = True
-        claim.finished(file)
+        claim.add_finished(file)
         wait_until(lambda: store.refused > 2)
         store.away = False
         wait_until(lambda: noted() == (file,))
@@ -340,6 +340,6 @@ def test_heartbeat_comes_every_minute_though_nothing_is_finished(
     store = MemoryStore(clock=clock)
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
 
-    with claim.kept_alive():
+    with claim.heartbeat():
         clock.instant += timedelta(seconds=61)
         wait_until(lambda: claim.store_now() == clock.instant)

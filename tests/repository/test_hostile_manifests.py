@@ -18,8 +18,9 @@ from prometheus_backup.errors import IntegrityError, NewerFormat, UnreadableMani
 from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
     MAX_FILES,
+    Incomplete,
     Manifest,
-    decode_incomplete,
+    decode,
     decode_manifest,
 )
 from tests.manifests import (
@@ -37,14 +38,14 @@ from tests.manifests import (
 MEBIBYTE = 2**20
 
 
-def decode(data: bytes) -> Manifest:
+def decode_hostile(data: bytes) -> Manifest:
     return decode_manifest(data, backup_id=BACKUP_ID)
 
 
 def refusal(data: bytes) -> UnreadableManifest:
     """Return the refusal of bytes that must be refused, its message checked to be fit for a log."""
     with pytest.raises(UnreadableManifest) as caught:
-        decode(data)
+        decode_hostile(data)
     message = str(caught.value)
     assert message.startswith(f"cannot read manifest {BACKUP_ID}/metadata.json: ")
     assert message.isprintable(), "text of the manifest reaches a terminal"
@@ -240,7 +241,7 @@ def test_manifest_with_arbitrary_damage_is_read_or_refused(data: st.DataObject) 
     end = data.draw(st.integers(start, min(start + 40, len(whole))))
     damaged = whole[:start] + data.draw(st.binary(max_size=40)) + whole[end:]
     with suppress(UnreadableManifest, NewerFormat):
-        decode(damaged)
+        decode_hostile(damaged)
 
 
 _VALUES = st.recursive(
@@ -254,20 +255,20 @@ _VALUES = st.recursive(
 @given(st.sampled_from(list(document())), _VALUES)
 def test_any_value_in_any_field_is_read_or_refused(name: str, value: Any) -> None:
     with suppress(UnreadableManifest, NewerFormat):
-        decode(encoded(**{name: value}))
+        decode_hostile(encoded(**{name: value}))
 
 
 @pytest.mark.parametrize("version", [2, 3, 1_000, 10**30])
 def test_newer_format_is_told_from_damage(version: int) -> None:
     with pytest.raises(NewerFormat, match=f"format {version}") as caught:
-        decode(encoded(format_version=version))
+        decode_hostile(encoded(format_version=version))
     assert caught.value.exit_code == 14
     assert "upgrade" in caught.value.hint
 
 
 def test_newer_format_may_differ_in_everything_else() -> None:
     with pytest.raises(NewerFormat):
-        decode(b'{"format_version": 2, "blocks": {"packed": "zstd"}}')
+        decode_hostile(b'{"format_version": 2, "blocks": {"packed": "zstd"}}')
 
 
 def test_newer_format_is_no_integrity_error() -> None:
@@ -333,7 +334,7 @@ def test_million_finished_files_are_no_incomplete_of_ours() -> None:
     value = {"run_id": "r", "state": "running", "started_at": "2025-01-22T02:00:00Z"}
     data = json.dumps(value | {"finished": [{}] * 1_000_000}).encode()
     begin = time.process_time()
-    assert decode_incomplete(data) is None
+    assert decode(Incomplete, data) is None
     assert time.process_time() - begin < SECONDS
 
 

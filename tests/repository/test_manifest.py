@@ -17,7 +17,7 @@ from prometheus_backup.repository.manifest import (
     Header,
     Incomplete,
     Manifest,
-    decode_incomplete,
+    decode,
     decode_manifest,
     encode,
     is_foreign,
@@ -249,13 +249,13 @@ def test_incomplete_survives_writing_and_reading() -> None:
             }
         )
     )
-    assert decode_incomplete(encode(first)) == first
+    assert decode(Incomplete, encode(first)) == first
 
 
 @settings(deadline=None)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
 def test_what_is_no_companion_document_is_none(data: bytes) -> None:
-    assert decode_incomplete(data) is None
+    assert decode(Incomplete, data) is None
 
 
 def test_documents_cannot_be_changed_in_place() -> None:

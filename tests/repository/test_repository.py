@@ -354,7 +354,7 @@ def test_where_no_backup_is_or_none_is_old_enough_the_latest_is_not_found() -> N
     assert "check REPOSITORY" in caught.value.hint
 
     repository, _ = two_backups(MemoryStore())
-    with pytest.raises(BackupNotFound, match="there is none as old as 2024-01-01T") as caught:
+    with pytest.raises(BackupNotFound, match="there is none from 2024-01-01T") as caught:
         repository.find("latest", at=datetime(2024, 1, 1, tzinfo=UTC))
     assert "`prometheus-backup list` shows" in caught.value.hint
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prometheus_backup.model import Level, Subset, Verdict
-from prometheus_backup.repository.rotation import advanced, assign, due, last_read
+from prometheus_backup.repository.rotation import advance, assign, due, last_read
 from prometheus_backup.repository.verification import Rotation, RotationPart, Verification
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -86,7 +86,7 @@ def turned(
         part = due(rotation, Subset(None, parts))
         seen.append(part.part)
         began = NOON + timedelta(days=number)
-        rotation = advanced(rotation, result(part.part, parts, verdict), began=began)
+        rotation = advance(rotation, result(part.part, parts, verdict), started_at=began)
     return seen, rotation
 
 
@@ -119,7 +119,7 @@ def test_whatever_happens_a_pass_is_of_every_part_since(data: st.DataObject, par
     rotation, before, last = None, None, {}
     for day, (part, verdict) in enumerate(looks):
         began = NOON + timedelta(days=day)
-        rotation = advanced(rotation, result(part, parts, verdict), began=began)
+        rotation = advance(rotation, result(part, parts, verdict), started_at=began)
         last[part] = (began, verdict)
         whole = len(last) == parts and all(v is Verdict.PASS for _, v in last.values())
         expected = min(began for began, _ in last.values()) if whole else before
@@ -156,7 +156,9 @@ def test_a_part_that_can_never_be_looked_at_does_not_keep_the_others_waiting() -
     for day in range(16):
         part = due(rotation, Subset(None, 4)).part
         verdict = Verdict.INCONCLUSIVE if part == 2 else Verdict.PASS
-        rotation = advanced(rotation, result(part, 4, verdict), began=NOON + timedelta(days=day))
+        rotation = advance(
+            rotation, result(part, 4, verdict), started_at=NOON + timedelta(days=day)
+        )
         seen.append(part)
 
     assert seen == [1, 2, 3, 4, 2, 1, 2, 3, 2, 4, 2, 1, 2, 3, 2, 4]
@@ -192,4 +194,4 @@ def test_a_backup_never_looked_at_waits_longest() -> None:
 def test_a_whole_backup_is_no_part_of_a_rotation() -> None:
     whole = result(1, 1).model_copy(update={"rotation": None})
     with pytest.raises(ValueError, match="no rotation"):
-        advanced(None, whole, began=NOON)
+        advance(None, whole, started_at=NOON)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prometheus_backup.model import Finding, FindingKind, Level, Verdict
-from prometheus_backup.repository.manifest import encode
+from prometheus_backup.repository.manifest import decode, encode
 from prometheus_backup.repository.verification import (
     PartResult,
     RecordedFinding,
@@ -17,9 +17,7 @@ from prometheus_backup.repository.verification import (
     RotationPart,
     TimeRange,
     Verification,
-    decode_rotation,
-    decode_verification,
-    standing_failures,
+    uncleared_failures,
 )
 from tests.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
 
@@ -57,20 +55,20 @@ def test_a_result_of_a_part_survives_writing_and_reading() -> None:
         Level.CHECKSUM, Verdict.FAIL, part=RotationPart(part=3, parts=7)
     ).model_copy(update={"findings": (RecordedFinding.of(finding),)})
 
-    assert decode_verification(encode(first)) == first
+    assert decode(Verification, encode(first)) == first
 
 
 def test_the_progress_of_a_rotation_survives_writing_and_reading() -> None:
     first = rotation(Level.TSDB, hours=3)
 
-    assert decode_rotation(encode(first)) == first
+    assert decode(Rotation, encode(first)) == first
 
 
 @settings(deadline=None)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
 def test_what_is_no_result_is_none(data: bytes) -> None:
-    assert decode_verification(data) is None
-    assert decode_rotation(data) is None
+    assert decode(Verification, data) is None
+    assert decode(Rotation, data) is None
 
 
 HOSTILE: dict[str, dict[str, Any]] = {
@@ -90,8 +88,8 @@ def test_a_rotation_that_does_not_hold_together_is_none(what: str) -> None:
     if "looked" in changes:
         changes["looked"] = [look | change for change in changes["looked"]]
 
-    assert decode_rotation(json.dumps(document).encode()) is not None
-    assert decode_rotation(json.dumps(document | changes).encode()) is None
+    assert decode(Rotation, json.dumps(document).encode()) is not None
+    assert decode(Rotation, json.dumps(document | changes).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_a_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
     failure = verification(Level.CHECKSUM, Verdict.FAIL, part=failed)
     other = verification(level, verdict, hours=hours)
     for results in ([failure, other], [other, failure]):
-        assert standing_failures(results) == ((failure,) if stands else ())
+        assert uncleared_failures(results) == ((failure,) if stands else ())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_a_rotation_clears_a_failure_once_every_part_has_passed_since(
     level: Level, hours: int | None, *, stands: bool
 ) -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
-    result = standing_failures([failure], [rotation(level, hours=hours)])
+    result = uncleared_failures([failure], [rotation(level, hours=hours)])
 
     assert result == ((failure,) if stands else ())
 
@@ -137,18 +135,18 @@ def test_the_pass_of_a_part_clears_nothing() -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     part = verification(Level.TSDB, Verdict.PASS, hours=1, part=RotationPart(part=1, parts=2))
 
-    assert standing_failures([failure, part]) == (failure,)
+    assert uncleared_failures([failure, part]) == (failure,)
 
 
 def test_a_failure_is_not_cleared_by_the_pass_of_a_time_range() -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     passed = verification(Level.DRILL, Verdict.PASS, hours=1)
     part = passed.model_copy(update={"part": TimeRange(start=NOON, end=None)})
-    assert standing_failures([failure, part]) == (failure,)
-    assert standing_failures([failure, passed]) == ()
+    assert uncleared_failures([failure, part]) == (failure,)
+    assert uncleared_failures([failure, passed]) == ()
 
 
 def test_passes_alone_leave_no_failure_standing() -> None:
-    assert standing_failures([]) == ()
-    assert standing_failures([verification(Level.SIZE, Verdict.PASS)]) == ()
-    assert standing_failures([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) == ()
+    assert uncleared_failures([]) == ()
+    assert uncleared_failures([verification(Level.SIZE, Verdict.PASS)]) == ()
+    assert uncleared_failures([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) == ()

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from prometheus_backup.repository.layout import backup_id
-from prometheus_backup.retention.policy import Candidate, Policy, clock_doubt, decide
+from prometheus_backup.retention.policy import Candidate, Policy, clock_problem, decide
 from tests.retention.oracle import must_keep
 
 BEGIN = datetime(2021, 1, 1, 2, tzinfo=UTC)
@@ -181,13 +181,13 @@ def test_five_years_under_a_clock_that_jumps(seed: int) -> None:
                 wrong_until = true_now + random.choice([1, 2, 6, 15]) * DAY
         client_now = true_now + skew
         archive.commit(client_now)
-        doubt = clock_doubt(
+        problem = clock_problem(
             now=client_now,
             store_now=true_now,
             backup_times=[b.time for b in archive.stored.values()],
         )
-        assert doubt is not None or abs(skew) <= HOUR
-        if doubt is not None:
+        assert problem is not None or abs(skew) <= HOUR
+        if problem is not None:
             doubted += 1
             continue
         archive.prune(client_now.date())

@@ -7,7 +7,7 @@ import pytest
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Tier
 from prometheus_backup.repository.layout import backup_id, backup_time
-from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_doubt, decide
+from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 
@@ -188,7 +188,7 @@ def test_month_without_any_good_backup_keeps_its_earliest_bad_one_in_no_tier() -
     decisions = decide([*march, TODAY], today=date(2025, 6, 20), policy=Policy(30, 12, 0))
     decision = only(decisions, march[0])
     assert decision.tiers == ()
-    assert decision.reasons == ("earliest of 2025-03, which has no good one",)
+    assert decision.reasons == ("earliest of 2025-03, which has no good backup",)
 
 
 def test_year_without_any_good_backup_keeps_its_earliest_bad_one() -> None:
@@ -307,7 +307,7 @@ def test_reasons_name_the_tier_and_the_period() -> None:
     backups = [at("2025-01-01"), at("2025-03-05"), at("2025-03-06"), TODAY]
     decisions = decide(backups, today=date(2025, 6, 20), policy=Policy())
     reasons = ["; ".join(d.reasons) for d in decisions]
-    assert "monthly: of 2025-01-01; yearly: of 2025-01-01" in reasons[0]
+    assert "monthly: made on 2025-01-01; yearly: made on 2025-01-01" in reasons[0]
     assert "monthly" in reasons[1]
     assert "2025-03" in reasons[1]
     assert "106 days old" in reasons[2]
@@ -318,27 +318,27 @@ def test_reason_for_deleting_a_bad_backup_says_that_it_is_bad() -> None:
     backups = [bad("2025-03-01"), at("2025-03-02"), TODAY]
     first = decide(backups, today=date(2025, 6, 20), policy=Policy())[0]
     assert not first.keep
-    assert "not a good backup" in first.reasons[0]
+    assert "not good" in first.reasons[0]
 
 
 def test_clocks_an_hour_apart_are_trusted_and_a_second_more_is_not() -> None:
     for sign in (1, -1):
         store = NOON + sign * timedelta(hours=1)
         further = store + sign * timedelta(seconds=1)
-        assert clock_doubt(now=NOON, store_now=store, backup_times=[]) is None
-        doubt = clock_doubt(now=NOON, store_now=further, backup_times=[])
-        assert doubt is not None
-        assert "3,601 seconds" in doubt
+        assert clock_problem(now=NOON, store_now=store, backup_times=[]) is None
+        problem = clock_problem(now=NOON, store_now=further, backup_times=[])
+        assert problem is not None
+        assert "3,601 seconds" in problem
 
 
 def test_backup_a_day_ahead_is_trusted_and_a_second_more_is_not() -> None:
     times = [NOON - timedelta(days=400), NOON + timedelta(days=1)]
-    assert clock_doubt(now=NOON, store_now=NOON, backup_times=times) is None
+    assert clock_problem(now=NOON, store_now=NOON, backup_times=times) is None
     times.append(NOON + timedelta(days=1, seconds=1))
-    doubt = clock_doubt(now=NOON, store_now=NOON, backup_times=times)
-    assert doubt is not None
-    assert "future" in doubt
+    problem = clock_problem(now=NOON, store_now=NOON, backup_times=times)
+    assert problem is not None
+    assert "future" in problem
 
 
 def test_no_backups_and_a_right_clock_leave_no_doubt() -> None:
-    assert clock_doubt(now=NOON, store_now=NOON, backup_times=[]) is None
+    assert clock_problem(now=NOON, store_now=NOON, backup_times=[]) is None

@@ -12,7 +12,7 @@ from prometheus_backup.errors import BackupToolError, RepositoryDenied
 from prometheus_backup.events import BackupDeleted
 from prometheus_backup.model import Outcome, PutOptions
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, PROBE_PREFIX
-from prometheus_backup.repository.manifest import Incomplete, decode_incomplete, encode
+from prometheus_backup.repository.manifest import Incomplete, decode, encode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PruneReport, apply_prune, plan_prune
@@ -93,7 +93,7 @@ def crowded() -> tuple[MemoryStore, list[str], str]:
 
 
 def says_deleting(found: Mapping[str, bytes], backup_id: str) -> bool:
-    document = decode_incomplete(found.get(f"{backup_id}/{INCOMPLETE}", b""))
+    document = decode(Incomplete, found.get(f"{backup_id}/{INCOMPLETE}", b""))
     return document is not None and document.state == "deleting"
 
 

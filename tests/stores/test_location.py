@@ -39,10 +39,10 @@ def test_an_address_is_read_and_shown(text: str, location: Location, shown: str)
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "unknown kind"),
-        ("bucket/prefix", "unknown kind"),
-        ("/var/backups", "unknown kind"),
-        ("http://bucket/prefix", "unknown kind"),
+        ("", "unknown scheme"),
+        ("bucket/prefix", "unknown scheme"),
+        ("/var/backups", "unknown scheme"),
+        ("http://bucket/prefix", "unknown scheme"),
         ("s3:bucket", "no bucket"),
         ("s3://", "no bucket"),
         ("s3:///prefix", "no bucket"),

@@ -220,7 +220,7 @@ def test_a_custom_endpoint_is_asked_in_path_style() -> None:
 @pytest.mark.parametrize(("bucket", "virtual"), [("bucket", True), ("bucket.with.dots", False)])
 def test_aws_is_asked_by_host_name_where_the_certificate_allows(bucket: str, virtual: bool) -> None:
     store = _store_at(None, bucket=bucket)
-    for client in (store._store, store._impatient):
+    for client in (store._store, store._probe):
         config: Any = getattr(client, "config")  # noqa: B009 - only S3's clients have it
         assert config["virtual_hosted_style_request"] == str(virtual).lower()
 

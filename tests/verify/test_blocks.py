@@ -19,13 +19,13 @@ from devtools.prometheus import PrometheusFleet
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.events import FileCopied, FileUploaded
 from prometheus_backup.model import Level, Outcome
-from prometheus_backup.repository.manifest import Block, decode_manifest
+from prometheus_backup.repository.manifest import Block, decode, decode_manifest
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.repository.verification import decode_verification
+from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.verify.blocks import ScratchSpace, batches, open_scratch_space
-from prometheus_backup.verify.run import Verifier, VerifyReport, choose
+from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
 from tests import manifests
 from tests.support.bad_stores import flip_a_bit
 from tests.support.looks import live_blocks
@@ -120,7 +120,7 @@ def test_a_bit_that_turned_in_the_store_is_found_with_its_place_and_series(
     assert "[chunk-corrupt]" in unsound["detail"]
     assert "when it was backed up" not in unsound["detail"]
     body = repository_files.get(f"{stored.second}/verification-tsdb.json")
-    kept = decode_verification(body)
+    kept = decode(Verification, body)
     assert kept is not None
     assert (kept.findings[1].offset, kept.findings[1].series) == (
         unsound["offset"],
@@ -143,7 +143,7 @@ def test_damage_from_before_the_backup_is_found_by_no_lower_level_and_told_apart
     assert lower.returncode == 0
     (finding,) = result["findings"]
     assert (finding["kind"], finding["key"]) == ("unsound-at-source", key)
-    assert finding["detail"].endswith(", and so it was when it was backed up")
+    assert finding["detail"].endswith(", already when it was backed up")
 
 
 def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copies_the_others(
@@ -242,11 +242,11 @@ class Narrow(ScratchSpace):
         return self.roomy
 
 
-def verify_on(bench: ScratchSpace, store: ObjectStore, backup: str) -> VerifyReport:
+def verify_on(scratch: ScratchSpace, store: ObjectStore, backup: str) -> VerifyReport:
     recorder = Recorder()
     repository = Repository(store, clock=SystemClock())
-    verifier = Verifier(repository, transfer(recorder), Level.TSDB, recorder, bench=bench)
-    return verifier.verify(choose(repository, [backup], every=False))
+    verifier = Verifier(repository, transfer(recorder), Level.TSDB, recorder, scratch=scratch)
+    return verifier.verify(select_backups(repository, [backup], every=False))
 
 
 def test_a_block_that_does_not_fit_is_doubt_and_the_others_are_checked(
@@ -262,7 +262,7 @@ def test_a_block_that_does_not_fit_is_doubt_and_the_others_are_checked(
 
     assert report.outcome is Outcome.PARTIAL
     (checked,) = report.checked
-    assert f"block {largest} of {sizes[largest]:,} bytes does not fit" in checked.cause
+    assert f"block {largest} ({sizes[largest]:,} bytes) does not fit" in checked.cause
     assert "--scratch" in checked.cause
     assert checked.cause.count("does not fit") == 1
     read = {key.split("/")[1] for key in store.read}
@@ -345,7 +345,7 @@ def test_many_faults_are_counted_and_the_first_are_shown(
 
     unsound = [f for f in result["findings"] if f["kind"] == "unsound"]
     assert 1 < len(unsound) <= 21
-    assert any("faults more" in f["detail"] for f in unsound) == (len(unsound) == 21)
+    assert any("more faults" in f["detail"] for f in unsound) == (len(unsound) == 21)
 
 
 def test_an_object_that_grew_since_the_listing_does_not_fill_the_disk(

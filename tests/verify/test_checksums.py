@@ -24,7 +24,7 @@ from prometheus_backup.repository.manifest import File, Manifest
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.s3 import S3Store
 from prometheus_backup.transfer import READ_CHUNK
-from prometheus_backup.verify.checksums import agreement
+from prometheus_backup.verify.checksums import checksum_matches
 from tests.support.repositories import StillClock
 from tests.support.runs import FakeClock, Recorder, options, take_backup
 from tests.support.s3 import open_s3
@@ -173,7 +173,7 @@ def test_what_no_checksum_was_recorded_of_is_inconclusive_and_the_next_level_is_
     (result,) = verify(plain, stored.first, code=3)
 
     assert result["verdict"] == "inconclusive"
-    assert "no checksum to compare" in result["cause"]
+    assert "no comparable checksum" in result["cause"]
     assert "`verify --level checksum`" in result["cause"]
     assert "stored_checksum" not in manifest_of(plain, stored.first)["blocks"][0]["files"][0]
 
@@ -186,7 +186,7 @@ def test_a_local_directory_keeps_no_checksums_and_says_so(
 
     assert done.returncode == 3
     assert "inconclusive" in done.stdout
-    assert "no checksum to compare" in done.stdout
+    assert "no comparable checksum" in done.stdout
     shown = run_here("list", env=repository_files.environment()).stdout
     assert "checksum" in next(row for row in shown.splitlines() if stored.first in row)
 
@@ -308,7 +308,7 @@ def test_only_checksums_of_one_kind_are_compared(
         stored_checksum=recorded,
     )
 
-    assert agreement(file, told) is agrees
+    assert checksum_matches(file, told) is agrees
 
 
 def test_a_pass_at_stored_clears_no_failure_of_checksum(

@@ -122,7 +122,7 @@ def test_a_block_that_is_removed_meanwhile_is_no_fault(data_dir: Path) -> None:
     report = inspect_blocks(data_dir, processes=1, listener=remover)
     assert report.outcome is Outcome.DONE
     assert len(report.blocks) == 3
-    assert f"block {gone.name} was removed while it was looked at" in remover.warnings
+    assert f"block {gone.name} was removed while it was checked" in remover.warnings
 
 
 def test_progress_counts_every_byte(tsdb_blocks: Path) -> None:

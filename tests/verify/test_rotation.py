@@ -14,7 +14,7 @@ from prometheus_backup.repository.repository import BackupEntry, Repository
 from prometheus_backup.repository.rotation import assign
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.verify.run import Verifier, VerifyReport, choose
+from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
 from tests.support.repositories import StillClock
 from tests.support.runs import Recorder, transfer
 from tests.support.stored import (
@@ -61,7 +61,7 @@ class Days:
         repository = Repository(store, clock=self.clock)
         recorder = Recorder()
         verifier = Verifier(repository, transfer(recorder), level, recorder, subset)
-        report = verifier.verify(choose(repository, names, every=not names))
+        report = verifier.verify(select_backups(repository, names, every=not names))
         self.clock.instant += timedelta(days=1)
         return report
 

@@ -14,10 +14,11 @@ from prometheus_backup.clock import SystemClock
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import FileCopied, FileUploaded
 from prometheus_backup.model import Level, Outcome, Verdict
+from prometheus_backup.repository.manifest import decode
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.repository.verification import Verification, decode_verification
+from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.verify.run import Verifier, VerifyReport, choose
+from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
 from tests import manifests
 from tests.support.runs import Recorder, take_backup, transfer
 from tests.support.stored import (
@@ -49,7 +50,7 @@ def listed(files: Files) -> dict[str, dict[str, Any]]:
 
 
 def recorded(files: Files, backup: str, level: str) -> Verification:
-    result = decode_verification(files.get(f"{backup}/verification-{level}.json"))
+    result = decode(Verification, files.get(f"{backup}/verification-{level}.json"))
     assert result is not None
     return result
 
@@ -256,7 +257,7 @@ def _verify_with_dying_store(files: LocalFiles, backup: str, recorder: Recorder)
     store = Reading(LocalStore(files.root), before=_DiesMidway(5))
     repository = Repository(store, clock=SystemClock())
     verifier = Verifier(repository, transfer(recorder), Level.CHECKSUM, recorder)
-    return verifier.verify(choose(repository, [backup], every=False))
+    return verifier.verify(select_backups(repository, [backup], every=False))
 
 
 def test_a_store_that_dies_midway_is_inconclusive_and_says_why(
@@ -271,7 +272,7 @@ def test_a_store_that_dies_midway_is_inconclusive_and_says_why(
     assert report.outcome.exit_code == 3
     assert checked.result.verdict is Verdict.INCONCLUSIVE
     assert "does not answer" in checked.cause
-    assert f"could not look at {stored.second}" in recorder.warnings
+    assert f"cannot verify {stored.second}" in recorder.warnings
     assert recorded(repository_files, stored.second, "checksum").verdict is Verdict.INCONCLUSIVE
     assert listed(repository_files)[stored.second]["good"] is True
 
@@ -388,7 +389,7 @@ def test_all_passes_over_what_is_no_backup_and_naming_it_is_exit_30(
 
     assert [r["backup_id"] for r in results] == [stored.first, stored.second]
     assert named.returncode == 30
-    assert "not made by this program" in named.stderr
+    assert "not written by this program" in named.stderr
 
 
 def test_backups_and_all_together_are_refused(repository_files: LocalFiles) -> None:

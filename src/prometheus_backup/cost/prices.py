@@ -1,4 +1,4 @@
-"""What S3 asks for each storage class: list prices, with their date. Pure.
+"""List prices of the S3 storage classes, with their date. Pure.
 
 Sources: https://aws.amazon.com/s3/pricing/ (us-east-1), and, for minimum durations and sizes,
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html
@@ -13,19 +13,19 @@ AS_OF = "2026-03"
 """Year and month of the prices below."""
 REGION = "us-east-1"
 SMALL = 128 * 1024
-"""Bytes. Lifecycle rules leave smaller objects where they are, and some classes bill so much."""
+"""Bytes. Lifecycle rules do not move smaller objects, and some classes bill them as this size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """One class, in US dollars.
 
-    `gb_month` is for 2^30 bytes; `put` and `get` for 1,000 requests (`put` is also what COPY, POST
-    and a transition into the class cost); `retrieval_gb` and `retrieval_requests` (1,000) for
-    reading. An object is billed for at least `minimum_days` and `minimum_bytes`, and for
-    `extra_bytes` besides its own. `thaw_hours` is how long it takes until a standard retrieval can
-    be read; 0 is at once. `monitoring` is for 1,000 objects a month. `untouched` lists from which
-    day without access on which other price a GB-month has.
+    `gb_month` is for 2^30 bytes. `put` and `get` are for 1,000 requests; `put` is also the price of
+    COPY, POST and a transition into the class. `retrieval_gb` and `retrieval_requests` (1,000) are
+    for reading. An object is billed for at least `minimum_days` and `minimum_bytes`, and for
+    `extra_bytes` in addition to its own. `thaw_hours` is how long a standard retrieval takes; 0
+    means instant access. `monitoring` is for 1,000 objects a month. `untouched` lists lower prices
+    of a GB-month: pairs of days without access and the price from then on.
     """
 
     gb_month: float
@@ -42,11 +42,11 @@ class Price:
 
     @property
     def instant(self) -> bool:
-        """Tell whether objects can be read at once."""
+        """Return whether objects can be read without thawing."""
         return self.thaw_hours == 0
 
 
-# The first 50 TB a month; larger stores pay less.
+# The price of the first 50 TB a month; more is cheaper.
 PRICES: Mapping[str, Price] = {
     "STANDARD": Price(0.023, 0.005, 0.0004),
     "STANDARD_IA": Price(0.0125, 0.01, 0.001, 0.01, minimum_days=30, minimum_bytes=SMALL),
@@ -63,26 +63,26 @@ PRICES: Mapping[str, Price] = {
     ),
 }  # fmt: skip
 
-_OWN = {f.name for f in fields(Price)} - {"untouched"}
+_OVERRIDABLE = {f.name for f in fields(Price)} - {"untouched"}
 
 
-def priced(changes: Mapping[str, Mapping[str, float]]) -> Mapping[str, Price]:
-    """Return the table with some prices replaced: class name to field to value.
+def override_prices(changes: Mapping[str, Mapping[str, float]]) -> Mapping[str, Price]:
+    """Return the prices with some replaced; `changes` maps class name to field to value.
 
-    Raises UsageError for a class or field that does not exist, or a value that is no price.
+    Raises UsageError for an unknown class or field, or a value that is not a price.
     """
     prices = dict(PRICES)
     for name, values in changes.items():
         if name not in prices:
             raise UsageError(
-                f"cannot use the prices: there is no storage class {name!r}",
-                hint=f"give prices of {', '.join(PRICES)}",
+                f"cannot use the prices: unknown storage class {name!r}",
+                hint=f"known classes: {', '.join(PRICES)}",
             )
         for field, value in values.items():
-            if field not in _OWN:
+            if field not in _OVERRIDABLE:
                 raise UsageError(
-                    f"cannot use the prices of {name}: there is no {field!r}",
-                    hint=f"give any of {', '.join(sorted(_OWN))}",
+                    f"cannot use the prices of {name}: unknown field {field!r}",
+                    hint=f"known fields: {', '.join(sorted(_OVERRIDABLE))}",
                 )
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
                 raise UsageError(f"cannot use the prices of {name}: {field} is {value!r}")

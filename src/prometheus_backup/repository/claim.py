@@ -1,8 +1,8 @@
-"""How a backup comes to be: claim an id, keep the claim alive, commit.
+"""Create a backup: claim an id, keep the claim alive with a heartbeat, commit.
 
-Every step that matters reads again what it depends on (docs/design.md, "Interruption and concurrent runs"),
-so on stores without conditional writes, too, at most one run commits under an id; files of the one
-that lost may then stay beside those of the other.
+Every step re-reads what it depends on (docs/design.md, "Interruption and concurrent runs"), so that
+at most one run commits under an id, even on stores without conditional writes. Files of the run
+that lost may remain in the folder.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ from prometheus_backup.repository.manifest import (
     FinishedFile,
     Incomplete,
     Manifest,
-    decode_incomplete,
+    decode,
     decode_manifest,
     encode,
     sha256sums,
 )
 from prometheus_backup.repository.repository import GRACE, Repository
 
-_TRIES = 120
-_TICK = 5.0  # seconds between looks at whether finished files must be noted
-_HEARTBEAT = 60.0  # seconds; the format promises five minutes
-_STOP_PATIENCE = 5.0  # seconds; a beat stuck in the network must not hold up the clean-up
+_MAX_IDS = 120
+_TICK = 5.0  # seconds between checks for finished files to record
+_HEARTBEAT = 60.0  # seconds; the format promises at most five minutes
+_STOP_TIMEOUT = 5.0  # seconds; a heartbeat stuck in the network must not delay the clean-up
 
 
 class Claim:
-    """A backup id that is this run's, until it commits or gives up."""
+    """A backup id that belongs to this run until it commits or gives up."""
 
     def __init__(self, repository: Repository, *, identifier: str, document: Incomplete) -> None:
         self.backup_id = identifier
@@ -44,15 +44,15 @@ class Claim:
         self._document = document
         self._finished: list[FinishedFile] = []
         self._written = 0
-        self._beat_at = self._clock.now()
+        self._heartbeat_at = self._clock.now()
         self._taken_over = False
         self._ended = False
-        # Held by whoever writes incomplete.json, so that no late heartbeat follows the end.
+        # Held while incomplete.json is written, so that no late heartbeat follows the end.
         self._lock = threading.Lock()
 
     @property
     def run_id(self) -> str:
-        """Return the id of the run that claimed."""
+        """Return the id of the run that holds the claim."""
         return self._document.run_id
 
     @property
@@ -61,34 +61,34 @@ class Claim:
         return self._document.started_at
 
     def store_now(self) -> datetime:
-        """Return the store's time of the last heartbeat; right after the claim, its present."""
+        """Return the store's time of the last heartbeat; right after the claim, the time of now."""
         return self._store.head(self._key(INCOMPLETE)).modified
 
-    def finished(self, file: FinishedFile) -> None:
-        """Note a file that is in the store, for a later run to reuse if this one dies.
+    def add_finished(self, file: FinishedFile) -> None:
+        """Record a file that is in the store, so that a later run can reuse it if this one dies.
 
-        Raises RepositoryLocked where a heartbeat saw that the claim is no longer ours.
+        Raises RepositoryLocked if a heartbeat found that another run has taken over the claim.
         """
         if self._taken_over:
-            raise self._lost()
+            raise self._taken_over_error()
         self._finished.append(file)
 
     @contextlib.contextmanager
-    def kept_alive(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Rewrite incomplete.json in the background while the body runs.
 
-        Failures to do so are passed over: the next beat tries again, and the commit looks anyway.
+        Failures are ignored: the next heartbeat tries again, and the commit checks in any case.
         """
         stop = threading.Event()
 
         def beat() -> None:
-            since = self._clock.monotonic()
+            written_at = self._clock.monotonic()
             while not stop.wait(_TICK):
-                due = self._clock.monotonic() - since >= _HEARTBEAT
+                due = self._clock.monotonic() - written_at >= _HEARTBEAT
                 if due or len(self._finished) > self._written:
                     with contextlib.suppress(BackupToolError):
                         self._rewrite()
-                    since = self._clock.monotonic()
+                    written_at = self._clock.monotonic()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -96,12 +96,12 @@ class Claim:
             yield
         finally:
             stop.set()
-            thread.join(timeout=_STOP_PATIENCE)
+            thread.join(timeout=_STOP_TIMEOUT)
 
     def commit(self, manifest: Manifest, *, options: PutOptions) -> None:
-        """Write SHA256SUMS and the manifest: from then on the backup exists.
+        """Write SHA256SUMS and the manifest; after that the backup exists.
 
-        Raises RepositoryLocked, with nothing committed, where the claim is no longer ours.
+        Raises RepositoryLocked, with nothing committed, if another run has taken over the claim.
         """
         with self._lock:
             self._commit(manifest, options)
@@ -114,20 +114,20 @@ class Claim:
         try:
             self._store.create(self._key(MANIFEST), encode(manifest), options=options)
         except ObjectExists:
-            # Ours, if the answer to an earlier attempt was lost.
+            # It is this run's own manifest if the response to an earlier attempt was lost.
             body = self._store.get(self._key(MANIFEST), limit=MAX_DOCUMENT_SIZE)
             if decode_manifest(body, backup_id=self.backup_id).run_id != self.run_id:
-                raise self._lost() from None
+                raise self._taken_over_error() from None
         try:
             self._require_ours()
         except RepositoryLocked:
-            # A sweep began between our last look and the manifest: see Repository.sweep.
+            # A sweep began between the last check and the manifest: see Repository.sweep.
             self._store.delete([self._key(MANIFEST)])
             raise
         self._store.delete([self._key(INCOMPLETE)])
 
     def abandon(self) -> None:
-        """Say that this run will not go on, and what it leaves for the next one."""
+        """Record that this run will not continue, and which files the next one can reuse."""
         with self._lock:
             self._ended = True
             document = self._document.model_copy(
@@ -140,26 +140,26 @@ class Claim:
         with self._lock:
             if self._ended:
                 return
-            # The beat counts from before the look: were we suspended between the look and the
-            # put, we may have overwritten the mark of a sweep, and must not commit.
-            began = self._clock.now()
+            # The time before the check counts: if the machine was suspended between the check and
+            # the put, the put may have overwritten the mark of a sweep, and we must not commit.
+            checked_at = self._clock.now()
             self._require_ours()
             document = self._document.model_copy(update={"finished": tuple(self._finished)})
             self._store.put_small(self._key(INCOMPLETE), encode(document), options=CONTROL)
             self._written = len(document.finished)
-            self._beat_at = began
+            self._heartbeat_at = checked_at
 
     def _require_ours(self) -> None:
-        # Half the grace period: long before a sweep may take us for dead, we give up ourselves,
-        # for instance after the machine was suspended.
-        if self._clock.now() - self._beat_at > GRACE / 2 or self._owner() != self.run_id:
+        # Give up after half the grace period without a heartbeat, for instance after the machine
+        # was suspended: a sweep considers a run dead only after the whole grace period.
+        if self._clock.now() - self._heartbeat_at > GRACE / 2 or self._owner() != self.run_id:
             self._taken_over = True
-            raise self._lost()
+            raise self._taken_over_error()
 
-    def _lost(self) -> RepositoryLocked:
+    def _taken_over_error(self) -> RepositoryLocked:
         return RepositoryLocked(
             f"cannot commit {self.backup_id}: another run has taken it over",
-            hint="start again; nothing was committed",
+            hint="nothing was committed; start the backup again",
         )
 
     def _owner(self) -> str | None:
@@ -172,23 +172,24 @@ class Claim:
 def claim_backup(repository: Repository, *, run_id: str, intent: str) -> Claim:
     """Claim the id of this UTC second, or the next free one.
 
-    Raises RepositoryLocked where none of the next two minutes is free.
+    Raises RepositoryLocked if every second of the next two minutes is taken.
     """
-    began = repository.clock.now()
+    started_at = repository.clock.now()
     document = Incomplete(
         run_id=run_id,
         state="running",
         host=socket.gethostname(),
         pid=os.getpid(),
-        started_at=began,
+        started_at=started_at,
         intent=intent,
     )
-    for offset in range(_TRIES):
-        identifier = backup_id(began + timedelta(seconds=offset))
+    for offset in range(_MAX_IDS):
+        identifier = backup_id(started_at + timedelta(seconds=offset))
         if _try_claim(repository, identifier, document):
             return Claim(repository, identifier=identifier, document=document)
     raise RepositoryLocked(
-        f"cannot begin a backup in {repository.url}: {_TRIES} ids from {backup_id(began)} are taken"
+        f"cannot begin a backup in {repository.url}: all {_MAX_IDS} ids from "
+        f"{backup_id(started_at)} are taken"
     )
 
 
@@ -203,7 +204,7 @@ def _try_claim(repository: Repository, identifier: str, document: Incomplete) ->
         return False
     if all(o.key == key for o in store.list(identifier)):
         return True
-    # Somebody claimed, committed and let go of this id between our first look and our claim.
+    # Another run claimed and committed this id between our first listing and our claim.
     store.delete([key])
     return False
 
@@ -213,5 +214,5 @@ def _owner(repository: Repository, identifier: str) -> str | None:
         body = repository.store.get(f"{identifier}/{INCOMPLETE}", limit=MAX_DOCUMENT_SIZE)
     except ObjectNotFound:
         return None
-    document = decode_incomplete(body)
+    document = decode(Incomplete, body)
     return document.run_id if document else None

@@ -1,6 +1,6 @@
-"""What the documents of a repository are made of: the strict base, checked texts and numbers.
+"""The base class and the field types of all documents in a repository.
 
-Everything that is read with these is untrusted input. Format: docs/repository-format.md.
+Everything that is parsed with them is untrusted input. Format: docs/repository-format.md.
 """
 
 from datetime import UTC, datetime
@@ -35,14 +35,14 @@ def _key(text: str) -> str:
     check_path(text)
     folder, separator, _ = text.partition("/")
     if not (separator and is_backup_id(folder)):
-        raise ValueError("a key must lie inside a backup of this repository")
+        raise ValueError("a key must be inside a backup of this repository")
     return text
 
 
-def printable(text: str) -> str:
-    """Return a text that may be shown to people. Raises ValueError for any other."""
+def require_printable(text: str) -> str:
+    """Return a text that is safe to print. Raises ValueError for any other."""
     if not text.isprintable():
-        raise ValueError("has characters that cannot be printed")
+        raise ValueError("contains unprintable characters")
     return text
 
 
@@ -50,7 +50,7 @@ def _utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+        raise ValueError("is outside the years 1 to 9999 in UTC") from None
 
 
 Instant = Annotated[
@@ -64,15 +64,15 @@ RelativePath = Annotated[str, AfterValidator(check_path)]
 Key = Annotated[str, AfterValidator(_key)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 StoredChecksum = Annotated[str, Field(pattern=r"^[A-Z0-9]{3,12}:[A-Za-z0-9+/=]{4,128}$")]
-"""A store's checksum of a whole object: its name, and its bytes in base 64."""
+"""A store's checksum of a whole object: `NAME:` and base64."""
 Size = Annotated[int, Field(ge=0, le=2**50)]
 Count = Annotated[int, Field(ge=0)]
-Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
-"""Shown to people, so nothing in it may steer a terminal."""
+Text = Annotated[str, Field(max_length=4096), AfterValidator(require_printable)]
+"""Printed to terminals, so it must not contain control characters."""
 
 
 class Document(BaseModel):
-    """Root of every stored document: strict, frozen, and deaf to fields it does not know."""
+    """Base of every stored document: strict, frozen, ignores unknown fields."""
 
-    # Unknown fields are left to newer minor writers; a change of meaning raises format_version.
+    # Newer minor versions may add fields; a change of meaning increases format_version.
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")

@@ -1,7 +1,7 @@
-"""Recorded answers: what Prometheus answered before a backup, so that a drill can ask again.
+"""Fingerprints: queries with the results that the source returned, for a drill to compare.
 
-Untrusted on both ways in: from the network and from a manifest. How answers are compared, and when
-they are comparable, is in `answers` and `drill_plan`.
+Both ways in are untrusted: the network and the manifest. How results are compared is in
+`prometheus.answers`, and which of them can be compared in `drill.plan`.
 """
 
 import json
@@ -11,24 +11,24 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, FailFast, Field, ValidationError, model_validator
 
 from prometheus_backup.model import MAX_QUERY
-from prometheus_backup.repository.document import Document, Instant, Text, printable
+from prometheus_backup.repository.document import Document, Instant, Text, require_printable
 
 MAX_SERIES = 1000
 MAX_ANSWER_SIZE = 64 * 1024
-"""Bytes of one answer. Every `list` reads every manifest, so they stay small."""
+"""Bytes of one answer. Every `list` reads every manifest, so they must stay small."""
 
-Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY), AfterValidator(printable)]
+Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY), AfterValidator(require_printable)]
 Number = Annotated[
     str,
     Field(max_length=64, pattern=r"^(NaN|[+-]Inf|-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?)$"),
 ]
-"""As Prometheus writes a float, and JSON cannot: with NaN and infinities."""
+"""A float as Prometheus writes it: as a string, because JSON has no NaN and no infinities."""
 Label = Annotated[str, Field(max_length=4096)]
-"""Any text at all: label values come from whatever was scraped. Escape it before it is shown."""
+"""Any text: label values come from scraped targets. Escape it before printing."""
 
 
 class Bucket(Document):
-    """A bucket of a histogram; `rule` says which of its bounds belong to it."""
+    """A bucket of a histogram; `rule` says which of its bounds are inclusive."""
 
     rule: Annotated[int, Field(ge=0, le=3)]
     lower: Number
@@ -37,7 +37,7 @@ class Bucket(Document):
 
 
 class Histogram(Document):
-    """A native histogram; empty buckets are left out."""
+    """A native histogram without its empty buckets."""
 
     count: Number
     sum: Number
@@ -45,7 +45,7 @@ class Histogram(Document):
 
 
 class Sample(Document):
-    """A series of an answer: its labels, and one of both kinds of value."""
+    """A series of an answer: its labels, and a float or a histogram."""
 
     labels: Annotated[dict[Label, Label], FailFast(), Field(max_length=128)]
     value: Number | None = None
@@ -54,27 +54,27 @@ class Sample(Document):
     @model_validator(mode="after")
     def _has_one_value(self) -> Self:
         if (self.value is None) == (self.histogram is None):
-            raise ValueError("a sample is a number or a histogram")
+            raise ValueError("a sample must have either a value or a histogram")
         return self
 
 
 class Answer(Document):
-    """What a query came to at an instant. A scalar is one sample without labels."""
+    """The result of an instant query. A scalar is one sample without labels."""
 
     type: Literal["scalar", "vector"]
     series: Annotated[tuple[Sample, ...], FailFast(), Field(max_length=MAX_SERIES)]
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         if len({tuple(sorted(s.labels.items())) for s in self.series}) != len(self.series):
             raise ValueError("two series have the same labels")
         if self.type == "scalar" and len(self.series) != 1:
-            raise ValueError("a scalar is one number")
+            raise ValueError("a scalar must have exactly one sample")
         return self
 
 
 class Fingerprint(Document):
-    """A query, and what the source answered for the instant `at`; or why that is not known."""
+    """A query and the source's answer at the instant `at`, or why there is no answer."""
 
     query: Query
     at: Instant | None = None
@@ -82,19 +82,19 @@ class Fingerprint(Document):
     inconclusive: Text = ""
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         if (self.answer is None) != bool(self.inconclusive):
-            raise ValueError("a fingerprint has an answer, or a reason why not")
+            raise ValueError("a fingerprint must have either an answer or a reason")
         if self.answer is not None and self.at is None:
-            raise ValueError("an answer has an instant")
+            raise ValueError("an answer must have an instant")
         return self
 
 
 def read_answer(data: Mapping[str, Any]) -> Answer:
-    """Read the `data` of an answer of /api/v1/query.
+    """Parse the `data` of a response of /api/v1/query.
 
-    Raises ValueError, with a cause for people, for one that is no scalar or instant vector, is too
-    large to be kept, or is not what Prometheus answers.
+    Raises ValueError with a readable cause if it is not a scalar or an instant vector, is too large
+    to be recorded, or is malformed.
     """
     kind, result = data.get("resultType"), data.get("result")
     if kind not in ("scalar", "vector"):

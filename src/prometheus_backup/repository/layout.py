@@ -1,6 +1,6 @@
-"""Names: of backups and their objects (docs/repository-format.md), of TSDB blocks and snapshots.
+"""Names of backups and their objects (docs/repository-format.md), of blocks and of snapshots.
 
-Pure text rules. Whether a thing of that name exists is not known here.
+Only rules for text: nothing here knows whether an object with a name exists.
 """
 
 import re
@@ -10,17 +10,17 @@ MANIFEST = "metadata.json"
 INCOMPLETE = "incomplete.json"
 SUMS = "SHA256SUMS"
 PROBE_PREFIX = ".probe-"
-"""Objects that `check` writes and removes. Sorts before `backup-`, so listings still end in one."""
+"""Objects that `check` writes and removes. Sorts before `backup-`, so backups stay last."""
 
 TOOL_FOLDER = ".prometheus-backup"
-"""The only thing this program creates in a data directory; Prometheus ignores and keeps it."""
+"""The only folder this program creates in a data directory. Prometheus ignores it."""
 
 _BACKUP_ID = re.compile(r"backup-([0-9]{8}-[0-9]{6})")
 _BACKUP_TIME = "%Y%m%d-%H%M%S"
 _VERIFICATION = re.compile(r"verification-([a-z]+)(?:-[1-9][0-9]*-of-[1-9][0-9]*)?\.json")
 _ROTATION = re.compile(r"rotation-([a-z]+)\.json")
 
-# A ULID is 26 characters of Crockford's base 32; 48 bits of milliseconds come first, so its
+# A ULID is 26 characters of Crockford's base 32 and begins with 48 bits of milliseconds, so the
 # first character is at most 7. https://github.com/ulid/spec
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _CROCKFORD = {c: i for i, c in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
@@ -30,12 +30,12 @@ _SNAPSHOT = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{1,16}")
 
 
 def backup_id(instant: datetime) -> str:
-    """Return the id of a backup begun in this UTC second."""
+    """Return the id of a backup that starts at this instant."""
     return "backup-" + instant.astimezone(UTC).strftime(_BACKUP_TIME)
 
 
 def backup_time(identifier: str) -> datetime:
-    """Return the instant that a backup id names. Raises ValueError where it is not one."""
+    """Return the instant in a backup id. Raises ValueError if it is not one."""
     match = _BACKUP_ID.fullmatch(identifier)
     if match is None:
         raise ValueError(f"not a backup id: {identifier!r}")
@@ -43,7 +43,7 @@ def backup_time(identifier: str) -> datetime:
 
 
 def is_backup_id(text: str) -> bool:
-    """Tell whether this is `backup-YYYYMMDD-HHMMSS` with a real date and time."""
+    """Return whether this is `backup-YYYYMMDD-HHMMSS` with a valid date and time."""
     try:
         backup_time(text)
     except ValueError:
@@ -54,30 +54,30 @@ def is_backup_id(text: str) -> bool:
 def verification_name(level: str, *, part: tuple[int, int] | None = None) -> str:
     """Return the name of the object that holds the last result of a verification level.
 
-    With `part` (number, of how many), that of the faults found in this part.
+    With `part` (number, total), the object that holds the faults of that part.
     """
     suffix = f"-{part[0]}-of-{part[1]}" if part else ""
     return f"verification-{level}{suffix}.json"
 
 
 def verification_level(name: str) -> str | None:
-    """Return the level whose result an object of this name holds, if it is such a name."""
+    """Return the level whose result an object of this name holds; None for other names."""
     match = _VERIFICATION.fullmatch(name)
     return match[1] if match else None
 
 
 def rotation_name(level: str) -> str:
-    """Return the name of the object that says how far a rotation of a level has come."""
+    """Return the name of the object that holds the progress of a level's rotation."""
     return f"rotation-{level}.json"
 
 
 def is_rotation_name(name: str) -> bool:
-    """Tell whether an object of this name holds the progress of a rotation."""
+    """Return whether an object of this name holds the progress of a rotation."""
     return _ROTATION.fullmatch(name) is not None
 
 
 def is_ulid(text: str) -> bool:
-    """Tell whether this can be the name of a TSDB block."""
+    """Return whether this can be the name of a block."""
     return _ULID.fullmatch(text) is not None
 
 
@@ -90,7 +90,7 @@ def ulid_time_ms(ulid: str) -> int:
 
 
 def snapshot_time(name: str) -> datetime | None:
-    """Return when Prometheus began the snapshot of this name; None if it is no such name."""
+    """Return when Prometheus began the snapshot of this name; None for other names."""
     match = _SNAPSHOT.fullmatch(name)
     if match is None:
         return None
@@ -101,13 +101,13 @@ def snapshot_time(name: str) -> datetime | None:
 
 
 _MAX_DEPTH = 16
-"""Names in a path. A block needs two (`chunks/000001`), a key four."""
+"""Maximum number of names in a path. A block needs two (`chunks/000001`), a key four."""
 
 
 def check_path(path: str) -> str:
-    """Return a relative path that stays below its root; raise ValueError for any other text.
+    """Return the path if it is relative and stays below its root; raise ValueError otherwise.
 
-    Manifests are untrusted input: a path from one is joined to a directory only after this.
+    Manifests are untrusted input: check a path from one before it is joined to a directory.
     """
     if not path or len(path) > 512:
         raise ValueError("a path must have 1 to 512 characters")

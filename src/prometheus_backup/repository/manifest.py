@@ -1,7 +1,7 @@
-"""The JSON documents of a repository: reading them as untrusted input, writing them.
+"""The JSON documents of a repository: parse them as untrusted input, and write them.
 
-Format: docs/repository-format.md; `json_schema()` is published beside it. Nothing here knows where
-a document lies.
+Format: docs/repository-format.md and the JSON Schema next to it. Nothing here knows where a
+document is stored.
 """
 
 import json
@@ -29,22 +29,22 @@ from prometheus_backup.repository.fingerprint import Fingerprint
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
-"""Bytes. A larger document is refused unread: a manifest of the largest TSDB stays far below."""
+"""Bytes. Larger documents are refused unread; the manifest of the largest TSDB is far smaller."""
 MAX_FILES = 200_000
 """Files of one backup. A 50 TB TSDB has about 100,000."""
 _MAX_VALUES = 2_000_000
-"""Commas of one document: a file has five values, and `[],` of three bytes becomes an object of
-sixty, so that bytes alone do not bound the memory that reading takes."""
+"""Commas in one document. A limit on bytes does not limit the memory that parsing takes: the three
+bytes `[],` become an object of sixty."""
 _MAX_CAUSE = 500
-"""Characters of a document's own text that an error message repeats."""
+"""Characters of a document's own text that an error message may quote."""
 
 _D = TypeVar("_D", bound=Document)
 
 
 class File(Document):
-    """A file of a block: path relative to the block, bytes, hash, and where its object lies.
+    """A file of a block: path relative to the block, size in bytes, hash, and key of its object.
 
-    `stored_checksum`: what the store said of the whole object when its bytes were right.
+    `stored_checksum`: the store's own checksum of the object at the time of the backup.
     """
 
     path: RelativePath
@@ -57,18 +57,18 @@ class File(Document):
 
 
 class Block(Document):
-    """A TSDB block: times half open, the rest as its meta.json says."""
+    """A block; [`min_time`, `max_time`) and the other fields are from its meta.json."""
 
     ulid: Ulid
     min_time: Instant
     max_time: Instant
     level: Count
-    # FailFast everywhere: the faults of a million entries would be collected first (4 GB).
+    # FailFast everywhere: collecting the errors of a million entries would take 4 GB.
     sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
     parents: Annotated[tuple[Ulid, ...], FailFast()] = ()
     stats: Annotated[dict[str, int], FailFast()] = Field(default_factory=dict)
     faults: Annotated[tuple[Text, ...], Field(fail_fast=True)] | None = None
-    """What was wrong with it on the source's disk; None where nobody looked at level `tsdb`."""
+    """Its faults on the source's disk; None if it was not checked at level `tsdb`."""
     files: Annotated[tuple[File, ...], FailFast(), Field(max_length=MAX_FILES)]
 
     @property
@@ -77,25 +77,25 @@ class Block(Document):
         return sum(f.size for f in self.files)
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.min_time > self.max_time:
             raise ValueError(f"block {self.ulid} ends before it begins")
         if not self.files:
             raise ValueError(f"block {self.ulid} has no files")
         paths = {f.path for f in self.files}
         if len(paths) != len(self.files):
-            raise ValueError(f"block {self.ulid} names a path twice")
+            raise ValueError(f"block {self.ulid} lists a path twice")
         for path in paths:
             folders = path.split("/")[:-1]
             if any("/".join(folders[: n + 1]) in paths for n in range(len(folders))):
-                raise ValueError(f"block {self.ulid} names {path!r} below a file")
+                raise ValueError(f"block {self.ulid} lists {path!r} below a file")
         return self
 
 
 class Prometheus(Document):
-    """What the source said of itself.
+    """What the source reported about itself.
 
-    `out_of_order` is its window for late samples, `lookback` how old a sample its queries take.
+    `out_of_order` is its out-of-order time window, `lookback` its query lookback delta.
     """
 
     version: Text
@@ -107,7 +107,7 @@ class Prometheus(Document):
 
 
 class Totals(Document):
-    """Sums over the block files; bytes."""
+    """Totals of the block files; sizes in bytes."""
 
     blocks: Count
     files: Count
@@ -117,8 +117,9 @@ class Totals(Document):
 
 
 class Header(Document):
-    """A manifest without its blocks: small, however large the backup. The first six fields are
-    older than this program.
+    """A manifest without its blocks: small even if the backup is large.
+
+    The first six fields are older than this program and must not change.
     """
 
     snapshot_name: Text
@@ -142,7 +143,7 @@ class Header(Document):
 
 
 class Manifest(Header):
-    """`metadata.json`: what a backup is."""
+    """`metadata.json`: the manifest of a backup."""
 
     blocks: Annotated[tuple[Block, ...], FailFast(), Field(max_length=MAX_FILES)]
     fingerprints: Annotated[
@@ -161,28 +162,28 @@ class Manifest(Header):
                 yield block, file
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         if len({b.ulid for b in self.blocks}) != len(self.blocks):
-            raise ValueError("a block is named twice")
+            raise ValueError("a block is listed twice")
         if sum(len(b.files) for b in self.blocks) > MAX_FILES:
             raise ValueError(f"more than {MAX_FILES:,} files")
         keys = [f.key for _, f in self.files()]
         if len(set(keys)) != len(keys):
-            raise ValueError("an object is named twice")
-        # Deletion works on whole folders, so what a backup holds lies in its own. A block's ULID
-        # comes first in it, so that none of its files can be a control file.
+            raise ValueError("an object is listed twice")
+        # Deletion removes whole folders, so every object of a backup must be in its own folder. The
+        # ULID in the key ensures that no file of a block can be a control file.
         owned = tuple(f"{self.backup_id}/{b.ulid}/" for b in self.blocks for _ in b.files)
         if not all(map(str.startswith, keys, owned)):
-            raise ValueError("a key lies outside of its block in the backup's own folder")
+            raise ValueError("a key is outside its block in the backup's own folder")
         totals = self.totals
-        held = (len(self.blocks), len(keys), sum(b.size for b in self.blocks))
-        if held != (totals.blocks, totals.files, totals.bytes):
-            raise ValueError("the totals are not those of the blocks")
+        found = (len(self.blocks), len(keys), sum(b.size for b in self.blocks))
+        if found != (totals.blocks, totals.files, totals.bytes):
+            raise ValueError("the totals do not match the blocks")
         return self
 
 
 class FinishedFile(Document):
-    """A file that a run has in the store, its hash known."""
+    """A file that a run has finished uploading or copying, with its hash."""
 
     ulid: Ulid
     path: RelativePath
@@ -192,9 +193,9 @@ class FinishedFile(Document):
 
 
 class Incomplete(Document):
-    """`incomplete.json`: a run or a deletion is under way in this folder, or was cut off.
+    """`incomplete.json`: a run or a deletion is in progress in this folder, or was interrupted.
 
-    `abandoned` is written by a run that fails in good order: it will not go on.
+    A run that fails writes `abandoned`: it will not continue.
     """
 
     run_id: str
@@ -212,7 +213,7 @@ def encode(document: Document) -> bytes:
 
 
 def is_foreign(data: bytes) -> bool:
-    """Tell whether this is a metadata.json of another tool, such as the old six-field script's."""
+    """Return whether this is a metadata.json of another tool, such as the old six-field script."""
     if _too_large(data):
         return False
     try:
@@ -223,14 +224,14 @@ def is_foreign(data: bytes) -> bool:
 
 
 def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
-    """Read the manifest of a backup.
+    """Parse the manifest of a backup.
 
-    Raises UnreadableManifest for anything that is not one, or is another backup's, and NewerFormat
-    for a format this program does not know.
+    Raises UnreadableManifest if it is invalid or of another backup, NewerFormat if its format is
+    newer than this program.
     """
     subject = f"cannot read manifest {backup_id}/metadata.json"
     if _too_large(data):
-        raise UnreadableManifest(f"{subject}: {len(data):,} bytes is too large to be one")
+        raise UnreadableManifest(f"{subject}: {len(data):,} bytes is too large")
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -241,17 +242,12 @@ def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
             ) from None
         raise UnreadableManifest(f"{subject}: {_first_cause(error)}") from None
     if manifest.backup_id != backup_id:
-        raise UnreadableManifest(f"{subject}: it says it is {manifest.backup_id}")
+        raise UnreadableManifest(f"{subject}: it is the manifest of {manifest.backup_id}")
     return manifest
 
 
-def decode_incomplete(data: bytes) -> Incomplete | None:
-    """Read an incomplete.json; None for what this program did not write."""
-    return decode(Incomplete, data)
-
-
 def decode(kind: type[_D], data: bytes) -> _D | None:
-    """Read a document other than a manifest; None for what this program did not write."""
+    """Parse a document other than a manifest; return None if it is invalid."""
     if _too_large(data):
         return None
     try:
@@ -261,7 +257,7 @@ def decode(kind: type[_D], data: bytes) -> _D | None:
 
 
 def sha256sums(manifest: Manifest) -> bytes:
-    """Return `SHA256SUMS` in the form of sha256sum(1), paths relative to the backup's folder."""
+    """Return `SHA256SUMS` in the format of sha256sum(1), with paths relative to the backup."""
     lines = (f"{f.sha256}  {b.ulid}/{f.path}\n" for b, f in manifest.files())
     return "".join(lines).encode()
 
@@ -287,6 +283,6 @@ def _first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     cause = f"{place}: {first['msg']}" if place else str(first["msg"])
-    # Keys of the document may be in it: no control characters to a terminal, and no novel.
+    # It may quote the document: remove control characters, and limit the length.
     printable = "".join(c if c.isprintable() else "?" for c in cause[:_MAX_CAUSE])
     return printable if len(cause) <= _MAX_CAUSE else printable + "..."

@@ -1,7 +1,6 @@
-"""A repository's backups: what is there, reading it, and deleting whole backups.
+"""The backups of a repository: list them, read their manifests, delete whole backups.
 
-Nothing is decided here: whether a backup may go is `retention`'s and the ops' to say. How a new one
-comes to be is in `claim`.
+Which backups to delete is decided in `retention`. New backups are created in `claim`.
 """
 
 import difflib
@@ -33,7 +32,7 @@ from prometheus_backup.repository.manifest import (
     Header,
     Incomplete,
     Manifest,
-    decode_incomplete,
+    decode,
     decode_manifest,
     encode,
     is_foreign,
@@ -42,22 +41,22 @@ from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.repository.verification import (
     Rotation,
     Verification,
-    passes,
-    standing_failures,
+    passed_levels,
+    uncleared_failures,
 )
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
 
 GRACE = timedelta(hours=24)
-"""A run whose incomplete.json the store has not seen changed for so long is dead."""
+"""A run is dead if its incomplete.json has not changed for this long, by the store's clock."""
 
-_NO_BACKUP = "the repository holds no backup; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
+_NO_BACKUP = "the repository contains no backups; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
 _READERS = 8
 _DELETE_BATCH = 1000
 
 
 class State(StrEnum):
-    """What a `backup-*` folder holds."""
+    """The state of a `backup-*` folder."""
 
     COMMITTED = "committed"
     INCOMPLETE = "incomplete"
@@ -70,11 +69,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BackupEntry:
-    """A `backup-*` folder of the repository, as it was found.
+    """A `backup-*` folder of the repository, as it was when it was read.
 
-    `header`, the manifest without its blocks, is there for COMMITTED only. `incomplete` may stand
-    beside any state, with the store's LastModified of it. `problem` says what is wrong with the
-    manifest.
+    `header` (the manifest without its blocks) is set for COMMITTED only. `incomplete` may be set
+    in any state, with the store's LastModified of it. `problem` is why the manifest is unreadable.
     """
 
     backup_id: str
@@ -88,51 +86,51 @@ class BackupEntry:
 
     @property
     def time(self) -> datetime:
-        """Return the instant that the id names."""
+        """Return the instant in the id."""
         return backup_time(self.backup_id)
 
     @property
     def failure(self) -> Verification | None:
-        """Return the failed verification that stands, if one does."""
+        """Return a failed verification that no later pass has cleared, if there is one."""
         return next(iter(self._failures), None)
 
     @property
     def _failures(self) -> tuple[Verification, ...]:
-        return standing_failures(self.verifications, self.rotations)
+        return uncleared_failures(self.verifications, self.rotations)
 
     @property
     def good(self) -> bool:
-        """Tell whether it is committed, readable, not degraded, and not failed."""
+        """Return whether it is committed, readable, not degraded, and not failed."""
         return self.header is not None and not self.header.degraded and self.failure is None
 
     @property
     def intact(self) -> bool:
-        """Tell whether its objects are what was backed up, as far as is known.
+        """Return whether, as far as is known, its objects hold the bytes that were backed up.
 
-        What it lacks, or what was damaged before it was backed up, does not make its bytes worse.
+        A degraded backup is intact, and so is one of blocks that were damaged on the source.
         """
-        return self.header is not None and all(f.speaks_of_the_source for f in self._failures)
+        return self.header is not None and all(f.is_source_damage for f in self._failures)
 
     @property
     def corrupt_blocks(self) -> frozenset[str]:
-        """Return the ULIDs of blocks that verification found damaged since before the backup."""
+        """Return the ULIDs of blocks that were already damaged when they were backed up."""
         findings = (f for failure in self._failures for f in failure.findings)
         return frozenset(
-            name for f in findings if f.speaks_of_the_source for name in f.key.split("/")[1:2]
+            name for f in findings if f.is_source_damage for name in f.key.split("/")[1:2]
         )
 
     @property
     def verified(self) -> tuple[Level, datetime] | None:
         """Return the highest level that the whole backup passed, and when."""
-        passed = passes(self.verifications, self.rotations)
+        passed = passed_levels(self.verifications, self.rotations)
         if self.header and self.header.verified:
             passed.append((self.header.verified, self.header.finished_at))
         return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
 
     def is_dead(self, *, store_now: datetime, dead_runs: frozenset[str]) -> bool:
-        """Tell whether the run that its incomplete.json speaks of will never go on.
+        """Return whether the run that wrote its incomplete.json will never continue.
 
-        `dead_runs` are run ids that the host lock proves dead; `store_now` is by the store's clock.
+        `dead_runs` are run ids that the host lock proves dead; `store_now` is the store's time.
         """
         if self.incomplete is None or self.incomplete_modified is None:
             return False
@@ -145,14 +143,14 @@ class BackupEntry:
 
 @dataclass(frozen=True, slots=True)
 class DeletedObjects:
-    """What a deletion took out of the store: objects, and their bytes (without the manifest's)."""
+    """What was deleted: number of objects, and their bytes without the manifest."""
 
     objects: int
     size: int
 
 
 class Repository:
-    """The backups in a store. Store failures pass through: a failed read is never absence."""
+    """The backups in a store. Store errors are passed on: a failed read never means absence."""
 
     def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
         self.store = store
@@ -173,19 +171,19 @@ class Repository:
             return tuple(e for e in found if e is not None)
 
     def entry(self, backup_id: str) -> BackupEntry | None:
-        """Return one folder, or None where there is nothing."""
+        """Return one folder, or None if it does not exist."""
         files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
         if not files and not any(self.store.list(backup_id)):
             return None
         try:
             return self._entry(backup_id, files)
-        except ObjectArchived as error:  # a lifecycle rule moved its control files, too
+        except ObjectArchived as error:  # a lifecycle rule moved its control files
             return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
 
     def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> BackupEntry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
         verifications, rotations = self.results.of(files)
-        state, header, problem = self._look(backup_id, files.get(MANIFEST))
+        state, header, problem = self._read_header(backup_id, files.get(MANIFEST))
         if state is None:
             state = State.FOREIGN
             if incomplete is not None:
@@ -196,9 +194,9 @@ class Repository:
         )
 
     def find(self, name: str, *, at: datetime | None = None) -> BackupEntry:
-        """Return the committed backup of this id, or for `latest` the newest (not after `at`).
+        """Return the committed backup of this id. For `latest`, return the newest (not after `at`).
 
-        `latest` is the newest good one, or, where none is good, the newest.
+        `latest` is the newest good backup, or the newest of all if none is good.
         Raises BackupNotFound, ObjectArchived, UnreadableManifest or NewerFormat.
         """
         if name == "latest":
@@ -207,7 +205,7 @@ class Repository:
         if entry is None or entry.state in (State.INCOMPLETE, State.DELETING, State.FOREIGN):
             raise BackupNotFound(
                 f"cannot find backup {name!r} in {self.url}{_why_absent(entry)}",
-                hint=self._near(name),
+                hint=self._similar_ids(name),
             )
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
@@ -218,12 +216,12 @@ class Repository:
         return entry
 
     def manifest(self, backup_id: str) -> Manifest:
-        """Return the manifest of a backup that `entries`, `entry` or `find` found committed."""
+        """Return the manifest of a committed backup."""
         body = self.store.get(f"{backup_id}/{MANIFEST}", limit=MAX_DOCUMENT_SIZE)
         return decode_manifest(body, backup_id=backup_id)
 
     def store_now(self, *, run_id: str) -> datetime:
-        """Return the store's own time, read off a probe object that is written and removed."""
+        """Return the store's time: the LastModified of a probe object, which is then deleted."""
         key = f"{PROBE_PREFIX}{run_id}"
         self.store.put_small(key, b"clock\n", options=CONTROL)
         try:
@@ -232,9 +230,9 @@ class Repository:
             self.store.delete([key])
 
     def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects:
-        """Delete a whole backup: marked first, manifest first, mark last.
+        """Delete a whole backup: write the mark, delete the manifest, the objects, then the mark.
 
-        Cut off at any point, it leaves either a whole backup or a folder that says `deleting`.
+        If interrupted at any point, it leaves a whole backup or a folder marked `deleting`.
         """
         self._mark_deleting(backup_id, run_id)
         removed = self._delete_folder(backup_id)
@@ -243,8 +241,8 @@ class Repository:
     def sweep(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete what a dead run or an interrupted deletion left.
 
-        The mark is written before the last look for a manifest, and a committing run looks at the
-        mark after it wrote its manifest: one of both sees the other, whatever the interleaving.
+        The mark is written before the last check for a manifest, and a committing run checks the
+        mark after it has written its manifest, so at least one of them sees the other.
         """
         self._mark_deleting(backup_id, run_id)
         if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
@@ -253,7 +251,7 @@ class Repository:
         return self._delete_folder(backup_id)
 
     def remove_mark(self, backup_id: str) -> None:
-        """Remove the incomplete.json that a run left beside its committed manifest."""
+        """Remove the incomplete.json that a run left next to its committed manifest."""
         self.store.delete([f"{backup_id}/{INCOMPLETE}"])
 
     def _mark_deleting(self, backup_id: str, run_id: str) -> None:
@@ -263,7 +261,7 @@ class Repository:
     def _delete_folder(self, backup_id: str) -> DeletedObjects:
         manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
         self.store.delete([manifest])
-        # Listed after the manifest is gone: from now on nobody adds to this folder.
+        # Listed after the manifest is deleted: from then on nobody adds to this folder.
         found = list(self.store.list(backup_id))
         rest = [o.key for o in found if o.key not in (manifest, mark)]
         for start in range(0, len(rest), _DELETE_BATCH):
@@ -271,17 +269,17 @@ class Repository:
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))
 
-    def _look(
+    def _read_header(
         self, backup_id: str, info: ObjectInfo | None
     ) -> tuple[State | None, Header | None, str]:
-        """Return what a manifest makes of its folder; the blocks are read, checked and let go.
+        """Return state, header and problem; the state is None without a manifest.
 
-        A manifest of many files takes much memory: one at a time, and no list of them.
+        The manifest of many files takes much memory: parse one at a time, and keep no blocks.
         """
         if info is None:
             return None, None, ""
         if info.size > MAX_DOCUMENT_SIZE:
-            problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large to be one"
+            problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large"
             return State.UNREADABLE, None, problem
         try:
             body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
@@ -301,30 +299,27 @@ class Repository:
         if info is None or info.size > MAX_DOCUMENT_SIZE:
             return None, None
         try:
-            return decode_incomplete(self.store.get(info.key, limit=info.size)), info.modified
+            return decode(Incomplete, self.store.get(info.key, limit=info.size)), info.modified
         except ObjectNotFound:
             return None, None
 
     def _latest(self, at: datetime | None) -> BackupEntry:
         entries = self.entries()
-        committed = [
-            e for e in entries if e.state is State.COMMITTED and (at is None or e.time <= at)
-        ]
-        good = [e for e in committed if e.good]
-        if not committed:
-            old = f" as old as {rfc3339(at)}" if at else ""
+        found = [e for e in committed(entries) if at is None or e.time <= at]
+        if not found:
+            before = f" from {rfc3339(at)} or before" if at else ""
             raise BackupNotFound(
-                f"cannot find a backup in {self.url}: there is none{old}",
+                f"cannot find a backup in {self.url}: there is none{before}",
                 hint=None if entries else _NO_BACKUP,
             )
-        return (good or committed)[-1]
+        return newest_good(found) or found[-1]
 
-    def _near(self, name: str) -> str:
+    def _similar_ids(self, name: str) -> str:
         ids = [f for f in self.store.list_folders() if is_backup_id(f)]
-        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
-        if not near:
+        similar = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
+        if not similar:
             return _NO_BACKUP
-        return f"did you mean {', '.join(near)}? `prometheus-backup list` shows all"
+        return f"did you mean {', '.join(similar)}? Run `prometheus-backup list` to see all backups"
 
 
 def committed(entries: Sequence[BackupEntry]) -> tuple[BackupEntry, ...]:
@@ -333,9 +328,9 @@ def committed(entries: Sequence[BackupEntry]) -> tuple[BackupEntry, ...]:
 
 
 def newest_intact(entries: Sequence[BackupEntry]) -> BackupEntry | None:
-    """Return the newest backup whose objects are what was backed up, as far as is known.
+    """Return the newest intact backup of these, oldest first.
 
-    A degraded one counts: to send everything again every night would not mend the source.
+    A degraded one counts: uploading everything again every night would not repair the source.
     """
     intact = [e for e in entries if e.intact]
     return intact[-1] if intact else None
@@ -351,6 +346,6 @@ def _why_absent(entry: BackupEntry | None) -> str:
     reasons = {
         State.INCOMPLETE: ": its run has not committed it",
         State.DELETING: ": it is being deleted",
-        State.FOREIGN: ": what is there was not made by this program",
+        State.FOREIGN: ": its folder was not written by this program",
     }
     return reasons[entry.state] if entry else ""

@@ -1,4 +1,4 @@
-"""The results of verification beside the backups that they speak of: reading and writing them."""
+"""Read and write verification results, which are stored next to the backups."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,19 +12,14 @@ from prometheus_backup.repository.layout import (
     verification_level,
     verification_name,
 )
-from prometheus_backup.repository.manifest import MAX_DOCUMENT_SIZE, encode
-from prometheus_backup.repository.rotation import advanced
-from prometheus_backup.repository.verification import (
-    Rotation,
-    Verification,
-    decode_rotation,
-    decode_verification,
-)
+from prometheus_backup.repository.manifest import MAX_DOCUMENT_SIZE, decode, encode
+from prometheus_backup.repository.rotation import advance
+from prometheus_backup.repository.verification import Rotation, Verification
 from prometheus_backup.stores.base import ObjectStore
 
 
 class VerificationResults:
-    """The results in a store. Its failures pass through."""
+    """The verification results in a store. Store errors are passed on."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -32,9 +27,9 @@ class VerificationResults:
     def of(
         self, files: Mapping[str, ObjectInfo]
     ) -> tuple[tuple[Verification, ...], tuple[Rotation, ...]]:
-        """Return what these objects of a backup say of it; what cannot be read is left out.
+        """Return the results and rotations among these objects; skip those that cannot be parsed.
 
-        `files` are the objects directly in its folder, by name.
+        `files` are the objects directly in the backup's folder, by name.
         """
         results, rotations = [], []
         for name, info in sorted(files.items()):
@@ -46,23 +41,23 @@ class VerificationResults:
             except ObjectNotFound:
                 continue
             if is_rotation:
-                rotations.append(decode_rotation(body))
+                rotations.append(decode(Rotation, body))
             else:
-                results.append(decode_verification(body))
+                results.append(decode(Verification, body))
         return tuple(filter(None, results)), tuple(filter(None, rotations))
 
     def record(self, verification: Verification) -> None:
-        """Write the result of a verification beside its backup.
+        """Write the result of a verification next to its backup.
 
-        An inconclusive one never replaces an earlier result, nor does the pass of a part replace a
-        failure or the pass of the whole.
+        An inconclusive result never replaces an earlier one. The pass of a part never replaces a
+        failure or the pass of the whole backup.
         """
         name = verification_name(verification.level)
-        if verification.verdict is Verdict.FAIL or self._is_replaced_by(verification, name):
-            self._put_beside(verification.backup_id, name, encode(verification))
+        if verification.verdict is Verdict.FAIL or self._may_replace(verification, name):
+            self._put(verification.backup_id, name, encode(verification))
 
-    def _is_replaced_by(self, verification: Verification, name: str) -> bool:
-        """Tell whether a result that is no failure may stand where an earlier one may be."""
+    def _may_replace(self, verification: Verification, name: str) -> bool:
+        """Return whether a result other than a failure may replace the earlier one, if any."""
         if verification.verdict is Verdict.PASS and verification.is_whole:
             return True
         try:
@@ -71,36 +66,36 @@ class VerificationResults:
             return True
         if verification.verdict is Verdict.INCONCLUSIVE:
             return False
-        earlier = decode_verification(body)
+        earlier = decode(Verification, body)
         return earlier is not None and earlier.verdict is Verdict.PASS and not earlier.is_whole
 
-    def record_part(self, result: Verification, *, began: datetime) -> Rotation:
-        """Write the result of a part beside its backup; return how far the rotation is then.
+    def record_part(self, result: Verification, *, started_at: datetime) -> Rotation:
+        """Write the result of a part next to its backup; return the rotation's new progress.
 
-        Faults are an object of their own, which no other run writes over. Of two runs that note
-        their progress at once, one may lose it: then a part is read once more than it need be.
+        Faults are written to an object of their own, which no other run overwrites. If two runs
+        record their progress at the same time, one may be lost; its part is then read once more.
         """
         backup_id, part = result.backup_id, result.rotation
         if part is not None and result.verdict is Verdict.FAIL:
             name = verification_name(result.level, part=(part.part, part.parts))
-            self._put_beside(backup_id, name, encode(result))
-        rotation = advanced(self.rotation(backup_id, result.level), result, began=began)
-        self._put_beside(backup_id, rotation_name(result.level), encode(rotation))
+            self._put(backup_id, name, encode(result))
+        rotation = advance(self.rotation(backup_id, result.level), result, started_at=started_at)
+        self._put(backup_id, rotation_name(result.level), encode(rotation))
         return rotation
 
     def rotation(self, backup_id: str, level: Level) -> Rotation | None:
-        """Return how far a rotation has come; None where none has begun."""
+        """Return the progress of a rotation; None if none has begun."""
         key = f"{backup_id}/{rotation_name(level)}"
         try:
-            return decode_rotation(self._store.get(key, limit=MAX_DOCUMENT_SIZE))
+            return decode(Rotation, self._store.get(key, limit=MAX_DOCUMENT_SIZE))
         except ObjectNotFound:
             return None
 
-    def _put_beside(self, backup_id: str, name: str, body: bytes) -> None:
+    def _put(self, backup_id: str, name: str, body: bytes) -> None:
         self._store.put_small(f"{backup_id}/{name}", body, options=CONTROL)
         try:
             self._store.head(f"{backup_id}/{MANIFEST}")
         except ObjectNotFound:
-            # Deleted while it was looked at. See _delete_folder: one of both sees the other, so
-            # that no result stays behind alone.
+            # The backup was deleted while it was verified. Either this check or the listing in
+            # Repository._delete_folder sees the other, so no result is left alone.
             self._store.delete([f"{backup_id}/{name}"])

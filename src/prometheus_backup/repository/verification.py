@@ -1,7 +1,7 @@
-"""Results of verification as they are kept beside a backup, and what stands of them.
+"""Verification results as they are stored next to a backup, and which failures still count.
 
-A result of a whole level, or of one part of it where a rotation reads a backup in parts. Which part
-is read when is decided in `rotation`; the format is in docs/repository-format.md.
+A result is of the whole backup, or of one part if a rotation reads the backup in parts. Which part
+to read is decided in `rotation`. Format: docs/repository-format.md.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,12 @@ from pydantic import FailFast, Field, model_validator
 
 from prometheus_backup.model import MAX_PARTS, Finding, FindingKind, Level, Verdict
 from prometheus_backup.repository.document import BackupId, Count, Document, Instant, Size, Text
-from prometheus_backup.repository.manifest import decode
 
 PartNumber = Annotated[int, Field(ge=1, le=MAX_PARTS)]
 
 
 class RecordedFinding(Document):
-    """A finding as it is kept."""
+    """A finding as it is stored."""
 
     kind: FindingKind
     key: str
@@ -28,7 +27,7 @@ class RecordedFinding(Document):
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
-        """Return the record of a finding."""
+        """Return a finding as it is stored."""
         return cls(
             kind=finding.kind,
             key=finding.key,
@@ -38,8 +37,8 @@ class RecordedFinding(Document):
         )
 
     @property
-    def speaks_of_the_source(self) -> bool:
-        """Tell whether the bytes are right, and what they hold was damaged before."""
+    def is_source_damage(self) -> bool:
+        """Return whether the block was damaged on the source: its bytes are those backed up."""
         return self.kind is FindingKind.UNSOUND_AT_SOURCE
 
     def __str__(self) -> str:
@@ -47,7 +46,7 @@ class RecordedFinding(Document):
 
 
 class RotationPart(Document):
-    """Part `part` of a backup that is read in `parts`, counted from 1."""
+    """Part `part` (from 1) of a backup that is read in `parts` parts."""
 
     part: PartNumber
     parts: PartNumber
@@ -63,19 +62,19 @@ class RotationPart(Document):
 
 
 class TimeRange(Document):
-    """A part of a backup's time, half open; None where it is open."""
+    """The times [start, end) of a part of a backup; None means no limit."""
 
     start: Instant | None
     end: Instant | None
 
 
 class Verification(Document):
-    """A result of a level: of the whole backup, where neither `rotation` nor `part` says less.
+    """The result of a level, for the whole backup unless `rotation` or `part` is set.
 
-    `rotation`: only that part of its objects was looked at; such faults are kept in
-    `verification-<level>-<part>-of-<parts>.json`, all else in `verification-<level>.json`.
-    `part`: only what lies in these times was looked at, and a pass says nothing of the rest.
-    `seconds`: how long each step took, where that is of interest.
+    `rotation`: only this part of the objects was verified. Its faults are stored in
+    `verification-<level>-<part>-of-<parts>.json`, all other results in `verification-<level>.json`.
+    `part`: only this time range was verified.
+    `seconds`: how long each step took, for levels that report it.
     """
 
     backup_id: BackupId
@@ -91,18 +90,18 @@ class Verification(Document):
     seconds: Annotated[dict[Text, float], FailFast()] = Field(default_factory=dict)
 
     @property
-    def speaks_of_the_source(self) -> bool:
-        """Tell whether all that it found was so before the backup: the bytes are right."""
-        return bool(self.findings) and all(f.speaks_of_the_source for f in self.findings)
+    def is_source_damage(self) -> bool:
+        """Return whether all findings are damage on the source: the bytes are those backed up."""
+        return bool(self.findings) and all(f.is_source_damage for f in self.findings)
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether it speaks of the whole backup."""
+        """Return whether this is a result of the whole backup."""
         return self.rotation is None and self.part is None
 
 
 class PartResult(Document):
-    """The last look at a part: when it began, and how it ended."""
+    """The last result of a part; `at` is when the verification began."""
 
     part: PartNumber
     at: Instant
@@ -112,11 +111,10 @@ class PartResult(Document):
 
 
 class Rotation(Document):
-    """`rotation-<level>.json`: how far a rotation of a level has come in a backup.
+    """`rotation-<level>.json`: the progress of a level's rotation through a backup.
 
-    `looked` holds the last look at each part that was looked at, in any order of time. `passed_at`
-    is the instant since which every part was looked at and passed, in this rotation or in an
-    earlier one: all bytes were right at it or later.
+    `looked` holds the last result of each part that was verified. `passed_at`: every part was
+    verified at this instant or later, and passed, in this rotation or in an earlier one.
     """
 
     backup_id: BackupId
@@ -126,52 +124,42 @@ class Rotation(Document):
     passed_at: Instant | None = None
 
     @property
-    def whole_since(self) -> datetime | None:
-        """Return `passed_at`, unless a look since then found faults."""
-        failed = any(look.verdict is Verdict.FAIL for look in self.looked)
+    def intact_since(self) -> datetime | None:
+        """Return `passed_at`, unless a part has failed since then."""
+        failed = any(result.verdict is Verdict.FAIL for result in self.looked)
         return None if failed else self.passed_at
 
     @property
     def passed(self) -> int:
-        """Return how many parts passed when they were last looked at."""
-        return sum(look.verdict is Verdict.PASS for look in self.looked)
+        """Return how many parts passed their last verification."""
+        return sum(result.verdict is Verdict.PASS for result in self.looked)
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
-        numbers = [look.part for look in self.looked]
+    def _is_consistent(self) -> Self:
+        numbers = [result.part for result in self.looked]
         if len(set(numbers)) != len(numbers) or max(numbers, default=0) > self.parts:
-            raise ValueError("a part is named twice, or is none of this rotation")
+            raise ValueError("a part is listed twice or does not exist")
         return self
 
 
-def decode_verification(data: bytes) -> Verification | None:
-    """Read a verification result; None for what this program did not write."""
-    return decode(Verification, data)
-
-
-def decode_rotation(data: bytes) -> Rotation | None:
-    """Read the progress of a rotation; None for what this program did not write."""
-    return decode(Rotation, data)
-
-
-def passes(
+def passed_levels(
     results: Iterable[Verification], rotations: Iterable[Rotation]
 ) -> list[tuple[Level, datetime]]:
-    """Return the levels that were passed whole, each with when: at once, or in all of its parts."""
+    """Return the levels that the whole backup passed, with the time: at once or in all parts."""
     whole = [(r.level, r.verified_at) for r in results if r.verdict is Verdict.PASS and r.is_whole]
     return whole + [(r.level, r.passed_at) for r in rotations if r.passed_at is not None]
 
 
-def standing_failures(
+def uncleared_failures(
     results: Iterable[Verification], rotations: Iterable[Rotation] = ()
 ) -> tuple[Verification, ...]:
-    """Return the failed verifications that stand, of the whole or of a part.
+    """Return the failed verifications, of the whole or of a part, that no later pass has cleared.
 
-    A failure is cleared only by a later pass, of the whole backup, at the same or a higher level. A
-    rotation is one once it has passed every part since.
+    Only a pass of the whole backup at the same or a higher level clears a failure. It may be a
+    rotation in which every part has passed since the failure.
     """
     known = list(results)
-    passed = passes(known, rotations)
+    passed = passed_levels(known, rotations)
     return tuple(
         failure
         for failure in known

@@ -1,4 +1,4 @@
-"""Which backups to keep, and why. Pure: dates in, decisions with their reasons out.
+"""Decide which backups to keep, and why. Pure: dates in, decisions with their reasons out.
 
 Rules and worked examples: docs/retention.md. Calendar days are UTC.
 """
@@ -12,9 +12,9 @@ from prometheus_backup.model import Tier
 from prometheus_backup.repository.layout import backup_id
 
 CLOCK_TOLERANCE = timedelta(hours=1)
-"""How far our clock may be from the store's before we stop deleting by date."""
+"""If this clock and the store's differ by more, nothing is deleted."""
 FUTURE_TOLERANCE = timedelta(days=1)
-"""A backup dated further ahead than this proves that some clock was wrong."""
+"""A backup dated further in the future proves that a clock was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Policy:
     yearly: int = 3
 
     def __post_init__(self) -> None:
-        """Raise UsageError for a policy that would keep nothing, or cannot be meant."""
+        """Raise UsageError for negative numbers, and for a policy that would keep nothing."""
         if min(self.daily, self.monthly, self.yearly) < 0:
             raise UsageError(
                 "cannot use retention: a number of days, months or years is negative",
@@ -41,7 +41,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A committed, readable backup. Good: not degraded, and not failed by its last verification."""
+    """A committed, readable backup. `good`: not degraded, and no verification failure."""
 
     backup_id: str
     time: datetime
@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a backup stays, the tiers it stands for, and the reasons in words."""
+    """Whether to keep a backup, the tiers it represents, and the reasons as text."""
 
     backup_id: str
     keep: bool
@@ -64,15 +64,15 @@ class Decision:
 
 
 def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> tuple[Decision, ...]:
-    """Decide on every backup, oldest first. `today` is the UTC date to count from."""
+    """Return a decision for every backup, oldest first. `today` is a UTC date."""
     backups = sorted(candidates, key=lambda c: (c.time, c.backup_id))
     good = [c for c in backups if c.good]
     monthly = _representatives(good, today=today, count=policy.monthly, tier=_MONTHS)
     yearly = _representatives(good, today=today, count=policy.yearly, tier=_YEARS)
     newest = backups[-1].backup_id if backups else None
-    # One dated ahead may hide that its clock was wrong; the newest of the others stays as well.
+    # If the newest one is dated in the future, its clock was wrong: keep the newest other one too.
     newest_good = {c[-1].backup_id for c in (good, _until(good, today)) if c}
-    spare = _last_resorts(backups, today=today, policy=policy)
+    last_resorts = _last_resorts(backups, today=today, policy=policy)
 
     decisions = []
     for backup in backups:
@@ -92,21 +92,21 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
             reasons.append("newest good backup")
         elif backup.backup_id == newest:
             reasons.append("newest backup")
-        if not reasons and backup.backup_id in spare:
-            reasons.append(spare[backup.backup_id])
+        if not reasons and backup.backup_id in last_resorts:
+            reasons.append(last_resorts[backup.backup_id])
         keep = bool(reasons)
         if not keep:
-            reasons.append(_why_not(age, good=backup.good))
+            reasons.append(_why_pruned(age, good=backup.good))
         decisions.append(Decision(backup.backup_id, keep, tuple(tiers), tuple(reasons)))
     return tuple(decisions)
 
 
-def clock_doubt(
+def clock_problem(
     *, now: datetime, store_now: datetime, backup_times: Sequence[datetime]
 ) -> str | None:
-    """Say why the clock cannot be trusted to delete by date, or None if it can.
+    """Return why the clock cannot be trusted to delete by date, or None if it can.
 
-    `store_now` is the store's own LastModified of something written just now.
+    `store_now` is the LastModified that the store gave to an object written just now.
     """
     apart = abs(store_now - now)
     if apart > CLOCK_TOLERANCE:
@@ -124,12 +124,12 @@ def clock_doubt(
 
 @dataclass(frozen=True, slots=True)
 class _Calendar:
-    """A tier's periods: the first day of a day's own, how many lie between two, how one reads."""
+    """The periods of a tier: their first day, the distance between two, and how to print one."""
 
     name: str
     first_day: Callable[[date], date]
     between: Callable[[date, date], int]
-    form: str
+    date_format: str
 
 
 _MONTHS = _Calendar(
@@ -149,7 +149,7 @@ _YEARS = _Calendar(
 def _representatives(
     good: Sequence[Candidate], *, today: date, count: int, tier: _Calendar
 ) -> dict[str, str]:
-    """Map the ids that stand for one of the `count` last periods to the reason.
+    """Return the backups that represent one of the last `count` periods: id to reason.
 
     `good` is oldest first.
     """
@@ -157,24 +157,24 @@ def _representatives(
     for first_day, members in _periods(good, tier, today=today, count=count):
         on_the_day = [c for c in members if c.time.date() == first_day]
         for c in on_the_day:
-            chosen[c.backup_id] = f"{tier.name}: of {first_day}"
+            chosen[c.backup_id] = f"{tier.name}: made on {first_day}"
         if not on_the_day:
-            which = first_day.strftime(tier.form)
-            chosen[members[0].backup_id] = f"{tier.name}: earliest good one of {which}"
+            which = first_day.strftime(tier.date_format)
+            chosen[members[0].backup_id] = f"{tier.name}: earliest good backup of {which}"
     return chosen
 
 
 def _last_resorts(backups: Sequence[Candidate], *, today: date, policy: Policy) -> dict[str, str]:
-    """Map the earliest backup of each period that has no good one to the reason.
+    """Return the earliest backup of each period without a good one: id to reason.
 
-    It stands for nothing and is in no tier; it is only better than nothing, until a good one comes.
+    It belongs to no tier. It is kept only until the period has a good backup.
     """
     chosen: dict[str, str] = {}
     for tier, count in ((_MONTHS, policy.monthly), (_YEARS, policy.yearly)):
         for first_day, members in _periods(backups, tier, today=today, count=count):
             if not any(c.good for c in members):
-                which = first_day.strftime(tier.form)
-                reason = f"earliest of {which}, which has no good one"
+                which = first_day.strftime(tier.date_format)
+                reason = f"earliest of {which}, which has no good backup"
                 chosen.setdefault(members[0].backup_id, reason)
     return chosen
 
@@ -182,7 +182,7 @@ def _last_resorts(backups: Sequence[Candidate], *, today: date, policy: Policy) 
 def _periods(
     backups: Sequence[Candidate], tier: _Calendar, *, today: date, count: int
 ) -> list[tuple[date, list[Candidate]]]:
-    """Return the first day and the backups, oldest first, of each of the `count` last periods."""
+    """Return the first day and the backups, oldest first, of each of the last `count` periods."""
     periods: dict[date, list[Candidate]] = {}
     for c in backups:
         periods.setdefault(tier.first_day(c.time.date()), []).append(c)
@@ -197,6 +197,6 @@ def _days_old(age: int) -> str:
     return "1 day old" if age == 1 else f"{age} days old"
 
 
-def _why_not(age: int, *, good: bool) -> str:
-    cause = "no tier holds it" if good else "not a good backup, so it stands for no month or year"
-    return f"{_days_old(age)}: {cause}"
+def _why_pruned(age: int, *, good: bool) -> str:
+    cause = "matches no retention rule" if good else "not good, so it represents no month or year"
+    return f"{_days_old(age)}, {cause}"

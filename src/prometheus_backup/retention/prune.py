@@ -1,4 +1,4 @@
-"""Delete what retention lets go, and what dead runs and interrupted deletions left."""
+"""Delete the backups that retention does not keep, and what interrupted runs left behind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,22 @@ from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
-from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_doubt, decide
+from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What pruning would do. `doubt` says why it must not be done; `unreadable` was not judged."""
+    """What to prune. All fields but the first and the last hold ids of backups.
+
+    `unreadable` backups are kept without a decision. Nothing is deleted if `clock_problem` is set.
+    """
 
     decisions: tuple[Decision, ...]
     sweep: tuple[str, ...]
     unmark: tuple[str, ...]
     unreadable: tuple[str, ...]
     foreign: tuple[str, ...]
-    doubt: str | None
+    clock_problem: str | None
 
     @classmethod
     def nothing(cls) -> Self:
@@ -30,13 +33,13 @@ class PrunePlan:
 
     @property
     def delete(self) -> tuple[str, ...]:
-        """Return the ids of the backups that retention lets go, oldest first."""
+        """Return the ids of the backups that retention does not keep, oldest first."""
         return tuple(d.backup_id for d in self.decisions if not d.keep)
 
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What pruning did: ids of backups deleted, leftovers swept, and what went wrong."""
+    """What was pruned: ids of deleted backups and swept leftovers, and the problems."""
 
     plan: PrunePlan
     deleted: tuple[str, ...]
@@ -45,7 +48,7 @@ class PruneReport:
 
     @property
     def outcome(self) -> Outcome:
-        """Return PARTIAL where not all could be judged or deleted."""
+        """Return PARTIAL if not everything could be decided or deleted."""
         return Outcome.PARTIAL if self.problems else Outcome.DONE
 
 
@@ -62,15 +65,15 @@ def plan_prune(
     store_now: datetime,
     dead_runs: frozenset[str] = frozenset(),
 ) -> PrunePlan:
-    """Decide what to delete. `store_now` is the store's own time; `dead_runs` are proved dead.
+    """Decide what to delete. `store_now` is the store's time; `dead_runs` are known to be dead.
 
-    Raises NewerFormat where a newer version has written backups here: their rules are not ours.
+    Raises NewerFormat if a newer version has written backups here: its rules may differ.
     """
     for entry in entries:
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
-    judged = candidates(entries)
-    decisions = decide(judged, today=now.date(), policy=policy)
+    decided = candidates(entries)
+    decisions = decide(decided, today=now.date(), policy=policy)
     deleted = {d.backup_id for d in decisions if not d.keep}
 
     def dead(entry: BackupEntry) -> bool:
@@ -92,22 +95,24 @@ def plan_prune(
             e.backup_id for e in entries if e.state in (State.UNREADABLE, State.ARCHIVED)
         ),
         foreign=tuple(e.backup_id for e in entries if e.state is State.FOREIGN),
-        doubt=clock_doubt(now=now, store_now=store_now, backup_times=[c.time for c in judged]),
+        clock_problem=clock_problem(
+            now=now, store_now=store_now, backup_times=[c.time for c in decided]
+        ),
     )
 
 
 def apply_prune(
     repository: Repository, plan: PrunePlan, *, run_id: str, listener: Listener
 ) -> PruneReport:
-    """Delete as planned. What cannot be deleted is reported, and the rest goes on."""
+    """Apply the plan. Report what cannot be deleted, and continue with the rest."""
     problems = [
-        f"retention: the manifest of {backup_id} cannot be read; it is kept and was not judged"
+        f"retention: cannot read the manifest of {backup_id}: the backup is kept"
         for backup_id in plan.unreadable
     ]
     deleted: list[str] = []
     swept: list[str] = []
-    if plan.doubt:
-        problems.append(f"retention: nothing was deleted: {plan.doubt}")
+    if plan.clock_problem:
+        problems.append(f"retention: nothing was deleted: {plan.clock_problem}")
     else:
         reasons = {d.backup_id: d.reasons[0] for d in plan.decisions}
         for decision in plan.decisions:

@@ -1,1 +1,7 @@
-"""Object stores: where a repository's bytes lie. The contract is `base.ObjectStore`."""
+"""Object stores: keep bytes under keys.
+
+Open `base.py` first: the docstring of `ObjectStore` is the contract, and tests/stores/ runs it
+against every store. `location.py` parses an address and opens its store: `local.py` (a directory),
+`s3.py`, or `cloud.py` (Google Cloud Storage and Azure). The last two share `objectstore.py`, which
+translates calls and exceptions of the obstore library. Retries happen here and nowhere else.
+"""

@@ -1,11 +1,11 @@
-"""What is said of an object that S3 keeps in an archive class: how to bring it back. Pure text."""
+"""The error for an object in an archive class of S3, with the commands that thaw it."""
 
 import re
 
 from prometheus_backup.errors import ObjectArchived
 
 CODES = ("InvalidObjectState", "ObjectNotInActiveTierError")
-"""S3's answers to reading such an object, and to copying it."""
+"""S3's error codes for reading and for copying such an object."""
 
 _DAYS = 7
 _BACKUP = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<prefix>.*?backup-\d{8}-\d{6}/)")
@@ -14,7 +14,7 @@ _BACKUP = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<prefix>.*?backup-\d{8}-\d{6}/)
 def archived(verb: str, place: str) -> ObjectArchived:
     """Return the error for an archived object at `s3://BUCKET/KEY`, with the command that thaws it.
 
-    Where the object belongs to a backup, the command thaws all of it.
+    If the object belongs to a backup, the command thaws the whole backup.
     """
     message = (
         f"cannot {verb} {place}: it is archived (GLACIER or DEEP_ARCHIVE) and must be thawed "
@@ -26,8 +26,8 @@ def archived(verb: str, place: str) -> ObjectArchived:
 
 def _hint(bucket: str, prefix: str) -> str:
     return (
-        f"thaw the backup, wait for hours, and run this again: {thaw_command(bucket, prefix)} ; "
-        f"see how far it is with: {progress_command(bucket, prefix)}"
+        f"thaw the backup: {thaw_command(bucket, prefix)} ; "
+        f"check the progress: {progress_command(bucket, prefix)} ; then run this again"
     )
 
 
@@ -42,7 +42,7 @@ def thaw_command(bucket: str, prefix: str) -> str:
 
 
 def progress_command(bucket: str, prefix: str) -> str:
-    """Return the shell command that prints, object by object, whether it is thawed."""
+    """Return the shell command that prints for each object whether it is thawed."""
     return (
         f"aws s3api list-objects-v2 --bucket {bucket} --prefix {prefix} --output text "
         '--optional-object-attributes RestoreStatus --query "Contents[].[Key,StorageClass,'

@@ -1,4 +1,4 @@
-"""The contract of an object store. tests/stores/ holds every store to it."""
+"""The contract of an object store. tests/stores/ tests every store against it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
@@ -11,17 +11,17 @@ class ObjectStore(Protocol):
 
     Keys are relative: `/`-separated, without a leading or trailing slash. A store promises:
 
-    - A put is atomic: readers see the whole object, or what was there before. A put that fails, or
-      is killed, leaves nothing to be seen.
-    - What was put is there for the next get, head and list, by anyone.
-    - Listings are sorted by key, bytewise, and complete.
-    - get, stream, head and copy of an absent key raise ObjectNotFound; absence is never guessed
-      from another failure. Delete of an absent key is silent.
-    - Only `create` may raise ObjectExists; it does so also when its own earlier attempt won and the
-      answer was lost, so callers look at what is there.
+    - A put is atomic: readers see the whole new object or the previous one. A put that fails or is
+      killed leaves nothing visible.
+    - Read after write: every get, head and list that starts after a put sees its object.
+    - Listings are complete and sorted by key, bytewise.
+    - get, stream, head and copy of a missing key raise ObjectNotFound. No other failure is ever
+      taken for absence. Delete of a missing key succeeds.
+    - Only `create` may raise ObjectExists. It also does so if its own earlier attempt succeeded and
+      the response was lost, so callers must read the existing object.
     - Other failures are RepositoryNotFound (no bucket), RepositoryDenied, RepositoryUnavailable.
-    - Passing failures are retried inside, and nowhere else.
-    - Calls may come from several threads at once.
+    - Transient failures are retried in the store, and nowhere else.
+    - All methods are safe to call from several threads.
     """
 
     @property
@@ -31,30 +31,30 @@ class ObjectStore(Protocol):
 
     @property
     def keeps_checksums(self) -> bool:
-        """Tell whether what is put here gets a checksum that `stored_checksum` returns."""
+        """Return whether uploads get a checksum that `stored_checksum` returns."""
         ...
 
     def ping(self) -> None:
-        """Look at the repository once, impatiently, so that a wrong setting shows at once.
+        """Access the repository with few retries, so that a wrong setting is reported quickly.
 
         Raises RepositoryNotFound, RepositoryDenied, RepositoryUnavailable or UsageError.
         """
         ...
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
-        """Store an object of `size` bytes from chunks; memory use does not grow with size."""
+        """Store an object of `size` bytes from chunks. Memory use does not depend on the size."""
         ...
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object, replacing what was there."""
+        """Store a small object, replacing an existing one."""
         ...
 
     def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object if the key is free. Raises ObjectExists if it is not."""
+        """Store a small object. Raises ObjectExists if the key exists."""
         ...
 
     def get(self, key: str, *, limit: int) -> bytes:
-        """Return an object whole; raise RepositoryUnavailable if it has over `limit` bytes."""
+        """Return a whole object; raise RepositoryUnavailable if it has over `limit` bytes."""
         ...
 
     def stream(self, key: str) -> Iterator[bytes]:
@@ -66,31 +66,31 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
-        """Yield every object below `folder` (no slash at its end; empty: all), sorted by key."""
+        """Yield every object below `folder` (no trailing slash; empty for all), sorted by key."""
         ...
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root, sorted.
 
-        One that was emptied a moment ago may be among them: SeaweedFS keeps it for a while.
+        A folder that has just become empty may be included: SeaweedFS keeps it for a while.
         """
         ...
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
-        """Return the objects directly in `folder`, not below it, sorted by key."""
+        """Return the objects directly in `folder`, not in its subfolders, sorted by key."""
         ...
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
-        """Copy an object inside the store; the target carries `options`, not the source's."""
+        """Copy an object inside the store. The target gets `options`, not those of the source."""
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects. Raises after all were tried if some could not be deleted."""
+        """Delete objects. If some cannot be deleted, try all of them, then raise."""
         ...
 
     def stored_checksum(self, key: str) -> str | None:
         """Return the store's own checksum of the whole object (`name:value`), if it keeps one.
 
-        Two objects whose checksums are equal hold equal bytes. None says nothing.
+        Objects with equal checksums have equal bytes. None means that the store has no checksum.
         """
         ...

@@ -11,4 +11,4 @@ STORAGE_CLASSES = (
     "DEEP_ARCHIVE",
 )
 ARCHIVE_CLASSES = ("GLACIER", "DEEP_ARCHIVE")
-"""Classes without instant reads: an object must be thawed, for hours, before it can be read."""
+"""Classes without instant access: thawing an object takes hours."""

@@ -1,8 +1,8 @@
-"""Google Cloud Storage and Azure Blob Storage, by obstore alone.
+"""Google Cloud Storage and Azure Blob Storage, through obstore alone.
 
-Credentials as their users expect: application default credentials, service account files and
-workload identity on GCS; account key, SAS, client secret and workload or managed identity on Azure,
-by the environment variables of those clouds' own tools.
+Credentials come from the environment variables of the clouds' own tools: application default
+credentials, service account files and workload identity on GCS; account key, SAS, client secret and
+workload or managed identity on Azure.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,14 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.stores.objectstore import CLIENT, IMPATIENT, PATIENT, ObstoreStore
+from prometheus_backup.stores.objectstore import CLIENT, FEW_RETRIES, RETRIES, ObstoreStore
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
 
 def open_cloud(scheme: str, container: str, prefix: str) -> ObstoreStore:
-    """Open `gs://container/prefix` or `az://...`; raise UsageError for wrong settings."""
+    """Open `gs://container/prefix` or `az://...`. Raises UsageError for wrong settings."""
     url = f"{scheme}://{container}/{prefix}".rstrip("/")
     kind = {"gs": GCSStore, "az": AzureStore}[scheme]
 
@@ -37,4 +37,4 @@ def open_cloud(scheme: str, container: str, prefix: str) -> ObstoreStore:
                 hint="set the credentials as for the cloud's own tools (docs/stores.md)",
             ) from None
 
-    return ObstoreStore(patient=backend(PATIENT), impatient=backend(IMPATIENT), url=url)
+    return ObstoreStore(backend=backend(RETRIES), probe=backend(FEW_RETRIES), url=url)

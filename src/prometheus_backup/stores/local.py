@@ -1,7 +1,7 @@
-"""A directory as a store: the default that needs no server.
+"""A local directory as a store. Needs no server.
 
-Written by hand because obstore's local store copies by hard link (one damaged inode would damage
-every backup that shares it) and cannot fsync.
+obstore's own local store is not used because it copies by hard link, so that one damaged inode
+would damage every backup that shares it, and because it cannot fsync.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
-from prometheus_backup.stores.relay import Relay
+from prometheus_backup.stores.upload_body import UploadBody
 
 _STAGED = ".staged-"
-"""Files under this prefix are being written; a listing never shows them."""
-_ATTEMPTS = 1000
+"""Prefix of files that are being written. Listings never show them."""
+_STAGE_ATTEMPTS = 1000
 _CHUNK = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 
 class LocalStore:
-    """Objects as files below a directory, which is created at the first put."""
+    """Objects as files below a directory, which the first put creates."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -47,41 +47,41 @@ class LocalStore:
 
     @property
     def keeps_checksums(self) -> bool:
-        """Return False: there are none."""
+        """Return False: files have no checksums."""
         return False
 
     def ping(self) -> None:
-        """See that the directory, or the place where it would be made, can be used."""
-        place = self._root
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not place.is_dir():
-            raise RepositoryUnavailable(f"cannot use {self.url}: {place} is not a directory")
-        if not os.access(place, os.R_OK | os.X_OK):
-            raise RepositoryDenied(f"cannot list {self.url}: no permission to read {place}")
+        """Check that the directory, or the nearest existing parent of it, can be used."""
+        path = self._root
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        if not path.is_dir():
+            raise RepositoryUnavailable(f"cannot use {self.url}: {path} is not a directory")
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise RepositoryDenied(f"cannot list {self.url}: no permission to read {path}")
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
-        """Store an object from chunks: staged, synced, renamed."""
+        """Store an object from chunks: write a staged file, sync it, rename it."""
         del size, options
 
-        relay = Relay(body)
+        upload = UploadBody(body)
         try:
-            self._store(key, lambda file: file.writelines(relay), finish=os.replace)
+            self._store(key, lambda file: file.writelines(upload), finish=os.replace)
         except BackupToolError:
-            relay.raise_own_failure()
+            upload.raise_producer_error()
             raise
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object, replacing what was there."""
+        """Store a small object, replacing an existing one."""
         self.put(key, [body], size=len(body), options=options)
 
     def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object if the key is free: link(2) fails where the name exists."""
+        """Store a small object if the key is free: link(2) fails if the name exists."""
         del options
         self._store(key, lambda file: file.write(body), finish=_link_new)
 
     def get(self, key: str, *, limit: int) -> bytes:
-        """Return an object whole."""
+        """Return a whole object."""
         with self._translated("read", key), self._path(key).open("rb") as file:
             body = file.read(limit + 1)
         if len(body) > limit:
@@ -98,7 +98,7 @@ class LocalStore:
 
     def head(self, key: str) -> ObjectInfo:
         """Return size and time of last modification."""
-        with self._translated("look at", key):
+        with self._translated("read", key):
             status = self._path(key).stat()
             if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError
@@ -110,7 +110,7 @@ class LocalStore:
             if entry.is_dir(follow_symlinks=False):
                 yield from self.list(key)
             else:
-                with contextlib.suppress(FileNotFoundError):  # deleted while we list
+                with contextlib.suppress(FileNotFoundError):  # deleted since the scan
                     yield _info(key, entry.stat(follow_symlinks=False))
 
     def list_folders(self) -> Sequence[str]:
@@ -131,13 +131,13 @@ class LocalStore:
         return files
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
-        """Copy an object: by reflink where the file system can, else byte for byte."""
+        """Copy an object: by reflink if the file system supports it, otherwise byte for byte."""
         del size, options
         with self._translated("copy", source), self._path(source).open("rb") as original:
             self._store(target, lambda file: _clone(original, file), finish=os.replace)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, and the directories that become empty."""
+        """Delete objects and the directories that become empty."""
         failed: list[BackupToolError] = []
         for key in keys:
             path = self._path(key)
@@ -157,7 +157,7 @@ class LocalStore:
             raise failed[0]
 
     def stored_checksum(self, key: str) -> str | None:
-        """Return None: file systems keep no checksum that can be asked for."""
+        """Return None: files have no checksums."""
         self.head(key)
         return None
 
@@ -179,8 +179,8 @@ class LocalStore:
                     write(file)
                     file.flush()
                     os.fsync(file.fileno())
-                    finish(staged, path)  # while it is locked
-                for folder in path.parents:  # their own names may be new, too
+                    finish(staged, path)  # while the file is locked
+                for folder in path.parents:  # they may be new as well
                     _sync_folder(folder)
                     if folder == self._root:
                         break
@@ -188,8 +188,8 @@ class LocalStore:
                 staged.unlink(missing_ok=True)
 
     def _stage(self, path: Path) -> tuple[Path, BinaryIO]:
-        # Deletions remove folders that become empty, perhaps while we make or fill one: once more.
-        for _ in range(_ATTEMPTS):
+        # A concurrent deletion may remove the folder while it is still empty: try again.
+        for _ in range(_STAGE_ATTEMPTS):
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 path.parent.mkdir(parents=True, exist_ok=True)
             staged = path.parent / f"{_STAGED}{uuid.uuid4().hex}"
@@ -197,14 +197,14 @@ class LocalStore:
                 file = staged.open("xb")
             except FileNotFoundError:
                 continue
-            fcntl.flock(file, fcntl.LOCK_EX)  # held while it is written: see _remove_left
+            fcntl.flock(file, fcntl.LOCK_EX)  # held while it is written: see _remove_abandoned
             if staged.exists():
                 return staged, file
             file.close()
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _entries(self, folder: str) -> Sequence[tuple[os.DirEntry[str], str]]:
-        """Return the entries of a folder with their keys, in the order of full keys."""
+        """Return the entries of a folder with their keys, sorted by full key."""
         with self._translated("list", folder):
             try:
                 with os.scandir(self._root / folder) as scan:
@@ -226,7 +226,7 @@ class LocalStore:
         try:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            if verb == "put":  # a file where a folder should be, or the reverse
+            if verb == "put":  # a file in the place of a folder, or the reverse
                 raise RepositoryUnavailable(f"cannot put {place}: {error.strerror}") from error
             raise ObjectNotFound(f"cannot {verb} {place}: no such object") from error
         except FileExistsError as error:
@@ -240,7 +240,7 @@ class LocalStore:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RepositoryUnavailable(
                 f"cannot {verb} {place}: {error.strerror}",
-                hint="free some room in the repository's file system" if full else None,
+                hint="free some space in the repository's file system" if full else None,
             ) from error
 
 
@@ -249,7 +249,7 @@ def _link_new(staged: Path, path: Path) -> None:
 
 
 def _clear(folder: Path) -> bool:
-    """Remove a folder that holds no object, with what killed writers left; tell if it is gone."""
+    """Remove a folder without objects, and abandoned staged files; return whether it is gone."""
     try:
         with os.scandir(folder) as scan:
             for entry in scan:
@@ -257,18 +257,18 @@ def _clear(folder: Path) -> bool:
                 if entry.is_dir(follow_symlinks=False):
                     if not _clear(path):
                         return False
-                elif not (entry.name.startswith(_STAGED) and _remove_left(path)):
+                elif not (entry.name.startswith(_STAGED) and _remove_abandoned(path)):
                     return False
         folder.rmdir()
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # a put came in between, or it is not ours to remove
+        return False  # another process put an object, or we may not remove it
     return True
 
 
-def _remove_left(staged: Path) -> bool:
-    """Remove a staged file whose writer is dead: its lock is free. Tell if it is gone."""
+def _remove_abandoned(staged: Path) -> bool:
+    """Remove a staged file if its writer is dead (its lock is free); return whether it is gone."""
     with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -288,7 +288,7 @@ def _clone(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # the object is deleted again already
+    with contextlib.suppress(FileNotFoundError):  # the object has been deleted already
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A repository's address: reading it, and opening the store it names."""
+"""Parse the address of a repository, and open the store at it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ SCHEMES = ("s3", "gs", "az", "file")
 class Location:
     """Scheme, bucket (or container; empty for `file`) and path without outer slashes.
 
-    For `file` the path is absolute and keeps its leading slash.
+    The path of a `file` location is absolute, with its leading slash.
     """
 
     scheme: str
@@ -32,7 +32,7 @@ class Location:
 
 
 def parse_location(text: str) -> Location:
-    """Read `s3://BUCKET/PREFIX`, `gs://...`, `az://CONTAINER/...` or `file:///PATH`.
+    """Parse `s3://BUCKET/PREFIX`, `gs://...`, `az://CONTAINER/...` or `file:///PATH`.
 
     Raises UsageError for anything else.
     """
@@ -40,29 +40,29 @@ def parse_location(text: str) -> Location:
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise UsageError(f"cannot read repository {text!r}: {error}", hint=form) from None
+        raise UsageError(f"cannot parse repository {text!r}: {error}", hint=form) from None
     if parts.scheme not in SCHEMES:
-        raise UsageError(f"cannot read repository {text!r}: unknown kind", hint=form)
+        raise UsageError(f"cannot parse repository {text!r}: unknown scheme", hint=form)
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise UsageError(
-            f"cannot read repository {parts.scheme}://...: it has a user, query or fragment",
-            hint="give credentials by environment or file, never in the address",
+            f"cannot parse repository {parts.scheme}://...: it has a user, query or fragment",
+            hint="set credentials in the environment or in a file, never in the address",
         )
     path = unquote(parts.path)
     segments = [s for s in path.split("/") if s]
     if any(s in (".", "..") for s in segments):
-        raise UsageError(f"cannot read repository {text!r}: its path has . or ..", hint=form)
+        raise UsageError(f"cannot parse repository {text!r}: its path contains . or ..", hint=form)
     if parts.scheme == "file":
         if parts.netloc or not path.startswith("/") or not segments:
-            raise UsageError(f"cannot read repository {text!r}: no absolute path", hint=form)
+            raise UsageError(f"cannot parse repository {text!r}: no absolute path", hint=form)
         return Location("file", "", "/" + "/".join(segments))
     if not parts.netloc:
-        raise UsageError(f"cannot read repository {text!r}: no bucket", hint=form)
+        raise UsageError(f"cannot parse repository {text!r}: no bucket", hint=form)
     return Location(parts.scheme, parts.netloc, "/".join(segments))
 
 
 def open_store(location: Location, *, s3: "S3Settings | None" = None) -> "ObjectStore":
-    """Open the store at an address. Only the libraries that it needs are imported."""
+    """Open the store at an address. Imports only the libraries that this store needs."""
     if location.scheme == "file":
         from prometheus_backup.stores.local import LocalStore
 

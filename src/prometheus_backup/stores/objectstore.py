@@ -1,6 +1,6 @@
-"""Stores reached through obstore (the Rust object_store): S3, Google Cloud Storage, Azure.
+"""Stores accessed through obstore (the Rust object_store): S3, Google Cloud Storage, Azure.
 
-Maps obstore's calls and exceptions to the contract. What only S3 does is in s3.py.
+Maps obstore's calls and exceptions to the contract. What is special to S3 is in s3.py.
 """
 
 import contextlib
@@ -25,39 +25,38 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.archived import CODES as ARCHIVED
 from prometheus_backup.stores.archived import archived
-from prometheus_backup.stores.relay import Relay
+from prometheus_backup.stores.upload_body import UploadBody
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
     from obstore.store import ObjectStore as ObstoreBackend
 
 PART_SIZE = 8 * 1024 * 1024
-"""Bytes of one part of a multipart upload, until a file needs larger ones (10,000 at most)."""
+"""Bytes of a part of a multipart upload; larger if a file would need over 10,000 parts."""
 PARTS_IN_FLIGHT = 3
 _MAX_PARTS = 10_000
 _READ_CHUNK = 256 * 1024
-"""Bytes. Small enough to be in the processor's cache when it is hashed and written."""
-_CUT_OFF_ATTEMPTS = 3
-_NO_OBJECT = ".probe-absent"
+"""Bytes. Small enough to stay in the CPU cache until it is hashed and written."""
+_LISTING_RETRIES = 3
+_ABSENT_KEY = ".probe-absent"
 
 CLIENT: "ClientConfig" = {
-    # The default of 30 s for a whole request would cut off a large part on a slow line.
+    # The default of 30 s for a whole request is too short for a large part on a slow connection.
     "timeout": timedelta(hours=1),
     "read_timeout": timedelta(minutes=5),
     "connect_timeout": timedelta(seconds=10),
 }
-PATIENT: "RetryConfig" = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
-IMPATIENT: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-"""For the first look, where a failure is more likely a wrong setting than bad weather."""
+RETRIES: "RetryConfig" = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
+FEW_RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
+"""For the first access, when a wrong setting is more likely than a transient failure."""
 
 _T = TypeVar("_T")
 
-# What an operation needs on AWS, to be named when it is denied.
+# The IAM permissions that an operation needs, for the message when it is denied.
 _ACTIONS = {
     "put": "s3:PutObject (and s3:PutObjectTagging)",
     "create": "s3:PutObject (and s3:PutObjectTagging)",
-    "read": "s3:GetObject (and s3:ListBucket, without which an absent object is denied, too)",
-    "look at": "s3:GetObject (and s3:ListBucket, without which an absent object is denied, too)",
+    "read": "s3:GetObject (and s3:ListBucket, without which a missing object is denied as well)",
     "list": "s3:ListBucket",
     "delete": "s3:DeleteObject",
     "copy": "s3:GetObject, s3:PutObject (and s3:GetObjectTagging, s3:PutObjectTagging)",
@@ -72,25 +71,25 @@ _BAD_CREDENTIALS = {
 }
 _WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"}
 _NO_BUCKET = {"NoSuchBucket", "InvalidBucketName", "ContainerNotFound"}
-_CONNECTION_TROUBLE = ("error sending request", "client error", "dns error", "tcp connect")
+_CONNECTION_ERRORS = ("error sending request", "client error", "dns error", "tcp connect")
 _DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(code: (\w+)\)")
-_CERTIFICATE_TROUBLE = ("certificate", "invalid peer", "UnknownIssuer")
+_CERTIFICATE_ERRORS = ("certificate", "invalid peer", "UnknownIssuer")
 
 
-class _CutOff(RepositoryUnavailable):
+class _ListingInterrupted(RepositoryUnavailable):
     """The connection was lost in the middle of a listing."""
 
 
 class ObstoreStore:
-    """Any store that obstore reaches, held to the contract of `base.ObjectStore`.
+    """A store that is accessed through obstore.
 
-    `patient` and `impatient` are two clients of one place: the second gives up soon. Both are
-    rooted at the repository's prefix.
+    `backend` and `probe` are two clients with the repository's prefix as their root. `probe`, for
+    `ping`, makes few retries.
     """
 
-    def __init__(self, *, patient: "ObstoreBackend", impatient: "ObstoreBackend", url: str) -> None:
-        self._store = patient
-        self._impatient = impatient
+    def __init__(self, *, backend: "ObstoreBackend", probe: "ObstoreBackend", url: str) -> None:
+        self._store = backend
+        self._probe = probe
         self._url = url
 
     @property
@@ -104,41 +103,41 @@ class ObstoreStore:
         return False
 
     def ping(self) -> None:
-        """List the root, impatiently."""
+        """List the root with few retries."""
 
-        def look() -> None:
-            with contextlib.suppress(exceptions.InvalidPathError):  # it answered: foreign keys
-                found = obstore.list_with_delimiter(self._impatient)
+        def list_root() -> None:
+            with contextlib.suppress(exceptions.InvalidPathError):  # foreign keys, so it answered
+                found = obstore.list_with_delimiter(self._probe)
                 if not found["objects"] and not found["common_prefixes"]:
-                    self._look_for_nothing()
+                    self._probe_absent_key()
 
-        self._call("list", "", look)
+        self._call("list", "", list_root)
 
-    def _look_for_nothing(self) -> None:
-        # A web page reads as an empty listing, and as any object that is asked for.
+    def _probe_absent_key(self) -> None:
+        # A web server may answer with a page: that parses as an empty listing, and any key exists.
         try:
-            obstore.head(self._impatient, _NO_OBJECT)
+            obstore.head(self._probe, _ABSENT_KEY)
         except FileNotFoundError:
             return
         raise RepositoryUnavailable(
-            f"cannot list {self._url}: what answered is not an object store",
-            hint="check the endpoint, and any proxy on the way",
+            f"cannot list {self._url}: the server is not an object store",
+            hint="check the endpoint, and any proxy in between",
         )
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
-        """Store an object, in parts where it is large."""
+        """Store an object, in parts if it is large."""
         if size <= PART_SIZE:
             self.put_small(key, b"".join(body), options=options)
             return
-        relay = Relay(body)
+        upload = UploadBody(body)
         try:
-            self._put(key, relay, options, part_size=max(PART_SIZE, -(-size // _MAX_PARTS)))
+            self._put(key, upload, options, part_size=max(PART_SIZE, -(-size // _MAX_PARTS)))
         except BackupToolError:
-            relay.raise_own_failure()
+            upload.raise_producer_error()
             raise
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object, replacing what was there."""
+        """Store a small object, replacing an existing one."""
         self._put(key, body, options, part_size=None)
 
     def _put(self, key: str, body: Any, options: PutOptions, *, part_size: int | None) -> None:
@@ -167,7 +166,7 @@ class ObstoreStore:
         )
 
     def get(self, key: str, *, limit: int) -> bytes:
-        """Return an object whole."""
+        """Return a whole object."""
 
         def read() -> bytes:
             result = obstore.get(self._store, key)
@@ -194,39 +193,40 @@ class ObstoreStore:
 
     def head(self, key: str) -> ObjectInfo:
         """Return size and LastModified."""
-        return _info(self._call("look at", key, lambda: obstore.head(self._store, key)))
+        return _info(self._call("read", key, lambda: obstore.head(self._store, key)))
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below `folder`."""
-        # Sorted here: SeaweedFS lists `a/x` before `a-`, as a file system would.
-        found = self._listed(folder, lambda: self._everything(folder))
+        # Sorted here because SeaweedFS lists `a/x` before `a-`, like a file system.
+        found = self._retry_listing(folder, lambda: self._list_all(folder))
         yield from sorted(found, key=lambda o: o.key)
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root."""
-        folders, _ = self._listed("", lambda: self._level(""))
+        folders, _ = self._retry_listing("", lambda: self._list_one_level(""))
         return sorted(folders)
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
-        _, files = self._listed(folder, lambda: self._level(folder))
+        _, files = self._retry_listing(folder, lambda: self._list_one_level(folder))
         return sorted(files, key=lambda o: o.key)
 
-    def _listed(self, folder: str, look: Callable[[], _T]) -> _T:
-        # obstore asks again where a listing fails, but not where the answer is cut off.
-        for _ in range(_CUT_OFF_ATTEMPTS):
-            with contextlib.suppress(_CutOff):
-                return self._call("list", folder, look)
-        return self._call("list", folder, look)
+    def _retry_listing(self, folder: str, listing: Callable[[], _T]) -> _T:
+        # obstore retries failed listings, but not a response that is interrupted.
+        for _ in range(_LISTING_RETRIES):
+            with contextlib.suppress(_ListingInterrupted):
+                return self._call("list", folder, listing)
+        return self._call("list", folder, listing)
 
-    # A key `<folder>/`, which web consoles make for an empty folder, comes as `<folder>`: left out.
+    # Web consoles create a key `<folder>/` for an empty folder; obstore returns it as `<folder>`.
+    # It is not an object of ours, so it is skipped.
 
-    def _everything(self, folder: str) -> Sequence[ObjectInfo]:
-        """Return what is below a folder, in any order."""
+    def _list_all(self, folder: str) -> Sequence[ObjectInfo]:
+        """Return all objects below a folder, in any order."""
         pages = obstore.list(self._store, prefix=folder or None, chunk_size=1000)
         return [_info(meta) for page in pages for meta in page if meta["path"] not in ("", folder)]
 
-    def _level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+    def _list_one_level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
         """Return the folders and objects directly in a folder, in any order."""
         result = obstore.list_with_delimiter(self._store, prefix=folder or None)
         files = [_info(meta) for meta in result["objects"] if meta["path"] not in ("", folder)]
@@ -234,11 +234,11 @@ class ObstoreStore:
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         """Copy an object inside the store."""
-        del size, options  # only S3 has classes and tags that a copy must be given: s3.py
+        del size, options  # only S3 has classes and tags that a copy needs: see s3.py
         self._call("copy", source, lambda: obstore.copy(self._store, source, target))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects in bulk; one by one where the store cannot, or some fail."""
+        """Delete objects in bulk, or one by one if the store cannot or some fail."""
         if not keys:
             return
         try:
@@ -280,7 +280,7 @@ class ObstoreStore:
 
 
 def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
-    """Return our error for one of obstore's. `verb` and `place` make the message."""
+    """Return our error for one of obstore's. `verb` and `place` are for the message."""
     text = str(error)
     code, cause = _cause(text)
     if code in ARCHIVED:
@@ -297,7 +297,7 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
     if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
         return ObjectNotFound(message)
     if "list response body" in text:
-        return _CutOff(message)
+        return _ListingInterrupted(message)
     if isinstance(error, exceptions.UnknownConfigurationKeyError | exceptions.InvalidPathError):
         return UsageError(message)
     return RepositoryUnavailable(message, hint=_unavailable_hint(text))
@@ -306,9 +306,9 @@ def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
 def refusal(
     code: str | None, *, verb: str, message: str, region: str | None = None
 ) -> BackupToolError | None:
-    """Return our error for a code of S3 or Azure that says what is wrong; None for any other.
+    """Return our error for a known error code of S3 or Azure; None for other codes.
 
-    `region` is where the bucket is, if the answer told.
+    `region` is the bucket's region, if the response has it.
     """
     if code in _NO_BUCKET:
         return RepositoryNotFound(message)
@@ -322,20 +322,20 @@ def refusal(
 
 
 def denied(verb: str, message: str) -> RepositoryDenied:
-    """Return the error for credentials that may not do this; on S3 it names the action they lack.
+    """Return the error for missing permissions. On S3 it names the action that is not allowed.
 
-    AWS often names it itself; other stores, and a denied HEAD, do not.
+    AWS often names it in its response. Other stores do not, nor does a denied HEAD.
     """
-    needs = _ACTIONS.get(verb)
-    if not needs or " s3://" not in message:
+    actions = _ACTIONS.get(verb)
+    if not actions or " s3://" not in message:
         return RepositoryDenied(message)
     if "not authorized to perform: s3:" not in message:
-        message = f"{message} (needs {needs.partition(' (')[0]})"
-    return RepositoryDenied(message, hint=f"the credentials need {needs}")
+        message = f"{message} (needs {actions.partition(' (')[0]})"
+    return RepositoryDenied(message, hint=f"the credentials need {actions}")
 
 
 def _cause(text: str) -> tuple[str | None, str]:
-    """Return the store's error code, if there is one, and the cause in one line."""
+    """Return the store's error code, if there is one, and the cause as one line."""
     code = re.search(r"<Code>(\w+)</Code>", text)
     message = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
     if code:
@@ -343,11 +343,11 @@ def _cause(text: str) -> tuple[str | None, str]:
         return code[1], f"{code[1]}: {detail}".rstrip(": ")
     if single := _DELETE_FAILED.search(text):
         return single[2], f"{single[2]}: {single[1]}"
-    if any(word in text for word in _CERTIFICATE_TROUBLE):
+    if any(word in text for word in _CERTIFICATE_ERRORS):
         return None, "the TLS certificate was not accepted"
-    if any(word in text.lower() for word in _CONNECTION_TROUBLE):
+    if any(word in text.lower() for word in _CONNECTION_ERRORS):
         return None, "no connection"
-    if "redirect without LOCATION" in text:  # the answer, which obstore drops, says no more
+    if "redirect without LOCATION" in text:  # obstore drops the response
         return "PermanentRedirect", "the bucket is in another region"
     first = text.partition("\n\nDebug source")[0]
     status = re.search(r"status code: (\d{3}[^:<]*)", first)
@@ -355,8 +355,8 @@ def _cause(text: str) -> tuple[str | None, str]:
 
 
 def _unavailable_hint(text: str) -> str | None:
-    if any(word in text for word in _CERTIFICATE_TROUBLE):
-        return "give the store's CA certificates in AWS_CA_BUNDLE or SSL_CERT_FILE"
+    if any(word in text for word in _CERTIFICATE_ERRORS):
+        return "set AWS_CA_BUNDLE or SSL_CERT_FILE to the store's CA certificates"
     return None
 
 

@@ -1,7 +1,7 @@
-"""S3 and what speaks it: obstore moves the bytes, boto3 does what AWS alone has.
+"""S3 and compatible stores. obstore moves the bytes, boto3 does what only AWS has.
 
-boto3 gives the credentials (environment, profile, SSO, web identity, pod identity, instance role),
-copies with class, tags and over 5 GB, and the store's checksums.
+boto3 provides the credentials (environment, profile, SSO, web identity, pod identity, instance
+role), copies with class and tags and over 5 GB, and the store's checksums.
 """
 
 import threading
@@ -28,8 +28,8 @@ from prometheus_backup.stores.archived import CODES as ARCHIVED
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.objectstore import (
     CLIENT,
-    IMPATIENT,
-    PATIENT,
+    FEW_RETRIES,
+    RETRIES,
     ObstoreStore,
     denied,
     refusal,
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ListObjectsV2OutputTypeDef
     from obstore.store import RetryConfig
 
-_SINGLE_COPY_LIMIT = 5_000_000_000  # CopyObject is atomic to 5 GB; beyond, parts are copied
+_SINGLE_COPY_LIMIT = (
+    5_000_000_000  # CopyObject is limited to 5 GB; larger objects are copied in parts
+)
 _COPY_PART = 512 * 1024 * 1024
-# boto refreshes credentials ten minutes before they end, so ours must be asked for more often.
+# boto3 refreshes credentials ten minutes before they expire, so check more often than that.
 _CREDENTIALS_TTL = timedelta(minutes=5)
 _CHECKSUMS = ("CRC64NVME", "SHA256", "CRC32C", "CRC32", "SHA1")  # strongest full-object first
 
@@ -52,7 +54,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class StaticKeys:
-    """Access keys that were given outright, as in the environment; they come before all else."""
+    """Access keys that are set directly, as in the environment. They take precedence."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -61,11 +63,10 @@ class StaticKeys:
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How to reach and write a bucket.
+    """How to access a bucket.
 
-    `endpoint` None is AWS; `sse` AES256, aws:kms or none;
-    `ca_bundle` the path of a PEM file with the CAs to trust; `checksum` what uploads carry, auto
-    (on AWS only), crc64nvme or none.
+    `endpoint` None means AWS. `sse` is AES256, aws:kms or none. `ca_bundle` is the path of a PEM
+    file with trusted CAs. `checksum` of uploads is auto (on AWS only), crc64nvme or none.
     """
 
     region: str = "us-east-1"
@@ -79,7 +80,7 @@ class S3Settings:
 
     @property
     def sends_checksums(self) -> bool:
-        """Tell whether uploads carry a checksum of the whole object."""
+        """Return whether uploads carry a checksum of the whole object."""
         return self.checksum == "crc64nvme" or (self.checksum == "auto" and self.endpoint is None)
 
 
@@ -91,8 +92,8 @@ class S3Store(ObstoreStore):
         self._prefix = prefix
         self._settings = settings
         super().__init__(
-            patient=self._backend(PATIENT),
-            impatient=self._backend(IMPATIENT),
+            backend=self._backend(RETRIES),
+            probe=self._backend(FEW_RETRIES),
             url=f"s3://{bucket}/{prefix}".rstrip("/"),
         )
         self._client_lock = threading.Lock()
@@ -102,14 +103,14 @@ class S3Store(ObstoreStore):
         plain = settings.endpoint is not None and settings.endpoint.startswith("http://")
         config: dict[str, Any] = {
             "region": settings.region,
-            "unsigned_payload": not (plain and _crosses_a_network(settings.endpoint)),
-            # Path style where the host cannot carry the bucket's name.
+            "unsigned_payload": not (plain and _is_remote(settings.endpoint)),
+            # Path style if the bucket's name cannot be part of the host name.
             "virtual_hosted_style_request": settings.endpoint is None and "." not in self._bucket,
         }
         if settings.endpoint:
             config["endpoint"] = settings.endpoint
         if settings.sends_checksums:
-            config["checksum_algorithm"] = "crc64nvme"  # it is checked on arrival, and kept
+            config["checksum_algorithm"] = "crc64nvme"  # S3 checks it on arrival and stores it
         if settings.sse != "none":
             config["server_side_encryption"] = settings.sse
         if settings.kms_key_id:
@@ -125,7 +126,7 @@ class S3Store(ObstoreStore):
         )
 
     def _credentials(self) -> dict[str, Any]:
-        """Return obstore's arguments. With static keys boto3 need not be loaded until a copy."""
+        """Return obstore's arguments. With static keys, boto3 is not imported before a copy."""
         keys = self._settings.keys
         if keys is None:
             return {"credential_provider": _provider(self._session)}
@@ -134,11 +135,11 @@ class S3Store(ObstoreStore):
 
     @property
     def keeps_checksums(self) -> bool:
-        """Tell whether uploads carry a checksum, which S3 checks on arrival and keeps."""
+        """Return whether uploads carry a checksum, which S3 checks on arrival and stores."""
         return self._settings.sends_checksums
 
     def ping(self) -> None:
-        """List the root, impatiently; find out the bucket's region where ours is wrong."""
+        """List the root with few retries; find out the bucket's region if ours is wrong."""
         try:
             super().ping()
         except UsageError as error:
@@ -154,7 +155,7 @@ class S3Store(ObstoreStore):
             headers = self._client.head_bucket(Bucket=self._bucket)["ResponseMetadata"][
                 "HTTPHeaders"
             ]
-        except ClientError as error:  # the refusal names the region, too
+        except ClientError as error:  # a denied response has the region as well
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
         except BotoCoreError:
             return None
@@ -169,7 +170,7 @@ class S3Store(ObstoreStore):
         return arguments
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
-        """Copy an object; class, tags, encryption, checksum are given anew, else S3 drops them."""
+        """Copy an object, and set class, tags, encryption and checksum, which S3 does not copy."""
         extra: dict[str, Any] = {}
         if options.storage_class:
             extra["StorageClass"] = options.storage_class
@@ -180,43 +181,43 @@ class S3Store(ObstoreStore):
         if self._settings.kms_key_id:
             extra["SSEKMSKeyId"] = self._settings.kms_key_id
         if self._settings.sends_checksums:
-            extra["ChecksumAlgorithm"] = "CRC64NVME"  # a copy in parts would have none
-        from_where: CopySourceTypeDef = {"Bucket": self._bucket, "Key": self._full(source)}
-        where: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(target)}
+            extra["ChecksumAlgorithm"] = "CRC64NVME"  # otherwise a copy in parts has none
+        copy_source: CopySourceTypeDef = {"Bucket": self._bucket, "Key": self._full(source)}
+        destination: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(target)}
         if size <= _SINGLE_COPY_LIMIT:
-            self._ask(
+            self._call_boto(
                 "copy",
                 source,
-                lambda: self._client.copy_object(CopySource=from_where, **where, **extra),
+                lambda: self._client.copy_object(CopySource=copy_source, **destination, **extra),
             )
             return
         from boto3.s3.transfer import TransferConfig
 
         parts = TransferConfig(multipart_threshold=_COPY_PART, multipart_chunksize=_COPY_PART)
-        self._ask(
+        self._call_boto(
             "copy",
             source,
-            lambda: self._client.copy(from_where, **where, ExtraArgs=extra, Config=parts),
+            lambda: self._client.copy(copy_source, **destination, ExtraArgs=extra, Config=parts),
         )
 
-    # obstore refuses a whole listing for one key that is no clean path, such as `a//b` or `../c`.
+    # obstore rejects a whole listing if one key is not a clean path, such as `a//b` or `../c`.
 
-    def _everything(self, folder: str) -> Sequence[ObjectInfo]:
+    def _list_all(self, folder: str) -> Sequence[ObjectInfo]:
         try:
-            return super()._everything(folder)
+            return super()._list_all(folder)
         except InvalidPathError:
-            return self._clean_level(folder, delimiter="")[1]
+            return self._list_clean(folder, delimiter="")[1]
 
-    def _level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+    def _list_one_level(self, folder: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
         try:
-            return super()._level(folder)
+            return super()._list_one_level(folder)
         except InvalidPathError:
-            return self._clean_level(folder, delimiter="/")
+            return self._list_clean(folder, delimiter="/")
 
-    def _clean_level(
+    def _list_clean(
         self, folder: str, *, delimiter: str
     ) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
-        """List by boto3, and leave out the keys that this program can neither write nor read."""
+        """List with boto3, and skip keys that this program can neither write nor read."""
         root = self._full("")
         start = f"{root}{folder}/" if folder else root
 
@@ -226,7 +227,7 @@ class S3Store(ObstoreStore):
 
         folders: list[str] = []
         files: list[ObjectInfo] = []
-        for page in self._ask("list", folder, pages):
+        for page in self._call_boto("list", folder, pages):
             folders += [p["Prefix"][len(root) : -1] for p in page.get("CommonPrefixes", [])]
             files += [
                 ObjectInfo(o["Key"][len(root) :], o["Size"], o["LastModified"])
@@ -235,19 +236,19 @@ class S3Store(ObstoreStore):
         return [f for f in folders if _is_clean(f)], [f for f in files if _is_clean(f.key)]
 
     def stored_checksum(self, key: str) -> str | None:
-        """Return the full-object checksum that S3 keeps; None for composite ones, or none."""
-        answer: Any = self._ask(
-            "look at",
+        """Return the full-object checksum that S3 keeps; None if it has none or a composite one."""
+        response: Any = self._call_boto(
+            "read",
             key,
             lambda: self._client.head_object(
                 Bucket=self._bucket, Key=self._full(key), ChecksumMode="ENABLED"
             ),
         )
-        if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        if response.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
             return None
         for name in _CHECKSUMS:
-            value = answer.get(f"Checksum{name}")
-            if value and "-" not in value:  # `-<parts>` marks a composite one
+            value = response.get(f"Checksum{name}")
+            if value and "-" not in value:  # `-<parts>` marks a composite checksum
                 return f"{name}:{value}"
         return None
 
@@ -261,7 +262,7 @@ class S3Store(ObstoreStore):
 
         try:
             return Session(region_name=self._settings.region, **_boto_keys(self._settings.keys))
-        except BotoCoreError as error:  # such as a profile that does not exist
+        except BotoCoreError as error:  # such as a missing profile
             raise UsageError(f"cannot use the AWS settings: {error}") from None
 
     @cached_property
@@ -282,15 +283,15 @@ class S3Store(ObstoreStore):
                 retries={"mode": "standard", "total_max_attempts": 8},
                 max_pool_connections=settings.connections,
                 connect_timeout=10,
-                read_timeout=900,  # a copy of 5 GB answers when it is done
+                read_timeout=900,  # S3 answers a copy of 5 GB when it is done
                 request_checksum_calculation=checksums,
                 response_checksum_validation=checksums,
             ),
         )
 
-    def _ask(self, verb: str, key: str, action: Callable[[], _T]) -> _T:
+    def _call_boto(self, verb: str, key: str, action: Callable[[], _T]) -> _T:
         with self._client_lock:
-            _ = self._client  # made once: boto's factory is not safe in several threads
+            _ = self._client  # created once: boto3's factory is not thread-safe
         try:
             return action()
         except Exception as error:
@@ -353,17 +354,17 @@ def _provider(session: "Session") -> Any:
     if found is None:
         raise RepositoryDenied(
             "cannot get AWS credentials: there are none",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the pod or "
-            "instance a role",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the pod "
+            "or instance a role",
         )
     return Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
 
 
-def _crosses_a_network(endpoint: str | None) -> bool:
-    """Tell whether bytes leave this machine.
+def _is_remote(endpoint: str | None) -> bool:
+    """Return whether bytes leave this machine.
 
-    Over TLS nothing on the way can change them. Over plain HTTP every payload is signed, so that
-    the store refuses what was changed on the way; on loopback there is no way.
+    TLS protects them on the network. Over plain HTTP every payload is signed instead, so that the
+    store rejects changed bytes. On loopback neither is needed.
     """
     host = urlsplit(endpoint or "").hostname or ""
     return host != "localhost" and not host.startswith("127.") and host != "::1"
@@ -377,5 +378,5 @@ def _trusted_certificates(path: str | None) -> dict[str, bytes]:
     except OSError as error:
         raise UsageError(f"cannot read the CA bundle: {error}") from None
     if b"-----BEGIN CERTIFICATE-----" not in certificates:
-        raise UsageError(f"cannot read the CA bundle: {path} holds no certificate in PEM form")
+        raise UsageError(f"cannot read the CA bundle: {path} contains no PEM certificate")
     return {"root_certificate": certificates}

@@ -1,7 +1,7 @@
-"""Level `tsdb`: bring blocks into a scratch directory, a few at a time, and check each whole.
+"""Level `tsdb`: download blocks into a scratch directory, a few at a time, and check each one.
 
-The bytes are compared with the manifest on their way in. Blocks of other bytes are checked all the
-same: that finds the place and the series that are affected.
+Files are hashed while they are downloaded and compared with the manifest. A block whose bytes
+differ is checked as well, to find the offset and the series that are affected.
 """
 
 import contextlib
@@ -21,66 +21,67 @@ from prometheus_backup.tsdb.parallel import check_blocks
 from prometheus_backup.tsdb.verification import BlockReport
 from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
 
-_TOGETHER = 1 << 30
-"""Bytes of blocks that are in the scratch directory together; a larger one comes alone."""
+_BATCH_BYTES = 1 << 30
+"""Bytes of blocks in the scratch directory at the same time; a larger block is checked alone."""
 _ROOM_TO_SPARE = 64 << 20
 _WORTH_PROCESSES = 64 << 20
-"""Bytes of blocks below which starting processes takes longer than checking."""
-_KEPT = 20
-"""Faults of a block that are kept whole."""
+"""Bytes. Starting processes takes longer than checking fewer bytes than this."""
+_MAX_FAULTS = 20
+"""Faults reported for one block; further faults are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchSpace:
-    """Where blocks are checked: an empty folder, and how many processes do it."""
+    """An empty folder to check blocks in, and the number of processes that check them."""
 
     folder: Path
     processes: int
 
     @property
     def room(self) -> int:
-        """Return the bytes of blocks that fit in."""
+        """Return how many bytes of blocks fit."""
         return shutil.disk_usage(self.folder).free - _ROOM_TO_SPARE
 
 
 @contextlib.contextmanager
 def open_scratch_space(directory: Path, *, processes: int) -> Iterator[ScratchSpace]:
-    """Have a folder in a scratch directory to check blocks in; it is gone afterwards.
+    """Create a folder in a scratch directory to check blocks in, and remove it afterwards.
 
-    Raises RepositoryLocked where another verification is at work there, TargetUnusable where it
-    cannot be used.
+    Raises RepositoryLocked if another verification uses the directory, TargetUnusable if the
+    directory cannot be used.
     """
     with Scratch.take(directory, verb="verify") as scratch:
         scratch.prepare(size=0)
         yield ScratchSpace(scratch.data, processes)
 
 
-def verify_blocks(looking: ObjectVerifier, keys: Collection[str], bench: ScratchSpace) -> None:
-    """Check the blocks of which all files are among these keys; of the others, hash the files.
+def verify_blocks(verifier: ObjectVerifier, keys: Collection[str], scratch: ScratchSpace) -> None:
+    """Check the blocks whose files are all among these keys; only hash the files of other blocks.
 
-    One that does not fit into the folder is a doubt: it was not looked at.
+    A block that does not fit into the folder is reported as not checked.
     """
-    whole, broken = [], []
-    for block in looking.manifest.blocks:
+    complete, partial = [], []
+    for block in verifier.manifest.blocks:
         wanted = [f for f in block.files if f.key in keys]
         if len(wanted) == len(block.files):
-            whole.append(block)
-        broken += [f.key for f in wanted if len(wanted) < len(block.files)]
-    if broken:
-        looking.bytes(broken)
-    fitting = [b for b in whole if not _too_large(b, looking, bench)]
-    looking.transfer.listener(LongStepBegan("verify", sum(b.size for b in fitting)))
+            complete.append(block)
+        else:
+            partial += [f.key for f in wanted]
+    if partial:
+        verifier.check_bytes(partial)
+    fitting = [b for b in complete if not _too_large(b, verifier, scratch)]
+    verifier.transfer.listener(LongStepBegan("verify", sum(b.size for b in fitting)))
     try:
-        for together in batches(
-            fitting, limit=min(_TOGETHER, bench.room), most=bench.processes * 4
+        for batch in batches(
+            fitting, limit=min(_BATCH_BYTES, scratch.room), most=scratch.processes * 4
         ):
-            _Batch(looking, bench, together).look()
+            _Batch(verifier, scratch, batch).check()
     finally:
-        looking.transfer.listener(LongStepEnded("verify"))
+        verifier.transfer.listener(LongStepEnded("verify"))
 
 
 def batches(blocks: Sequence[Block], *, limit: int, most: int) -> Iterator[list[Block]]:
-    """Yield these blocks in groups of at most `limit` bytes and `most` blocks; one at least."""
+    """Yield the blocks in groups of at most `limit` bytes (or one block) and `most` blocks."""
     group: list[Block] = []
     for block in sorted(blocks, key=lambda b: (b.size, b.ulid)):
         if group and (len(group) >= most or sum(b.size for b in group) + block.size > limit):
@@ -91,124 +92,124 @@ def batches(blocks: Sequence[Block], *, limit: int, most: int) -> Iterator[list[
         yield group
 
 
-def _too_large(block: Block, looking: ObjectVerifier, bench: ScratchSpace) -> bool:
-    room = bench.room
+def _too_large(block: Block, verifier: ObjectVerifier, scratch: ScratchSpace) -> bool:
+    room = scratch.room
     if block.size <= room:
         return False
-    looking.seen.doubts.append(
-        f"block {block.ulid} of {block.size:,} bytes does not fit into {bench.folder}, which has "
-        f"room for {max(room, 0):,}: name another directory with --scratch"
+    verifier.result.unchecked.append(
+        f"block {block.ulid} ({block.size:,} bytes) does not fit into {scratch.folder}, which has "
+        f"{max(room, 0):,} bytes free: set another directory with --scratch"
     )
     return True
 
 
 class _Batch:
-    """Some blocks, while they are in the scratch directory."""
+    """A group of blocks that are in the scratch directory at the same time."""
 
     def __init__(
-        self, looking: ObjectVerifier, bench: ScratchSpace, blocks: Sequence[Block]
+        self, verifier: ObjectVerifier, scratch: ScratchSpace, blocks: Sequence[Block]
     ) -> None:
-        self._looking = looking
-        self._bench = bench
+        self._verifier = verifier
+        self._scratch = scratch
         self._blocks = {block.ulid: block for block in blocks}
         self._altered: set[str] = set()
 
-    def look(self) -> None:
-        folders = [self._bench.folder / ulid for ulid in self._blocks]
+    def check(self) -> None:
+        folders = [self._scratch.folder / ulid for ulid in self._blocks]
         try:
-            lost = self._bring()
-            self._check([f for f in folders if f.name not in lost])
+            missing_blocks = self._download()
+            self._check_blocks([f for f in folders if f.name not in missing_blocks])
         except OSError as error:
-            cause = f"cannot use {self._bench.folder}: {error.strerror}"
-            self._looking.seen.doubts.append(f"{cause}: name another directory with --scratch")
+            cause = f"cannot use {self._scratch.folder}: {error.strerror}"
+            self._verifier.result.unchecked.append(f"{cause}: set another directory with --scratch")
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _bring(self) -> set[str]:
-        """Bring every file; return the blocks of which one has gone since the listing."""
-        seen, lost = self._looking.seen, set()
+    def _download(self) -> set[str]:
+        """Download every file; return the blocks that lost a file since the listing."""
+        result, missing_blocks = self._verifier.result, set()
         files = [(block, file) for block in self._blocks.values() for file in block.files]
         for block, file in files:
             self._path(block, file).parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(self._looking.transfer.each(files, self._fetch)) as fetched:
-            for (block, file), found in fetched:
+        with contextlib.closing(self._verifier.transfer.each(files, self._fetch)) as results:
+            for (block, file), found in results:
                 if found is None:
-                    seen.findings.append(missing(file.key))
-                    lost.add(block.ulid)
+                    result.findings.append(missing(file.key))
+                    missing_blocks.add(block.ulid)
                     continue
                 digest, size = found
-                seen.read += size
+                result.bytes_read += size
                 if digest != file.sha256:
                     self._altered.add(file.key)
-                    seen.findings.append(altered(file.key, digest, file.sha256))
-        return lost
+                    result.findings.append(altered(file.key, digest, file.sha256))
+        return missing_blocks
 
-    def _fetch(self, item: tuple[Block, File], watch: WorkerContext) -> tuple[str, int] | None:
+    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> tuple[str, int] | None:
         block, file = item
         digest, size = hashlib.sha256(), 0
         try:
             with self._path(block, file).open("wb") as output:
-                for chunk in self._looking.repository.store.stream(file.key):
+                for chunk in self._verifier.repository.store.stream(file.key):
                     digest.update(chunk)
                     size += len(chunk)
-                    watch.passed(len(chunk))
+                    worker.advance(len(chunk))
                     output.write(chunk)
-                    if size > file.size:  # changed since the listing: it must not fill the disk
+                    if size > file.size:  # changed since the listing; do not let it fill the disk
                         break
         except ObjectNotFound:
             return None
         return digest.hexdigest(), size
 
     def _path(self, block: Block, file: File) -> Path:
-        return self._bench.folder / block.ulid / file.path
+        return self._scratch.folder / block.ulid / file.path
 
-    def _check(self, folders: Sequence[Path]) -> None:
+    def _check_blocks(self, folders: Sequence[Path]) -> None:
         size = sum(self._blocks[folder.name].size for folder in folders)
-        processes = self._bench.processes if size >= _WORTH_PROCESSES else 1
-        reports = check_blocks(folders, processes=processes, keep=_KEPT)
+        processes = self._scratch.processes if size >= _WORTH_PROCESSES else 1
+        reports = check_blocks(folders, processes=processes, keep=_MAX_FAULTS)
         try:
             with contextlib.closing(reports):
                 for report in reports:
-                    self._take(report, self._blocks[report.folder.name])
-        except BackupToolError as error:  # a process died: that says nothing of the block
-            self._looking.seen.doubts.append(error.message)
+                    self._add_report(report, self._blocks[report.folder.name])
+        except BackupToolError as error:  # a process died, which proves nothing about the block
+            self._verifier.result.unchecked.append(error.message)
 
-    def _take(self, report: BlockReport, block: Block) -> None:
-        looking = self._looking
-        told = BlockChecked(report.ulid, report.verdict.value, report.total_faults)
-        looking.transfer.listener(told)
+    def _add_report(self, report: BlockReport, block: Block) -> None:
+        verifier = self._verifier
+        event = BlockChecked(report.ulid, report.verdict.value, report.total_faults)
+        verifier.transfer.listener(event)
         if report.verdict is Verdict.INCONCLUSIVE:
-            looking.seen.doubts.append(f"block {block.ulid}: {report.faults[0]}")
+            verifier.result.unchecked.append(f"block {block.ulid}: {report.faults[0]}")
             return
-        looking.seen.findings.extend(
-            findings_of(report, block, backup_id=looking.manifest.backup_id, altered=self._altered)
+        verifier.result.findings.extend(
+            findings_of(report, block, backup_id=verifier.manifest.backup_id, altered=self._altered)
         )
 
 
 def findings_of(
     report: BlockReport, block: Block, *, backup_id: str, altered: Collection[str]
 ) -> list[Finding]:
-    """Return the faults of a block as findings; `altered` are keys whose bytes are not right.
+    """Return the faults of a block as findings; `altered` are keys whose bytes are wrong.
 
-    Damage in bytes that are right was there before the backup: that tells where to look for its
-    cause.
+    If the bytes are right, the block was already damaged when it was backed up. The finding says
+    so, because the cause is then on the source and not in the repository.
     """
     keys: Mapping[str, str] = {file.path: file.key for file in block.files}
-    right = not {file.key for file in block.files} & set(altered)
-    kind = FindingKind.UNSOUND_AT_SOURCE if right else FindingKind.UNSOUND
-    since = ", and so it was when it was backed up" if right else ""
+    damaged_at_source = not {file.key for file in block.files} & set(altered)
+    kind = FindingKind.UNSOUND_AT_SOURCE if damaged_at_source else FindingKind.UNSOUND
+    note = ", already when it was backed up" if damaged_at_source else ""
     found = [
         Finding(
             kind,
             keys.get(fault.file, f"{backup_id}/{block.ulid}/{fault.file}"),
-            printable(f"{fault.detail} [{fault.kind.value}]{since}"),
+            printable(f"{fault.detail} [{fault.kind.value}]{note}"),
             offset=fault.offset,
             series=printable(fault.series),
         )
         for fault in report.faults
     ]
     if report.total_faults > len(found):
-        more = f"and {report.total_faults - len(found):,} faults more"
+        more = f"and {report.total_faults - len(found):,} more faults"
         found.append(Finding(kind, f"{backup_id}/{block.ulid}", more))
     return found

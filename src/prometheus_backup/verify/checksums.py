@@ -1,8 +1,8 @@
-"""Level `stored`: compare what the store says of whole objects, without reading them.
+"""Level `stored`: compare the store's own checksums with the manifest, without reading objects.
 
-What it said when the bytes were right is in the manifest. It proves that the store still vouches
-for these bytes, and that nobody put others in their place; whether the store tells the truth, only
-reading shows.
+The manifest holds the checksum that the store reported at the time of the backup. If both are
+equal, nobody has replaced the object. Only reading the object proves that the store can still
+return its bytes.
 """
 
 import base64
@@ -18,51 +18,51 @@ from prometheus_backup.verify.objects import ObjectVerifier, missing
 _ABSENT = "absent"
 
 
-def verify_checksums(looking: ObjectVerifier, keys: Collection[str]) -> None:
-    """Compare the store's checksums of these block files with the manifest; one request each."""
-    files = [f for _, f in looking.manifest.files() if f.key in keys]
-    store = looking.repository.store
+def verify_checksums(verifier: ObjectVerifier, keys: Collection[str]) -> None:
+    """Compare the store's checksums of these files with the manifest, one request per file."""
+    files = [f for _, f in verifier.manifest.files() if f.key in keys]
+    store = verifier.repository.store
 
-    def ask(file: File, watch: WorkerContext) -> str | None:
-        del watch
+    def request(file: File, worker: WorkerContext) -> str | None:
+        del worker
         try:
             return store.stored_checksum(file.key)
         except ObjectNotFound:
             return _ABSENT
 
-    silent = 0
-    with contextlib.closing(looking.transfer.wide().each(files, ask)) as answers:
-        for file, told in answers:
-            if told == _ABSENT:
-                looking.seen.findings.append(missing(file.key))
+    uncomparable = 0
+    with contextlib.closing(verifier.transfer.store_side().each(files, request)) as results:
+        for file, stored in results:
+            if stored == _ABSENT:
+                verifier.result.findings.append(missing(file.key))
                 continue
-            agrees = agreement(file, told)
-            silent += agrees is None
-            if agrees is False:
-                detail = f"the store's checksum is {told}, and was {_expected(file)} at the backup"
+            matches = checksum_matches(file, stored)
+            uncomparable += matches is None
+            if matches is False:
+                detail = f"the store's checksum is {stored}, expected {_expected(file)}"
                 finding = Finding(FindingKind.ALTERED, file.key, detail)
-                looking.seen.findings.append(finding)
-    if silent:
-        looking.seen.doubts.append(
-            f"the store has no checksum to compare of {silent:,} of {len(files):,} files; "
-            "`verify --level checksum` reads them"
+                verifier.result.findings.append(finding)
+    if uncomparable:
+        verifier.result.unchecked.append(
+            f"the store has no comparable checksum for {uncomparable:,} of {len(files):,} files; "
+            "run `verify --level checksum` to read them"
         )
 
 
-def agreement(file: File, told: str | None) -> bool | None:
-    """Tell whether a store's checksum is that of a file; None where the two cannot be compared.
+def checksum_matches(file: File, stored: str | None) -> bool | None:
+    """Return whether the store's checksum is that of the file; None if they cannot be compared.
 
-    A SHA-256 is compared with that of the manifest, whatever the store said at the backup: the
-    object may have been put there anew, by another tool.
+    A SHA-256 is compared with the one in the manifest, even if the store reported another kind of
+    checksum at the time of the backup: another tool may have uploaded the object again.
     """
-    if told is None:
+    if stored is None:
         return None
-    name, _, value = told.partition(":")
+    name, _, value = stored.partition(":")
     if name == "SHA256":
         return value == base64.b64encode(bytes.fromhex(file.sha256)).decode()
     if file.stored_checksum is None or file.stored_checksum.partition(":")[0] != name:
         return None
-    return told == file.stored_checksum
+    return stored == file.stored_checksum
 
 
 def _expected(file: File) -> str:

@@ -1,4 +1,4 @@
-"""Check blocks on this machine whole, wherever they lie: no repository, no Prometheus."""
+"""Check blocks on this machine: in a data directory, a snapshot, or alone. Needs no repository."""
 
 import contextlib
 import os
@@ -25,13 +25,13 @@ from prometheus_backup.tsdb.verification import BlockReport
 
 @dataclass(frozen=True, slots=True)
 class InspectReport:
-    """What was found, block by block in the order of their names."""
+    """The result for each block, in the order of their names."""
 
     blocks: tuple[BlockReport, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY for any fault, PARTIAL where something, or nothing, could be looked at."""
+        """Return FAULTY for any fault, PARTIAL if a result is inconclusive or there is none."""
         verdicts = {report.verdict for report in self.blocks}
         if Verdict.FAIL in verdicts:
             return Outcome.FAULTY
@@ -39,16 +39,16 @@ class InspectReport:
 
 
 def find_blocks(path: Path) -> tuple[Path, ...]:
-    """Return the block that a path is, or the blocks of the data directory or snapshot that it is.
+    """Return the blocks at a path: a block itself, or the blocks of a data directory or snapshot.
 
-    Raises UsageError where it is neither, nor a directory that can be read.
+    Raises UsageError if the path is not a directory that can be read.
     """
     try:
         entries = [*os.scandir(path)]
     except OSError as error:
         raise UsageError(
             f"cannot inspect {path}: {error.strerror}",
-            hint="name a block, a data directory or a snapshot",
+            hint="give the path of a block, a data directory or a snapshot",
         ) from error
     if is_ulid(path.name) or {META, "index"} & {entry.name for entry in entries}:
         return (path,)
@@ -56,7 +56,7 @@ def find_blocks(path: Path) -> tuple[Path, ...]:
 
 
 def inspect_blocks(path: Path, *, processes: int, listener: Listener) -> InspectReport:
-    """Check every block at a path, several at once. Raises UsageError."""
+    """Check every block at a path, several in parallel. Raises UsageError."""
     blocks = find_blocks(path)
     listener(Step("inspect", f"inspecting {len(blocks)} blocks in {path}"))
     listener(LongStepBegan("inspect", sum(map(block_size, blocks))))
@@ -68,13 +68,15 @@ def inspect_blocks(path: Path, *, processes: int, listener: Listener) -> Inspect
 
 
 def _checked(blocks: tuple[Path, ...], processes: int, listener: Listener) -> Iterator[BlockReport]:
-    def watch(size: int) -> None:
+    def report_bytes(size: int) -> None:
         listener(BytesMoved(size))
 
-    with contextlib.closing(check_blocks(blocks, processes=processes, watch=watch)) as reports:
+    with contextlib.closing(
+        check_blocks(blocks, processes=processes, watch=report_bytes)
+    ) as reports:
         for report in reports:
             if report.counts and not report.folder.exists():
-                listener(Warned(f"block {report.ulid} was removed while it was looked at"))
+                listener(Warned(f"block {report.ulid} was removed while it was checked"))
                 continue
             listener(BlockChecked(report.ulid, report.verdict.value, report.total_faults))
             yield report

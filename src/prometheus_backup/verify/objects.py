@@ -1,4 +1,4 @@
-"""The looks that verification takes at the objects of one backup: their sizes, and their bytes."""
+"""Check the objects of one backup: their sizes, their bytes, and SHA256SUMS."""
 
 import contextlib
 from collections.abc import Collection, Mapping
@@ -15,26 +15,26 @@ from prometheus_backup.transfer import Transfer, WorkerContext, hash_stream
 
 @dataclass(slots=True)
 class PartialResult:
-    """What was seen of one backup so far: it counts also where the store then fails.
+    """What has been checked of one backup so far. It is kept if the store fails later.
 
-    `objects` were looked at, `read` bytes of them were read; `doubts` say what a level could not
-    look at, in words.
+    `objects` is how many objects are checked, `bytes_read` how much of them was read. `unchecked`
+    holds a message for everything that could not be checked.
     """
 
     findings: list[Finding] = field(default_factory=list)
     objects: int = 0
-    read: int = 0
-    doubts: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    unchecked: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectVerifier:
-    """Looks at the objects of one backup; what is wrong goes into `seen`."""
+    """Checks the objects of one backup and adds what it finds to `result`."""
 
     repository: Repository
     transfer: Transfer
     manifest: Manifest
-    seen: PartialResult
+    result: PartialResult
 
     @property
     def sums_key(self) -> str:
@@ -50,17 +50,17 @@ class ObjectVerifier:
         """Return the ULID of the block that each block file belongs to, by key."""
         return {file.key: block.ulid for block, file in self.manifest.files()}
 
-    def sizes(self) -> set[str]:
-        """Compare sizes by one listing; return the keys of the objects that have the right one."""
+    def check_sizes(self) -> set[str]:
+        """Compare sizes with one listing; return the keys of the objects with the right size."""
         expected = self.expected_sizes()
         listed = {o.key: o.size for o in self.repository.store.list(self.manifest.backup_id)}
         for key, size in expected.items():
             if finding := size_finding(key, size, listed.get(key)):
-                self.seen.findings.append(finding)
+                self.result.findings.append(finding)
         return {key for key, size in expected.items() if listed.get(key) == size}
 
-    def bytes(self, keys: Collection[str]) -> None:
-        """Read these objects, and compare their bytes with the manifest."""
+    def check_bytes(self, keys: Collection[str]) -> None:
+        """Read these objects and compare their bytes with the manifest."""
         files = {f.key: f for _, f in self.manifest.files() if f.key in keys}
         self.transfer.listener(LongStepBegan("verify", sum(f.size for f in files.values())))
         try:
@@ -68,49 +68,49 @@ class ObjectVerifier:
             with contextlib.closing(results):
                 for key, found in results:
                     if found is None:
-                        self.seen.findings.append(missing(key))
+                        self.result.findings.append(missing(key))
                         continue
                     digest, size = found
-                    self.seen.read += size
+                    self.result.bytes_read += size
                     if digest != files[key].sha256:
-                        self.seen.findings.append(altered(key, digest, files[key].sha256))
+                        self.result.findings.append(altered(key, digest, files[key].sha256))
         finally:
             self.transfer.listener(LongStepEnded("verify"))
 
-    def sums(self, keys: Collection[str]) -> None:
-        """Compare SHA256SUMS, if it is among these keys, with what the manifest says."""
+    def check_sums(self, keys: Collection[str]) -> None:
+        """Compare SHA256SUMS, if it is among these keys, with the manifest."""
         if self.sums_key not in keys:
             return
         expected = sha256sums(self.manifest)
         body = self.repository.store.get(self.sums_key, limit=len(expected))
-        self.seen.read += len(body)
+        self.result.bytes_read += len(body)
         if body != expected:
-            detail = "it does not agree with the manifest"
-            self.seen.findings.append(Finding(FindingKind.ALTERED, self.sums_key, detail))
+            detail = "differs from the manifest"
+            self.result.findings.append(Finding(FindingKind.ALTERED, self.sums_key, detail))
 
-    def _hash(self, key: str, watch: WorkerContext) -> tuple[str, int] | None:
+    def _hash(self, key: str, worker: WorkerContext) -> tuple[str, int] | None:
         try:
-            return hash_stream(self.repository.store.stream(key), watch=watch)
+            return hash_stream(self.repository.store.stream(key), worker=worker)
         except ObjectNotFound:
             return None
 
 
 def missing(key: str) -> Finding:
-    """Return the finding that there is no such object."""
+    """Return the finding for an object that does not exist."""
     return Finding(FindingKind.MISSING, key, "no such object")
 
 
 def altered(key: str, digest: str, expected: str) -> Finding:
-    """Return the finding that an object's bytes are not those that were backed up."""
-    detail = f"its sha256 is {digest}, the manifest says {expected}"
+    """Return the finding for an object whose bytes are not those that were backed up."""
+    detail = f"sha256 is {digest}, expected {expected}"
     return Finding(FindingKind.ALTERED, key, detail)
 
 
 def size_finding(key: str, expected: int, found: int | None) -> Finding | None:
-    """Return what is wrong with the size of an object, None where it is right."""
+    """Return the finding for an object of the wrong size, None if the size is right."""
     if found is None:
         return missing(key)
     if found != expected:
-        detail = f"it has {found:,} bytes, the manifest says {expected:,}"
+        detail = f"size is {found:,} bytes, expected {expected:,}"
         return Finding(FindingKind.WRONG_SIZE, key, detail)
     return None

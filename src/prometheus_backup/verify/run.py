@@ -1,6 +1,6 @@
-"""Look whether stored backups still are what was backed up, and write the result beside them.
+"""Verify backups and record the results next to them: a whole backup, or the part that is due.
 
-Whole, or one part at a time (`rotation`). What each level looks at is in `looking`.
+Which part is due is decided in `repository.rotation`.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM, Level.TSDB)
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """The result for one backup, and why it is inconclusive where it is.
+    """The result for one backup; `cause` is why it is inconclusive, if it is.
 
-    `rotation` is how far the backup's rotation is after a look at a part.
+    `rotation` is the progress of the backup's rotation after a part was verified.
     """
 
     result: Verification
@@ -50,13 +50,13 @@ class BackupResult:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """The results, in the order in which the backups were looked at."""
+    """The results, in the order in which the backups were verified."""
 
     checked: tuple[BackupResult, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY for any fault, PARTIAL where something, or nothing, could be looked at."""
+        """Return FAULTY for any fault, PARTIAL if a result is inconclusive or there is none."""
         verdicts = {c.result.verdict for c in self.checked}
         if Verdict.FAIL in verdicts:
             return Outcome.FAULTY
@@ -67,7 +67,7 @@ class VerifyReport:
 class Verifier:
     """Verifies backups of one repository at one level; with `subset`, a part of each.
 
-    Level `tsdb` needs a `bench` to check blocks on.
+    Level `tsdb` needs `scratch` space to check blocks in.
     """
 
     repository: Repository
@@ -75,34 +75,34 @@ class Verifier:
     level: Level
     listener: Listener
     subset: Subset | None = None
-    bench: ScratchSpace | None = None
+    scratch: ScratchSpace | None = None
 
     def verify(self, entries: Sequence[BackupEntry]) -> VerifyReport:
-        """Verify these backups, one after the other, and record each result."""
+        """Verify these backups one after another and record each result."""
         if self.subset is None:
             return VerifyReport(tuple(self._verify_one(entry, None) for entry in entries))
         if self.level is Level.SIZE:
             raise UsageError(
-                "cannot verify a part at level size: one listing shows the whole backup",
-                hint="leave --subset out",
+                "cannot verify a part at level size: one listing covers the whole backup",
+                hint="omit --subset",
             )
-        waiting = sorted(entries, key=lambda e: last_read(e.rotations, self.level))
-        return VerifyReport(tuple(self._verify_one(e, self.subset) for e in waiting))
+        longest_unread_first = sorted(entries, key=lambda e: last_read(e.rotations, self.level))
+        return VerifyReport(tuple(self._verify_one(e, self.subset) for e in longest_unread_first))
 
     def _verify_one(self, entry: BackupEntry, subset: Subset | None) -> BackupResult:
         part = due(self._rotation(entry), subset) if subset else None
         which = f", part {part.part} of {part.parts}" if part else ""
         self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}{which}"))
-        began = self.repository.clock.now()
-        seen = PartialResult()
+        started_at = self.repository.clock.now()
+        partial = PartialResult()
         cause = ""
         try:
-            self._look(entry, part, seen)
-            cause = "; ".join(seen.doubts)
+            self._check(entry, part, partial)
+            cause = "; ".join(partial.unchecked)
         except RepositoryError as error:
             cause = error.message
-            self.listener(Warned(f"could not look at {entry.backup_id}: {cause}", error.hint))
-        result = self._result(entry, part, seen, could_look=not cause)
+            self.listener(Warned(f"cannot verify {entry.backup_id}: {cause}", error.hint))
+        result = self._result(entry, part, partial, complete=not cause)
         for finding in result.findings:
             self.listener(Warned(f"Verification failed: {finding}"))
         self.listener(
@@ -114,92 +114,94 @@ class Verifier:
                 part=str(part or ""),
             )
         )
-        if entry.state is State.NEWER:  # whose folder is not ours to write into
+        if entry.state is State.NEWER:  # this version must not write into its folder
             return BackupResult(result, cause)
-        return BackupResult(result, cause, self._record(result, began))
+        return BackupResult(result, cause, self._record(result, started_at))
 
     def _rotation(self, entry: BackupEntry) -> Rotation | None:
-        """Return how far the rotation is now: another run may have come by since the listing."""
+        """Read the rotation again: another run may have advanced it since the listing."""
         try:
             return self.repository.results.rotation(entry.backup_id, self.level)
-        except RepositoryError:  # what it is about will be told by the look
+        except RepositoryError:  # the check itself will report the cause
             return next((r for r in entry.rotations if r.level is self.level), None)
 
     def _result(
         self,
         entry: BackupEntry,
         part: RotationPart | None,
-        seen: PartialResult,
+        partial: PartialResult,
         *,
-        could_look: bool,
+        complete: bool,
     ) -> Verification:
-        findings = sorted(seen.findings, key=lambda f: f.key)
+        findings = sorted(partial.findings, key=lambda f: f.key)
         return Verification(
             backup_id=entry.backup_id,
             level=self.level,
-            verdict=_verdict(findings, could_look=could_look),
+            verdict=_verdict(findings, complete=complete),
             verified_at=self.repository.clock.now(),
             tool_version=__version__,
-            objects=seen.objects,
-            bytes_read=seen.read,
+            objects=partial.objects,
+            bytes_read=partial.bytes_read,
             findings=tuple(RecordedFinding.of(f) for f in findings),
             rotation=part,
         )
 
-    def _record(self, result: Verification, began: datetime) -> Rotation | None:
+    def _record(self, result: Verification, started_at: datetime) -> Rotation | None:
         try:
             if result.rotation is not None:
-                return self.repository.results.record_part(result, began=began)
+                return self.repository.results.record_part(result, started_at=started_at)
             self.repository.results.record(result)
         except BackupToolError as error:
-            self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
+            self.listener(Warned(f"cannot record the result: {error.message}", error.hint))
         return None
 
-    def _look(self, entry: BackupEntry, part: RotationPart | None, seen: PartialResult) -> None:
+    def _check(self, entry: BackupEntry, part: RotationPart | None, partial: PartialResult) -> None:
         if entry.state is State.ARCHIVED:
-            self.repository.find(entry.backup_id)  # raises, and says how to thaw it
+            self.repository.find(entry.backup_id)  # raises ObjectArchived with a hint
         if entry.header is None:
-            seen.findings.append(_unreadable(entry))
-            seen.objects = 1
+            partial.findings.append(_unreadable(entry))
+            partial.objects = 1
             return
         manifest = self.repository.manifest(entry.backup_id)
-        looking = ObjectVerifier(self.repository, self.transfer, manifest, seen)
-        keys = self._keys(looking, part)
-        seen.objects = len(keys)
-        # One listing shows all sizes, so a part looks at those of the whole backup.
-        sound = looking.sizes() & keys
+        verifier = ObjectVerifier(self.repository, self.transfer, manifest, partial)
+        keys = self._keys(verifier, part)
+        partial.objects = len(keys)
+        # One listing shows all sizes, so they are checked for the whole backup in every part.
+        right_size = verifier.check_sizes() & keys
         if self.level is Level.SIZE:
             return
         if self.level is Level.STORED:
-            verify_checksums(looking, sound)
+            verify_checksums(verifier, right_size)
         elif self.level is Level.TSDB:
-            if self.bench is None:
-                raise ValueError("level tsdb needs a bench")
-            verify_blocks(looking, sound, self.bench)
+            if self.scratch is None:
+                raise ValueError("level tsdb needs scratch space")
+            verify_blocks(verifier, right_size, self.scratch)
         else:
-            looking.bytes(sound)
-        looking.sums(sound)
+            verifier.check_bytes(right_size)
+        verifier.check_sums(right_size)
 
-    def _keys(self, looking: ObjectVerifier, part: RotationPart | None) -> set[str]:
-        """Return the keys of the objects to look at: all, or those of a part."""
-        sizes = looking.expected_sizes()
+    def _keys(self, verifier: ObjectVerifier, part: RotationPart | None) -> set[str]:
+        """Return the keys of the objects to check: all, or those of a part."""
+        sizes = verifier.expected_sizes()
         if part is None:
             return set(sizes)
-        # A block is checked whole, so it is one thing; else each object is.
-        of = looking.blocks_of_keys() if self.level is Level.TSDB else {}
+        # Level tsdb checks whole blocks, so all files of a block are in the same part.
+        block_of = verifier.blocks_of_keys() if self.level is Level.TSDB else {}
         units: dict[str, int] = {}
         for key, size in sizes.items():
-            unit = of.get(key, key)
+            unit = block_of.get(key, key)
             units[unit] = units.get(unit, 0) + size
-        assigned = assign(units, part.parts, seed=looking.manifest.backup_id)
-        return {key for key in sizes if assigned[of.get(key, key)] == part.part}
+        assigned = assign(units, part.parts, seed=verifier.manifest.backup_id)
+        return {key for key in sizes if assigned[block_of.get(key, key)] == part.part}
 
 
-def choose(repository: Repository, names: Sequence[str], *, every: bool) -> tuple[BackupEntry, ...]:
-    """Return the backups that a user named: ids, `latest`, or every one.
+def select_backups(
+    repository: Repository, names: Sequence[str], *, every: bool
+) -> tuple[BackupEntry, ...]:
+    """Return the backups that a user asked for: ids, `latest`, or all of them.
 
-    An unreadable manifest is something to verify: it is the worst finding. Raises BackupNotFound,
-    NewerFormat or UsageError.
+    A backup with an unreadable manifest is included: verification reports it as a finding. Raises
+    BackupNotFound, NewerFormat or UsageError.
     """
     if every:
         if names:
@@ -226,7 +228,7 @@ def _unreadable(entry: BackupEntry) -> Finding:
     return Finding(FindingKind.UNREADABLE_MANIFEST, key, entry.problem)
 
 
-def _verdict(findings: Sequence[Finding], *, could_look: bool) -> Verdict:
+def _verdict(findings: Sequence[Finding], *, complete: bool) -> Verdict:
     if findings:
         return Verdict.FAIL
-    return Verdict.PASS if could_look else Verdict.INCONCLUSIVE
+    return Verdict.PASS if complete else Verdict.INCONCLUSIVE
