@@ -1,7 +1,7 @@
-"""The real components as fixtures: Prometheus 2.x and 3.x, SeaweedFS, moto, the `aws` client.
+"""Fixtures for the real components: Prometheus 2.x and 3.x, SeaweedFS, moto, the `aws` client.
 
-One that is missing fails the test with what to do; nothing is skipped. Servers of session scope
-run once in each pytest-xdist worker.
+A missing component fails the test with a hint; no test is skipped. Servers with session scope run
+once in each pytest-xdist worker.
 """
 
 import os
@@ -24,7 +24,7 @@ from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
 from tests.support.stored import LocalFiles, S3Files, Stored, copy_to, make_stored
 
-# Settings of the person or machine that runs the tests: none may reach the code under test.
+# Settings of the user or machine that runs the tests must not reach the code under test.
 _FOREIGN_VARIABLES = (
     "AWS_",
     "AZURE_",
@@ -38,14 +38,14 @@ _FOREIGN_VARIABLES = (
 )
 
 
-# The same examples in each run, and no limit of time: a slow machine is no defect.
+# The same examples in each run, and no deadline: tests also run on slow machines.
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
 def pytest_configure() -> None:
-    """Make this process' environment the same on every machine."""
+    """Make this process's environment the same on every machine."""
     settings.load_profile("tests")
     for name in list(os.environ):
         if name.startswith(_FOREIGN_VARIABLES) or name.lower().endswith("_proxy"):
@@ -77,14 +77,14 @@ def prometheus_binaries(request: pytest.FixtureRequest) -> PrometheusBinaries:
 
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[PrometheusFleet]:
-    """Starts servers: `start_prometheus(binaries, data_dir, PrometheusOptions(...))`."""
+    """Start servers: `start_prometheus(binaries, data_dir, PrometheusOptions(...))`."""
     with PrometheusFleet(tmp_path) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="session")
 def tsdb_block_spec() -> BlockSpec:
-    """What the blocks of `tsdb_blocks` and `data_dir` hold."""
+    """The contents of the blocks in `tsdb_blocks` and `data_dir`."""
     return BlockSpec()
 
 
@@ -94,7 +94,7 @@ def tsdb_blocks(
     prometheus_2: PrometheusBinaries,
     tsdb_block_spec: BlockSpec,
 ) -> Path:
-    """A data directory with four blocks, shared by all tests: to be read only."""
+    """A data directory with four blocks, shared by all tests: do not modify it."""
     directory = tmp_path_factory.mktemp("tsdb") / "data"
     write_openmetrics_blocks(directory, prometheus_2.promtool, tsdb_block_spec)
     return directory
@@ -102,7 +102,7 @@ def tsdb_blocks(
 
 @pytest.fixture
 def data_dir(tmp_path: Path, tsdb_blocks: Path) -> Path:
-    """A data directory with four blocks, the test's own."""
+    """A data directory with four blocks, for one test."""
     directory = tmp_path / "prometheus-data"
     shutil.copytree(tsdb_blocks, directory)
     return directory
@@ -120,14 +120,14 @@ def prometheus(
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """A SeaweedFS; a test that pauses or kills it must use `own_seaweedfs`."""
+    """A shared SeaweedFS; a test that pauses or kills it must use `own_seaweedfs`."""
     with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
 
 
 @pytest.fixture
 def own_seaweedfs(tmp_path: Path) -> Iterator[SeaweedFS]:
-    """A SeaweedFS of the test's own, to be paused, restarted or killed."""
+    """A SeaweedFS for one test, which may pause, restart or kill it."""
     with SeaweedFS(tmp_path / "seaweedfs") as server:
         yield server
 
@@ -142,7 +142,7 @@ def s3_bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
 
 @pytest.fixture
 def pushgateway(tmp_path: Path) -> Iterator[Pushgateway]:
-    """A Pushgateway of the test's own."""
+    """A Pushgateway for one test."""
     with Pushgateway(tmp_path / "pushgateway") as server:
         yield server
 
@@ -155,7 +155,7 @@ def _moto_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServ
 
 @pytest.fixture
 def moto(_moto_process: MotoServer) -> Iterator[MotoServer]:
-    """An empty moto, which does not enforce IAM until told to."""
+    """An empty moto; it does not enforce IAM by default."""
     yield _moto_process
     _moto_process.stop_enforcing_iam()
     _moto_process.reset()
@@ -169,7 +169,7 @@ def moto_bucket(moto: MotoServer) -> S3Bucket:
 
 @pytest.fixture
 def aws(tmp_path: Path) -> Callable[[S3Endpoint], AwsCli]:
-    """Makes the real `aws` client of an endpoint: `aws(s3_bucket.endpoint)("s3", "ls")`."""
+    """Return the real `aws` client for an endpoint: `aws(s3_bucket.endpoint)("s3", "ls")`."""
     return lambda endpoint: AwsCli(endpoint, tmp_path / "aws-home")
 
 
@@ -177,13 +177,13 @@ def aws(tmp_path: Path) -> Callable[[S3Endpoint], AwsCli]:
 def stored(
     tmp_path_factory: pytest.TempPathFactory, prometheus_2: PrometheusBinaries, tsdb_blocks: Path
 ) -> Stored:
-    """A repository with two real backups, shared by all tests: to be read only."""
+    """A repository with two real backups, shared by all tests: do not modify it."""
     return make_stored(tmp_path_factory.mktemp("stored"), prometheus_2, tsdb_blocks)
 
 
 @pytest.fixture
 def repository_files(tmp_path: Path, stored: Stored) -> LocalFiles:
-    """A `file://` repository with the backups of `stored`, the test's own."""
+    """A `file://` repository with the backups of `stored`, for one test."""
     shutil.copytree(stored.root, tmp_path / "repository")
     return LocalFiles(tmp_path / "repository")
 
@@ -200,13 +200,14 @@ def source(
 
 @pytest.fixture(scope="module")
 def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
-    """A bucket that the tests of one module share."""
+    """A bucket shared by the tests of one module."""
     return seaweedfs.endpoint().new_bucket()
 
 
 @pytest.fixture
 def files(bucket: S3Bucket, stored: Stored) -> S3Files:
-    """The two real backups under a prefix of the test's own on SeaweedFS."""
+    """The two real backups on SeaweedFS, under a prefix for one test."""
+
     copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")
     copy_to(copied, stored.root)
     return copied

@@ -22,14 +22,14 @@ _LAST_MS = ms_from_instant(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UT
 
 
 @given(st.integers(_FIRST_MS, _LAST_MS))
-def test_milliseconds_survive_becoming_an_instant(milliseconds: int) -> None:
+def test_milliseconds_survive_conversion_to_an_instant(milliseconds: int) -> None:
     instant = instant_from_ms(milliseconds)
     assert instant.utcoffset() == timedelta(0)
     assert ms_from_instant(instant) == milliseconds
 
 
 @given(st.integers(_FIRST_MS, _LAST_MS))
-def test_milliseconds_survive_being_written(milliseconds: int) -> None:
+def test_milliseconds_survive_formatting(milliseconds: int) -> None:
     text = rfc3339(instant_from_ms(milliseconds))
     assert text.endswith("Z")
     assert ms_from_instant(datetime.fromisoformat(text)) == milliseconds
@@ -45,13 +45,13 @@ def test_instant_before_the_epoch_rounds_to_the_earlier_millisecond() -> None:
 
 
 @pytest.mark.parametrize("beyond", [_LAST_MS + 1, 2**63 - 1, 10**30])
-def test_time_after_the_calendar_is_its_last_millisecond(beyond: int) -> None:
-    # Prometheus' "no maximum" is the largest int64; a later time must not become an earlier one.
+def test_time_after_year_9999_is_its_last_millisecond(beyond: int) -> None:
+    # Prometheus uses the largest int64 for "no maximum".
     assert instant_from_ms(beyond) == instant_from_ms(_LAST_MS)
 
 
 @pytest.mark.parametrize("beyond", [_FIRST_MS - 1, -(2**63), -(10**30)])
-def test_time_before_the_calendar_is_its_first_millisecond(beyond: int) -> None:
+def test_time_before_year_1_is_its_first_millisecond(beyond: int) -> None:
     assert instant_from_ms(beyond) == instant_from_ms(_FIRST_MS)
 
 
@@ -64,7 +64,7 @@ def test_time_before_the_calendar_is_its_first_millisecond(beyond: int) -> None:
         (datetime(2025, 1, 1, 1, tzinfo=timezone(timedelta(hours=2))), "2024-12-31T23:00:00Z"),
     ],
 )
-def test_instants_are_written_in_utc_with_z(instant: datetime, text: str) -> None:
+def test_instants_are_formatted_in_utc_with_z(instant: datetime, text: str) -> None:
     assert rfc3339(instant) == text
 
 
@@ -81,7 +81,7 @@ def test_only_done_exits_with_zero() -> None:
     assert [outcome for outcome in Outcome if outcome.exit_code == 0] == [Outcome.DONE]
 
 
-def test_size_of_a_block_is_that_of_its_files() -> None:
+def test_size_of_a_block_is_the_sum_of_its_files() -> None:
     block = SourceBlock(
         ulid="01JJ5W0B8ZC6X3M1S4T9Q2V7KD",
         min_time_ms=0,

@@ -1,4 +1,4 @@
-"""The worker pool: order, limits, the first failure, and how much it holds at once."""
+"""The worker pool: order, limits, the first failure, and memory."""
 
 import hashlib
 import subprocess
@@ -38,44 +38,44 @@ def pool(workers: int = 2) -> Transfer:
     return Transfer(workers=workers, limit=limit(), listener=ignore)
 
 
-def watch() -> WorkerContext:
+def new_worker() -> WorkerContext:
     return WorkerContext(limit(), ignore)
 
 
-def test_every_item_is_done_once_and_comes_with_its_result() -> None:
+def test_every_item_is_processed_once_and_yielded_with_its_result() -> None:
     results = pool(4).all(range(100), lambda item, _: item * 2)
     assert sorted(results) == [(n, n * 2) for n in range(100)]
 
 
-def test_nothing_to_do_is_done_at_once() -> None:
+def test_no_items_yield_no_results() -> None:
     assert pool().all([], lambda item, _: item) == []
 
 
-def test_items_are_begun_in_order_by_no_more_workers_than_said() -> None:
-    begun: list[int] = []
-    at_work = 0
+def test_items_are_started_in_order_by_at_most_the_given_number_of_workers() -> None:
+    started: list[int] = []
+    running = 0
     most = 0
     lock = threading.Lock()
 
     def work(item: int, _: WorkerContext) -> None:
-        nonlocal at_work, most
+        nonlocal running, most
         with lock:
-            begun.append(item)
-            at_work += 1
-            most = max(most, at_work)
+            started.append(item)
+            running += 1
+            most = max(most, running)
         threading.Event().wait(0.001)
         with lock:
-            at_work -= 1
+            running -= 1
 
     pool(1).all(range(20), work)
-    assert begun == [*range(20)]
+    assert started == [*range(20)]
     assert most == 1
     pool(3).all(range(30), work)
     assert most == 3
 
 
-def test_few_items_are_taken_up_ahead_of_their_turn() -> None:
-    """A million files must not make a million futures."""
+def test_only_a_few_items_are_queued_ahead() -> None:
+    """A million files must not create a million futures."""
     taken = 0
 
     class Counted(list[int]):
@@ -87,33 +87,33 @@ def test_few_items_are_taken_up_ahead_of_their_turn() -> None:
 
     go = threading.Event()
     results: list[object] = []
-    worker = threading.Thread(
+    thread = threading.Thread(
         target=lambda: results.extend(pool(2).each(Counted(range(1000)), lambda *_: go.wait(30)))
     )
-    worker.start()
+    thread.start()
     wait_until(lambda: taken >= 2)
     threading.Event().wait(0.05)
     assert taken <= 5
     go.set()
-    worker.join(30)
+    thread.join(30)
     assert len(results) == 1000
 
 
 def test_first_failure_keeps_its_identity_and_stops_the_others() -> None:
     failure = RepositoryDenied("cannot put: AccessDenied")
-    begun: list[int] = []
+    started: list[int] = []
     stopped = threading.Event()
-    others_at_work = threading.Event()
+    others_running = threading.Event()
 
-    def work(item: int, its: WorkerContext) -> None:
-        begun.append(item)
+    def work(item: int, worker: WorkerContext) -> None:
+        started.append(item)
         if item == 1:
-            assert others_at_work.wait(30)
+            assert others_running.wait(30)
             raise failure
-        others_at_work.set()
+        others_running.set()
         try:
             while True:
-                its.passed(1)
+                worker.advance(1)
                 threading.Event().wait(0.001)
         except Cancelled:
             stopped.set()
@@ -124,18 +124,18 @@ def test_first_failure_keeps_its_identity_and_stops_the_others() -> None:
 
     assert caught.value is failure
     assert stopped.is_set()
-    assert len(begun) < 10
+    assert len(started) < 10
 
 
 def test_leaving_the_loop_stops_the_workers() -> None:
     stopped = threading.Event()
 
-    def work(item: int, its: WorkerContext) -> int:
+    def work(item: int, worker: WorkerContext) -> int:
         if item == 0:
             return item
         try:
             while True:
-                its.passed(1)
+                worker.advance(1)
                 threading.Event().wait(0.001)
         finally:
             stopped.set()
@@ -145,10 +145,10 @@ def test_leaving_the_loop_stops_the_workers() -> None:
     assert stopped.is_set()
 
 
-def test_worker_stuck_in_the_network_holds_nobody_up_for_long(
+def test_worker_stuck_in_the_network_delays_a_stop_only_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prometheus_backup.transfer._STOP_PATIENCE", 0.05)
+    monkeypatch.setattr("prometheus_backup.transfer._STOP_TIMEOUT", 0.05)
     release = threading.Event()
 
     def work(item: int, _: WorkerContext) -> None:
@@ -164,33 +164,33 @@ def test_worker_stuck_in_the_network_holds_nobody_up_for_long(
         release.set()
 
 
-def test_bandwidth_is_what_was_said_over_all_workers() -> None:
+def test_bandwidth_limit_is_shared_by_all_workers() -> None:
     clock = StillClock()
     shared = limit(1000, clock=clock)
     for _ in range(3):
         shared.take(500)
-    # The first passes at once; each next one waits until those before it are paid for.
+    # The first passes immediately; each later one waits for those before it.
     assert sum(clock.slept) == pytest.approx(1.0)
     clock.instant += timedelta(seconds=10)
     shared.take(2000)
-    assert sum(clock.slept) == pytest.approx(1.0)  # after a rest, nothing is owed
+    assert sum(clock.slept) == pytest.approx(1.0)  # after a pause, there is nothing to wait for
     shared.take(1)
-    assert sum(clock.slept) == pytest.approx(3.0)  # and the rest was not saved up
+    assert sum(clock.slept) == pytest.approx(3.0)  # and the pause gave no credit
 
 
-def test_worker_held_by_the_bandwidth_limit_sees_a_stop_soon() -> None:
+def test_worker_waiting_for_bandwidth_notices_a_stop_soon() -> None:
     clock = StillClock()
     shared = limit(1, clock=clock)
     shared.take(3600)
     stop = threading.Event()
     stop.set()
-    shared.take(1, unless=stop)
+    shared.take(1, stop=stop)
     assert clock.slept == []
 
     naps = StillClock()
-    its = WorkerContext(limit(1, clock=naps), ignore)
-    its.passed(3600)
-    its.passed(1)
+    worker = WorkerContext(limit(1, clock=naps), ignore)
+    worker.advance(3600)
+    worker.advance(1)
     assert max(naps.slept) <= 0.5
     assert sum(naps.slept) == pytest.approx(3600)
 
@@ -204,42 +204,42 @@ def test_no_limit_never_waits() -> None:
 def test_bandwidth_limits_a_whole_transfer() -> None:
     clock = StillClock()
     bounded = Transfer(workers=1, limit=limit(100, clock=clock), listener=ignore)
-    bounded.all(range(10), lambda _, its: its.passed(50))
+    bounded.all(range(10), lambda _, worker: worker.advance(50))
     assert clock.monotonic() == pytest.approx(9 * 0.5)
 
 
-def test_file_is_hashed_in_the_pass_that_reads_it(tmp_path: Path) -> None:
+def test_file_is_hashed_while_it_is_read(tmp_path: Path) -> None:
     body = bytes(range(256)) * (READ_CHUNK // 128) + b"end"
     path = tmp_path / "chunk"
     path.write_bytes(body)
     recorder = Recorder()
-    file = HashedFile(path, size=len(body), watch=WorkerContext(limit(), recorder))
+    file = HashedFile(path, size=len(body), worker=WorkerContext(limit(), recorder))
     chunks = [*file]
     assert b"".join(chunks) == body
     assert max(map(len, chunks)) == READ_CHUNK
     assert file.sha256 == hashlib.sha256(body).hexdigest()
     assert sum(e.count for e in recorder.of(BytesMoved)) == len(body)
-    assert hash_stream(chunks, watch=watch()) == (file.sha256, len(body))
+    assert hash_stream(chunks, worker=new_worker()) == (file.sha256, len(body))
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_file_of_another_length_than_it_had_is_refused(tmp_path: Path, size: int) -> None:
+def test_file_whose_length_changed_raises_bytes_differ(tmp_path: Path, size: int) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     with pytest.raises(BytesDiffer, match="3 bytes, expected"):
-        HashedFile(tmp_path / "f", size=size, watch=watch()).read()
+        HashedFile(tmp_path / "f", size=size, worker=new_worker()).read()
 
 
-def test_file_that_cannot_be_read_is_a_snapshot_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unreadable_file_raises_snapshot_unusable(tmp_path: Path) -> None:
     with pytest.raises(SnapshotUnusable, match=r"absent"):
-        HashedFile(tmp_path / "absent", size=0, watch=watch()).read()
+        HashedFile(tmp_path / "absent", size=0, worker=new_worker()).read()
 
 
-def test_stopping_is_seen_in_the_middle_of_a_file(tmp_path: Path) -> None:
+def test_stop_is_noticed_in_the_middle_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(bytes(3 * READ_CHUNK))
-    its = watch()
-    chunks = iter(HashedFile(tmp_path / "f", size=3 * READ_CHUNK, watch=its))
+    worker = new_worker()
+    chunks = iter(HashedFile(tmp_path / "f", size=3 * READ_CHUNK, worker=worker))
     next(chunks)
-    its.cancel()
+    worker.cancel()
     with pytest.raises(Cancelled):
         next(chunks)
 
@@ -250,7 +250,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         file.truncate(64 * READ_CHUNK)
     tracemalloc.start()
     try:
-        HashedFile(path, size=64 * READ_CHUNK, watch=watch()).read()
+        HashedFile(path, size=64 * READ_CHUNK, worker=new_worker()).read()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""The only clock. Whatever needs the time is given one of these."""
+"""The clock. Code that needs the time gets one of these passed in."""
 
 import time
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for what is recorded, monotonic time for what is measured."""
+    """Wall time for timestamps, monotonic time for durations."""
 
     def now(self) -> datetime:
         """Return the current instant, aware, in UTC."""

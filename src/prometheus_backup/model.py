@@ -1,4 +1,4 @@
-"""Values that several modules speak of: blocks, objects, levels, tiers, findings, outcomes."""
+"""Values that several modules share: blocks, objects, levels, tiers, findings, outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant_from_ms(milliseconds: int) -> datetime:
-    """Return the UTC instant of a TSDB time, held to the years that a datetime can name."""
+    """Return the UTC instant of a TSDB time, clamped to the range of datetime."""
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
@@ -24,23 +24,23 @@ def ms_from_instant(instant: datetime) -> int:
 
 
 def rfc3339(instant: datetime) -> str:
-    """Return an instant as RFC 3339 in UTC with `Z`, to the millisecond where it has any."""
+    """Return an instant as RFC 3339 in UTC with `Z`, with milliseconds if it has any."""
     utc = instant.astimezone(UTC)
     text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
     return text.replace("+00:00", "Z")
 
 
-_LONGEST = 1000
+_MAX_PRINTABLE = 1000
 
 
-def printable(text: str, *, longest: int = _LONGEST) -> str:
-    """Return text of others, such as labels, that neither steers a terminal nor fills a screen."""
-    shown = "".join(c if c.isprintable() else "?" for c in text[:longest])
-    return shown if len(text) <= longest else shown + "..."
+def printable(text: str, *, max_length: int = _MAX_PRINTABLE) -> str:
+    """Return untrusted text, such as labels, without control characters and shortened."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:max_length])
+    return shown if len(text) <= max_length else shown + "..."
 
 
 class Tier(StrEnum):
-    """What a kept backup stands for, from the shortest-lived to the longest-lived."""
+    """The retention tiers, from the shortest-lived to the longest-lived."""
 
     DAILY = "daily"
     MONTHLY = "monthly"
@@ -58,12 +58,12 @@ class Level(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Return the place in the order of strength."""
+        """Return the position in the order of strength, from 0."""
         return list(Level).index(self)
 
 
 class Verdict(StrEnum):
-    """How a verification ended; INCONCLUSIVE where it could not look, or at nothing."""
+    """The result of a verification; INCONCLUSIVE if nothing could be checked."""
 
     PASS = "pass"  # noqa: S105 -- not a password
     FAIL = "fail"
@@ -94,16 +94,17 @@ class FindingKind(StrEnum):
     NOT_LOADED = "not-loaded"
     OTHER_ANSWER = "other-answer"
     UNSOUND = "unsound"
-    """A block is damaged whose bytes are no longer those that were backed up."""
+    """A block is corrupt, and its bytes differ from those that were backed up."""
     UNSOUND_AT_SOURCE = "unsound-at-source"
-    """A block is damaged, and was so when it was backed up."""
+    """A block is corrupt, and already was when it was backed up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that verification saw wrong: the object's key in the repository, and how.
+    """One problem that verification found, with the key of the object in the repository.
 
-    Of a fault inside of a block: `offset` in the object, in bytes, and the labels of the series.
+    For a fault inside a block: `offset` is the position in the object, in bytes, and `series` the
+    labels of the affected series.
     """
 
     kind: FindingKind
@@ -118,21 +119,21 @@ class Finding:
 
 
 MAX_PARTS = 1000
-"""Parts of a rotation of verification: one a day is three years of them."""
+"""The most parts of a verification rotation: at one a day, almost three years."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """What part of a backup to look at: `part` of `parts`, or, where None, the one that is due."""
+    """Which part of a backup to verify: `part` of `parts`; None is the part that is due."""
 
     part: int | None
     parts: int
 
 
 MAX_FINGERPRINTS = 64
-"""Fingerprints of a backup."""
+"""The most fingerprints of a backup."""
 MAX_QUERY = 2048
-"""Characters of a query of a fingerprint: it also has to fit into the address of a request."""
+"""The most characters of a fingerprint query: it must also fit into the URL of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SourceBlock:
-    """A TSDB block on disk, as its meta.json says; times in TSDB milliseconds, half open."""
+    """A TSDB block on disk, described by its meta.json; times in TSDB milliseconds, half open."""
 
     ulid: str
     min_time_ms: int
@@ -158,13 +159,13 @@ class SourceBlock:
 
     @property
     def size(self) -> int:
-        """Return the bytes of all files."""
+        """Return the size of all files, in bytes."""
         return sum(f.size for f in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in a store: key relative to the repository, bytes, the store's own LastModified."""
+    """An object in a store: key relative to the repository, size in bytes, and LastModified."""
 
     key: str
     size: int
@@ -173,19 +174,19 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class PutOptions:
-    """What an object carries besides its bytes. Stores that lack one of these leave it out."""
+    """Properties of an object besides its bytes. A store ignores those it does not support."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     storage_class: str | None = None
 
 
 CONTROL = PutOptions()
-"""Control files carry no storage class: they are always STANDARD, to be read at once."""
+"""Control files have no storage class: they are always STANDARD, so they can be read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckLine:
-    """One line of a preflight: what was looked at, whether it is right, and how to mend it."""
+    """One line of a preflight: what was checked, whether it is ok, and a suggested fix."""
 
     subject: str
     ok: bool

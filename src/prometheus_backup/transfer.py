@@ -1,6 +1,6 @@
-"""Moving bytes: a pool of workers with one bandwidth limit, hashing in the pass that reads.
+"""Move bytes: a pool of workers that share one bandwidth limit, and files hashed as they are read.
 
-What moves where, and what is done about a difference, is decided by the ops.
+The capabilities decide what is moved, and what to do if bytes differ.
 """
 
 import contextlib
@@ -18,39 +18,38 @@ from prometheus_backup.errors import BytesDiffer, SnapshotUnusable
 from prometheus_backup.events import BytesMoved, Listener
 
 READ_CHUNK = 1024 * 1024
-WIDE = 16
-"""Requests in flight that move no bytes through this machine."""
-_NAP = 0.5  # seconds that a worker held by the limit sleeps at a time, to see a stop soon
-_STOP_PATIENCE = 10.0  # seconds; a worker stuck in the network must not hold up the clean-up
+STORE_SIDE_WORKERS = 16
+"""Concurrent requests that move no bytes through this machine."""
+_MAX_SLEEP = 0.5  # seconds; a worker that waits for bandwidth must notice a stop soon
+_STOP_TIMEOUT = 10.0  # seconds; a worker stuck in the network must not delay the clean-up
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h; mallopt(3)
-_MOST_IN_HEAP = 32 * 1024 * 1024  # bytes, the most that glibc allows
-_KEPT_FREE = 128 * 1024 * 1024
+_MAX_IN_HEAP = 32 * 1024 * 1024  # bytes, the most that glibc allows
+_MAX_FREE = 128 * 1024 * 1024
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Cancelled(Exception):
-    """The pool is stopping; raised inside the workers only."""
+    """The pool is stopping. Raised only inside workers."""
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what chunks leave behind, for the next ones.
+    """Make glibc keep the memory of freed chunks for the next ones; does nothing without glibc.
 
-    By itself glibc returns the top of a thread's heap to the system as soon as two of the largest
-    chunks are free, and takes it back, zeroed page by page, for the next one: some percent of a
-    restore's CPU time on a quiet machine, more on a busy one. Elsewhere than with glibc this does
-    nothing.
+    By default glibc returns it to the system once two of the largest chunks are free, and requests
+    it again, zeroed page by page, for the next chunk. That takes some percent of a restore's CPU
+    time on an idle machine, and more on a busy one.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _MOST_IN_HEAP)
-        set_option(_M_TRIM_THRESHOLD, _KEPT_FREE)
+        set_option(_M_MMAP_THRESHOLD, _MAX_IN_HEAP)
+        set_option(_M_TRIM_THRESHOLD, _MAX_FREE)
 
 
 class BandwidthLimit:
-    """A token bucket shared by all workers; `bytes_per_second` None lets everything through."""
+    """A token bucket shared by all workers; `bytes_per_second` None means no limit."""
 
     def __init__(self, *, bytes_per_second: int | None, clock: Clock) -> None:
         self._rate = bytes_per_second
@@ -58,66 +57,66 @@ class BandwidthLimit:
         self._lock = threading.Lock()
         self._free_at = clock.monotonic()
 
-    def take(self, count: int, *, unless: threading.Event | None = None) -> None:
-        """Wait until `count` more bytes may pass, or not even that long once `unless` is set."""
+    def take(self, count: int, *, stop: threading.Event | None = None) -> None:
+        """Wait until `count` more bytes may be moved, or until `stop` is set."""
         if self._rate is None:
             return
         with self._lock:
             start = max(self._free_at, self._clock.monotonic())
             self._free_at = start + count / self._rate
         while (delay := start - self._clock.monotonic()) > 0:
-            if unless is not None and unless.is_set():
+            if stop is not None and stop.is_set():
                 return
-            self._clock.sleep(min(delay, _NAP))
+            self._clock.sleep(min(delay, _MAX_SLEEP))
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How bytes are moved in one run: how many at once, how fast, and who is told."""
+    """How one run moves bytes: number of workers, bandwidth limit, and listener for events."""
 
     workers: int
     limit: BandwidthLimit
     listener: Listener
 
-    def wide(self) -> Self:
-        """Return the same for work that the store does: many at once, as it costs us nothing."""
-        return replace(self, workers=max(self.workers, WIDE))
+    def store_side(self) -> Self:
+        """Return the same with more workers, for work that the store does."""
+        return replace(self, workers=max(self.workers, STORE_SIDE_WORKERS))
 
     def each(
         self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
     ) -> Generator[tuple[_T, _R], None, None]:
-        """Run `action` on every item in worker threads; yield (item, result) as they end.
+        """Run `action` on every item in worker threads; yield (item, result) on completion.
 
-        The items are begun in order. The first failure, or the caller's leaving the loop, cancels
-        the rest; workers get some seconds to stop before this raises. Close it where the loop's
-        body may raise (contextlib.closing): a traceback would keep it, and its workers, alive.
+        Items are started in order. If one fails, or the caller leaves the loop, the others are
+        cancelled; workers get some seconds to stop before this raises. If the loop's body can
+        raise, wrap this in contextlib.closing: a traceback would keep it, and its workers, alive.
         """
-        watch = WorkerContext(self.limit, self.listener)
+        worker = WorkerContext(self.limit, self.listener)
         running: dict[Future[_R], _T] = {}
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="transfer")
         try:
             for item in items:
-                running[pool.submit(action, item, watch)] = item
+                running[pool.submit(action, item, worker)] = item
                 if len(running) >= self.workers * 2:
                     yield from _collect(running)
             while running:
                 yield from _collect(running)
         finally:
-            watch.cancel()
+            worker.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
-            # wait() would take a cancelled future for one that still runs.
-            wait([f for f in running if not f.cancelled()], timeout=_STOP_PATIENCE)
+            # wait() treats a cancelled future as one that is still running.
+            wait([f for f in running if not f.cancelled()], timeout=_STOP_TIMEOUT)
 
     def all(
         self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
     ) -> list[tuple[_T, _R]]:
-        """Return what `each` yields, once everything is done."""
+        """Return everything that `each` yields, as a list."""
         with contextlib.closing(self.each(items, action)) as results:
             return list(results)
 
 
 class WorkerContext:
-    """What a worker holds: it passes bytes through the limit, counts them, and sees a stop."""
+    """What a worker reports its bytes to: it limits bandwidth, emits progress, raises on a stop."""
 
     def __init__(self, limit: BandwidthLimit, listener: Listener) -> None:
         self._limit = limit
@@ -125,36 +124,36 @@ class WorkerContext:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Make every worker stop at its next chunk."""
+        """Stop every worker at its next chunk."""
         self._cancelled.set()
 
-    def passed(self, count: int, *, limited: bool = True) -> None:
-        """Account for a chunk. Raises Cancelled when the pool is stopping.
+    def advance(self, count: int, *, limited: bool = True) -> None:
+        """Account for `count` bytes. Raises Cancelled if the pool is stopping.
 
-        What the store moves by itself is not `limited`; a negative count takes progress back.
+        Bytes that the store copies are not `limited`. A negative count takes back progress.
         """
         if self._cancelled.is_set():
             raise Cancelled
         if limited:
-            self._limit.take(count, unless=self._cancelled)
+            self._limit.take(count, stop=self._cancelled)
         self._listener(BytesMoved(count))
 
 
 class HashedFile:
-    """A file read once, in chunks, hashed on the way. Read it whole, then ask for `sha256`.
+    """A file that is hashed while it is read in chunks. `sha256` is complete after the last chunk.
 
-    Raises SnapshotUnusable where it cannot be read, BytesDiffer where it is not `size` bytes long.
+    Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long.
     """
 
-    def __init__(self, path: Path, *, size: int, watch: WorkerContext) -> None:
+    def __init__(self, path: Path, *, size: int, worker: WorkerContext) -> None:
         self._path = path
         self._size = size
-        self._watch = watch
+        self._worker = worker
         self._hash = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """Return the hash of what has been read, in hex."""
+        """Return the hash of the bytes read so far, in hex."""
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -164,7 +163,7 @@ class HashedFile:
                 while chunk := file.read(READ_CHUNK):
                     done += len(chunk)
                     self._hash.update(chunk)
-                    self._watch.passed(len(chunk))
+                    self._worker.advance(len(chunk))
                     yield chunk
         except OSError as error:
             raise SnapshotUnusable(f"cannot read {self._path}: {error.strerror}") from error
@@ -172,24 +171,25 @@ class HashedFile:
             raise BytesDiffer(f"cannot read {self._path}: {done} bytes, expected {self._size}")
 
     def read(self) -> None:
-        """Read the file for its hash alone."""
+        """Read the file only for its hash."""
         for _ in self:
             pass
 
 
-def hash_stream(chunks: Iterable[bytes], *, watch: WorkerContext) -> tuple[str, int]:
-    """Return sha256 (hex) and number of bytes of a stream."""
+def hash_stream(chunks: Iterable[bytes], *, worker: WorkerContext) -> tuple[str, int]:
+    """Return the sha256 (hex) and size in bytes of a stream."""
     digest = hashlib.sha256()
     size = 0
     for chunk in chunks:
         digest.update(chunk)
         size += len(chunk)
-        watch.passed(len(chunk))
+        worker.advance(len(chunk))
     return digest.hexdigest(), size
 
 
 def _collect(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    # A bounded wait, so that the main thread sees signals soon.
+    # With a timeout, so that the main thread handles signals soon.
+
     done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
     for future in done:
         item = running.pop(future)

@@ -1,1 +1,10 @@
-"""."""
+"""Back up a running Prometheus: `backup`, and the preflight `check`.
+
+Start with `run.py`: it takes the host lock, checks the source and the repository, claims a backup
+ID, has a snapshot taken, stores it, verifies it, commits the manifest and applies retention.
+
+Data flows from the snapshot (`snapshot.py`) through the plan of what to upload and what to copy
+(`plan.py`, pure) to the repository (`upload.py`). `soundness.py` finds corrupt blocks, and
+`describe.py` builds the manifest. `leftovers.py` cleans up after this run and dead ones,
+`schedule.py` decides when `daily` starts a run.
+"""

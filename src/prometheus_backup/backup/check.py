@@ -1,4 +1,4 @@
-"""A preflight: look at Prometheus, the repository and the settings, and say how to mend each."""
+"""Preflight: check the settings, Prometheus and the repository; suggest a fix for each problem."""
 
 import os
 import shutil
@@ -29,11 +29,11 @@ from prometheus_backup.prometheus.instance import (
 )
 from prometheus_backup.repository.layout import PROBE_PREFIX
 from prometheus_backup.repository.repository import Repository, State
-from prometheus_backup.retention.policy import clock_doubt
+from prometheus_backup.retention.policy import clock_problem
 
 
 class _CheckWarning(Exception):
-    """What would leave a backup done in part: how it is, and how to mend it."""
+    """A problem that would make a backup end as PARTIAL; `hint` says how to fix it."""
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
@@ -42,14 +42,14 @@ class _CheckWarning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The lines, in order. `error` is the first failure that a backup would end with."""
+    """The result of each check, in order. `error` is the first one that would fail a backup."""
 
     lines: tuple[CheckLine, ...]
     error: BackupToolError | None
 
     @property
     def exit_code(self) -> int:
-        """Return that of the first failure; of PARTIAL, where a backup would be done in part."""
+        """Return the exit code of the first error; without one, 3 if there are warnings, else 0."""
         if self.error is not None:
             return self.error.exit_code
         done = all(line.ok for line in self.lines)
@@ -57,22 +57,22 @@ class CheckReport:
 
 
 class _Preflight:
-    """Collects lines; a look that raises becomes a line that says how to mend it."""
+    """Runs checks and collects a line for each; one that raises becomes a line with a fix."""
 
     def __init__(self) -> None:
         self.lines: list[CheckLine] = []
         self.error: BackupToolError | None = None
 
-    def look(self, subject: str, action: Callable[[], str]) -> bool:
-        """Run one look; `action` returns what is right. Return whether it was."""
+    def run(self, subject: str, action: Callable[[], str]) -> bool:
+        """Run one check and return whether it passed; `action` returns the text of its line."""
         try:
             self.lines.append(CheckLine(subject, ok=True, detail=action()))
         except BackupToolError as error:
             self.error = self.error or error
             self.lines.append(CheckLine(subject, ok=False, detail=error.message, fix=error.hint))
             return False
-        except _CheckWarning as doubt:
-            self.lines.append(CheckLine(subject, ok=False, detail=str(doubt), fix=doubt.hint))
+        except _CheckWarning as warning:
+            self.lines.append(CheckLine(subject, ok=False, detail=str(warning), fix=warning.hint))
             return False
         return True
 
@@ -86,9 +86,9 @@ def check(
     run_id: str,
     clock: Clock,
 ) -> CheckReport:
-    """Look at everything that a backup depends on. Writes and removes probe objects only."""
+    """Check everything that a backup depends on. Writes only probe objects, and removes them."""
     preflight = _Preflight()
-    preflight.look("settings", settings)
+    preflight.run("settings", settings)
     _check_source(preflight, connect, data_dir, clock)
     _check_repository(preflight, open_repository, run_id)
     return CheckReport(tuple(preflight.lines), preflight.error)
@@ -102,24 +102,24 @@ def _check_source(
 ) -> None:
     found: list[tuple[PrometheusClient, SourceStatus]] = []
 
-    def reach() -> str:
+    def query_status() -> str:
         client = connect()
         status = client.status()
         found.append((client, status))
         return f"version {status.version} at {client.url}, retention {status.retention}"
 
-    reached = preflight.look("prometheus: reachable and ready", reach)
-    there = preflight.look("data directory: readable", lambda: _readable(data_dir))
-    if not reached:
+    reachable = preflight.run("prometheus: reachable and ready", query_status)
+    readable = preflight.run("data directory: readable", lambda: _readable(data_dir))
+    if not reachable:
         return
     client, status = found[0]
     with client:
-        preflight.look("prometheus: a server, not an agent", lambda: _said(require_server, status))
-        preflight.look("prometheus: Admin API on", lambda: _said(require_admin_api, status))
-        preflight.look(
-            "prometheus: one instance at the URL", lambda: _said(require_one_instance, client)
+        preflight.run("prometheus: a server, not an agent", lambda: _yes(require_server, status))
+        preflight.run("prometheus: Admin API on", lambda: _yes(require_admin_api, status))
+        preflight.run(
+            "prometheus: one instance at the URL", lambda: _yes(require_one_instance, client)
         )
-        if there and not status.agent:
+        if readable and not status.agent:
             _check_data_dir(preflight, client, status, data_dir, clock)
 
 
@@ -132,11 +132,11 @@ def _check_data_dir(
 ) -> None:
     def served() -> str:
         require_served(client, data_dir, clock=clock)
-        return "it is the one that this Prometheus serves"
+        return "used by this Prometheus"
 
-    preflight.look("data directory: the right one", served)
-    preflight.look("data directory: snapshots can be removed", lambda: _writable(data_dir))
-    preflight.look("data directory: room for the head block", lambda: _room(status, data_dir))
+    preflight.run("data directory: the right one", served)
+    preflight.run("data directory: snapshots can be removed", lambda: _writable(data_dir))
+    preflight.run("data directory: room for the head block", lambda: _room(status, data_dir))
 
 
 def _check_repository(
@@ -144,20 +144,20 @@ def _check_repository(
 ) -> None:
     opened: list[Repository] = []
 
-    def reach() -> str:
+    def ping() -> str:
         repository = open_repository()
         repository.store.ping()
         opened.append(repository)
         return repository.url
 
-    if not preflight.look("repository: reachable", reach):
+    if not preflight.run("repository: reachable", ping):
         return
     repository = opened[0]
     write, *others = _probes(repository, f"{PROBE_PREFIX}{run_id}")
-    if preflight.look(f"repository: {write[0]}", write[1]):
+    if preflight.run(f"repository: {write[0]}", write[1]):
         for subject, action in others:
-            preflight.look(f"repository: {subject}", action)
-    preflight.look("repository: backups", lambda: _backups(repository))
+            preflight.run(f"repository: {subject}", action)
+    preflight.run("repository: backups", lambda: _backups(repository))
 
 
 def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -170,30 +170,31 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
     def read() -> str:
         if store.get(key, limit=100) != b"probe\n":
             raise BytesDiffer(
-                f"cannot read back {key}: other bytes came back",
-                hint="something between here and the store changes what is stored",
+                f"cannot read back {key}: its content differs from what was written",
+                hint="something between this machine and the store modifies objects",
             )
-        return "what was written comes back"
+        return "objects can be read back"
 
     def create_only() -> str:
         try:
             store.create(key, b"again\n", options=CONTROL)
         except ObjectExists:
-            return "a second create of one key is refused"
+            return "creating an existing object is refused"
         raise _CheckWarning(
-            f"cannot rely on create-only writes in {repository.url}: a second one was accepted",
-            hint="backups still notice each other by reading again what they wrote; be sure that "
+            f"cannot rely on conditional writes in {repository.url}: an existing object was "
+            "overwritten",
+            hint="backups still detect each other by reading their claim again; make sure that "
             "only one job backs up into this repository",
         )
 
     def clock() -> str:
         now = repository.clock.now()
-        doubt = clock_doubt(now=now, store_now=store.head(key).modified, backup_times=[])
-        if doubt:
+        problem = clock_problem(now=now, store_now=store.head(key).modified, backup_times=[])
+        if problem:
             raise _CheckWarning(
-                f"cannot trust the clock: {doubt}", hint="set this machine's clock (NTP)"
+                f"cannot trust the clock: {problem}", hint="set this machine's clock (NTP)"
             )
-        return "this machine's clock agrees with the store's"
+        return "this machine's clock matches the store's"
 
     def delete() -> str:
         store.delete([key])
@@ -202,8 +203,9 @@ def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[]
         except ObjectNotFound:
             return "objects can be deleted"
         raise _CheckWarning(
-            f"cannot delete {key}: it is still there",
-            hint="retention needs to delete; is the bucket under a legal hold or object lock?",
+            f"cannot delete {key}: it still exists after the deletion",
+            hint="retention must be able to delete; is the bucket under a legal hold or object "
+            "lock?",
         )
 
     yield from (
@@ -222,14 +224,14 @@ def _backups(repository: Repository) -> str:
         kind = NewerFormat if bad[0].state is State.NEWER else UnreadableManifest
         raise kind(
             f"{len(bad)} of {len(entries)} backups cannot be read, the first: {bad[0].problem}",
-            hint="`prometheus-backup verify --all` says more",
+            hint="run `prometheus-backup verify --all` for details",
         )
     archived = [e for e in entries if e.state is State.ARCHIVED]
     if archived:
         raise _CheckWarning(
             f"{len(archived)} of {len(entries)} backups are archived, the first: "
             f"{archived[0].backup_id}",
-            hint="they are kept, and neither judged nor restored until they are thawed: let the "
+            hint="they are kept, but cannot be read or restored until they are thawed: let the "
             "bucket's lifecycle move only objects with the tag Content=data (docs/how-to/aws.md)",
         )
     good = sum(e.good for e in entries)
@@ -241,29 +243,29 @@ def _readable(data_dir: Path) -> str:
     return str(data_dir)
 
 
-def _said(require: Callable[..., None], what: object) -> str:
-    require(what)
+def _yes(require: Callable[..., None], subject: object) -> str:
+    require(subject)
     return "yes"
 
 
 def _writable(data_dir: Path) -> str:
-    place = data_dir / SNAPSHOTS
-    place = place if place.exists() else data_dir
-    if not os.access(place, os.W_OK | os.X_OK):
+    folder = data_dir / SNAPSHOTS
+    folder = folder if folder.exists() else data_dir
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise _CheckWarning(
-            f"cannot write to {place}: snapshots would stay and pin disk space",
+            f"cannot write to {folder}: snapshots could not be removed and would use disk space",
             hint="mount the volume read-write, and run as the user that Prometheus runs as",
         )
-    left = len(snapshot_names(data_dir))
-    return f"yes ({left} snapshots are there now)" if left else "yes"
+    existing = len(snapshot_names(data_dir))
+    return f"yes ({existing} snapshots exist)" if existing else "yes"
 
 
 def _room(status: SourceStatus, data_dir: Path) -> str:
     need, free = head_block_estimate(status), shutil.disk_usage(data_dir).free
     if need > free:
         raise SnapshotUnusable(
-            f"cannot be sure of room for a snapshot: about {need:,} bytes are needed for the head "
-            f"block, {free:,} are free",
-            hint="free some room on Prometheus' volume, or set SKIP_HEAD",
+            f"cannot take a snapshot safely: the head block needs about {need:,} bytes of disk "
+            f"space, {free:,} are free",
+            hint="free disk space on Prometheus' volume, or set SKIP_HEAD",
         )
     return f"about {need:,} bytes needed, {free:,} free"

@@ -1,4 +1,4 @@
-"""What a backup says of itself: its manifest, and the tags of its objects."""
+"""Describe a backup: build its manifest and the tags of its objects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from prometheus_backup.retention.prune import candidates
 
 @dataclass(frozen=True, slots=True)
 class BackupOrigin:
-    """Where a backup comes from, how it was verified, and what the source answered.
+    """The source of a backup, the level it was verified at, and the recorded fingerprints.
 
-    `labels` are the operator's.
+    `labels` are those configured by the operator.
     """
 
     url: str
@@ -37,24 +37,24 @@ def build_manifest(
     claim: Claim,
     snapshot: Snapshot,
     *,
-    placed: Sequence[StoredFile],
+    stored: Sequence[StoredFile],
     faults: Mapping[str, Faults],
     origin: BackupOrigin,
     finished_at: datetime,
 ) -> Manifest:
-    """Return the manifest of a backup whose files are all in the repository.
+    """Return the manifest of a backup, once all its files are in the repository.
 
     `faults` has an entry for each block.
     """
     files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
-    for p in placed:
-        files[p.ulid].append(
+    for s in stored:
+        files[s.ulid].append(
             File(
-                path=p.path,
-                size=p.size,
-                sha256=p.sha256,
-                key=p.key,
-                stored_checksum=p.stored_checksum,
+                path=s.path,
+                size=s.size,
+                sha256=s.sha256,
+                key=s.key,
+                stored_checksum=s.stored_checksum,
             )
         )
     blocks = tuple(
@@ -97,10 +97,10 @@ def build_manifest(
         fingerprints=origin.fingerprints,
         totals=Totals(
             blocks=len(blocks),
-            files=len(placed),
+            files=len(stored),
             bytes=size,
-            uploaded_bytes=sum(p.size for p in placed if not p.copied),
-            copied_bytes=sum(p.size for p in placed if p.copied),
+            uploaded_bytes=sum(s.size for s in stored if not s.copied),
+            copied_bytes=sum(s.size for s in stored if s.copied),
         ),
     )
 
@@ -108,11 +108,12 @@ def build_manifest(
 def backup_tags(
     claim: Claim, others: Sequence[BackupEntry], *, policy: Policy
 ) -> Mapping[str, str]:
-    """Return the tags of a backup's objects; `Type` is the highest tier it stands for today."""
+    """Return the tags of a backup's objects; `Type` is the highest tier that keeps it today."""
     made = claim.started_at.date()
-    mine = Candidate(claim.backup_id, claim.started_at, good=True)
-    decisions = decide([*candidates(others), mine], today=made, policy=policy)
-    tier = next(d.highest_tier for d in decisions if d.backup_id == mine.backup_id)
+    this = Candidate(claim.backup_id, claim.started_at, good=True)
+    decisions = decide([*candidates(others), this], today=made, policy=policy)
+    tier = next(d.highest_tier for d in decisions if d.backup_id == this.backup_id)
+
     return {
         "Type": tier.value,
         "Date": made.isoformat(),

@@ -1,4 +1,4 @@
-"""What runs leave in a data directory, snapshots and intents: ours, and those of dead runs."""
+"""Clean up the snapshots and intents that this run and dead runs left in a data directory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from prometheus_backup.events import Listener
 
 
 class Leftovers:
-    """The intents beside the host lock, and the snapshots that they speak of.
+    """The intents next to the host lock, and the snapshots they refer to.
 
-    An intent is forgotten only when nothing is left of its run, here or in the repository: until
-    then it is the proof that the run is dead.
+    An intent is removed only when nothing of its run is left in the data directory or the
+    repository. Until then it proves that the run is dead.
     """
 
     def __init__(self, lock: HostLock, data_dir: Path, *, run_id: str, listener: Listener) -> None:
@@ -29,26 +29,26 @@ class Leftovers:
         return frozenset(intent.run_id for intent in self._dead)
 
     def remove_dead_snapshots(self) -> None:
-        """Remove the snapshots of dead runs, before anything else can go wrong."""
+        """Remove the snapshots of dead runs."""
         for intent in _by_certainty(self._dead):
             if not remove_lost_snapshot(self._data_dir, intent, listener=self._listener):
                 self._stuck.add(intent.run_id)
 
     def clean_up(self, *, settled: bool, pending: bool, committed: bool) -> tuple[str, ...]:
-        """Remove our own snapshot, and forget what is done with; return what is left, in words.
+        """Remove our snapshot and the intents no longer needed; return a message per leftover.
 
-        `settled`: the repository knows how our run ended. `pending`: Prometheus may still complete
-        our snapshot, so a later run must look again. `committed`: leftovers of dead runs in the
-        repository were swept.
+        `settled`: the repository has recorded how our run ended. `pending`: Prometheus may still
+        complete our snapshot, so a later run must check again. `committed`: the leftovers of dead
+        runs in the repository were removed.
         """
         left = [f"the snapshot of the dead run {i} could not be removed" for i in self._stuck]
         mine = self.lock.recorded
-        gone = True
+        removed = True
         if mine is not None and mine.asked_at:
-            gone = remove_lost_snapshot(self._data_dir, mine, listener=self._listener)
-            if not gone:
+            removed = remove_lost_snapshot(self._data_dir, mine, listener=self._listener)
+            if not removed:
                 left.append(f"the snapshot {mine.snapshot} could not be removed")
-        if gone and settled and not pending:
+        if removed and settled and not pending:
             self.lock.forget(self._run_id)
         for intent in self._dead:
             if intent.run_id not in self._stuck and (committed or not intent.repository):
@@ -57,9 +57,10 @@ class Leftovers:
 
 
 def _by_certainty(intents: Sequence[Intent]) -> Sequence[Intent]:
-    """Return those first that name their snapshot, then the latest, which knew the others'.
+    """Return first the intents that name their snapshot, then the others, latest first.
 
-    So each one's snapshot is gone before it could be taken for that of the next.
+    A later run listed the snapshots of earlier ones. In this order each snapshot is removed before
+    it could be mistaken for that of another run.
     """
     latest_first = sorted(intents, key=lambda i: (i.asked_at, len(i.known)), reverse=True)
     return sorted(latest_first, key=lambda i: not i.snapshot)

@@ -1,14 +1,13 @@
-"""What a backup will do with each file, decided before anything moves. Pure.
+"""Decide for each file of a snapshot whether it is uploaded or copied within the store. Pure.
 
-A file is copied by the store where a good earlier backup, or what a dead run left, holds the same
-bytes; else it is uploaded.
+A file is copied if a good earlier backup, or the leftovers of a dead run, hold the same bytes.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prometheus_backup.model import SourceBlock
-from prometheus_backup.repository.manifest import FinishedFile, Incomplete, Manifest
+from prometheus_backup.repository.manifest import Incomplete, Manifest
 
 FileIdentity = tuple[str, str, int]
 """ULID, path and size. Enough for `index` and `chunks/*`, which never change under a ULID."""
@@ -16,9 +15,9 @@ FileIdentity = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class StoredCopy:
-    """Bytes that the repository holds already. `salvaged`: by a run that never committed.
+    """An object already in the repository. `salvaged`: left by a run that never committed.
 
-    `stored_checksum`: what the store said of them when they were proven right, if it did.
+    `stored_checksum` is the store's checksum of it, taken after its bytes were verified.
     """
 
     key: str
@@ -29,7 +28,7 @@ class StoredCopy:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file of the snapshot, and where its bytes can be copied from, if anywhere."""
+    """A file of the snapshot. `known` is the object it can be copied from, if there is one."""
 
     ulid: str
     path: str
@@ -39,13 +38,13 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class BackupPlan:
-    """Every file of the snapshot once."""
+    """Every file of the snapshot, once."""
 
     files: tuple[PlannedFile, ...]
 
     @property
     def uploads(self) -> tuple[PlannedFile, ...]:
-        """Return the files that must be sent."""
+        """Return the files to upload."""
         return tuple(f for f in self.files if f.known is None)
 
     @property
@@ -64,12 +63,12 @@ def plan_backup(
 ) -> BackupPlan:
     """Decide for each file whether it is uploaded or copied.
 
-    `previous` is the newest intact backup. A block of it that was corrupt on the source's disk (by
-    its manifest, or in `corrupt`, found since) is sent again: it may have been mended since, under
-    the same names and sizes. Files named in
-    `mutable` are small, change under the same ULID, and are always sent.
+    `previous` is the newest intact backup. If one of its blocks was corrupt on the source's disk
+    (according to its manifest, or to `corrupt`, found later), the block is uploaded again: it may
+    have been repaired under the same names and sizes. Files named in `mutable` are small, can
+    change under the same ULID, and are always uploaded.
     """
-    known = _salvage(dead_runs) | (_holdings(previous, corrupt) if previous else {})
+    known = _salvaged_files(dead_runs) | (_backed_up_files(previous, corrupt) if previous else {})
     files = tuple(
         PlannedFile(
             block.ulid,
@@ -83,7 +82,7 @@ def plan_backup(
     return BackupPlan(files)
 
 
-def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, StoredCopy]:
+def _backed_up_files(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, StoredCopy]:
     return {
         (block.ulid, file.path, file.size): StoredCopy(
             file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum
@@ -93,8 +92,9 @@ def _holdings(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity,
     }
 
 
-def _salvage(dead_runs: Iterable[Incomplete]) -> dict[FileIdentity, StoredCopy]:
-    def known(file: FinishedFile) -> StoredCopy:
-        return StoredCopy(file.key, file.sha256, salvaged=True)
-
-    return {(f.ulid, f.path, f.size): known(f) for run in dead_runs for f in run.finished}
+def _salvaged_files(dead_runs: Iterable[Incomplete]) -> dict[FileIdentity, StoredCopy]:
+    return {
+        (file.ulid, file.path, file.size): StoredCopy(file.key, file.sha256, salvaged=True)
+        for run in dead_runs
+        for file in run.finished
+    }

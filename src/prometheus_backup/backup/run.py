@@ -1,4 +1,4 @@
-"""One run of `backup`, from the lock to the clean-up (docs/design.md, "One run")."""
+"""One run of `backup`, from the host lock to the clean-up (docs/design.md, "One run")."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ from prometheus_backup.backup.plan import BackupPlan, plan_backup
 from prometheus_backup.backup.snapshot import (
     Snapshot,
     SnapshotUnfinished,
-    announce,
-    begin_request,
+    prepare_request,
     take_snapshot,
+    with_request,
 )
 from prometheus_backup.backup.soundness import Faults, inspect_snapshot, known_faults
 from prometheus_backup.backup.upload import StoredFile, Uploader
@@ -50,9 +50,9 @@ from prometheus_backup.tsdb.block import MUTABLE
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """What the user chose. `verify` None commits unverified; the manifest then says so.
+    """The options of a run. With `verify` None, the manifest marks the backup as unverified.
 
-    `fingerprints` are the queries whose answers are recorded.
+    `fingerprints` are the queries to record.
     """
 
     labels: Mapping[str, str]
@@ -64,17 +64,17 @@ class BackupOptions:
     allow_empty: bool
     fingerprints: tuple[str, ...] = ()
     processes: int = 1
-    """Blocks that are checked at once at level `tsdb`."""
+    """Number of blocks that are checked in parallel at level `tsdb`."""
 
     @property
     def inspects(self) -> bool:
-        """Tell whether blocks are checked on their way in."""
+        """Return whether the contents of blocks are checked."""
         return self.verify is not None and self.verify.rank >= Level.TSDB.rank
 
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What a run did. `problems` are why the outcome is PARTIAL; seconds by phase in `phases`."""
+    """The result of a run. `problems` make the outcome PARTIAL; `phases` has seconds by phase."""
 
     manifest: Manifest
     prune: PruneReport
@@ -83,7 +83,7 @@ class BackupReport:
 
     @property
     def outcome(self) -> Outcome:
-        """Return DONE, or PARTIAL where the backup is degraded or something was left undone."""
+        """Return DONE, or PARTIAL if the backup is degraded or there were problems."""
         return Outcome.PARTIAL if self.problems or self.manifest.degraded else Outcome.DONE
 
 
@@ -100,22 +100,23 @@ class BackupRun:
     listener: Listener
 
     def run(self) -> BackupReport:
-        """Make one backup. Raises any error of `errors`; then nothing was committed.
+        """Make one backup. If this raises an error, nothing was committed.
 
-        Whatever happens, the snapshot is removed, and what could not be is said and remembered.
+        The snapshot is removed in every case. If that fails, it is reported, and a later run tries
+        again.
         """
         phases = _Phases(self)
         with contextlib.ExitStack() as stack:
-            # Where runs have been, what dead ones left goes first, whatever comes after. Elsewhere
-            # nothing is created before the directory has proved to be the right one.
-            been_here = (self.data_dir / TOOL_FOLDER).is_dir()
-            leftovers = self._lock(stack) if been_here else None
+            # If there were runs before, remove the snapshots of dead ones even if this run fails.
+            # Else create nothing until the directory is known to be the right one.
+            used_before = (self.data_dir / TOOL_FOLDER).is_dir()
+            leftovers = self._lock(stack) if used_before else None
             with phases.phase("check", "checking Prometheus and the repository"):
                 status = require_usable_source(
                     self.client, self.data_dir, clock=self.repository.clock
                 )
                 leftovers = leftovers or self._lock(stack)
-                entries = self._require_usable_repository(alone=not leftovers.lock.held)
+                entries = self._require_usable_repository(locked=leftovers.lock.held)
             attempt = _Attempt(self, leftovers, entries, status)
             try:
                 manifest, prune = self._make(attempt, phases)
@@ -135,41 +136,43 @@ class BackupRun:
     def _make(self, attempt: "_Attempt", phases: "_Phases") -> tuple[Manifest, PruneReport]:
         with phases.phase("claim", "claiming a backup id"):
             claim = attempt.claim()
-        with claim.kept_alive():
-            with self._asking(phases, "asking Prometheus the fingerprint queries"):
-                asked = attempt.questions.ask(self.data_dir, skip_head=self.options.skip_head)
-            with phases.phase("snapshot", "asking Prometheus for a snapshot"):
+        with claim.heartbeat():
+            with self._fingerprint_phase(phases, "running the fingerprint queries"):
+                first = attempt.queries.run(self.data_dir, skip_head=self.options.skip_head)
+            with phases.phase("snapshot", "requesting a snapshot from Prometheus"):
                 snapshot = attempt.snapshot()
-            with self._asking(phases, "asking the fingerprint queries again"):
-                fingerprints = attempt.questions.ask_again(asked)
+            with self._fingerprint_phase(phases, "running the fingerprint queries again"):
+                fingerprints = attempt.queries.confirm(first)
             plan = attempt.plan(snapshot)
             with phases.phase("transfer", "transferring the blocks"):
-                placing = attempt.placing()
-                placed = placing.place(plan, snapshot.path)
-            faults = attempt.known_faults(placed)
+                uploader = attempt.uploader()
+                stored = uploader.store(plan, snapshot.path)
+            faults = attempt.known_faults(stored)
             if self.options.inspects:
-                with phases.phase("inspect", "looking whether the blocks are sound"):
+                with phases.phase("inspect", "checking the contents of the blocks"):
                     faults = inspect_snapshot(
                         snapshot, faults, processes=self.options.processes, listener=self.listener
                     )
             with phases.phase("verify", "verifying before the commit"):
-                placed = placing.prove(placed, snapshot.path)
-            manifest = attempt.commit(snapshot, placed, faults=faults, fingerprints=fingerprints)
+                stored = uploader.verify_stored(stored, snapshot.path)
+            manifest = attempt.commit(snapshot, stored, faults=faults, fingerprints=fingerprints)
         with phases.phase("retention", "applying retention"):
             prune = attempt.prune(manifest)
         return manifest, prune
 
-    def _asking(self, phases: "_Phases", text: str) -> contextlib.AbstractContextManager[object]:
+    def _fingerprint_phase(
+        self, phases: "_Phases", text: str
+    ) -> contextlib.AbstractContextManager[object]:
         if not self.options.fingerprints:
             return contextlib.nullcontext()
         return phases.phase("fingerprints", text)
 
-    def _require_usable_repository(self, *, alone: bool) -> tuple[BackupEntry, ...]:
+    def _require_usable_repository(self, *, locked: bool) -> tuple[BackupEntry, ...]:
         self.repository.store.ping()
         entries = self.repository.entries()
         self._require_own_repository(entries)
-        if alone:
-            self._require_alone(entries)
+        if not locked:
+            self._require_no_other_run(entries)
         return entries
 
     def _require_own_repository(self, entries: tuple[BackupEntry, ...]) -> None:
@@ -178,28 +181,31 @@ class BackupRun:
                 raise NewerFormat(entry.problem)
             if entry.state in (State.UNREADABLE, State.ARCHIVED):
                 self.listener(Warned(entry.problem))
-        held = committed(entries)
-        newest = held[-1].header if held else None
+        backups = committed(entries)
+        newest = backups[-1].header if backups else None
         if newest and dict(newest.labels) != dict(self.options.labels):
             raise UsageError(
                 f"cannot back up into {self.repository.url}: its newest backup, "
                 f"{newest.backup_id}, has labels {_labels(newest.labels)}, this run has "
                 f"{_labels(self.options.labels)}",
-                hint="give every Prometheus a prefix of its own (S3_PREFIX), or the same "
+                hint="use a separate prefix for each Prometheus (S3_PREFIX), or the same "
                 "BACKUP_LABELS as before",
             )
 
-    def _require_alone(self, entries: tuple[BackupEntry, ...]) -> None:
-        """Without a host lock, somebody else's young incomplete.json means: a run is at work."""
+    def _require_no_other_run(self, entries: tuple[BackupEntry, ...]) -> None:
+        """Raise RepositoryLocked if a recent incomplete.json shows that another run is active.
+
+        Needed only without a host lock.
+        """
         store_now = self.repository.store_now(run_id=self.run_id)
         for entry in entries:
             if entry.state is not State.INCOMPLETE or entry.incomplete is None:
                 continue
             if not entry.is_dead(store_now=store_now, dead_runs=frozenset()):
                 raise RepositoryLocked(
-                    f"cannot back up into {self.repository.url}: {entry.backup_id} is being made "
-                    f"by {entry.incomplete.host or 'another host'}, and {self.data_dir} is "
-                    "read-only, so whether that run still lives cannot be told",
+                    f"cannot back up into {self.repository.url}: {entry.backup_id} is in progress "
+                    f"on {entry.incomplete.host or 'another host'}; {self.data_dir} is read-only, "
+                    "so it is not possible to tell whether that run is still alive",
                 )
 
 
@@ -221,8 +227,8 @@ class _Attempt:
         self._intent = Intent(run.run_id, repository=run.repository.url)
         self._claim: Claim | None = None
         self._claiming = False
-        self._asked = False
-        self._taken = False
+        self._snapshot_requested = False
+        self._snapshot_taken = False
         self._previous: Manifest | None = None
 
     def claim(self) -> Claim:
@@ -239,9 +245,9 @@ class _Attempt:
 
     def snapshot(self) -> Snapshot:
         run = self._run
-        request = begin_request(run.client, run.data_dir, skip_head=run.options.skip_head)
-        self._intent = announce(self._intent, request)
-        self._asked = True
+        request = prepare_request(run.client, run.data_dir, skip_head=run.options.skip_head)
+        self._intent = with_request(self._intent, request)
+        self._snapshot_requested = True
         snapshot = take_snapshot(
             run.client,
             request,
@@ -250,11 +256,12 @@ class _Attempt:
             clock=run.repository.clock,
             listener=run.listener,
         )
-        self._taken = True
+        self._snapshot_taken = True
         if not snapshot.blocks and not run.options.allow_empty:
             raise SnapshotUnusable(
-                "Failed to create snapshot: it holds no block at all",
-                hint="is this Prometheus new, or SKIP_HEAD set? --allow-empty commits it anyway",
+                "Failed to create snapshot: it contains no blocks",
+                hint="is this Prometheus new, or is SKIP_HEAD set? use --allow-empty to commit an "
+                "empty backup",
             )
         return snapshot
 
@@ -285,7 +292,7 @@ class _Attempt:
         )
         return plan
 
-    def placing(self) -> Uploader:
+    def uploader(self) -> Uploader:
         run = self._run
         tags = {**self._tags(), "Content": "data"}
         return Uploader(
@@ -298,20 +305,20 @@ class _Attempt:
         )
 
     @property
-    def questions(self) -> FingerprintQueries:
+    def queries(self) -> FingerprintQueries:
         run = self._run
         return FingerprintQueries(
             run.client, run.options.fingerprints, run.repository.clock, run.listener
         )
 
-    def known_faults(self, placed: tuple[StoredFile, ...]) -> Mapping[str, Faults]:
-        """Return what the previous backup knew of the blocks."""
-        return known_faults(placed, self._previous)
+    def known_faults(self, stored: tuple[StoredFile, ...]) -> Mapping[str, Faults]:
+        """Return the faults that the previous backup recorded for these blocks."""
+        return known_faults(stored, self._previous)
 
     def commit(
         self,
         snapshot: Snapshot,
-        placed: tuple[StoredFile, ...],
+        stored: tuple[StoredFile, ...],
         *,
         faults: Mapping[str, Faults],
         fingerprints: tuple[Fingerprint, ...],
@@ -321,7 +328,7 @@ class _Attempt:
         manifest = build_manifest(
             self._claimed,
             snapshot,
-            placed=placed,
+            stored=stored,
             faults=faults,
             origin=BackupOrigin(
                 run.client.url, self._status, options.labels, options.verify, fingerprints
@@ -339,7 +346,7 @@ class _Attempt:
         return manifest
 
     def prune(self, manifest: Manifest) -> PruneReport:
-        """Apply retention after the commit; a failure of it does not undo the backup."""
+        """Apply retention after the commit; if it fails, the backup remains."""
         run = self._run
         try:
             entries = run.repository.entries()
@@ -359,21 +366,23 @@ class _Attempt:
             return PruneReport(PrunePlan.nothing(), (), (), (problem,))
 
     def clean_up(self, error: BaseException | None) -> tuple[str, ...]:
-        """Remove our snapshot, tell the repository, forget what is done; return what is left."""
+        """Remove our snapshot, end our claim, remove intents; return a message per leftover."""
         unfinished = isinstance(error, StopRequest | SnapshotUnfinished)
         return self._leftovers.clean_up(
             settled=error is None or self._abandon(),
-            pending=unfinished and self._asked and not self._taken,
+            pending=unfinished and self._snapshot_requested and not self._snapshot_taken,
             committed=error is None,
         )
 
     def _abandon(self) -> bool:
         if self._claim is None:
-            return not self._claiming  # else incomplete.json may be there, and be ours
+            return not self._claiming  # else there may be an incomplete.json of ours
         try:
             self._claim.abandon()
         except BackupToolError as error:
-            self._run.listener(Warned(f"the repository was not told of the end: {error.message}"))
+            self._run.listener(
+                Warned(f"cannot record the end of this run in the repository: {error.message}")
+            )
             return False
         return True
 
@@ -382,12 +391,12 @@ class _Attempt:
 
     @property
     def _claimed(self) -> Claim:
-        assert self._claim is not None, "claim() comes first"  # noqa: S101 -- for the types
+        assert self._claim is not None, "call claim() first"  # noqa: S101 -- for the types
         return self._claim
 
 
 def _clean_up(attempt: _Attempt, error: BaseException | None) -> tuple[str, ...]:
-    """Clean up, also when the signal to stop comes only now: as an exception it comes once."""
+    """Clean up; if a stop signal interrupts this, start over: it is raised only once."""
     try:
         return attempt.clean_up(error)
     except StopRequest:
@@ -396,7 +405,7 @@ def _clean_up(attempt: _Attempt, error: BaseException | None) -> tuple[str, ...]
 
 
 class _Phases:
-    """Announces the steps of a run and measures them."""
+    """Announces the phases of a run and measures their duration."""
 
     def __init__(self, run: BackupRun) -> None:
         self._run = run

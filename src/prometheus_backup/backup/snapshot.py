@@ -1,4 +1,4 @@
-"""Take a snapshot, adopt one whose answer was lost, remove those that are ours, and no others."""
+"""Take a snapshot, adopt it if the response was lost, and remove our own snapshots, no others."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ from prometheus_backup.tsdb.block import live_ulids, read_block, read_blocks
 
 SNAPSHOTS = "snapshots"
 
-# Prometheus names the directory when it takes the request up, so a snapshot of ours is dated
-# between the request and its arrival. The clock we compare by is Prometheus' own, to the second.
+# Prometheus names the directory when it starts to handle the request, so the name of our snapshot
+# has a time shortly after the request. Both times are from Prometheus' clock, to the second.
 _EARLIEST = timedelta(seconds=-2)
 _LATEST = timedelta(seconds=15)
 
 _POLL_SECONDS = 1.0
 _APPEARS_WITHIN = 60.0
-_STALLED_AFTER = 15 * 60.0  # a snapshot waits, empty, while a compaction runs
+_STALLED_AFTER = 15 * 60.0  # a snapshot stays empty while it waits for a compaction
 _GONE_AFTER = 60.0
 
 
 class SnapshotUnfinished(SnapshotUnusable):
-    """We gave up waiting, but Prometheus may complete the snapshot yet, or make it again."""
+    """We stopped waiting, but Prometheus may still complete the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot directory, what is in it, and the live blocks that it should hold but does not."""
+    """A snapshot directory and its blocks; `missing` are live blocks that it should contain."""
 
     name: str
     path: Path
@@ -44,7 +44,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest:
-    """What was so before a snapshot was asked for. `asked_at` is by Prometheus' clock."""
+    """The state before a snapshot was requested. `asked_at` is a time of Prometheus' clock.
+
+    `known` are the names of existing snapshots, `live` the ULIDs of the live blocks.
+    """
 
     data_dir: Path
     asked_at: datetime
@@ -62,10 +65,10 @@ def take_snapshot(
     clock: Clock,
     listener: Listener,
 ) -> Snapshot:
-    """Ask for a snapshot and read it.
+    """Request a snapshot and read it.
 
-    Raises AdminApiDisabled, SourceUnavailable or SnapshotUnusable. The caller removes the snapshot
-    that the intent recorded last speaks of, whatever happens.
+    Raises AdminApiDisabled, SourceUnavailable or SnapshotUnusable. In every case, the caller must
+    remove the snapshot named in the last recorded intent.
     """
     lock.record(intent)
     began = clock.monotonic()
@@ -74,19 +77,19 @@ def take_snapshot(
         name = client.take_snapshot(skip_head=not request.expects_head)
     except SnapshotConnectionLost as error:
         listener(Warned(f"{error.message}; waiting for the snapshot to appear"))
-        name = _await_lost(client, request, lock=lock, intent=intent, clock=clock)
+        name = _wait_for_snapshot(client, request, lock=lock, intent=intent, clock=clock)
         adopted = True
     path = snapshot_path(request.data_dir, name)
     if name in request.known:
         raise SnapshotUnusable(
-            f"Failed to create snapshot: Prometheus names {name!r}, which was there before"
+            f"Failed to create snapshot: Prometheus returned {name!r}, which existed before"
         )
     if not path.is_dir():
         raise SnapshotUnusable(
-            f"Failed to create snapshot: Prometheus made {name!r}, but it is not in "
+            f"Failed to create snapshot: Prometheus created {name!r}, but it is not in "
             f"{request.data_dir / SNAPSHOTS}",
-            hint="another replica answered, or PROMETHEUS_DATA_DIR is not its directory; the "
-            "snapshot is still there and must be removed by hand",
+            hint="another replica answered, or PROMETHEUS_DATA_DIR is not its data directory; the "
+            "snapshot still exists there and must be removed by hand",
         )
     lock.record(replace(intent, snapshot=name))
     snapshot = _read(path, request)
@@ -97,17 +100,17 @@ def take_snapshot(
 
 
 def snapshot_path(data_dir: Path, name: str) -> Path:
-    """Return where a snapshot lies. Raises SnapshotUnusable for a name that Prometheus never gives.
+    """Return the path of a snapshot. Raises SnapshotUnusable unless `name` is a snapshot name.
 
-    The name comes over the network and is removed recursively later: it is not trusted.
+    The name is not trusted: it comes over the network, and the path is later removed recursively.
     """
     if snapshot_time(name) is None:
-        raise SnapshotUnusable(f"Failed to create snapshot: {name!r} is no snapshot name")
+        raise SnapshotUnusable(f"Failed to create snapshot: {name!r} is not a snapshot name")
     return data_dir / SNAPSHOTS / name
 
 
 def snapshot_names(data_dir: Path) -> frozenset[str]:
-    """Return the names of the snapshots there are."""
+    """Return the names of the existing snapshots."""
     try:
         entries = list((data_dir / SNAPSHOTS).iterdir())
     except OSError:
@@ -116,7 +119,7 @@ def snapshot_names(data_dir: Path) -> frozenset[str]:
 
 
 def remove_snapshot(data_dir: Path, name: str, *, listener: Listener) -> bool:
-    """Remove a snapshot of ours; tell, and return False, where it cannot be removed."""
+    """Remove one of our snapshots; report it and return False if that fails."""
     path = snapshot_path(data_dir, name)
     try:
         shutil.rmtree(path)
@@ -130,9 +133,10 @@ def remove_snapshot(data_dir: Path, name: str, *, listener: Listener) -> bool:
 
 
 def remove_lost_snapshot(data_dir: Path, intent: Intent, *, listener: Listener) -> bool:
-    """Remove the snapshot of a run that ended before it learnt, or could remove, its name.
+    """Remove the snapshot of a run, even if the run ended before it knew the snapshot's name.
 
-    Returns whether nothing of that run is left. What cannot be told from another's stays.
+    Returns whether the run's intent is no longer needed. If several snapshots could be the run's,
+    all are kept.
     """
     if intent.snapshot:
         return remove_snapshot(data_dir, intent.snapshot, listener=listener)
@@ -142,15 +146,21 @@ def remove_lost_snapshot(data_dir: Path, intent: Intent, *, listener: Listener) 
     if not found:
         return True
     if len(found) > 1:
-        listener(Warned(f"snapshots {', '.join(found)}: one is of a dead run, but not told which"))
+        listener(
+            Warned(
+                f"kept snapshots {', '.join(found)}: one is from a dead run, but which is unclear"
+            )
+        )
         return True
-    if _in_the_making(data_dir / SNAPSHOTS / found[0]):
+    if _in_progress(data_dir / SNAPSHOTS / found[0]):
         return False
     return remove_snapshot(data_dir, found[0], listener=listener)
 
 
-def begin_request(client: PrometheusClient, data_dir: Path, *, skip_head: bool) -> SnapshotRequest:
-    """Look at what is there before a snapshot is asked for."""
+def prepare_request(
+    client: PrometheusClient, data_dir: Path, *, skip_head: bool
+) -> SnapshotRequest:
+    """Record the state before a snapshot is requested."""
     status = client.status()
     return SnapshotRequest(
         data_dir=data_dir,
@@ -161,19 +171,18 @@ def begin_request(client: PrometheusClient, data_dir: Path, *, skip_head: bool) 
     )
 
 
-def announce(intent: Intent, request: SnapshotRequest) -> Intent:
-    """Return the intent that lets a later run find this run's snapshot without its name."""
+def with_request(intent: Intent, request: SnapshotRequest) -> Intent:
+    """Return the intent with what a later run needs to find our snapshot without its name."""
     return replace(intent, asked_at=rfc3339(request.asked_at), known=tuple(sorted(request.known)))
 
 
 def _read(path: Path, request: SnapshotRequest) -> Snapshot:
     blocks = read_blocks(path)
-    steady = request.live & live_ulids(request.data_dir)
-    missing = steady - {b.ulid for b in blocks}
+    missing = _still_live(request) - {b.ulid for b in blocks}
     return Snapshot(path.name, path, blocks, tuple(sorted(missing)))
 
 
-def _await_lost(
+def _wait_for_snapshot(
     client: PrometheusClient,
     request: SnapshotRequest,
     *,
@@ -181,42 +190,45 @@ def _await_lost(
     intent: Intent,
     clock: Clock,
 ) -> str:
-    """Wait for the snapshot whose answer was lost; return its name once it is whole."""
+    """Wait for the snapshot whose response was lost; return its name once it is complete."""
     began = changed = answered = clock.monotonic()
-    seen: object = None
+    last_content: object = None
     while True:
         clock.sleep(_POLL_SECONDS)
         now = clock.monotonic()
         found = _candidates(request.data_dir, request.asked_at, request.known)
         if len(found) > 1:
             raise SnapshotUnusable(
-                f"Failed to create snapshot: {', '.join(found)} appeared at once, and which is "
-                "ours cannot be told",
-                hint="remove those in the snapshots directory that nobody needs",
+                f"Failed to create snapshot: {', '.join(found)} appeared at the same time, so it "
+                "is unclear which is ours",
+                hint="remove unneeded snapshots from the snapshots directory",
             )
         if found:
             path = request.data_dir / SNAPSHOTS / found[0]
             lock.record(replace(intent, snapshot=found[0]))
-            state = _content(path)
-            if _is_whole(path, request):
+            content = _content(path)
+            if _is_complete(path, request):
                 return found[0]
-            if state != seen:
-                seen, changed = state, now
+            if content != last_content:
+                last_content, changed = content, now
         elif now - began > _APPEARS_WITHIN:
             raise SnapshotUnfinished(
-                "Failed to create snapshot: the connection broke, none appeared"
+                "Failed to create snapshot: the connection was lost, and no snapshot appeared"
             )
-        if _answers(client):
+        if _is_ready(client):
             answered = now
-        never = f"Failed to create snapshot: the connection broke, and {found} was never completed"
-        if now - answered > _GONE_AFTER:  # it will not go on after a restart
-            raise SnapshotUnusable(never)
+        message = (
+            "Failed to create snapshot: the connection was lost, and the snapshot "
+            f"{', '.join(found)} was not completed"
+        )
+        if now - answered > _GONE_AFTER:  # after a restart, Prometheus does not continue it
+            raise SnapshotUnusable(message)
         if now - changed > _STALLED_AFTER:
-            raise SnapshotUnfinished(never)
+            raise SnapshotUnfinished(message)
 
 
-def _is_whole(path: Path, request: SnapshotRequest) -> bool:
-    if _in_the_making(path):
+def _is_complete(path: Path, request: SnapshotRequest) -> bool:
+    if _in_progress(path):
         return False
     try:
         blocks = read_blocks(path)
@@ -224,14 +236,21 @@ def _is_whole(path: Path, request: SnapshotRequest) -> bool:
     except SnapshotUnusable:
         return False
     ulids = {b.ulid for b in blocks}
-    steady = request.live & live_ulids(request.data_dir)
     earliest_ms = ms_from_instant(request.asked_at + _EARLIEST)
     head = any(ulid_time_ms(ulid) >= earliest_ms for ulid in ulids - request.live)
-    return linked and steady <= ulids and (head or not request.expects_head)
+    return linked and _still_live(request) <= ulids and (head or not request.expects_head)
+
+
+def _still_live(request: SnapshotRequest) -> frozenset[str]:
+    """Return the blocks that were live at the request and are still."""
+    return request.live & live_ulids(request.data_dir)
 
 
 def _is_linked(block: SourceBlock, data_dir: Path) -> bool:
-    """Tell whether all data files of a live block are in the snapshot: meta.json comes first."""
+    """Return whether all data files of a live block are in the snapshot.
+
+    Prometheus links meta.json first, so a block that can be read may still be incomplete.
+    """
     live = data_dir / block.ulid
     return not live.is_dir() or _data_files(read_block(live)) <= _data_files(block)
 
@@ -248,7 +267,7 @@ def _candidates(data_dir: Path, asked_at: datetime, known: frozenset[str]) -> Se
     return sorted(name for name in snapshot_names(data_dir) - known if ours(name))
 
 
-def _in_the_making(path: Path) -> bool:
+def _in_progress(path: Path) -> bool:
     try:
         return any(e.name.endswith((".tmp-for-creation", ".tmp")) for e in path.iterdir())
     except OSError:
@@ -262,7 +281,7 @@ def _content(path: Path) -> object:
         return None
 
 
-def _answers(client: PrometheusClient) -> bool:
+def _is_ready(client: PrometheusClient) -> bool:
     try:
         client.require_ready()
     except SourceError:

@@ -1,7 +1,7 @@
-"""Whether the blocks of a snapshot are sound TSDB blocks: what is known, and looking at the rest.
+"""Find corrupt blocks in a snapshot.
 
-A block is read whole once in its life: later backups of the same index and chunks inherit what was
-found.
+Each block is read completely only once: later backups with the same index and chunks take over the
+result.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from prometheus_backup.tsdb.parallel import block_size, check_blocks
 from prometheus_backup.tsdb.verification import BlockReport, check_mutable
 
 Faults = tuple[str, ...] | None
-"""What is wrong with a block, in words; None where nobody has looked."""
+"""Messages about what is wrong with a block; empty if it is sound, None if it was not checked."""
 
-_KEPT = 5
+_MAX_FAULTS = 5
 
 
-def known_faults(placed: Iterable[StoredFile], previous: Manifest | None) -> Mapping[str, Faults]:
-    """Return for each block what the previous backup knew of it.
+def known_faults(stored: Iterable[StoredFile], previous: Manifest | None) -> Mapping[str, Faults]:
+    """Return the faults of each block as the previous backup recorded them.
 
-    That holds where index and chunks are the same bytes, wherever they came from.
+    They apply only if index and chunks are byte-identical; else they are None.
     """
     found: dict[str, set[tuple[str, str]]] = {}
-    for file in placed:
+    for file in stored:
         files = found.setdefault(file.ulid, set())
         if file.path not in MUTABLE:
             files.add((file.path, file.sha256))
@@ -52,9 +52,10 @@ def known_faults(placed: Iterable[StoredFile], previous: Manifest | None) -> Map
 def inspect_snapshot(
     snapshot: Snapshot, known: Mapping[str, Faults], *, processes: int, listener: Listener
 ) -> Mapping[str, Faults]:
-    """Read every block whole that is not known to be sound; of those, only what may have changed.
+    """Return `known`, completed by checking the blocks.
 
-    Tells of each block that is corrupt, each time.
+    Blocks not known to be sound are read completely; of sound ones, only the files that may have
+    changed. Every corrupt block is reported on every run.
     """
     folders = [snapshot.path / ulid for ulid, faults in known.items() if faults != ()]
     found = dict(known)
@@ -66,29 +67,30 @@ def inspect_snapshot(
     try:
         with contextlib.closing(check_blocks(folders, processes=processes, watch=watch)) as reports:
             for report in reports:
-                found[report.folder.name] = _told(report, listener)
+                found[report.folder.name] = _report_faults(report, listener)
     finally:
         listener(LongStepEnded("inspect"))
     for ulid, faults in known.items():
         if faults == ():
-            found[ulid] = _told(check_mutable(snapshot.path / ulid), listener)
+            found[ulid] = _report_faults(check_mutable(snapshot.path / ulid), listener)
     return found
 
 
 def passed_level(level: Level | None, faults: Iterable[Faults]) -> Level | None:
-    """Return the level that a backup passed: with a corrupt block in it, not `tsdb`."""
+    """Return the level that a backup passed; with a corrupt block, at most `checksum`."""
     if level is None or level.rank < Level.TSDB.rank or not any(faults):
         return level
     return Level.CHECKSUM
 
 
-def _told(report: BlockReport, listener: Listener) -> tuple[str, ...]:
+def _report_faults(report: BlockReport, listener: Listener) -> tuple[str, ...]:
     listener(BlockChecked(report.ulid, report.verdict.value, report.total_faults))
-    faults = [printable(f"{fault} [{fault.kind.value}]") for fault in report.faults[:_KEPT]]
+    faults = [printable(f"{fault} [{fault.kind.value}]") for fault in report.faults[:_MAX_FAULTS]]
     for fault in faults:
         listener(Warned(f"block {report.ulid} is corrupt: {fault}"))
     for name in report.not_decoded:
         listener(Warned(f"block {report.ulid} has chunks of {name}, which are not decoded"))
-    if report.total_faults > _KEPT:
-        faults.append(f"and {report.total_faults - _KEPT:,} more")
+    if report.total_faults > _MAX_FAULTS:
+        faults.append(f"and {report.total_faults - _MAX_FAULTS:,} more")
+
     return tuple(faults)

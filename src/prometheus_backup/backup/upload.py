@@ -1,4 +1,4 @@
-"""Bring a snapshot's files into the repository, and prove before the commit that they are there."""
+"""Store a snapshot's files in the repository, and verify them before the commit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,9 +30,9 @@ from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext, hash
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that is in the repository. `source` is what it was copied from, if it was.
+    """A file that is in the repository. `source` is what it was copied from; None if uploaded.
 
-    `stored_checksum` is what the store says of the object, once it was proven right.
+    `stored_checksum` is the store's checksum of the object, added once its bytes are verified.
     """
 
     ulid: str
@@ -45,13 +45,13 @@ class StoredFile:
 
     @property
     def copied(self) -> bool:
-        """Tell whether the store copied it."""
+        """Return whether the store copied it."""
         return self.source is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Uploader:
-    """How files are brought into a claimed backup. `verify` None looks at sizes only."""
+    """Stores files in a claimed backup. With `verify` None, only sizes are checked."""
 
     repository: Repository
     claim: Claim
@@ -59,89 +59,93 @@ class Uploader:
     options: PutOptions
     verify: Level | None
     rehash: bool
-    _told: dict[str, str | None] = field(default_factory=dict)
+    _checksums: dict[str, str | None] = field(default_factory=dict)
 
-    def place(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
-        """Bring every file of the plan into the repository; `folder` is the snapshot.
+    def store(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
+        """Store every file of the plan in the repository; `folder` is the snapshot.
 
-        Copies first, many at once, since they cost us nothing; then uploads, large ones first.
+        Copies go first, many at once, since the store does the work; then uploads, largest first.
         """
         self.transfer.listener(LongStepBegan("transfer", sum(f.size for f in plan.files)))
         try:
-            return self._placed(plan, folder)
+            return self._store_all(plan, folder)
         finally:
             self.transfer.listener(LongStepEnded("transfer"))
 
-    def _placed(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
+    def _store_all(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
         copies = sorted(plan.copies, key=_largest_first)
-        copied = self.transfer.wide().all(copies, lambda f, w: self._copy(f, folder, w))
-        failed = [file for file, placed in copied if placed is None]
+        copied = self.transfer.store_side().all(copies, lambda f, w: self._copy(f, folder, w))
+        failed = [file for file, stored in copied if stored is None]
         uploads = sorted([*plan.uploads, *failed], key=_largest_first)
-        sent = self.transfer.all(uploads, lambda f, w: self.upload(f, folder, w))
-        placed = [p for _, p in [*copied, *sent] if p is not None]
-        return tuple(sorted(placed, key=lambda p: p.key))
+        uploaded = self.transfer.all(uploads, lambda f, w: self._upload(f, folder, w))
+        stored = [s for _, s in [*copied, *uploaded] if s is not None]
+        return tuple(sorted(stored, key=lambda s: s.key))
 
-    def upload(self, file: PlannedFile, folder: Path, watch: WorkerContext) -> StoredFile:
-        """Send one file, hashing it on the way."""
+    def _upload(self, file: PlannedFile, folder: Path, worker: WorkerContext) -> StoredFile:
+        """Upload one file, hashing it on the way."""
         key = self._key(file)
-        self._told.pop(key, None)
-        body = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
+        self._checksums.pop(key, None)
+        body = HashedFile(_local_path(file, folder), size=file.size, worker=worker)
         try:
             self.repository.store.put(key, body, size=file.size, options=self.options)
         except BackupToolError as error:
             error.message = f"Upload failed: {error.message}"
             raise
         self.transfer.listener(FileUploaded(key, file.size))
-        return self._noted(StoredFile(file.ulid, file.path, file.size, body.sha256, key, None))
+        return self._record(StoredFile(file.ulid, file.path, file.size, body.sha256, key, None))
 
-    def prove(self, placed: Sequence[StoredFile], folder: Path) -> tuple[StoredFile, ...]:
-        """Look whether everything arrived; send what did not once more, from the snapshot.
+    def verify_stored(self, stored: Sequence[StoredFile], folder: Path) -> tuple[StoredFile, ...]:
+        """Verify the stored files; upload those that differ once more, from the snapshot.
 
-        Raises BytesDiffer where that does not help, RepositoryLocked where others wrote here.
+        Raises BytesDiffer if they still differ, RepositoryLocked if another run wrote here.
         """
-        bad = self._bad(placed)
+        bad = self._mismatches(stored, check_foreign=True)
         if not bad:
-            return self._with_checksums(placed)
+            return self._with_checksums(stored)
         for file in bad:
             self.transfer.listener(
-                Warned(f"Verification failed: {file.key} is not what was sent; sending it again")
+                Warned(
+                    f"Verification failed: {file.key} differs from the snapshot; uploading it again"
+                )
             )
-        again = [PlannedFile(p.ulid, p.path, p.size, None) for p in bad]
-        resent = {
+        again = [PlannedFile(s.ulid, s.path, s.size, None) for s in bad]
+        replaced = {
             new.key: new
-            for _, new in self.transfer.all(again, lambda f, w: self.upload(f, folder, w))
+            for _, new in self.transfer.all(again, lambda f, w: self._upload(f, folder, w))
         }
-        still = self._bad(list(resent.values()), strangers=False)
-        if still:
+        still_bad = self._mismatches(list(replaced.values()), check_foreign=False)
+        if still_bad:
             raise BytesDiffer(
-                f"Verification failed: {', '.join(p.key for p in still)} differ from the snapshot "
-                "after they were sent twice"
+                f"Verification failed: {', '.join(s.key for s in still_bad)} still differ from "
+                "the snapshot after a second upload"
             )
-        return self._with_checksums([resent.get(p.key, p) for p in placed])
+        return self._with_checksums([replaced.get(s.key, s) for s in stored])
 
-    def _with_checksums(self, placed: Sequence[StoredFile]) -> tuple[StoredFile, ...]:
-        """Add what the store says of these objects, which are right, for later verification."""
+    def _with_checksums(self, stored: Sequence[StoredFile]) -> tuple[StoredFile, ...]:
+        """Add the store's checksums of these verified objects, for later verification."""
         if not self.repository.store.keeps_checksums:
-            return tuple(placed)
-        keys = [p.key for p in placed]
+            return tuple(stored)
+        keys = [s.key for s in stored]
         try:
-            told = dict(self.transfer.wide().all(keys, lambda key, _: self._stored_checksum(key)))
+            checksums = dict(
+                self.transfer.store_side().all(keys, lambda key, _: self._stored_checksum(key))
+            )
         except RepositoryError as error:  # such as credentials that may only write
             text = f"verification at level stored will not be possible: {error.message}"
             self.transfer.listener(Warned(text, error.hint))
-            return tuple(placed)
-        return tuple(replace(p, stored_checksum=told[p.key]) for p in placed)
+            return tuple(stored)
+        return tuple(replace(s, stored_checksum=checksums[s.key]) for s in stored)
 
     def _stored_checksum(self, key: str) -> str | None:
-        """Return what the store says of an object; it is asked once."""
-        if key not in self._told:
-            self._told[key] = self.repository.store.stored_checksum(key)
-        return self._told[key]
+        """Return the store's checksum of an object; each is requested once."""
+        if key not in self._checksums:
+            self._checksums[key] = self.repository.store.stored_checksum(key)
+        return self._checksums[key]
 
-    def _copy(self, file: PlannedFile, folder: Path, watch: WorkerContext) -> StoredFile | None:
-        """Have the store copy a file; None where it must be uploaded instead."""
+    def _copy(self, file: PlannedFile, folder: Path, worker: WorkerContext) -> StoredFile | None:
+        """Have the store copy a file; return None if it must be uploaded instead."""
         known = file.known
-        if known is None or (self.rehash and not self._is_unchanged(file, known, folder, watch)):
+        if known is None or (self.rehash and not self._is_unchanged(file, known, folder, worker)):
             return None
         key = self._key(file)
         try:
@@ -149,104 +153,107 @@ class Uploader:
         except RepositoryDenied:
             raise
         except BackupToolError as error:
-            cause = "is gone" if isinstance(error, ObjectNotFound) else f"stays: {error.message}"
-            self.transfer.listener(Warned(f"{known.key} {cause}; uploading the file instead"))
+            cause = "it no longer exists" if isinstance(error, ObjectNotFound) else error.message
+            self.transfer.listener(
+                Warned(f"cannot copy {known.key}: {cause}; uploading the file instead")
+            )
             return None
-        watch.passed(file.size, limited=False)
+        worker.advance(file.size, limited=False)
         self.transfer.listener(FileCopied(key, file.size))
-        return self._noted(StoredFile(file.ulid, file.path, file.size, known.sha256, key, known))
+        return self._record(StoredFile(file.ulid, file.path, file.size, known.sha256, key, known))
 
     def _is_unchanged(
-        self, file: PlannedFile, known: StoredCopy, folder: Path, watch: WorkerContext
+        self, file: PlannedFile, known: StoredCopy, folder: Path, worker: WorkerContext
     ) -> bool:
-        on_disk = HashedFile(self._disk(file, folder), size=file.size, watch=watch)
+        on_disk = HashedFile(_local_path(file, folder), size=file.size, worker=worker)
         on_disk.read()
-        watch.passed(-file.size, limited=False)  # it is counted when it is in the repository
+        worker.advance(-file.size, limited=False)  # counted again once it is in the repository
         if on_disk.sha256 == known.sha256:
             return True
         self.transfer.listener(
-            Warned(f"{file.ulid}/{file.path} changed under an unchanged name; sending it again")
+            Warned(f"{file.ulid}/{file.path} changed, but not its name or size; uploading it again")
         )
         return False
 
-    def _noted(self, placed: StoredFile) -> StoredFile:
-        self.claim.finished(
+    def _record(self, stored: StoredFile) -> StoredFile:
+        """Note a stored file in the claim, so that a later run can copy it if this one dies."""
+        self.claim.add_finished(
             FinishedFile(
-                ulid=placed.ulid,
-                path=placed.path,
-                size=placed.size,
-                sha256=placed.sha256,
-                key=placed.key,
+                ulid=stored.ulid,
+                path=stored.path,
+                size=stored.size,
+                sha256=stored.sha256,
+                key=stored.key,
             )
         )
-        return placed
+        return stored
 
-    def _bad(self, placed: Sequence[StoredFile], *, strangers: bool = True) -> list[StoredFile]:
-        """Return the files whose objects are missing, of another size, or of other bytes."""
+    def _mismatches(self, stored: Sequence[StoredFile], *, check_foreign: bool) -> list[StoredFile]:
+        """Return the files whose objects are missing or differ in size or bytes."""
         listed = {o.key: o.size for o in self.repository.store.list(self.claim.backup_id)}
-        if strangers:
-            self._require_no_strangers(set(listed) - {p.key for p in placed})
-        bad = [p for p in placed if listed.get(p.key) != p.size]
-        rest = [p for p in placed if listed.get(p.key) == p.size]
-        return bad + self._different(rest)
+        if check_foreign:
+            self._require_no_foreign(set(listed) - {s.key for s in stored})
+        wrong_size = [s for s in stored if listed.get(s.key) != s.size]
+        right_size = [s for s in stored if listed.get(s.key) == s.size]
+        return wrong_size + self._wrong_bytes(right_size)
 
-    def _require_no_strangers(self, keys: set[str]) -> None:
+    def _require_no_foreign(self, keys: set[str]) -> None:
         keys.discard(f"{self.claim.backup_id}/{INCOMPLETE}")
         if keys:
             raise RepositoryLocked(
                 f"cannot commit {self.claim.backup_id}: another run wrote {min(keys)} into it",
-                hint="the store does not keep create-only writes apart; run one backup at a time",
+                hint="the store does not support conditional writes; run one backup at a time",
             )
 
-    def _different(self, placed: Sequence[StoredFile]) -> list[StoredFile]:
-        by_bytes = [p for p in placed if self._must_read(p)]
-        by_checksum = [p for p in placed if self._reads and not self._must_read(p)]
-        self.transfer.listener(LongStepBegan("verify", sum(p.size for p in by_bytes)))
+    def _wrong_bytes(self, stored: Sequence[StoredFile]) -> list[StoredFile]:
+        by_bytes = [s for s in stored if self._must_read(s)]
+        by_checksum = [s for s in stored if self._verifies_bytes and not self._must_read(s)]
+        self.transfer.listener(LongStepBegan("verify", sum(s.size for s in by_bytes)))
         try:
             return [
-                *_failing(self.transfer.all(by_bytes, self._bytes_are_right)),
-                *_failing(self.transfer.wide().all(by_checksum, self._checksums_match)),
+                *_failed(self.transfer.all(by_bytes, self._bytes_match)),
+                *_failed(self.transfer.store_side().all(by_checksum, self._checksums_match)),
             ]
         finally:
             self.transfer.listener(LongStepEnded("verify"))
 
     @property
-    def _reads(self) -> bool:
+    def _verifies_bytes(self) -> bool:
         return self.verify is not None and self.verify.rank >= Level.CHECKSUM.rank
 
-    def _must_read(self, placed: StoredFile) -> bool:
-        """Salvage of a dead run was never verified by anybody: it is read back at every level."""
-        if placed.source is not None:
-            return placed.source.salvaged
-        return self._reads
+    def _must_read(self, stored: StoredFile) -> bool:
+        """Files of a dead run were never verified, so they are read back at every level."""
+        if stored.source is not None:
+            return stored.source.salvaged
+        return self._verifies_bytes
 
-    def _bytes_are_right(self, placed: StoredFile, watch: WorkerContext) -> bool:
+    def _bytes_match(self, stored: StoredFile, worker: WorkerContext) -> bool:
         try:
-            found = hash_stream(self.repository.store.stream(placed.key), watch=watch)
+            found = hash_stream(self.repository.store.stream(stored.key), worker=worker)
         except ObjectNotFound:
             return False
-        return found == (placed.sha256, placed.size)
+        return found == (stored.sha256, stored.size)
 
-    def _checksums_match(self, placed: StoredFile, watch: WorkerContext) -> bool:
-        del watch
-        if placed.source is None:
+    def _checksums_match(self, stored: StoredFile, _: WorkerContext) -> bool:
+        if stored.source is None:
             return True
-        mine = self._stored_checksum(placed.key)
-        if mine is None:
+        copy = self._stored_checksum(stored.key)
+        if copy is None:
             return True
-        theirs = placed.source.stored_checksum or self._stored_checksum(placed.source.key)
-        return theirs is None or mine == theirs
+        original = stored.source.stored_checksum or self._stored_checksum(stored.source.key)
+        return original is None or copy == original
 
     def _key(self, file: PlannedFile) -> str:
         return f"{self.claim.backup_id}/{file.ulid}/{file.path}"
 
-    def _disk(self, file: PlannedFile, folder: Path) -> Path:
-        return folder / file.ulid / file.path
+
+def _local_path(file: PlannedFile, folder: Path) -> Path:
+    return folder / file.ulid / file.path
 
 
 def _largest_first(file: PlannedFile) -> int:
     return -file.size
 
 
-def _failing(results: Iterable[tuple[StoredFile, bool]]) -> list[StoredFile]:
-    return [placed for placed, right in results if not right]
+def _failed(results: Iterable[tuple[StoredFile, bool]]) -> list[StoredFile]:
+    return [stored for stored, matches in results if not matches]

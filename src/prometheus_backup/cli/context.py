@@ -230,7 +230,7 @@ class CommandContext:
         if location.scheme != "s3":
             return open_store(location)
         from prometheus_backup.stores.s3 import S3Settings
-        from prometheus_backup.transfer import WIDE
+        from prometheus_backup.transfer import STORE_SIDE_WORKERS
 
         values = self.values
         if values["sse_kms_key_id"] and values["sse"] != "aws:kms":
@@ -242,7 +242,7 @@ class CommandContext:
                 endpoint=_endpoint(values["s3_endpoint_url"]),
                 sse=values["sse"],
                 kms_key_id=values["sse_kms_key_id"],
-                connections=max(self._workers, WIDE) + 4,
+                connections=max(self._workers, STORE_SIDE_WORKERS) + 4,
                 ca_bundle=values["s3_ca_bundle"],
                 checksum=values["s3_checksum"],
                 keys=_static_keys(os.environ),

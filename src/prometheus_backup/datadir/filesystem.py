@@ -1,6 +1,6 @@
-"""What it takes to put blocks into a data directory: permission, room, one file system, an owner.
+"""Check that blocks can be moved into a data directory, and set their owner and modes.
 
-All is looked at before the first byte is written.
+Permissions, owner, file system and free space are checked before the first byte is written.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from prometheus_backup.model import ms_from_instant
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.tsdb.block import read_block
 
-_ROOM_TO_SPARE = 64 * 1024 * 1024
+_RESERVED_SPACE = 64 * 1024 * 1024
 _FOLDER_MODE, _FILE_MODE = 0o755, 0o644
-"""As Prometheus makes them, whatever our umask is."""
+"""The modes that Prometheus uses, whatever our umask is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns files: numeric user and group."""
+    """The owner of files: numeric user and group."""
 
     uid: int
     gid: int
@@ -31,7 +31,7 @@ class Owner:
 
 @contextlib.contextmanager
 def target_errors(target: Path, *, verb: str = "restore into") -> Iterator[None]:
-    """Turn what the system says of the target into TargetUnusable; `verb` is what is being done."""
+    """Turn OSErrors into TargetUnusable; `verb` is the operation for the message."""
     try:
         yield
     except BackupToolError:
@@ -40,33 +40,33 @@ def target_errors(target: Path, *, verb: str = "restore into") -> Iterator[None]
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise TargetUnusable(
             f"cannot {verb} {target}: {error.strerror} ({error.filename})",
-            hint="free some room, then run the same command again: it continues"
+            hint="free disk space, then run the same command again to resume"
             if full
             else "run as a user that may write there, or choose another directory",
         ) from error
 
 
-def require_writable(place: Path, folders: Iterable[Path], *, cannot: str) -> None:
-    """Raise TargetUnusable where blocks cannot be moved into `place` from these folders in it.
+def require_writable(directory: Path, folders: Iterable[Path], *, cannot: str) -> None:
+    """Raise TargetUnusable if blocks cannot be renamed from `folders`, inside `directory`, into it.
 
-    `cannot` begins the message, such as `cannot restore into /srv/data`. Raises OSError.
+    `cannot` is the start of the message, such as `cannot restore into /srv/data`. Raises OSError.
     """
-    if os.statvfs(place).f_flag & os.ST_RDONLY:
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
         raise TargetUnusable(
-            f"{cannot}: {place} is mounted read-only",
-            hint="mount it for writing, or choose another directory",
+            f"{cannot}: {directory} is mounted read-only",
+            hint="mount it read-write, or choose another directory",
         )
-    if not os.access(place, os.W_OK | os.X_OK):
+    if not os.access(directory, os.W_OK | os.X_OK):
         raise TargetUnusable(
-            f"{cannot}: no permission to write to {place}",
+            f"{cannot}: no permission to write to {directory}",
             hint="run as a user that may write there, or choose another directory",
         )
     for folder in folders:
-        elsewhere = folder.exists() and folder.stat().st_dev != place.stat().st_dev
+        elsewhere = folder.exists() and folder.stat().st_dev != directory.stat().st_dev
         if folder.is_symlink() or elsewhere:
             raise TargetUnusable(
-                f"{cannot}: {folder} is on another file system, and whole blocks are to be "
-                "moved from there by renaming",
+                f"{cannot}: {folder} is on another file system, so blocks cannot be renamed "
+                "from there",
                 hint=f"move {folder} away",
             )
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
@@ -74,46 +74,46 @@ def require_writable(place: Path, folders: Iterable[Path], *, cannot: str) -> No
 
 
 def require_owner(wanted: Owner | None, *, cannot: str) -> None:
-    """Raise TargetUnusable where files would be somebody's who cannot delete them later."""
+    """Raise TargetUnusable if we cannot give files the owner that Prometheus runs as."""
     if wanted is None or os.geteuid() == 0 or wanted.uid == os.geteuid():
         return
     raise TargetUnusable(
-        f"{cannot}: its files must belong to user {wanted.uid}, and this runs as user "
+        f"{cannot}: its files must belong to user {wanted.uid}, but this command runs as user "
         f"{os.geteuid()}",
         hint=f"run as user {wanted.uid}, or as root: Prometheus must own its blocks",
     )
 
 
-def require_room(place: Path, staging: Path, size: int, *, cannot: str) -> None:
-    """Raise TargetUnusable where there is no room for so many bytes, of which some are staged."""
+def require_free_space(directory: Path, staging: Path, size: int, *, cannot: str) -> None:
+    """Raise TargetUnusable if there is no space for `size` bytes; staged files count as free."""
     staged = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
-    free = shutil.disk_usage(place).free + staged
-    if size + _ROOM_TO_SPARE > free:
+    free = shutil.disk_usage(directory).free + staged
+    if size + _RESERVED_SPACE > free:
         raise TargetUnusable(
             f"{cannot}: {size:,} bytes are needed, {free:,} are free",
-            hint="free some room, or choose another directory",
+            hint="free disk space, or choose another directory",
         )
 
 
-def require_as_announced(staged: Path, block: Block) -> None:
-    """Raise BytesDiffer where meta.json is not what the plan was made from.
+def require_matching_meta(staged: Path, block: Block) -> None:
+    """Raise BytesDiffer if the block's meta.json does not match the manifest.
 
-    Prometheus deletes the blocks that a meta.json names as parents: a manifest that hides them
-    would cost the target its own data.
+    Prometheus deletes the blocks that a meta.json names as parents, so a manifest without them
+    could make the target lose data.
     """
     found = read_block(staged)
-    said = (block.ulid, *map(ms_from_instant, (block.min_time, block.max_time)))
-    if (found.ulid, found.min_time_ms, found.max_time_ms) != said or (
+    expected = (block.ulid, *map(ms_from_instant, (block.min_time, block.max_time)))
+    if (found.ulid, found.min_time_ms, found.max_time_ms) != expected or (
         (found.sources, found.parents) != (block.sources, block.parents)
     ):
         raise BytesDiffer(
-            f"cannot restore block {block.ulid}: its meta.json is not what the manifest says of it",
-            hint="this backup's metadata.json was tampered with, or is another's: restore another",
+            f"cannot restore block {block.ulid}: its meta.json does not match the manifest",
+            hint="this backup's metadata.json was modified or replaced: restore another backup",
         )
 
 
-def hand_over(block: Path, owner: Owner | None) -> None:
-    """Give a block the modes that Prometheus gives, and an owner, if we may."""
+def set_owner_and_modes(block: Path, owner: Owner | None) -> None:
+    """Give a block the modes that Prometheus uses and, if we are root, the owner."""
     for path in (block, *block.rglob("*")):
         path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
         if owner is not None:
@@ -121,6 +121,6 @@ def hand_over(block: Path, owner: Owner | None) -> None:
 
 
 def chown(path: Path, owner: Owner) -> None:
-    """Give a file an owner, where we are root; else it is ours, which was found to be right."""
+    """Set the owner of a file if we are root; else `require_owner` has checked that it is ours."""
     if os.geteuid() == 0:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)

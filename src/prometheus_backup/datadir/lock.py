@@ -1,7 +1,7 @@
-"""One run at a time on a data directory: the host lock, and the intents of runs beside it.
+"""The host lock, which allows one run at a time on a data directory, and the intents of runs.
 
-A run that holds the lock knows that every other run with an intent here is dead, because the
-kernel drops a lock with its holder. See docs/design.md, "Interruption and concurrent runs".
+The kernel releases the lock when its holder dies. So a run that holds the lock knows that every
+other run with an intent here is dead. See docs/design.md, "Interruption and concurrent runs".
 """
 
 import errno
@@ -21,10 +21,10 @@ _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a run is about to do, so that a later one can clean up after it.
+    """What a run is about to do, recorded so that a later run can clean up after it.
 
-    `asked_at` is when it asked for a snapshot (RFC 3339, Prometheus' clock), `known` the snapshots
-    that were there before, `snapshot` the name of its own once it is known.
+    `asked_at` is the time of the snapshot request (RFC 3339, Prometheus' clock), `known` are the
+    snapshots that existed before, and `snapshot` is the name of the run's own, once known.
     """
 
     run_id: str
@@ -36,7 +36,7 @@ class Intent:
 
 
 class HostLock:
-    """The lock on a data directory, held; or None of it, where the directory is read-only."""
+    """The lock on a data directory; `held` is False for a read-only one, which cannot be locked."""
 
     def __init__(self, folder: Path, descriptor: int | None) -> None:
         self._folder = folder
@@ -45,19 +45,19 @@ class HostLock:
 
     @property
     def recorded(self) -> Intent | None:
-        """Return the intent recorded last: the most that is known of what must be undone."""
+        """Return the last recorded intent, the most complete record of what to clean up."""
         return self._recorded
 
     @property
     def held(self) -> bool:
-        """Tell whether there is a lock at all: a read-only directory cannot have one."""
+        """Return whether the lock is held; a read-only directory cannot be locked."""
         return self._descriptor is not None
 
     @classmethod
     def take(cls, data_dir: Path) -> Self:
         """Take the lock, without waiting.
 
-        Raises RepositoryLocked if another run holds it, and UsageError if the directory is absent.
+        Raises RepositoryLocked if another run holds it, UsageError if the directory does not exist.
         """
         folder = data_dir / TOOL_FOLDER
         try:
@@ -68,7 +68,7 @@ class HostLock:
                 return cls(folder, None)
             raise UsageError(
                 f"cannot lock {data_dir}: {error.strerror}",
-                hint="set PROMETHEUS_DATA_DIR to the directory that Prometheus stores its data in",
+                hint="set PROMETHEUS_DATA_DIR to Prometheus' data directory",
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,19 +76,19 @@ class HostLock:
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RepositoryLocked(
-                    f"cannot lock {data_dir}: another prometheus-backup is at work on it"
+                    f"cannot lock {data_dir}: another prometheus-backup is using it"
                 ) from None
             raise UsageError(f"cannot lock {data_dir}: {error.strerror}") from error
         return cls(folder, descriptor)
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def record(self, intent: Intent) -> None:
-        """Write an intent durably, before what it announces is done."""
+        """Write an intent durably; call this before carrying it out."""
         self._recorded = intent
         if not self.held:
             return
@@ -101,21 +101,21 @@ class HostLock:
         staged.replace(path)
 
     def forget(self, run_id: str) -> None:
-        """Remove an intent: nothing of that run is left to clean up."""
+        """Remove the intent of a run of which nothing is left to clean up."""
         if self.held:
             self._path(run_id).unlink(missing_ok=True)
 
     def dead_intents(self, *, own_run_id: str) -> Sequence[Intent]:
-        """Return the intents that runs left which are dead, since we hold the lock."""
+        """Return the intents of other runs, which are dead because we hold the lock."""
         if not self.held:
             return []
         intents = []
         for path in (self._folder / "runs").glob("*.new"):
-            path.unlink(missing_ok=True)  # cut off while it was written
+            path.unlink(missing_ok=True)  # the run died while it wrote this
         for path in sorted((self._folder / "runs").glob("*.json")):
             intent = _read(path)
             if intent is None:
-                path.unlink(missing_ok=True)  # cut off before it announced anything
+                path.unlink(missing_ok=True)  # incomplete: the run died before it did anything
             elif intent.run_id != own_run_id:
                 intents.append(intent)
         return intents

@@ -1,7 +1,7 @@
-"""A folder for one run at a time, in a directory of the user's: empty at its begin and its end.
+"""A scratch folder for one run at a time, inside a directory that the user chooses.
 
-Drills have one, and verifications another. What a run left that was killed is found by the next one
-there: it holds the lock, so the other is dead. Nothing outside of the folder is ever touched.
+Drills and verifications use separate folders. A folder is empty when a run starts, and removed when
+it ends; if a run is killed, the next one removes its leftovers. Nothing outside is touched.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _TRIES = 5
 
 
 class Scratch:
-    """The folder, locked. Restore into `data`; `run` is for all else. A context manager."""
+    """The locked scratch folder: blocks go into `data`, other files into `run`. Context manager."""
 
     def __init__(self, folder: Path, descriptor: int, *, verb: str) -> None:
         self._folder = folder
@@ -31,32 +31,30 @@ class Scratch:
 
     @classmethod
     def take(cls, directory: Path, *, verb: str = "drill") -> Self:
-        """Take the folder in a directory, which is made if it is not there.
+        """Create and lock the folder in a directory, which is created if it does not exist.
 
-        `verb` is what is done there. Raises RepositoryLocked where another run does the same in it,
-        TargetUnusable where it cannot be used.
+        `verb` is the operation, such as `drill`. Raises RepositoryLocked if another run of it uses
+        the folder, TargetUnusable if the folder cannot be used.
         """
-        folder = directory.absolute() / f"{_FOLDER}-{verb}"  # Prometheus works in another directory
+        # Absolute, because Prometheus is started in another working directory.
+        folder = directory.absolute() / f"{_FOLDER}-{verb}"
         try:
             for _ in range(_TRIES):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _require_own(folder, verb)
-                if (descriptor := _locked(folder, verb)) is not None:
+                if (descriptor := _lock(folder, verb)) is not None:
                     return cls(folder, descriptor, verb=verb)
         except OSError as error:
             raise _unusable(directory, error.strerror or str(error), verb) from error
-        raise _unusable(directory, "others make and remove it all the time", verb)
+        raise _unusable(directory, "other runs keep creating and removing the folder", verb)
 
     @property
     def leftovers(self) -> bool:
-        """Tell whether a run that was killed left something here."""
+        """Return whether a killed run left files here."""
         return any(entry.name != _LOCK for entry in self._folder.iterdir())
 
     def prepare(self, *, size: int) -> None:
-        """Empty the folder, and see that there is room for so many bytes in `data`.
-
-        Raises TargetUnusable where there is not.
-        """
+        """Empty the folder. Raises TargetUnusable if there is no space for `size` bytes."""
         try:
             self._empty()
             self.data.mkdir()
@@ -69,14 +67,15 @@ class Scratch:
             raise TargetUnusable(
                 f"cannot {self._verb} in {self._folder.parent}: {size:,} bytes are needed, "
                 f"{free:,} are free",
-                hint="name a directory with more room with --scratch, or drill a part with --from",
+                hint="set --scratch to a directory with more free space, or drill only a part with "
+                "--from",
             )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # Also when the signal to stop comes only now: as an exception it comes once.
+        # If a stop signal interrupts this, start over: it is raised only once.
         try:
             self._remove()
         except StopRequest:
@@ -102,16 +101,16 @@ class Scratch:
 
 
 def _require_own(folder: Path, verb: str) -> None:
-    """The directory may be one that all users write to: the folder in it must be ours."""
+    """Raise TargetUnusable if the folder belongs to another user: `directory` may be shared."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise _unusable(folder.parent, f"{folder} is not a directory of this user", verb)
 
 
-def _locked(folder: Path, verb: str) -> int | None:
-    """Return the lock, held; None where its holder removed it meanwhile, and it must be made again.
+def _lock(folder: Path, verb: str) -> int | None:
+    """Return the descriptor of the lock, held; None if its holder removed it in the meantime.
 
-    Raises RepositoryLocked where another run holds it.
+    Raises RepositoryLocked if another run holds it.
     """
     path = folder / _LOCK
     try:
@@ -125,8 +124,8 @@ def _locked(folder: Path, verb: str) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         raise RepositoryLocked(
-            f"cannot {verb} in {folder.parent}: another {verb} is at work there",
-            hint="wait for it to end, or name another directory with --scratch",
+            f"cannot {verb} in {folder.parent}: another {verb} is running there",
+            hint="wait for it to end, or set --scratch to another directory",
         ) from None
     except FileNotFoundError:
         pass
@@ -137,5 +136,5 @@ def _locked(folder: Path, verb: str) -> int | None:
 def _unusable(directory: Path, cause: str, verb: str) -> TargetUnusable:
     return TargetUnusable(
         f"cannot {verb} in {directory}: {cause}",
-        hint="name a directory that this user may write to with --scratch",
+        hint="set --scratch to a directory that this user may write to",
     )

@@ -31,8 +31,8 @@ from prometheus_backup.events import (
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, rfc3339
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import Access, PrometheusClient, QueryFailed
-from prometheus_backup.prometheus.fingerprints import MOST_BYTES
-from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, undisturbed
+from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
+from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
 from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration
 from prometheus_backup.repository.fingerprint import Fingerprint, read_answer
 from prometheus_backup.repository.layout import MANIFEST
@@ -218,7 +218,7 @@ class _Attempt:
             )
         lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
         for _ in range(_STARTS):
-            with undisturbed():
+            with deferred_signals():
                 server = LocalPrometheus(
                     drill.binary, scratch.data, run=scratch.run, lookback=lookback
                 )
@@ -302,7 +302,7 @@ class _Attempt:
         assert at is not None and recorded is not None, "the plan asks no other"  # noqa: S101, PT018
         verdict, detail = Verdict.PASS, ""
         try:
-            data = client.query(fingerprint.query, at=at, limit=_QUERY_LIMIT, most_bytes=MOST_BYTES)
+            data = client.query(fingerprint.query, at=at, limit=_QUERY_LIMIT, max_bytes=MAX_RESPONSE_SIZE)
             differing = differences(recorded, read_answer(data))
         except QueryFailed as error:
             verdict, detail = _failure(error)

@@ -1,4 +1,4 @@
-"""Compare two answers to one query: labels and counts exactly, floats nearly."""
+"""Compare two answers to a query: labels and counts exactly, floats with a tolerance."""
 
 import json
 import math
@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from prometheus_backup.repository.fingerprint import Answer, Histogram, Sample
 
 RELATIVE_TOLERANCE = 1e-9
-"""An average differs in its last digits by the order in which it was added up."""
+"""The last digits of an average depend on the order in which its samples were added up."""
 _COUNTS_BELOW = 2.0**48
-"""Two whole numbers below this are compared exactly: a count of samples may be off by one in
-billions. Above, floats of anything begin to be whole by chance."""
-_SHOWN_LABELS = 400  # characters
+"""Integers below this are taken for counts and compared exactly, so that one sample missing among
+billions is found. Above, floats that are not counts may be integers by chance."""
+_MAX_LABELS = 400  # characters
 
 
 def differences(recorded: Answer, found: Answer) -> tuple[str, ...]:
-    """Return how an answer differs from the recorded one, series by series, in printable words."""
+    """Return how an answer differs from the recorded one, as one printable message per series."""
     if recorded.type != found.type:
-        return (f"it answers with a {found.type}, the source answered with a {recorded.type}",)
+        return (f"the answer is a {found.type}, the source returned a {recorded.type}",)
     return tuple(_differences(_by_labels(recorded), _by_labels(found)))
 
 
@@ -34,7 +34,7 @@ def _differences(recorded: Mapping[str, Sample], found: Mapping[str, Sample]) ->
             yield f"{_labels(now)} is {_number(now)}, the source had {_number(before)}"
     for key, now in found.items():
         if key not in recorded:
-            yield f"{_labels(now)} is {_number(now)}, which the source did not have"
+            yield f"{_labels(now)} is {_number(now)}, the source did not have this series"
 
 
 def _same_sample(one: Sample, other: Sample) -> bool:
@@ -74,16 +74,15 @@ def _is_count(number: float) -> bool:
 
 
 def _labels(sample: Sample) -> str:
-    # ASCII: a label's value may be anything, and this goes to terminals.
+    # Only ASCII: label values can be any text, and this is printed to terminals.
     pairs = (f"{json.dumps(k)[1:-1]}={json.dumps(v)}" for k, v in sorted(sample.labels.items()))
     text = "{" + ", ".join(pairs) + "}"
     text = text.replace("\x7f", "?")
-    return text if len(text) <= _SHOWN_LABELS else text[:_SHOWN_LABELS] + "..."
+    return text if len(text) <= _MAX_LABELS else text[:_MAX_LABELS] + "..."
 
 
 def _number(sample: Sample) -> str:
     if sample.histogram is None:
         return str(sample.value)
-    found = sample.histogram
-    of = f"{found.count} observations in {len(found.buckets)} buckets"
-    return f"a histogram of {of}, sum {found.sum}"
+    h = sample.histogram
+    return f"a histogram of {h.count} observations in {len(h.buckets)} buckets, sum {h.sum}"

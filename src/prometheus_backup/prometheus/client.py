@@ -1,7 +1,7 @@
-"""The Prometheus that is backed up: its status API, and the one effectful call, the snapshot.
+"""Client for Prometheus' HTTP API: status, queries, and snapshots, the only call with an effect.
 
-Endpoints: https://prometheus.io/docs/prometheus/latest/querying/api/. Answers are classified by
-their JSON `errorType`, never by the HTTP code alone: a switched-off Admin API answers 500.
+API: https://prometheus.io/docs/prometheus/latest/querying/api/. Errors are classified by their
+JSON `errorType`, not only by the HTTP status: a disabled Admin API returns 500.
 """
 
 import re
@@ -25,8 +25,8 @@ from prometheus_backup.model import instant_from_ms
 
 _TIMEOUT = 30.0
 _KEEPALIVE = [
-    # A snapshot of a large head takes minutes in which no byte flows; without probes, a NAT or a
-    # dead peer would leave us waiting for ever.
+    # While Prometheus takes a snapshot of a large head, no data flows for minutes. Without probes,
+    # a NAT or a dead peer would leave us waiting forever.
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
@@ -38,11 +38,11 @@ _NO_TIME = 2**63 - 1
 
 
 class SnapshotConnectionLost(SourceUnavailable):
-    """The connection broke after the snapshot was asked for: it may be in the making."""
+    """The connection was lost after the request: Prometheus may still be taking the snapshot."""
 
 
 class QueryFailed(SourceUnavailable):
-    """Prometheus could not answer a query. `kind` is its errorType, such as `execution`."""
+    """A query failed. `kind` is Prometheus' errorType, such as `execution`, or one of ours."""
 
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class QueryFailed(SourceUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where Prometheus is and how to get in; secrets are in files, read at each run."""
+    """URL and credentials of a Prometheus. Secrets are read from files at each run."""
 
     url: str
     username: str | None = None
@@ -62,11 +62,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What Prometheus says of itself. `clock` is its own time, to the second.
+    """The status that Prometheus reports. `clock` is the time of its clock, to the second.
 
-    `storage_path` is absolute where it says what it is relative to; `head_from` is where the
-    samples in memory begin, None where there are none; `lookback` how old a sample its queries
-    take, as a PromQL duration.
+    `storage_path` is absolute if Prometheus reports its working directory. `head_from` is the time
+    of the first sample in memory, None if there are none. `lookback` is the lookback delta of
+    queries, as a PromQL duration.
     """
 
     version: str
@@ -88,8 +88,8 @@ class SourceStatus:
 class PrometheusClient:
     """HTTP access to one Prometheus. Use as a context manager.
 
-    Every method raises SourceUnavailable where Prometheus is down, not ready, refuses us, or is
-    something else.
+    Every method raises SourceUnavailable if Prometheus is down, not ready, denies access, or if the
+    server is not a Prometheus.
     """
 
     def __init__(self, access: Access) -> None:
@@ -97,16 +97,16 @@ class PrometheusClient:
         headers = {}
         auth: tuple[str, str] | None = None
         if access.bearer_token_file:
-            headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file)}"
+            headers["Authorization"] = f"Bearer {_read_secret(access.bearer_token_file)}"
         elif access.username:
-            password = _secret(access.password_file) if access.password_file else ""
+            password = _read_secret(access.password_file) if access.password_file else ""
             auth = (access.username, password)
         self._client_arguments: dict[str, Any] = {
             "headers": headers,
             "auth": auth,
             "timeout": _TIMEOUT,
-            # Loading certificates takes longer than a request: only for TLS, and only once.
-            "verify": self.url.startswith("https:") and _trust(access.ca_file),
+            # Loading certificates takes longer than a request: do it once, and only for TLS.
+            "verify": self.url.startswith("https:") and _tls_context(access.ca_file),
         }
         self._http = self._connect()
 
@@ -117,7 +117,7 @@ class PrometheusClient:
         self._http.close()
 
     def status(self) -> SourceStatus:
-        """Ask for everything that a backup records or depends on."""
+        """Return everything that a backup records or depends on."""
         self.require_ready()
         flags, clock = self._get_with_clock("/api/v1/status/flags")
         runtime = self._get("/api/v1/status/runtimeinfo")
@@ -141,8 +141,8 @@ class PrometheusClient:
             clock=clock,
         )
 
-    def answers(self) -> bool:
-        """Tell whether anything listens at the URL, however it answers."""
+    def is_listening(self) -> bool:
+        """Return whether a server listens at the URL, whatever its response."""
         try:
             self._http.get(f"{self.url}/-/ready")
         except httpx.ConnectError:
@@ -157,18 +157,18 @@ class PrometheusClient:
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise SourceUnavailable(
                 f"cannot use Prometheus at {self.url}: it is not ready (replaying its WAL, or "
-                "stopping)",
-                hint="wait until /-/ready answers 200, then start again",
+                "shutting down)",
+                hint="wait until /-/ready returns 200, then run the command again",
             )
         self._require_ok(response, "/-/ready")
 
     def loaded_blocks(self) -> frozenset[str] | None:
-        """Return the ULIDs that Prometheus has loaded; None before 3.6, which cannot tell."""
+        """Return the ULIDs of the loaded blocks; None before 3.6, which does not report them."""
         metas = self._loaded_metas()
         return None if metas is None else frozenset(meta["ulid"] for meta in metas)
 
     def loaded_lineage(self) -> frozenset[str] | None:
-        """Return the ULIDs that are loaded, and all that these were made of; None before 3.6."""
+        """Return the ULIDs of the loaded blocks, their sources and parents; None before 3.6."""
         metas = self._loaded_metas()
         if metas is None:
             return None
@@ -179,23 +179,23 @@ class PrometheusClient:
         return frozenset(lineage)
 
     def count_loaded_blocks(self) -> int | None:
-        """Return how many blocks are loaded, by Prometheus' metrics; None if they do not say."""
+        """Return the number of loaded blocks from Prometheus' metrics; None if it has none."""
         return self._metric("prometheus_tsdb_blocks_loaded")
 
     def count_failed_reloads(self) -> int | None:
-        """Return how often blocks could not be loaded since the start; None if it does not say."""
+        """Return the number of failed reloads since the start; None without that metric."""
         return self._metric("prometheus_tsdb_reloads_failures_total")
 
     def count_reloads(self) -> int | None:
-        """Return how often it has looked for blocks since the start; None if it does not say."""
+        """Return the number of reloads of blocks since the start; None without that metric."""
         return self._metric("prometheus_tsdb_reloads_total")
 
     def wal_segment(self) -> int | None:
-        """Return the number of the WAL segment that is written to; None if it does not say."""
+        """Return the number of the current WAL segment; None without that metric."""
         return self._metric("prometheus_tsdb_wal_segment_current")
 
     def instances(self, *, tries: int) -> int:
-        """Count the Prometheus instances that answer at the URL, over connections of their own."""
+        """Count the Prometheus instances behind the URL, with a new connection for each try."""
         seen = set()
         for _ in range(tries):
             with self._connect() as http:
@@ -205,21 +205,21 @@ class PrometheusClient:
         return len(seen)
 
     def take_snapshot(self, *, skip_head: bool) -> str:
-        """Make a snapshot and return its name. Never repeated, and waits as long as it takes.
+        """Take a snapshot and return its name. Does not retry, and has no read timeout.
 
-        Raises AdminApiDisabled, SnapshotUnusable where Prometheus fails to make it, and
-        SnapshotConnectionLost where the connection broke and it may be in the making.
+        Raises AdminApiDisabled, SnapshotUnusable if Prometheus fails to take it, and
+        SnapshotConnectionLost if the connection was lost and Prometheus may still be taking it.
         """
         query = "?skip_head=true" if skip_head else ""
         failed = "Failed to create snapshot"
-        waiting = httpx.Timeout(_TIMEOUT, read=None)
+        timeout = httpx.Timeout(_TIMEOUT, read=None)
         try:
-            response = self._http.post(f"{self.url}{_SNAPSHOT_PATH}{query}", timeout=waiting)
+            response = self._http.post(f"{self.url}{_SNAPSHOT_PATH}{query}", timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise SourceUnavailable(f"{failed}: cannot connect to {self.url}: {error}") from error
         except httpx.HTTPError as error:
             raise SnapshotConnectionLost(
-                f"{failed}: the connection to {self.url} broke: {error!r}"
+                f"{failed}: the connection to {self.url} was lost: {error!r}"
             ) from error
         body = _json(response)
         name = (body.get("data") or {}).get("name") if response.is_success else None
@@ -229,42 +229,42 @@ class PrometheusClient:
         if body.get("errorType") == "unavailable" and "admin API" in str(cause):
             raise AdminApiDisabled(f"{failed}: {cause}")
         if response.status_code in (502, 504) and not body:
-            # A proxy gave up waiting; Prometheus goes on all the same.
-            raise SnapshotConnectionLost(f"{failed}: a proxy answered HTTP {response.status_code}")
+            # The proxy timed out, but Prometheus continues.
+            raise SnapshotConnectionLost(f"{failed}: a proxy returned HTTP {response.status_code}")
         if body.get("status") == "error":
             raise SnapshotUnusable(
                 f"{failed}: Prometheus says: {cause}",
-                hint="look at Prometheus' log, its disk, and its blocks",
+                hint="check Prometheus' log, its disk, and its blocks",
             )
         self._require_ok(response, _SNAPSHOT_PATH)
-        raise SourceUnavailable(f"{failed}: {self.url} gave no snapshot name")
+        raise SourceUnavailable(f"{failed}: {self.url} returned no snapshot name")
 
     def query(
-        self, expression: str, *, at: datetime, limit: timedelta, most_bytes: int
+        self, expression: str, *, at: datetime, limit: timedelta, max_bytes: int
     ) -> Mapping[str, Any]:
-        """Return the `data` of the answer to an instant query, as Prometheus gives it.
+        """Return the `data` of the response to an instant query.
 
-        It is given up after `limit`, or where it is longer than `most_bytes`. Raises QueryFailed
-        where it cannot be answered so.
+        Raises QueryFailed if it fails, takes longer than `limit`, or the response is longer than
+        `max_bytes`.
         """
         seconds = limit.total_seconds()
-        asked = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:.3f}"}
+        params = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:.3f}"}
         timeout = httpx.Timeout(_TIMEOUT, read=seconds + 1)
         body = b""
         try:
             with self._http.stream(
-                "GET", self.url + _QUERY_PATH, params=asked, timeout=timeout
+                "GET", self.url + _QUERY_PATH, params=params, timeout=timeout
             ) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
-                    if len(body) > most_bytes:
-                        message = f"the answer is longer than {most_bytes:,} bytes"
+                    if len(body) > max_bytes:
+                        message = f"the answer is longer than {max_bytes:,} bytes"
                         raise QueryFailed(message, kind="too-long")
                 answer = httpx.Response(response.status_code, content=body)
         except httpx.TimeoutException as error:
             raise QueryFailed(f"no answer within {seconds:g} s", kind="timeout") from error
         except httpx.HTTPError as error:
-            message = f"the connection broke: {error or type(error).__name__}"
+            message = f"the connection was lost: {error or type(error).__name__}"
             raise QueryFailed(message, kind="connection") from error
         found = _json(answer)
         if not answer.is_success or not isinstance(found.get("data"), dict):
@@ -278,7 +278,7 @@ class PrometheusClient:
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
         data = self._data(response, "/api/v1/status/tsdb/blocks")
-        return data.get("blocks") or ()  # none: Go's null
+        return data.get("blocks") or ()  # null if there are none
 
     def _metric(self, name: str) -> int | None:
         response = self._send("GET", "/metrics")
@@ -302,7 +302,7 @@ class PrometheusClient:
         data = _json(response).get("data")
         if not isinstance(data, dict):
             raise SourceUnavailable(
-                f"cannot use Prometheus at {self.url}: {path} did not answer as Prometheus does",
+                f"cannot use Prometheus at {self.url}: {path} did not respond like Prometheus",
                 hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
             )
         return data
@@ -313,7 +313,7 @@ class PrometheusClient:
             return
         if code in (401, 403):
             raise SourceUnavailable(
-                f"cannot use Prometheus at {self.url}: it refuses us (HTTP {code})",
+                f"cannot use Prometheus at {self.url}: access denied (HTTP {code})",
                 hint="set PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE, or "
                 "PROMETHEUS_BEARER_TOKEN_FILE",
             )
@@ -337,8 +337,8 @@ class PrometheusClient:
         transport = httpx.HTTPTransport(
             verify=self._client_arguments["verify"], socket_options=_KEEPALIVE
         )
-        # A transport of our own also leaves out the proxies of the environment, rightly: they are
-        # for the way out of the cluster, and Prometheus is in it.
+        # An explicit transport also ignores the proxy variables of the environment, as intended:
+        # those proxies are for traffic that leaves the cluster, and Prometheus is inside it.
         return httpx.Client(**self._client_arguments, transport=transport)
 
 
@@ -349,7 +349,7 @@ def _is_agent(flags: Mapping[str, Any]) -> bool:
 
 
 def _head_from(head: Mapping[str, Any]) -> datetime | None:
-    """Return where the head begins; an empty one says the largest of 64-bit numbers."""
+    """Return the start of the head; None if it is empty (minTime is then the largest int64)."""
     begin = head.get("minTime")
     return instant_from_ms(int(begin)) if begin is not None and begin < _NO_TIME else None
 
@@ -367,11 +367,11 @@ def _date(response: httpx.Response) -> datetime:
         return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError) as error:
         raise SourceUnavailable(
-            f"cannot use Prometheus at {response.url.host}: its answer has no date"
+            f"cannot use Prometheus at {response.url.host}: its response has no Date header"
         ) from error
 
 
-def _secret(path: str) -> str:
+def _read_secret(path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -381,7 +381,7 @@ def _secret(path: str) -> str:
         ) from error
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext:
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Ask a source the fingerprint queries, before its snapshot and again after it.
+"""Run the fingerprint queries on a source, before its snapshot and again after it.
 
-What both times is the same was so in between, too. Nothing here ends a backup: what cannot be
-answered is recorded as inconclusive, and said.
+An answer that is the same both times is taken to match the snapshot. A query that fails does not
+fail the backup: it is reported, and recorded as inconclusive.
 """
 
 from collections.abc import Iterator
@@ -25,28 +25,28 @@ DEFAULT_QUERIES = (
     "sum by (job) (scrape_samples_scraped)",
     "sum by (job) (count_over_time(up[1h]))",
 )
-"""Cheap on any Prometheus that scrapes; they tell lost series, lost samples and other sources."""
+"""Cheap on any Prometheus that scrapes; they detect lost series, lost samples and wrong sources."""
 
 QUERY_LIMIT = timedelta(seconds=10)
 _TOTAL_LIMIT = timedelta(minutes=1)
-"""Of one round: a slow Prometheus must not hold up its backup by an hour."""
-MOST_BYTES = 8 * MAX_ANSWER_SIZE
-"""Of an answer on the wire, which has more words than what is kept of it."""
-_CAUSE = 500  # characters of Prometheus' own words that are kept
+"""For all queries together, so that a slow Prometheus does not delay its backup much."""
+MAX_RESPONSE_SIZE = 8 * MAX_ANSWER_SIZE
+"""Bytes of a response, which is more verbose than the recorded answer."""
+_MAX_CAUSE = 500  # characters of Prometheus' error message that are recorded
 _OUT_OF_ORDER_HINT = "from-out-of-order"
 
 
 @dataclass(frozen=True, slots=True)
 class FingerprintQueries:
-    """The queries of one backup, and whom to ask."""
+    """The fingerprint queries of one backup."""
 
     client: PrometheusClient
     queries: tuple[str, ...]
     clock: Clock
     listener: Listener
 
-    def ask(self, data_dir: Path, *, skip_head: bool) -> tuple[Fingerprint, ...]:
-        """Choose the instant and ask for the first time, before the snapshot."""
+    def run(self, data_dir: Path, *, skip_head: bool) -> tuple[Fingerprint, ...]:
+        """Choose the instant and run the queries, before the snapshot."""
         if not self.queries:
             return ()
         try:
@@ -54,27 +54,27 @@ class FingerprintQueries:
         except BackupToolError as error:
             return tuple(_inconclusive(q, None, error.message) for q in self.queries)
         if at is None:
-            cause = "no block is on disk yet, and what is in memory may not be in the snapshot"
+            cause = "no block is on disk yet, and samples in memory may not be in the snapshot"
             return tuple(_inconclusive(q, None, cause) for q in self.queries)
-        return tuple(self._round([(q, at) for q in self.queries]))
+        return tuple(self._run_all([(q, at) for q in self.queries]))
 
-    def ask_again(self, first: tuple[Fingerprint, ...]) -> tuple[Fingerprint, ...]:
-        """Ask for the second time, after the snapshot; return what to record, and tell of it."""
+    def confirm(self, first: tuple[Fingerprint, ...]) -> tuple[Fingerprint, ...]:
+        """Run the queries again, after the snapshot; return and report what to record."""
         answered = [(f.query, f.at) for f in first if f.answer is not None and f.at is not None]
-        again = {f.query: f for f in self._round(answered)}
-        settled = tuple(_settled(f, again.get(f.query)) for f in first)
-        for fingerprint in settled:
+        second = {f.query: f for f in self._run_all(answered)}
+        confirmed = tuple(_confirmed(f, second.get(f.query)) for f in first)
+        for fingerprint in confirmed:
             if fingerprint.inconclusive:
                 self.listener(
                     Warned(
                         f"fingerprint {fingerprint.query!r} is inconclusive: "
                         f"{fingerprint.inconclusive}",
-                        "the backup is complete all the same; a drill of it cannot ask this",
+                        "the backup is complete, but a drill cannot check this query",
                     )
                 )
-        if settled:
-            self.listener(_told(settled))
-        return settled
+        if confirmed:
+            self.listener(_summary(confirmed))
+        return confirmed
 
     def _instant(self, data_dir: Path, *, skip_head: bool) -> datetime | None:
         status = self.client.status()
@@ -88,19 +88,19 @@ class FingerprintQueries:
             )
         )
 
-    def _round(self, questions: list[tuple[str, datetime]]) -> Iterator[Fingerprint]:
+    def _run_all(self, queries: list[tuple[str, datetime]]) -> Iterator[Fingerprint]:
         began = self.clock.monotonic()
-        for query, at in questions:
+        for query, at in queries:
             left = _TOTAL_LIMIT - timedelta(seconds=self.clock.monotonic() - began)
             if left <= timedelta():
                 seconds = f"{_TOTAL_LIMIT.total_seconds():.0f}"
-                yield _inconclusive(query, at, f"no time was left: all together took {seconds} s")
+                yield _inconclusive(query, at, f"not run: the queries together took {seconds} s")
             else:
-                yield self._fingerprint(query, at, min(left, QUERY_LIMIT))
+                yield self._run(query, at, min(left, QUERY_LIMIT))
 
-    def _fingerprint(self, query: str, at: datetime, limit: timedelta) -> Fingerprint:
+    def _run(self, query: str, at: datetime, limit: timedelta) -> Fingerprint:
         try:
-            data = self.client.query(query, at=at, limit=limit, most_bytes=MOST_BYTES)
+            data = self.client.query(query, at=at, limit=limit, max_bytes=MAX_RESPONSE_SIZE)
             return Fingerprint(query=query, at=at, answer=read_answer(data))
         except BackupToolError as error:
             return _inconclusive(query, at, error.message)
@@ -108,7 +108,7 @@ class FingerprintQueries:
             return _inconclusive(query, at, str(error))
 
 
-def _told(fingerprints: tuple[Fingerprint, ...]) -> FingerprintsTaken:
+def _summary(fingerprints: tuple[Fingerprint, ...]) -> FingerprintsTaken:
     answers = [f.answer for f in fingerprints if f.answer is not None]
     return FingerprintsTaken(
         at=next((f.at for f in fingerprints if f.at is not None), None),
@@ -118,24 +118,24 @@ def _told(fingerprints: tuple[Fingerprint, ...]) -> FingerprintsTaken:
     )
 
 
-def _settled(first: Fingerprint, second: Fingerprint | None) -> Fingerprint:
+def _confirmed(first: Fingerprint, second: Fingerprint | None) -> Fingerprint:
     if second is None or second.answer is None or first.answer is None:
         return second or first
     if differences(first.answer, second.answer):
-        cause = "the answer changed while the snapshot was made"
+        cause = "the answer changed while the snapshot was taken"
         return _inconclusive(first.query, first.at, cause)
     return first
 
 
 def _inconclusive(query: str, at: datetime | None, cause: str) -> Fingerprint:
-    printable = "".join(c if c.isprintable() else "?" for c in cause[:_CAUSE])
+    printable = "".join(c if c.isprintable() else "?" for c in cause[:_MAX_CAUSE])
     return Fingerprint(query=query, at=at, inconclusive=printable or "unknown")
 
 
 def _persisted_until(data_dir: Path) -> datetime | None:
-    """Return the end of the newest block that holds more than late samples.
+    """Return the end of the newest block that has not only out-of-order samples.
 
-    One of late samples alone is as long as all others, and may end in the future.
+    Blocks of out-of-order samples are as long as the others, and may end in the future.
     """
     ends = [_in_order_end(read_meta(data_dir / ulid)) for ulid in live_ulids(data_dir)]
     return max((instant_from_ms(end) for end in ends if end is not None), default=None)

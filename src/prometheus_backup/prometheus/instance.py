@@ -1,4 +1,4 @@
-"""Is this Prometheus one that can be backed up, and is this its data directory?"""
+"""Check that a Prometheus can be backed up, and that a directory is its data directory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from prometheus_backup.errors import (
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import live_ulids, read_meta
 
-if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+if TYPE_CHECKING:  # importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 
 _INSTANCE_TRIES = 3
-_SETTLE_TRIES = 4
-_SETTLE_SECONDS = 1.0
-# Measured: a head of 400,000 series became a block of 100 MiB.
+_TRIES = 4
+_RETRY_SECONDS = 1.0
+# Measured: a head of 400,000 series resulted in a block of 100 MiB.
 _HEAD_BYTES_PER_SERIES = 300
 _HEAD_BYTES_PER_CHUNK = 150
 
 _USE_THE_POD = (
-    "address one Prometheus, such as "
-    "http://prometheus-0.prometheus.observability.svc.cluster.local:9090, not a Service of several"
+    "set PROMETHEUS_URL to a single pod, such as "
+    "http://prometheus-0.prometheus.observability.svc.cluster.local:9090, not to a Service with "
+    "several replicas"
 )
 _WRONG_DIRECTORY = (
     "set PROMETHEUS_DATA_DIR to the directory that this Prometheus stores its data in, and "
@@ -40,7 +41,7 @@ _WRONG_DIRECTORY = (
 def require_usable_source(
     client: PrometheusClient, data_dir: Path, *, clock: Clock
 ) -> SourceStatus:
-    """Return the status of a Prometheus that a snapshot can be asked of.
+    """Return the status of a Prometheus, after checking that it can be backed up.
 
     Raises SourceUnavailable, AdminApiDisabled, SnapshotUnusable or UsageError.
     """
@@ -54,35 +55,35 @@ def require_usable_source(
 
 
 def require_server(status: SourceStatus) -> None:
-    """Raise SourceUnavailable for a Prometheus in agent mode: it has no TSDB."""
+    """Raise SourceUnavailable if Prometheus runs in agent mode, which has no TSDB."""
     if status.agent:
         raise SourceUnavailable(
-            "cannot back up this Prometheus: it runs in agent mode and keeps no TSDB",
+            "cannot back up this Prometheus: it runs in agent mode and has no TSDB",
             hint="back up the server that it writes to",
         )
 
 
 def require_admin_api(status: SourceStatus) -> None:
-    """Raise AdminApiDisabled where the snapshot endpoint is switched off."""
+    """Raise AdminApiDisabled if the Admin API is disabled."""
     if not status.admin_api:
         raise AdminApiDisabled("Failed to create snapshot: the Admin API is disabled")
 
 
 def require_one_instance(client: PrometheusClient) -> None:
-    """Raise UsageError where several Prometheus servers answer at one URL."""
+    """Raise UsageError if several Prometheus servers respond at one URL."""
     count = client.instances(tries=_INSTANCE_TRIES)
     if count > 1:
         raise UsageError(
-            f"cannot use {client.url}: {count} different Prometheus servers answer there",
+            f"cannot use {client.url}: {count} different Prometheus servers respond there",
             hint=_USE_THE_POD,
         )
 
 
 def require_data_dir(data_dir: Path) -> None:
-    """Raise UsageError where there is no such directory, SnapshotUnusable if it is unreadable."""
+    """Raise UsageError if the directory does not exist, SnapshotUnusable if it is unreadable."""
     if not data_dir.is_dir():
         raise UsageError(
-            f"cannot read data directory {data_dir}: there is no such directory",
+            f"cannot read data directory {data_dir}: no such directory",
             hint=_WRONG_DIRECTORY,
         )
     if not os.access(data_dir, os.R_OK | os.X_OK):
@@ -93,25 +94,25 @@ def require_data_dir(data_dir: Path) -> None:
 
 
 def require_served(client: PrometheusClient, data_dir: Path, *, clock: Clock) -> None:
-    """Raise UsageError where Prometheus has blocks loaded that are not in this directory.
+    """Raise UsageError if Prometheus has loaded blocks that are not in this directory.
 
-    Blocks on disk that are not loaded prove nothing: they may be damaged, or placed just now.
+    Blocks on disk that are not loaded are no sign of that: they may be corrupt or new.
     """
-    if not _settles(lambda: serves(client, data_dir), clock=clock):
+    if not _retry(lambda: serves(client, data_dir), clock=clock):
         raise UsageError(
             f"cannot use data directory {data_dir}: the Prometheus at {client.url} stores its "
-            "data somewhere else (it has blocks that are not there)",
+            "data elsewhere (it has loaded blocks that are not in this directory)",
             hint=_WRONG_DIRECTORY,
         )
 
 
 def head_block_estimate(status: SourceStatus) -> int:
-    """Return about how many bytes the head block of a snapshot will take."""
+    """Return the estimated size of a snapshot's head block, in bytes."""
     return status.head_series * _HEAD_BYTES_PER_SERIES + status.head_chunks * _HEAD_BYTES_PER_CHUNK
 
 
 def serves(client: PrometheusClient, data_dir: Path) -> bool:
-    """Tell whether every block that Prometheus has loaded is in this directory."""
+    """Return whether every block that Prometheus has loaded is in this directory."""
     loaded = client.loaded_blocks()
     if loaded is not None:
         return loaded <= live_ulids(data_dir)
@@ -120,7 +121,7 @@ def serves(client: PrometheusClient, data_dir: Path) -> bool:
 
 
 def count_readable(data_dir: Path) -> int:
-    """Return how many blocks are there that Prometheus would load, or try to."""
+    """Return how many blocks in a directory Prometheus would load, or try to."""
     try:
         folders = [Path(e.path) for e in os.scandir(data_dir) if is_ulid(e.name)]
     except OSError as error:
@@ -128,11 +129,11 @@ def count_readable(data_dir: Path) -> int:
     return sum(read_meta(folder) is not None for folder in folders)
 
 
-def _settles(holds: Callable[[], bool], *, clock: Clock) -> bool:
-    """Look several times: a compaction or reload may be between two states."""
-    for attempt in range(_SETTLE_TRIES):
+def _retry(condition: Callable[[], bool], *, clock: Clock) -> bool:
+    """Check a condition several times: a compaction or reload may be in progress."""
+    for attempt in range(_TRIES):
         if attempt:
-            clock.sleep(_SETTLE_SECONDS)
-        if holds():
+            clock.sleep(_RETRY_SECONDS)
+        if condition():
             return True
     return False

@@ -1,4 +1,4 @@
-"""Wait until a running Prometheus has noticed which blocks its data directory got, or lost."""
+"""Wait until a running Prometheus has loaded new blocks, or dropped removed ones."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from prometheus_backup.clock import Clock
 from prometheus_backup.errors import SourceUnavailable
 from prometheus_backup.prometheus.instance import count_readable
 
-if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+if TYPE_CHECKING:  # importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
 
-PATIENCE = timedelta(minutes=3)
-"""Prometheus looks for new blocks once a minute (tsdb/db.go BlockReloadInterval)."""
-_LOOK_EVERY = 1.0
+RELOAD_TIMEOUT = timedelta(minutes=3)
+"""Prometheus reloads blocks once a minute (tsdb/db.go BlockReloadInterval)."""
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """How the waiting ended. `trouble` is why it is not `loaded`, for people."""
+    """The result of waiting for a reload. `problem` is a message if it timed out."""
 
-    loaded: bool
+    done: bool
     seconds: float
-    trouble: str = ""
+    problem: str = ""
 
 
 def wait_until_loaded(
@@ -35,22 +35,23 @@ def wait_until_loaded(
     ulids: Collection[str],
     *,
     clock: Clock,
-    patience: timedelta = PATIENCE,
+    timeout: timedelta = RELOAD_TIMEOUT,
 ) -> LoadResult:
-    """Return once these blocks, or blocks that were made of them, are loaded, or patience ends.
+    """Wait until these blocks, or blocks compacted from them, are loaded.
 
-    Before 3.6 Prometheus says only how many it has loaded: as many as are there, and no failure
-    to load any since the call. A Prometheus that cannot be reached may come back until then.
+    Prometheus before 3.6 reports only the number of loaded blocks: wait until it matches the number
+    on disk, with no failed reload since the call. If Prometheus cannot be reached, try again until
+    the timeout.
     """
     failures: int | None = None
 
-    def trouble() -> str:
+    def problem() -> str:
         nonlocal failures
         if failures is None:
             failures = client.count_failed_reloads()
-        return _trouble(client, data_dir, ulids, failures or 0)
+        return _not_loaded(client, data_dir, ulids, failures or 0)
 
-    return _wait(trouble, clock=clock, patience=patience)
+    return _wait(problem, clock=clock, timeout=timeout)
 
 
 def wait_until_dropped(
@@ -59,52 +60,57 @@ def wait_until_dropped(
     ulids: Collection[str],
     *,
     clock: Clock,
-    patience: timedelta = PATIENCE,
+    timeout: timedelta = RELOAD_TIMEOUT,
 ) -> LoadResult:
-    """Return once none of these blocks, taken out of the directory, is loaded any more.
+    """Wait until none of these blocks, which were removed from the directory, is loaded.
 
-    Before 3.6: once Prometheus has looked for blocks since the call, and has no more of them loaded
-    than are there.
+    With Prometheus before 3.6, wait for a reload after the call that leaves at most as many blocks
+    loaded as are on disk.
     """
-    looks: int | None = None
+    reloads_before: int | None = None
 
-    def trouble() -> str:
-        nonlocal looks
+    def problem() -> str:
+        nonlocal reloads_before
         loaded = client.loaded_blocks()
         if loaded is not None:
             kept = sorted(loaded & set(ulids))
             return f"{len(kept)} blocks still loaded, such as {kept[0]}" if kept else ""
-        since, count = client.count_reloads(), client.count_loaded_blocks() or 0
-        looks = since if looks is None else looks
-        if since == looks:
-            return "it has not looked for blocks since"
-        there = count_readable(data_dir)
-        return f"{count} blocks loaded, of which {there} are there" if count > there else ""
+        reloads, loaded_count = client.count_reloads(), client.count_loaded_blocks() or 0
+        reloads_before = reloads if reloads_before is None else reloads_before
+        if reloads == reloads_before:
+            return "it has not reloaded its blocks yet"
+        on_disk = count_readable(data_dir)
+        if loaded_count > on_disk:
+            return f"{loaded_count} blocks loaded, only {on_disk} on disk"
+        return ""
 
-    return _wait(trouble, clock=clock, patience=patience)
+    return _wait(problem, clock=clock, timeout=timeout)
 
 
-def _wait(trouble_now: Callable[[], str], *, clock: Clock, patience: timedelta) -> LoadResult:
+def _wait(check: Callable[[], str], *, clock: Clock, timeout: timedelta) -> LoadResult:
+    """Repeat a check until it returns no problem, or until the timeout."""
     began = clock.monotonic()
     while True:
         try:
-            trouble = trouble_now()
+            problem = check()
         except SourceUnavailable as error:
-            trouble = error.message
+            problem = error.message
         waited = clock.monotonic() - began
-        if not trouble or waited >= patience.total_seconds():
-            return LoadResult(not trouble, waited, trouble)
-        clock.sleep(_LOOK_EVERY)
+        if not problem or waited >= timeout.total_seconds():
+            return LoadResult(not problem, waited, problem)
+        clock.sleep(_POLL_SECONDS)
 
 
-def _trouble(
+def _not_loaded(
     client: PrometheusClient, data_dir: Path, ulids: Collection[str], failures: int
 ) -> str:
     failing = (client.count_failed_reloads() or 0) > failures
-    why = "; it fails to load blocks, its log says which" if failing else ""
+    hint = "; some blocks failed to load, see Prometheus' log" if failing else ""
     lineage = client.loaded_lineage()
     if lineage is None:
-        count, there = client.count_loaded_blocks(), count_readable(data_dir)
-        return "" if count == there and not failing else f"{count} of {there} blocks loaded{why}"
+        count, on_disk = client.count_loaded_blocks(), count_readable(data_dir)
+        if count == on_disk and not failing:
+            return ""
+        return f"{count} of {on_disk} blocks loaded{hint}"
     missing = sorted(set(ulids) - lineage)
-    return f"{len(missing)} blocks not loaded, such as {missing[0]}{why}" if missing else ""
+    return f"{len(missing)} blocks not loaded, such as {missing[0]}{hint}" if missing else ""

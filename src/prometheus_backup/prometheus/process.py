@@ -1,6 +1,6 @@
-"""A Prometheus of our own: started on a directory, reachable on loopback only, ended with us.
+"""Start a Prometheus server on a data directory. It listens on loopback only and ends with us.
 
-It scrapes, compacts and drops nothing. Whether it is ready is for the caller to ask.
+It does not scrape, compact, or delete data. The caller must wait until it is ready.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from prometheus_backup.errors import UsageError
 _LOOPBACK = "127.0.0.1"
 _FOREVER = "100y"
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC"}
-"""Not ours: what it does must not depend on that, and our credentials are none of its business."""
-_LANGUAGE = ",".join(
+"""Not our own environment: it could change the server's behaviour, and contains credentials."""
+_FEATURES = ",".join(
     (
         "promql-experimental-functions",
         "promql-duration-expr",
@@ -33,16 +33,16 @@ _LANGUAGE = ",".join(
         "promql-binop-fill-modifiers",
     )
 )
-"""What a source's queries may use. They change no query that does without, and a Prometheus that
-does not know one says so in its log, no more (cmd/prometheus/main.go, setFeatureListOptions)."""
-_CAN_LEAVE_OVERLAPS = 3
-"""The first major version of which every release has the flag. A 2.x merges blocks that overlap,
-once it has run for a minute: the answers stay the same."""
-_VERSION_WITHIN = 30.0  # seconds
-_KILLED_WITHIN = 30.0
-_LOG_END = 256 * 1024  # bytes of a log that are looked at
+"""PromQL features that the source's queries may use. They do not change other queries, and a
+Prometheus that does not know one only logs it (cmd/prometheus/main.go, setFeatureListOptions)."""
+_OVERLAP_FLAG_MAJOR = 3
+"""The first major version in which every release has the flag. A 2.x merges overlapping blocks
+after a minute, which does not change query results."""
+_VERSION_TIMEOUT = 30.0  # seconds
+_KILL_TIMEOUT = 30.0
+_LOG_TAIL = 256 * 1024  # bytes
 
-# The kernel kills it with us, also where we are killed by SIGKILL: prctl(2), PR_SET_PDEATHSIG.
+# The kernel kills it with us, even if we are killed by SIGKILL: prctl(2), PR_SET_PDEATHSIG.
 _DIE_WITH_PARENT = f"""
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})
@@ -52,129 +52,129 @@ if os.getppid() == int(sys.argv[1]):
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let a signal to stop wait until the end of the block.
+def deferred_signals() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM until the end of the block.
 
-    A process that was started, and is not yet noted as started, would be left alone with it.
+    Otherwise a signal could leave a process running that was started but is not registered yet.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
+        yield  # Python handles signals in the main thread only
         return
-    came: list[tuple[int, FrameType | None]] = []
+    received: list[tuple[int, FrameType | None]] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append((number, frame))
+    def defer(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
 
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.signal(n, defer) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    for arrived, frame in came:
-        handler = before[signal.Signals(arrived)]
+    for deferred, frame in received:
+        handler = handlers[signal.Signals(deferred)]
         if callable(handler):
-            handler(arrived, frame)
+            handler(deferred, frame)
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusBinary:
-    """A Prometheus that can be started, and its version."""
+    """A Prometheus server binary and its version."""
 
     path: Path
     version: str
 
     @property
     def major(self) -> int:
-        """Return the major version, 0 where it is none that is known."""
+        """Return the major version, 0 if it is unknown."""
         number = self.version.partition(".")[0]
         return int(number) if number.isdecimal() else 0
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Ask a program for its version. Raises UsageError where it is no working Prometheus."""
+        """Run a program for its version. Raises UsageError if it is not a working Prometheus."""
         try:
             done = subprocess.run(
                 [path, "--version"],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=_VERSION_WITHIN,
+                timeout=_VERSION_TIMEOUT,
                 check=False,
             )
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            cause = f"it ended with {done.returncode}: {_printable(said.strip())[:200]!r}"
+            output = (done.stdout + done.stderr).decode(errors="replace")
+            cause = f"exit code {done.returncode}: {_printable(output.strip())[:200]!r}"
         except OSError as error:
-            said, cause = "", error.strerror or str(error)
+            output, cause = "", error.strerror or str(error)
         except subprocess.TimeoutExpired:
-            said, cause = "", f"it did not say its version in {_VERSION_WITHIN:.0f} s"
-        found = re.search(r"^prometheus, version (\S+)", said, re.MULTILINE)
+            output, cause = "", f"it did not print its version within {_VERSION_TIMEOUT:.0f} s"
+        found = re.search(r"^prometheus, version (\S+)", output, re.MULTILINE)
         if found is None:
             raise UsageError(
                 f"cannot use {path} as Prometheus: {cause}",
-                hint="name a Prometheus server with --prometheus-binary",
+                hint="set --prometheus-binary to the path of a Prometheus server",
             )
         return cls(path, found[1])
 
 
 class LocalPrometheus:
-    """One process on one data directory; a context manager that kills it. Start it `undisturbed`.
+    """A Prometheus process. Start it inside `deferred_signals`; as a context manager, it is killed.
 
-    It is not asked to stop: that takes longer, and the directory is thrown away.
+    It is not stopped gracefully: that takes longer, and its data directory is discarded anyway.
     """
 
     def __init__(
         self, binary: PrometheusBinary, data: Path, *, run: Path, lookback: timedelta
     ) -> None:
-        """Start it. The configuration and the log are written below `run`."""
+        """Start the process. Its configuration and log are written to `run`."""
         self._log = run / "prometheus.log"
         config = run / "prometheus.yml"
         config.write_text("{}\n")
         port = _free_port()
-        # A prefix that nobody else has: what answers below it is this process, and no other.
+        # With a random prefix, a response can only come from this process.
         prefix = f"/{secrets.token_hex(8)}"
         self.url = f"http://{_LOOPBACK}:{port}{prefix}"
         flags = [
             f"--config.file={config}",
             f"--storage.tsdb.path={data}",
             f"--storage.tsdb.retention.time={_FOREVER}",
-            # Equal, and longer than any block: nothing is ever due to be compacted.
+            # Equal, and longer than any block: no compaction is ever due.
             f"--storage.tsdb.min-block-duration={_FOREVER}",
             f"--storage.tsdb.max-block-duration={_FOREVER}",
             f"--query.lookback-delta={lookback // timedelta(milliseconds=1)}ms",
             f"--web.listen-address={_LOOPBACK}:{port}",
             f"--web.route-prefix={prefix}",
-            f"--enable-feature={_LANGUAGE}",
+            f"--enable-feature={_FEATURES}",
         ]
-        if binary.major >= _CAN_LEAVE_OVERLAPS:
+        if binary.major >= _OVERLAP_FLAG_MAJOR:
             flags.append("--no-storage.tsdb.allow-overlapping-compaction")
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*_dying_with(os.getpid()), str(binary.path), *flags],
+                [*_die_with_parent(os.getpid()), str(binary.path), *flags],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=run,
-                start_new_session=True,  # Ctrl-C is for us: we then end it in our order
+                start_new_session=True,  # Ctrl-C must reach only us: we kill it during clean-up
             )
 
     @property
     def exit_code(self) -> int | None:
-        """Return how it ended, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while it runs."""
         return self._child.poll()
 
     def log(self) -> list[str]:
-        """Return the last lines of its log, fit to be shown."""
+        """Return the last lines of its log, without control characters."""
         with self._log.open("rb") as log:
-            log.seek(max(0, self._log.stat().st_size - _LOG_END))
+            log.seek(max(0, self._log.stat().st_size - _LOG_TAIL))
             return [_printable(line) for line in log.read().decode(errors="replace").splitlines()]
 
     def kill(self) -> None:
-        """End it, and wait until it has ended."""
+        """Kill the process and wait for it."""
         if self._child.poll() is None:
             self._child.kill()
-            self._child.wait(_KILLED_WITHIN)
+            self._child.wait(_KILL_TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +183,7 @@ class LocalPrometheus:
         self.kill()
 
 
-def _dying_with(parent: int) -> list[str]:
+def _die_with_parent(parent: int) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(parent)]
 
 

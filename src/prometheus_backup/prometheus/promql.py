@@ -1,12 +1,13 @@
-"""What must be known of a PromQL expression without evaluating it: durations, and how far back it
-reads. https://prometheus.io/docs/prometheus/latest/querying/basics/
+"""Parse PromQL durations, and find how far back an expression reads.
+
+https://prometheus.io/docs/prometheus/latest/querying/basics/
 """
 
 import re
 from datetime import timedelta
 
 DEFAULT_LOOKBACK = timedelta(minutes=5)
-"""How old a sample an instant selector takes: --query.lookback-delta, where it is not set."""
+"""The default of --query.lookback-delta: the maximum age of a sample for an instant selector."""
 
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -19,17 +20,17 @@ _UNITS = {
 }
 _PART = re.compile(r"(\d+)(ms|[smhdwy])")
 _DURATION = re.compile(r"(?:\d+(?:ms|[smhdwy]))+")
-_TEXTS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#.*')
+_STRINGS_AND_COMMENTS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#.*')
 _RANGE = re.compile(r"\[([^\]]*)\]")
 _OFFSET = re.compile(r"\boffset\s+(\S+)", re.IGNORECASE)
-_LONGEST = 10  # digits of a number; more would overflow a timedelta
+_MAX_DIGITS = 10  # more would overflow a timedelta
 
 
 def parse_duration(text: str) -> timedelta | None:
     """Return the length of a duration such as `5m` or `1h30m`; None for anything else."""
     text = text.strip()
     parts = _PART.findall(text) if _DURATION.fullmatch(text) else []
-    if not parts or any(len(number) > _LONGEST for number, _ in parts):
+    if not parts or any(len(number) > _MAX_DIGITS for number, _ in parts):
         return None
     try:
         return sum((int(number) * _UNITS[unit] for number, unit in parts), timedelta())
@@ -38,12 +39,12 @@ def parse_duration(text: str) -> timedelta | None:
 
 
 def furthest_lookback(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> timedelta | None:
-    """Return how far before its instant a query reads at most; None where that cannot be told.
+    """Return an upper bound of how far back a query reads from its instant; None if unknown.
 
-    Ranges and offsets of nested expressions add up, so all that are there are added.
+    Ranges and offsets of nested expressions add up, so this adds up all of them.
     """
-    code = _TEXTS.sub('""', query)
-    if "@" in code:  # another instant, wherever it is
+    code = _STRINGS_AND_COMMENTS.sub('""', query)
+    if "@" in code:  # reads at another instant
         return None
     written = [part for r in _RANGE.findall(code) for part in r.split(":") if part]
     written += [offset.rstrip(")") for offset in _OFFSET.findall(code)]
@@ -57,5 +58,5 @@ def furthest_lookback(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> 
 
 
 def _length(text: str) -> timedelta | None:
-    # Prometheus 3 takes a number without a unit for seconds.
+    # Prometheus 3 reads a number without a unit as seconds.
     return parse_duration(f"{text}s" if text.isdigit() else text)

@@ -1,7 +1,8 @@
-"""Which blocks a Prometheus deletes by its own retention, and which flags would keep them. Pure.
+"""Predict which blocks Prometheus' own retention deletes, and which flags keep them. Pure.
 
-The rules are those of tsdb/db.go BeyondTimeRetention and BeyondSizeRetention: time counts back from
-the end of the newest block, not from now; size counts the head too; older blocks go with the first.
+The rules are those of tsdb/db.go BeyondTimeRetention and BeyondSizeRetention: age is measured from
+the end of the newest block, not from now; the size includes the head; all blocks older than the
+first one beyond a limit are deleted, too.
 """
 
 import math
@@ -14,8 +15,8 @@ from prometheus_backup.errors import UsageError
 from prometheus_backup.prometheus.promql import parse_duration
 
 FIRST_BLOCK_AFTER = timedelta(hours=3)
-"""The head becomes a block of two hours once it spans three (tsdb/head.go compactable): so long
-after now, at most, lies the end of the next block, which moves the window of retention."""
+"""The head is compacted to a block of two hours once it spans three (tsdb/head.go compactable).
+This is the latest possible end of the next block, which moves the retention window."""
 _BLOCK_SPAN = timedelta(hours=2)
 _SIZE_SLACK = 1.2
 _TIME_SLACK = timedelta(days=1)
@@ -27,16 +28,16 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
 
 @dataclass(frozen=True, slots=True)
 class TsdbRetention:
-    """The retention of a Prometheus; None is no limit. `unread` is what was not understood."""
+    """The retention of a Prometheus; None is no limit. `unparsed` is text not understood."""
 
     time: timedelta | None = None
     size: int | None = None
-    unread: str = ""
+    unparsed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedBlock:
-    """A block as retention sees it: its span, half open, and the bytes of its files."""
+    """The properties of a block that matter to retention: time range (half open), size in bytes."""
 
     ulid: str
     min_time: datetime
@@ -46,30 +47,30 @@ class RetainedBlock:
 
 @dataclass(frozen=True, slots=True)
 class RetentionNeed:
-    """The flags with which Prometheus keeps blocks: a duration, and bytes."""
+    """The retention that a Prometheus needs to keep its blocks: a duration, and a size in bytes."""
 
     time: timedelta
     size: int
 
     @property
     def time_flag(self) -> str:
-        """Return the flag, in whole days."""
+        """Return the flag for time, in whole days."""
         return f"--storage.tsdb.retention.time={math.ceil(self.time / timedelta(days=1))}d"
 
     @property
     def size_flag(self) -> str:
-        """Return the flag that a Prometheus with a limit by size needs at least."""
+        """Return the flag for size, needed only if there is a size limit."""
         return f"--storage.tsdb.retention.size={math.ceil(self.size / _GIB)}GB"
 
 
 def parse_tsdb_retention(text: str) -> TsdbRetention:
-    """Read `15d`, `15d or 10GiB` (as runtimeinfo says it) or `30d,50GB` (as a user does).
+    """Parse `15d`, `15d or 10GiB` (the format of runtimeinfo) or `30d,50GB` (user input).
 
-    Sizes are powers of 1024, as Prometheus' flags are. What is not understood is in `unread`.
+    As in Prometheus' flags, units of size are powers of 1024.
     """
     time: timedelta | None = None
     size: int | None = None
-    unread = []
+    unparsed = []
     for part in (p.strip() for p in re.split(r",|\bor\b", text)):
         duration = parse_duration(part)
         if duration is not None:
@@ -77,18 +78,18 @@ def parse_tsdb_retention(text: str) -> TsdbRetention:
         elif re.fullmatch(rf"(?:{_SIZE.pattern})+", part):
             size = sum(int(float(n) * _UNITS[unit]) for n, unit in _SIZE.findall(part))
         elif part:
-            unread.append(part)
-    # Prometheus takes zero for no limit.
-    return TsdbRetention(time or None, size or None, " or ".join(unread))
+            unparsed.append(part)
+    # In Prometheus, zero means no limit.
+    return TsdbRetention(time or None, size or None, " or ".join(unparsed))
 
 
 def parse_target_retention(text: str) -> TsdbRetention:
-    """Read what a user says: `TIME[,SIZE]`. Raises UsageError for other text."""
+    """Parse user input: `TIME[,SIZE]`. Raises UsageError for other text."""
     retention = parse_tsdb_retention(text)
-    if retention.unread or not text.strip():
+    if retention.unparsed or not text.strip():
         raise UsageError(
-            f"cannot read retention {text!r}",
-            hint="give it as Prometheus' flags have it: 90d, or 90d,500GB",
+            f"cannot parse retention {text!r}",
+            hint="use the format of Prometheus' flags: 90d, or 90d,500GB",
         )
     return retention
 
@@ -96,20 +97,20 @@ def parse_target_retention(text: str) -> TsdbRetention:
 def deleted(
     retention: TsdbRetention, blocks: Sequence[RetainedBlock], *, head_size: int = 0
 ) -> frozenset[str]:
-    """Return the ULIDs that a reload deletes, of all blocks that are in a data directory."""
+    """Return the ULIDs of the blocks that the next reload deletes; `blocks` must be all of them."""
     newest_first = sorted(blocks, key=lambda b: b.max_time, reverse=True)
     total = head_size
-    for place, block in enumerate(newest_first):
+    for index, block in enumerate(newest_first):
         total += block.size
-        late = place > 0 and retention.time is not None
-        aged = late and newest_first[0].max_time - block.max_time >= (retention.time or timedelta())
-        if aged or (retention.size is not None and total > retention.size):
-            return frozenset(b.ulid for b in newest_first[place:])
+        age = newest_first[0].max_time - block.max_time
+        too_old = index > 0 and retention.time is not None and age >= retention.time
+        if too_old or (retention.size is not None and total > retention.size):
+            return frozenset(b.ulid for b in newest_first[index:])
     return frozenset()
 
 
 def with_next_block(blocks: Sequence[RetainedBlock], *, now: datetime) -> tuple[RetainedBlock, ...]:
-    """Return the blocks with the next one that this Prometheus writes, as large as its last."""
+    """Return the blocks and the next one that Prometheus will write, of an estimated size."""
     end = now + FIRST_BLOCK_AFTER
     return (*blocks, RetainedBlock("", end - _BLOCK_SPAN, end, _size_of_two_hours(blocks)))
 
@@ -117,21 +118,22 @@ def with_next_block(blocks: Sequence[RetainedBlock], *, now: datetime) -> tuple[
 def retention_need(
     blocks: Sequence[RetainedBlock], *, now: datetime, head_size: int = 0
 ) -> RetentionNeed | None:
-    """Return what keeps all these blocks past the next one that is written; None for no blocks.
+    """Return the retention that keeps all these blocks and the next one; None for no blocks.
 
-    The day that is added gives time to change the flags again.
+    One day is added, to leave time for changing the flags again.
     """
     if not blocks:
         return None
-    grown = with_next_block(blocks, now=now)
-    ends = [b.max_time for b in grown]
+    with_next = with_next_block(blocks, now=now)
+    ends = [b.max_time for b in with_next]
     return RetentionNeed(
         time=max(ends) - min(ends) + _TIME_SLACK,
-        size=math.ceil((sum(b.size for b in grown) + head_size) * _SIZE_SLACK),
+        size=math.ceil((sum(b.size for b in with_next) + head_size) * _SIZE_SLACK),
     )
 
 
 def _size_of_two_hours(blocks: Sequence[RetainedBlock]) -> int:
+    """Estimate the size of a two-hour block from the newest block."""
     spanning = [b for b in blocks if b.max_time > b.min_time]
     if not spanning:
         return 0

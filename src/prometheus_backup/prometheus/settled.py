@@ -1,8 +1,8 @@
-"""For which instant a source is asked, so that a snapshot is sure to hold what it answers from.
+"""Choose an instant for fingerprint queries whose samples are all in the snapshot. Pure.
 
-Now would not do: scrapes are in flight. And not all that Prometheus answers from is in a snapshot:
-samples that came out of order stay in memory until the next compaction, and with `skip_head` all
-that is in memory is left out.
+The current time does not work: scrapes are in progress. A snapshot also lacks some samples that
+Prometheus has in memory: out-of-order samples until the next compaction, and with `skip_head`, all
+of them.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _JUST_BEFORE = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class SettledInputs:
-    """What decides it. `clock` is the source's; `out_of_order` its window for late samples, as a
-    PromQL duration, None where it takes none.
+    """The state of the source. `clock` is the time of its clock.
 
-    `persisted_until` is the end of the newest block on disk that holds no late samples alone;
-    `head_from` where the samples in memory begin. None where there are none.
+    `out_of_order` is its out-of-order time window, as a PromQL duration, None if disabled.
+    `persisted_until` is the end of the newest block on disk, without blocks of only out-of-order
+    samples. `head_from` is the time of the first sample in memory. Both are None if there are none.
     """
 
     clock: datetime
@@ -31,10 +31,10 @@ class SettledInputs:
 
 
 def settled_instant(source: SettledInputs) -> datetime | None:
-    """Return the instant to ask for; None where no answer is sure to be in the snapshot.
+    """Return the instant for the queries; None if no instant is certain to be in the snapshot.
 
-    Where late samples are taken, those in memory are younger than the last compaction less the
-    window: only what is older than that is complete on disk.
+    With an out-of-order window, blocks on disk are complete only up to the end of the newest block
+    minus the window: later samples may still be in memory.
     """
     if not source.skip_head and source.out_of_order is None:
         return source.clock - _SETTLED_AFTER
