@@ -1,7 +1,7 @@
-"""Writes the tables of docs/ that are computed: `python -m devtools.tables`.
+"""Writes the computed tables of docs/: `python -m devtools.tables`.
 
-Each stands between `<!-- table NAME: made by devtools.tables -->` and `<!-- end -->`. tests/docs/
-fails where one is not up to date.
+Each is between `<!-- table NAME: made by devtools.tables -->` and `<!-- end -->`. tests/docs/
+fails if one is out of date.
 """
 
 import re
@@ -39,25 +39,25 @@ _LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
 Row = Iterable[object]
 
 
-def written(page: str) -> str:
-    """A page with all its tables made anew."""
+def update_tables(page: str) -> str:
+    """Return the page with all its tables recomputed."""
 
     def table(match: re.Match[str]) -> str:
         return f"{match[1]}{_TABLES[match[2]]()}{match[3]}"
 
-    made, count = _PLACE.subn(table, page)
+    updated, count = _MARKED.subn(table, page)
     if not count:
-        raise ValueError("the page has no place for a table")
-    return made
+        raise ValueError("the page has no marks for a table")
+    return updated
 
 
-def _month(strategy: Strategy, size: int, policy: Policy, habits: Usage | None = None) -> Month:
-    habits = habits or Usage()
+def _month(strategy: Strategy, size: int, policy: Policy, usage: Usage | None = None) -> Month:
+    usage = usage or Usage()
     return month(
         strategy,
         workload=expected_workload(size, _RETENTION),
-        kept=simulate_lifetimes(policy, noncurrent_days=habits.noncurrent_days),
-        habits=habits,
+        kept=simulate_lifetimes(policy, noncurrent_days=usage.noncurrent_days),
+        usage=usage,
         prices=PRICES,
     )
 
@@ -66,9 +66,11 @@ def _costs() -> str:
     rows = []
     for strategy in STRATEGIES:
         months = [_month(strategy, size, Policy()) for size in _SIZES]
-        wait = f"{months[0].thaw_hours} h" if months[0].thaw_hours else "at once"
+        wait = f"{months[0].thaw_hours} h" if months[0].thaw_hours else "none"
         rows.append((strategy.name, *(f"{m.total:,.0f}" for m in months), wait))
-    return _markdown(("block files are kept in", *_names(), "oldest restored after"), rows)
+    return _markdown(
+        ("storage class of block files", *_sizes(), "wait to restore the oldest"), rows
+    )
 
 
 def _parts() -> str:
@@ -77,8 +79,8 @@ def _parts() -> str:
         m = _month(strategy, 100 * _GB, Policy())
         dollars = (m.storage, m.early_deletion, m.requests, m.retrieval, m.total, m.restore_oldest)
         rows.append((strategy.name, *(f"{d:,.2f}" for d in dollars)))
-    head = ("storage", "deleted early", "requests", "retrieval", "month", "restore of the oldest")
-    return _markdown(("100 GB, block files in", *head), rows)
+    head = ("storage", "early deletion", "requests", "retrieval", "total", "restore of the oldest")
+    return _markdown(("storage class of block files, 100 GB", *head), rows)
 
 
 def _policies() -> str:
@@ -92,7 +94,7 @@ def _policies() -> str:
     return _markdown(
         (
             "daily / monthly / yearly, 100 GB",
-            "backups at a time",
+            "backups kept",
             _STANDARD.name,
             _LIFECYCLE.name,
             "the same, versioned for 14 days",
@@ -104,11 +106,11 @@ def _policies() -> str:
 def _verification() -> str:
     rows = []
     for strategy in (_STANDARD, _LIFECYCLE):
-        habits = [Usage(verify_days=days) for days in _ROTATIONS]
-        months = [_month(strategy, 100 * _GB, Policy(), h).total for h in habits]
+        usages = [Usage(verify_days=days) for days in _ROTATIONS]
+        months = [_month(strategy, 100 * _GB, Policy(), usage).total for usage in usages]
         rows.append((strategy.name, *(f"{m:,.0f}" for m in months)))
-    head = (f"all of it in {days} days" if days else "never" for days in _ROTATIONS)
-    return _markdown(("block files in; every byte is read", *head), rows)
+    head = (f"everything every {days} days" if days else "nothing" for days in _ROTATIONS)
+    return _markdown(("storage class of block files; verification reads", *head), rows)
 
 
 def _durations() -> str:
@@ -128,7 +130,7 @@ def _restores() -> str:
     for name, bits in _LINKS.items():
         times = [durations(size, bits=bits, rates=rates).restore for size in _SIZES]
         rows.append((name, *(_time(seconds) for seconds in times)))
-    return _markdown(("restore over", *_names()), rows)
+    return _markdown(("restore over", *_sizes()), rows)
 
 
 def _times(e: Expected) -> Row:
@@ -138,19 +140,19 @@ def _times(e: Expected) -> Row:
 
 
 def _time(seconds: float) -> str:
-    """Return seconds for people: `45 s`, `12 min`, `1 h 20 min`."""
+    """Format seconds: `45 s`, `12 min`, `1 h 20 min`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _names() -> Row:
+def _sizes() -> Row:
     return (f"{size // _GB} GB" for size in _SIZES)
 
 
-def _markdown(head: Row, rows: Iterable[Row]) -> str:
-    lines = [list(map(str, row)) for row in (head, *rows)]
+def _markdown(header: Row, rows: Iterable[Row]) -> str:
+    lines = [list(map(str, row)) for row in (header, *rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -163,7 +165,7 @@ _TABLES: dict[str, Callable[[], str]] = {
     "durations": _durations,
     "restores": _restores,
 }
-_PLACE = re.compile(
+_MARKED = re.compile(
     r"(<!-- table (\w+): made by devtools\.tables -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
@@ -171,7 +173,7 @@ _PLACE = re.compile(
 def main() -> None:
     """Write the pages."""
     for page in PAGES:
-        page.write_text(written(page.read_text()))
+        page.write_text(update_tables(page.read_text()))
 
 
 if __name__ == "__main__":
