@@ -128,7 +128,7 @@ def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
         "flags": '"web.enable-admin-api":"true"',
         "loaded": "prometheus_tsdb_blocks_loaded ",
         "query": '"status":"success"',
-        "merge": "where samples in memory begin",  # so its newest block is not placed yet
+        "merge": "the start of the samples in memory",  # so its newest block is not placed yet
         "latest": "size   pass",
         "heal": "none bad",
         "empty": "--storage.tsdb.retention.time=",

@@ -13,10 +13,11 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet
 from prometheus_backup.model import Outcome
 from prometheus_backup.tsdb.verification import check_block
-from tests.support.damages import cut
-from tests.support.heals import heal, heal_and_die
-from tests.support.patients import QUIET
-from tests.support.stored import LocalFiles, tree
+from tests.support.contents import tree
+from tests.support.damage import cut
+from tests.support.damaged_directory import QUIET
+from tests.support.heal_runs import heal, heal_and_die
+from tests.support.stored_backups import LocalFiles
 
 OTHER = "01ARYZ6S41TSV4RRFFQ69G5FAV"
 WRONG = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
@@ -81,26 +82,26 @@ def test_killed_at_any_change_it_loses_nothing_and_is_continued(
     ill = make_ill(data_dir)
     continued = started = 0
     for changes in range(1, 500):
-        patient = tmp_path / f"patient-{changes}"
-        shutil.copytree(data_dir, patient)
-        if not heal_and_die(patient, repository_files.root, changes=changes):
+        damaged = tmp_path / f"patient-{changes}"
+        shutil.copytree(data_dir, damaged)
+        if not heal_and_die(damaged, repository_files.root, changes=changes):
             break
-        _require_nothing_lost(patient, ill)
-        continued += (patient / ".prometheus-backup" / "heal" / "ready").is_dir()
-        if changes % 2 and ill.stoppers <= _moved(patient).keys():
-            shutil.copytree(patient, tmp_path / f"started-{changes}")
+        _require_nothing_lost(damaged, ill)
+        continued += (damaged / ".prometheus-backup" / "heal" / "ready").is_dir()
+        if changes % 2 and ill.stoppers <= _moved(damaged).keys():
+            shutil.copytree(damaged, tmp_path / f"started-{changes}")
             start_prometheus(prometheus_3, tmp_path / f"started-{changes}", QUIET).kill()
             started += 1
 
-        report = heal(patient, repository_files.root)
+        report = heal(damaged, repository_files.root)
 
         assert report.outcome is Outcome.DONE
-        _require_nothing_lost(patient, ill)
-        found = {p: b for p, b in tree(patient).items() if not p.startswith(".prometheus-backup")}
+        _require_nothing_lost(damaged, ill)
+        found = {p: b for p, b in tree(damaged).items() if not p.startswith(".prometheus-backup")}
         assert found == ill.sound
-        assert not (patient / ".prometheus-backup" / "heal").exists()
-        assert changes % 10 or heal(patient, repository_files.root).plan.healings == ()
-        shutil.rmtree(patient)
+        assert not (damaged / ".prometheus-backup" / "heal").exists()
+        assert changes % 10 or heal(damaged, repository_files.root).plan.repairs == ()
+        shutil.rmtree(damaged)
     else:
         pytest.fail("no heal came to its end")
     assert started > 3, "it was killed between the moves and the end"

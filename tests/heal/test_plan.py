@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prometheus_backup.heal.plan import (
-    AS_IS,
+    DEFAULT_REQUEST,
     BadBlock,
     BlockCopy,
     CandidateBlocks,
@@ -20,7 +20,7 @@ from prometheus_backup.heal.plan import (
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import Span, TargetBlock, TargetBlocks
 from prometheus_backup.tsdb.faults import Effect, FaultKind
-from tests.support.blocks import DAY, HOUR, block, held, ulid
+from tests.support.blocks import DAY, HOUR, block, existing, ulid
 
 
 def span(begin: float = 0, end: float = 2) -> Span:
@@ -32,89 +32,89 @@ def bad(number: int = 1, effect: Effect = Effect.STOPS_START, **fields: Any) -> 
     return BadBlock(ulid(number), effect, **(own | fields))
 
 
-def offer(*blocks: Block, name: str = "newest") -> CandidateBlocks:
+def backup(*blocks: Block, name: str = "newest") -> CandidateBlocks:
     return CandidateBlocks(name, blocks)
 
 
 def heal(
     ill: BadBlock,
-    *offers: CandidateBlocks,
+    *candidates: CandidateBlocks,
     sound: Sequence[TargetBlock] = (),
-    wish: HealRequest = AS_IS,
+    request: HealRequest = DEFAULT_REQUEST,
     memory_from: datetime | None = None,
 ) -> Repair:
     """What is done about one bad block."""
-    (healing,) = plan_heal(
-        [ill], TargetBlocks(tuple(sound), memory_from=memory_from), offers, wish
-    ).healings
-    return healing
+    (repair,) = plan_heal(
+        [ill], TargetBlocks(tuple(sound), memory_from=memory_from), candidates, request
+    ).repairs
+    return repair
 
 
-def copies(healing: Repair) -> list[tuple[str, str]]:
-    return [(c.backup_id, c.block.ulid) for c in healing.copies]
+def copies(repair: Repair) -> list[tuple[str, str]]:
+    return [(c.backup_id, c.block.ulid) for c in repair.copies]
 
 
 def test_the_first_backup_that_has_the_block_is_used() -> None:
-    healing = heal(bad(), offer(block(2, 2, 4)), offer(block(1), name="older"), offer(block(1)))
+    repair = heal(bad(), backup(block(2, 2, 4)), backup(block(1), name="older"), backup(block(1)))
 
-    assert (healing.remedy, copies(healing)) == (Remedy.SPLICE, [("older", ulid(1))])
-    assert healing.heals
+    assert (repair.remedy, copies(repair)) == (Remedy.SPLICE, [("older", ulid(1))])
+    assert repair.heals
 
 
 def test_a_copy_that_turned_out_unsound_is_passed_over() -> None:
-    wish = HealRequest(unsound=frozenset({BlockCopy("newest", ulid(1))}))
+    request = HealRequest(unsound=frozenset({BlockCopy("newest", ulid(1))}))
 
-    healing = heal(bad(), offer(block(1)), offer(block(1), name="older"), wish=wish)
+    repair = heal(bad(), backup(block(1)), backup(block(1), name="older"), request=request)
 
-    assert copies(healing) == [("older", ulid(1))]
+    assert copies(repair) == [("older", ulid(1))]
 
 
 @pytest.mark.parametrize("effect", Effect)
 def test_without_a_backup_what_is_served_stays_and_the_rest_is_moved_away(effect: Effect) -> None:
-    healing = heal(bad(effect=effect))
+    repair = heal(bad(effect=effect))
 
     expected = {
         Effect.STOPS_START: Remedy.MOVE_AWAY,
         Effect.HIDES_DATA: Remedy.MOVE_AWAY,
         Effect.NONE: Remedy.NOTHING,
     }.get(effect, Remedy.LEAVE)
-    assert healing.remedy is expected
-    assert healing.heals is (effect is Effect.NONE)
-    assert healing.moves is (expected is Remedy.MOVE_AWAY)
-    assert healing.gaps == ((span(),) if expected is Remedy.MOVE_AWAY else ())
+    assert repair.remedy is expected
+    assert repair.heals is (effect is Effect.NONE)
+    assert repair.moves is (expected is Remedy.MOVE_AWAY)
+    assert repair.gaps == ((span(),) if expected is Remedy.MOVE_AWAY else ())
 
 
 def test_what_is_served_is_moved_away_where_that_is_asked_for() -> None:
-    healing = heal(bad(effect=Effect.FAILS_QUERIES), wish=HealRequest(without_copy=True))
+    repair = heal(bad(effect=Effect.FAILS_QUERIES), request=HealRequest(without_copy=True))
 
-    assert (healing.remedy, healing.heals) == (Remedy.MOVE_AWAY, False)
+    assert (repair.remedy, repair.heals) == (Remedy.MOVE_AWAY, False)
 
 
 def test_what_can_be_made_anew_without_loss_needs_no_backup() -> None:
-    assert heal(bad(mendable=True), offer(block(1))).remedy is Remedy.MEND
+    assert heal(bad(mendable=True), backup(block(1))).remedy is Remedy.MEND
 
 
 def test_what_a_backup_knows_better_is_made_anew_only_without_one() -> None:
     ill = bad(effect=Effect.HIDES_DATA, rebuildable=True)
 
-    assert heal(ill, offer(block(1))).remedy is Remedy.SPLICE
+    assert heal(ill, backup(block(1))).remedy is Remedy.SPLICE
     assert heal(ill).remedy is Remedy.MEND
-    wish = HealRequest(unsound=frozenset({BlockCopy("", ulid(1))}))
-    assert heal(ill, wish=wish).remedy is Remedy.MOVE_AWAY
+    request = HealRequest(unsound=frozenset({BlockCopy("", ulid(1))}))
+    assert heal(ill, request=request).remedy is Remedy.MOVE_AWAY
 
 
 def test_a_bad_parent_of_a_sound_block_is_left_to_prometheus() -> None:
-    child = held(9, sources=(1, 2), parents=(1, 2))
+    child = existing(9, sources=(1, 2), parents=(1, 2))
 
-    assert heal(bad(), offer(block(1)), sound=[child]).remedy is Remedy.NOTHING
+    assert heal(bad(), backup(block(1)), sound=[child]).remedy is Remedy.NOTHING
 
 
 def test_a_block_whose_samples_are_in_others_is_moved_away_and_not_replaced() -> None:
-    grandchild = held(9, 0, 6, sources=(1, 2, 3), parents=(7, 8))
+    grandchild = existing(9, 0, 6, sources=(1, 2, 3), parents=(7, 8))
 
-    healing = heal(bad(), offer(block(1)), sound=[grandchild])
+    repair = heal(bad(), backup(block(1)), sound=[grandchild])
 
-    assert (healing.remedy, healing.heals, healing.copies) == (Remedy.DROP, True, ())
+    assert (repair.remedy, repair.heals, repair.copies) == (Remedy.DROP, True, ())
     unreadable = bad(ulid="", span=None, sources=())
     assert heal(unreadable, sound=[grandchild]).remedy is Remedy.DROP
 
@@ -123,13 +123,15 @@ def test_a_sound_block_under_a_wrong_name_is_renamed_unless_its_name_is_taken() 
     wrong = bad(5, Effect.MISLEADS, ulid=ulid(1), sources=(ulid(1),), misnamed=True)
 
     assert heal(wrong).remedy is Remedy.RENAME
-    assert heal(wrong, sound=[held(1)]).remedy is Remedy.DROP
+    assert heal(wrong, sound=[existing(1)]).remedy is Remedy.DROP
 
 
 def test_a_bad_block_gives_its_name_to_the_sound_one_that_has_a_wrong_one() -> None:
     wrong = bad(5, Effect.MISLEADS, ulid=ulid(1), sources=(ulid(1),), misnamed=True)
 
-    first, second = plan_heal([bad(1), wrong], TargetBlocks(()), [offer(block(1))], AS_IS).healings
+    first, second = plan_heal(
+        [bad(1), wrong], TargetBlocks(()), [backup(block(1))], DEFAULT_REQUEST
+    ).repairs
 
     assert (first.bad.name, first.remedy) == (ulid(1), Remedy.DROP)
     assert (second.bad.name, second.remedy) == (ulid(5), Remedy.RENAME)
@@ -137,20 +139,23 @@ def test_a_bad_block_gives_its_name_to_the_sound_one_that_has_a_wrong_one() -> N
 
 def test_blocks_of_several_backups_cover_a_block_that_none_has() -> None:
     ill = bad(span=span(0, 6))
-    newer, older = offer(block(4, 4, 6), block(3, 8, 10)), offer(block(2, 0, 4), name="older")
+    newer, older = (
+        backup(block(4, 4, 6), block(3, 8, 10)),
+        backup(block(2, 0, 4), name="older"),
+    )
 
-    healing = heal(ill, newer, older)
+    repair = heal(ill, newer, older)
 
-    assert (healing.remedy, healing.heals) == (Remedy.COVER, True)
-    assert copies(healing) == [("newest", ulid(4)), ("older", ulid(2))]
+    assert (repair.remedy, repair.heals) == (Remedy.COVER, True)
+    assert copies(repair) == [("newest", ulid(4)), ("older", ulid(2))]
 
 
 def test_what_is_covered_in_part_only_is_replaced_only_if_nothing_of_it_is_served() -> None:
-    half = offer(block(2, 0, 1))
+    half = backup(block(2, 0, 1))
 
     stopper = heal(bad(), half)
     served = heal(bad(effect=Effect.FAILS_QUERIES), half)
-    asked = heal(bad(effect=Effect.FAILS_QUERIES), half, wish=HealRequest(without_copy=True))
+    asked = heal(bad(effect=Effect.FAILS_QUERIES), half, request=HealRequest(without_copy=True))
 
     assert (stopper.remedy, stopper.gaps) == (Remedy.COVER, (span(1, 2),))
     assert not stopper.heals
@@ -159,38 +164,38 @@ def test_what_is_covered_in_part_only_is_replaced_only_if_nothing_of_it_is_serve
 
 
 def test_no_block_covers_another_that_reaches_into_the_samples_in_memory() -> None:
-    ill, cover = bad(span=span(0, 2)), offer(block(2, 0, 3))
+    ill, cover = bad(span=span(0, 2)), backup(block(2, 0, 3))
 
     assert heal(ill, cover).remedy is Remedy.COVER
     assert heal(ill, cover, memory_from=DAY + 2 * HOUR).remedy is Remedy.MOVE_AWAY
 
 
 def test_no_block_covers_another_whose_samples_are_there_already() -> None:
-    child = held(9, 0, 8, sources=(2, 3))
+    child = existing(9, 0, 8, sources=(2, 3))
 
-    assert heal(bad(), offer(block(2)), sound=[child]).remedy is Remedy.MOVE_AWAY
+    assert heal(bad(), backup(block(2)), sound=[child]).remedy is Remedy.MOVE_AWAY
 
 
 def test_deleted_series_do_not_come_back_unless_that_is_accepted() -> None:
-    ill, cover = bad(deletions=True), offer(block(2))
+    ill, cover = bad(deletions=True), backup(block(2))
 
     assert heal(ill, cover).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, cover, wish=HealRequest(undelete=True)).remedy is Remedy.COVER
+    assert heal(ill, cover, request=HealRequest(undelete=True)).remedy is Remedy.COVER
 
 
 def test_what_forgets_deletions_is_made_anew_only_where_that_is_accepted() -> None:
-    ill = bad(effect=Effect.STOPS_START, deletions=True, rebuildable=True, forgets=True)
+    ill = bad(effect=Effect.STOPS_START, deletions=True, rebuildable=True, loses_deletions=True)
 
     assert heal(ill).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, wish=HealRequest(undelete=True)).remedy is Remedy.MEND
+    assert heal(ill, request=HealRequest(undelete=True)).remedy is Remedy.MEND
 
 
 def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() -> None:
-    odd_end = offer(block(1, 0, 2.0001))
+    odd_end = backup(block(1, 0, 2.0001))
 
     never_loaded = heal(bad(), odd_end, memory_from=DAY + HOUR)
     loaded = heal(bad(effect=Effect.FAILS_QUERIES), odd_end, memory_from=DAY + HOUR)
-    own = heal(bad(), offer(block(1, 0, 2)), memory_from=DAY + HOUR)
+    own = heal(bad(), backup(block(1, 0, 2)), memory_from=DAY + HOUR)
 
     assert never_loaded.remedy is Remedy.MOVE_AWAY
     assert loaded.remedy is Remedy.SPLICE
@@ -200,9 +205,9 @@ def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() ->
 def test_the_worst_comes_first() -> None:
     ill = [bad(1, Effect.MISLEADS), bad(2, Effect.HIDES_DATA), bad(3, Effect.STOPS_START)]
 
-    plan = plan_heal(ill, TargetBlocks(()), [], AS_IS)
+    plan = plan_heal(ill, TargetBlocks(()), [], DEFAULT_REQUEST)
 
-    assert [h.bad.name for h in plan.healings] == [ulid(3), ulid(2), ulid(1)]
+    assert [h.bad.name for h in plan.repairs] == [ulid(3), ulid(2), ulid(1)]
 
 
 def test_a_block_that_is_not_opened_does_not_stop_a_start_whatever_else_is_wrong() -> None:

@@ -14,17 +14,18 @@ import pytest
 from devtools.blocks import BlockSpec
 from prometheus_backup.datadir.lock import HostLock
 from prometheus_backup.stores.local import LocalStore
-from tests.support.damages import (
+from tests.support.contents import tree
+from tests.support.damage import (
     BREAKS_SNAPSHOTS,
     FAILS_QUERIES,
     HIDES_DATA,
     STOPS_A_START,
     change_meta,
 )
-from tests.support.heals import heal_job
-from tests.support.patients import NOBODY, Patient, only_bad, samples
-from tests.support.stored import LocalFiles, Stored, json_of, manifest_of, run_here, tree
-from tests.support.stores import Reading
+from tests.support.damaged_directory import NOBODY, DamagedDirectory, only_bad, samples
+from tests.support.heal_runs import heal_job
+from tests.support.store_wrappers import ReadRecorder
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, manifest_of, run_here
 
 
 def command(data_dir: Path, *options: str, env: dict[str, str], code: int = 0) -> Any:
@@ -96,11 +97,11 @@ def test_quick_looks_at_no_series_and_no_chunk(
 
 
 def test_only_bad_files_are_brought(
-    data_dir: Path, repository_files: LocalFiles, stored: Stored
+    data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
     STOPS_A_START["TOC bit flip"](block)
-    store = Reading(LocalStore(repository_files.root))
+    store = ReadRecorder(LocalStore(repository_files.root))
     job = heal_job(data_dir, repository_files.root, store=store)
 
     job.apply()
@@ -110,7 +111,7 @@ def test_only_bad_files_are_brought(
 
 @pytest.mark.parametrize("openly", [True, False], ids=["in the store", "in the source"])
 def test_a_copy_that_is_bad_itself_is_passed_over_for_an_older_one(
-    data_dir: Path, repository_files: LocalFiles, stored: Stored, openly: bool
+    data_dir: Path, repository_files: LocalFiles, stored: StoredBackups, openly: bool
 ) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
     spoil(repository_files, stored.second, f"{block.name}/index", openly=openly)
@@ -125,7 +126,7 @@ def test_a_copy_that_is_bad_itself_is_passed_over_for_an_older_one(
 
 
 def test_the_quarantine_says_what_was_wrong(
-    data_dir: Path, repository_files: LocalFiles, stored: Stored
+    data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
     STOPS_A_START["index empty"](block)
@@ -164,7 +165,7 @@ def without(files: LocalFiles, backup: str, ulid: str) -> None:
 
 
 def test_a_block_that_is_read_in_part_stays_until_it_is_asked_for(
-    data_dir: Path, repository_files: LocalFiles, stored: Stored
+    data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
     FAILS_QUERIES["chunk bit flip"](block)
@@ -224,63 +225,63 @@ def test_a_sound_copy_under_a_wrong_name_takes_the_place_of_the_bad_block(data_d
 
 @pytest.mark.parametrize("damage", [name for name in HIDES_DATA if name.startswith("meta")])
 def test_without_any_backup_meta_json_is_written_anew(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
-    HIDES_DATA[damage](patient.block)
-    shutil.rmtree(patient.repository)
-    patient.repository.mkdir()
+    HIDES_DATA[damage](damaged.block)
+    shutil.rmtree(damaged.repository)
+    damaged.repository.mkdir()
 
-    assert only_bad(patient.heal("--apply"))["remedy"] == "mend"
+    assert only_bad(damaged.heal("--apply"))["remedy"] == "mend"
 
-    assert patient.heal()["bad"] == []
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
-    assert patient.present(but=[patient.block])
+    assert damaged.heal()["bad"] == []
+    assert samples(damaged.start(), tsdb_block_spec) == sound_samples
+    assert damaged.present(but=[damaged.block])
 
 
 def test_series_that_were_deleted_stay_deleted(
-    patient: Patient, tsdb_block_spec: BlockSpec
+    damaged: DamagedDirectory, tsdb_block_spec: BlockSpec
 ) -> None:
     spec = tsdb_block_spec
-    before = patient.start()
+    before = damaged.start()
     before.delete_series(f'{spec.metric}{{series="0"}}')
     left = samples(before, spec)
     before.stop()
-    FAILS_QUERIES["chunk bit flip"](patient.block)
-    meta = json.loads((patient.block / "meta.json").read_text())
+    FAILS_QUERIES["chunk bit flip"](damaged.block)
+    meta = json.loads((damaged.block / "meta.json").read_text())
     assert meta["stats"]["numTombstones"] == 1
     # As a compaction that failed on it leaves it: it would never be compacted again.
-    change_meta(patient.block, compaction=meta["compaction"] | {"failed": True})
+    change_meta(damaged.block, compaction=meta["compaction"] | {"failed": True})
 
-    patient.heal("--apply")
+    damaged.heal("--apply")
 
-    assert samples(patient.start(), spec) == left
-    healed = json.loads((patient.block / "meta.json").read_text())
+    assert samples(damaged.start(), spec) == left
+    healed = json.loads((damaged.block / "meta.json").read_text())
     assert healed["stats"] == meta["stats"]
     assert healed["compaction"] == meta["compaction"]
 
 
 def test_a_head_block_that_was_copied_by_hand_costs_no_samples_in_memory(
-    patient: Patient, repository_files: LocalFiles, stored: Stored
+    damaged: DamagedDirectory, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
-    server = patient.start()
+    server = damaged.start()
     at = datetime.now(UTC)
     server.fill_head(metric="own")
     own = server.query("count_over_time(own[1h])", at)
     server.stop()
     (head,) = {b["ulid"] for b in manifest_of(repository_files, stored.first)["blocks"]} - {
-        block.name for block in patient.blocks
+        block.name for block in damaged.blocks
     }
-    whole, copied = repository_files.root / stored.first / head, patient.data_dir / head
+    whole, copied = repository_files.root / stored.first / head, damaged.data_dir / head
     shutil.copytree(whole, copied)
     HIDES_DATA["half copied"](copied)
 
-    assert only_bad(patient.heal("--apply", code=3))["remedy"] == "move-away"
+    assert only_bad(damaged.heal("--apply", code=3))["remedy"] == "move-away"
 
-    server = patient.start()
+    server = damaged.start()
     assert server.query("count_over_time(own[1h])", at) == own
     server.stop()
     shutil.copytree(whole, copied)  # what the copy would have done, had it been replaced
-    fewer = patient.start().query("count_over_time(own[1h])", at)
+    fewer = damaged.start().query("count_over_time(own[1h])", at)
     assert sum(float(one["value"][1]) for one in fewer) < sum(float(one["value"][1]) for one in own)
 
 
@@ -303,7 +304,7 @@ def test_a_prometheus_that_runs_on_it_and_does_not_answer_is_exit_2(
 
         refused = command(data_dir, "--apply", env=repository_files.environment(), code=2)
 
-    assert "a Prometheus runs on it" in refused["error"]
+    assert "it is in use by a Prometheus" in refused["error"]
     assert "--prometheus-url" in refused["hint"]
 
 

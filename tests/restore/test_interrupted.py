@@ -10,9 +10,10 @@ from devtools.prometheus import PrometheusFleet, PrometheusOptions
 from prometheus_backup.errors import TargetNotEmpty
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.stores.local import LocalStore
-from tests.support.restores import expected, newest_first, placed, restore, restore_and_die
-from tests.support.stored import LocalFiles, Stored, run_here, tree
-from tests.support.stores import Reading
+from tests.support.contents import tree
+from tests.support.restore_runs import expected, newest_first, placed, restore, restore_and_die
+from tests.support.store_wrappers import ReadRecorder
+from tests.support.stored_backups import LocalFiles, StoredBackups, run_here
 
 
 def _staged(target: Path, wanted: dict[str, bytes]) -> set[str]:
@@ -21,7 +22,7 @@ def _staged(target: Path, wanted: dict[str, bytes]) -> set[str]:
 
 
 def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     wanted = expected(repository_files, stored.first)
     order = newest_first(repository_files, stored.first)
@@ -37,7 +38,7 @@ def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
         have |= _staged(target, wanted)
         in_between += 0 < len(have) < len(wanted)
 
-        store = Reading(LocalStore(repository_files.root))
+        store = ReadRecorder(LocalStore(repository_files.root))
         restore(store, stored.first, target)
 
         again = {key.partition("/")[2] for key in store.read}
@@ -54,7 +55,7 @@ def test_prometheus_may_be_started_wherever_it_was_cut_off_and_it_is_continued_b
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tsdb_block_spec: BlockSpec,
     tmp_path: Path,
 ) -> None:
@@ -89,7 +90,7 @@ def _of(blocks: set[str], files: dict[str, bytes]) -> list[str]:
 
 
 def test_a_damaged_staged_file_is_read_again(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     assert restore_and_die(repository_files.root, stored.first, target, events=12)
@@ -98,7 +99,7 @@ def test_a_damaged_staged_file_is_read_again(
     path = target / ".prometheus-backup" / "restore" / victim
     path.write_bytes(bytes(len(wanted[victim])))
 
-    store = Reading(LocalStore(repository_files.root))
+    store = ReadRecorder(LocalStore(repository_files.root))
     restore(store, stored.first, target)
 
     assert any(key.endswith(victim) for key in store.read)
@@ -107,7 +108,7 @@ def test_a_damaged_staged_file_is_read_again(
 
 @pytest.mark.parametrize("mark", ["of another backup", "damaged", "no mapping"])
 def test_the_interrupted_restore_of_another_backup_is_exit_31(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, mark: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, mark: str
 ) -> None:
     target = tmp_path / "target"
     assert restore_and_die(repository_files.root, stored.first, target, events=20)

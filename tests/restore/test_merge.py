@@ -18,7 +18,7 @@ from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusSe
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import options, take_backup
-from tests.support.stored import LocalFiles, Stored, json_of, run_here
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 from tests.support.waiting import wait_until
 
 QUIET = PrometheusOptions(scrape_interval=None)
@@ -83,7 +83,7 @@ def test_history_streams_into_a_running_prometheus_that_scrapes_and_answers_all_
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tsdb_block_spec: BlockSpec,
     tmp_path: Path,
 ) -> None:
@@ -267,7 +267,7 @@ def test_a_wal_without_a_block_says_nothing_and_is_refused_until_the_user_tells(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tmp_path: Path,
 ) -> None:
     server = start_prometheus(prometheus_3, tmp_path / "data", QUIET)
@@ -287,7 +287,7 @@ def test_a_prometheus_that_is_not_the_targets_is_noticed(
     prometheus: PrometheusServer,
     tsdb_blocks: Path,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tmp_path: Path,
 ) -> None:
     other = tmp_path / "other"
@@ -309,7 +309,7 @@ def test_a_prometheus_that_is_not_ready_or_wants_a_password_ends_it_before_anyth
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
 ) -> None:
     closed = PrometheusOptions(scrape_interval=None, basic_auth=True)
     server = start_prometheus(prometheus_3, data_dir, closed)

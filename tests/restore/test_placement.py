@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import (
-    EVERYTHING,
+    ALL_TIME,
     BlockAction,
     Placement,
     PlacementPlanner,
@@ -18,14 +18,14 @@ from prometheus_backup.restore.placement import (
     TimeRange,
     gaps,
 )
-from tests.support.blocks import DAY, HOUR, block, held, ulid
+from tests.support.blocks import DAY, HOUR, block, existing, ulid
 
 
 def place(
     *blocks: Block,
     there: Sequence[TargetBlock] = (),
     memory_from: float | None = None,
-    wanted: TimeRange = EVERYTHING,
+    wanted: TimeRange = ALL_TIME,
     undelete: bool = False,
     unreadable: Sequence[int] = (),
 ) -> dict[str, Placement]:
@@ -34,50 +34,52 @@ def place(
         frozenset(ulid(n) for n in unreadable),
         None if memory_from is None else DAY + memory_from * HOUR,
     )
-    placements = PlacementPlanner(target, wanted, undelete=undelete).place(blocks)
+    placements = PlacementPlanner(target, wanted, undelete=undelete).plan(blocks)
     return {p.block.ulid: p for p in placements}
 
 
-def standing(number: int, placements: dict[str, Placement]) -> BlockAction:
-    return placements[ulid(number)].standing
+def action_of(number: int, placements: dict[str, Placement]) -> BlockAction:
+    return placements[ulid(number)].action
 
 
 def test_blocks_are_placed_newest_first_whatever_their_order() -> None:
     placements = place(block(1, 0, 2), block(2, 8, 10), block(3, 4, 6))
 
     assert list(placements) == [ulid(2), ulid(3), ulid(1)]
-    assert {p.standing for p in placements.values()} == {BlockAction.PLACE}
+    assert {p.action for p in placements.values()} == {BlockAction.PLACE}
 
 
 def test_a_block_that_is_there_is_not_placed_again() -> None:
-    assert standing(1, place(block(1), there=[held(1)])) is BlockAction.PRESENT
+    assert action_of(1, place(block(1), there=[existing(1)])) is BlockAction.PRESENT
 
 
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readable: bool) -> None:
-    there = [held(1, differs=True)] if readable else []
+    there = [existing(1, differs=True)] if readable else []
 
     placed = place(block(1), there=there, unreadable=() if readable else (1,))[ulid(1)]
 
-    assert placed.standing is BlockAction.DIFFERENT
-    assert placed.standing.left_out
+    assert placed.action is BlockAction.DIFFERENT
+    assert placed.action.left_out
     assert "heal" in placed.reason
 
 
 def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
-    placed = place(block(1), there=[held(9, 0, 6, sources=(1, 2, 3))])[ulid(1)]
+    placed = place(block(1), there=[existing(9, 0, 6, sources=(1, 2, 3))])[ulid(1)]
 
-    assert placed.standing is BlockAction.COVERED
-    assert not placed.standing.left_out
+    assert placed.action is BlockAction.COVERED
+    assert not placed.action.left_out
     assert ulid(9) in placed.reason
 
 
 def test_a_block_whose_sources_are_in_several_blocks_is_skipped() -> None:
-    there = [held(1), held(2, 2, 4), held(3, 4, 6)]
+    there = [existing(1), existing(2, 2, 4), existing(3, 4, 6)]
 
-    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.COVERED
     assert (
-        standing(9, place(block(9, 0, 8, sources=(1, 2, 3, 4)), there=there)) is BlockAction.PLACE
+        action_of(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.COVERED
+    )
+    assert (
+        action_of(9, place(block(9, 0, 8, sources=(1, 2, 3, 4)), there=there)) is BlockAction.PLACE
     )
 
 
@@ -85,40 +87,42 @@ def test_a_parent_of_a_block_that_is_there_is_not_placed_because_prometheus_woul
     None
 ):
     # As after clean_tombstones: the child is its own only source.
-    placed = place(block(1), there=[held(2, parents=(1,))])[ulid(1)]
+    placed = place(block(1), there=[existing(2, parents=(1,))])[ulid(1)]
 
-    assert placed.standing is BlockAction.PARENT
+    assert placed.action is BlockAction.PARENT
     assert ulid(2) in placed.reason
 
 
 def test_a_parent_of_a_block_that_is_placed_is_not_placed() -> None:
     placements = place(block(1), block(2, parents=(1,)))
 
-    assert standing(1, placements) is BlockAction.PARENT
-    assert standing(2, placements) is BlockAction.PLACE
+    assert action_of(1, placements) is BlockAction.PARENT
+    assert action_of(2, placements) is BlockAction.PLACE
 
 
 def test_a_parent_of_a_block_that_is_left_out_is_placed() -> None:
     placements = place(block(1, 0, 2), block(2, 0, 20, parents=(1,)), memory_from=10)
 
-    assert standing(2, placements) is BlockAction.IN_MEMORY
-    assert standing(1, placements) is BlockAction.PLACE
+    assert action_of(2, placements) is BlockAction.IN_MEMORY
+    assert action_of(1, placements) is BlockAction.PLACE
 
 
 def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out() -> None:
-    placed = place(block(9, 0, 6, sources=(1, 2, 3), parents=(1, 2, 3)), there=[held(1)])[ulid(9)]
+    placed = place(block(9, 0, 6, sources=(1, 2, 3), parents=(1, 2, 3)), there=[existing(1)])[
+        ulid(9)
+    ]
 
-    assert placed.standing is BlockAction.REPLACES
-    assert placed.standing.left_out
+    assert placed.action is BlockAction.REPLACES
+    assert placed.action.left_out
     assert ulid(1) in placed.reason
 
 
 @pytest.mark.parametrize(
     "there",
     [
-        held(1, deletions=True),
-        held(5, parents=(1,)),
-        held(5, 0, 4, sources=(1, 2), deletions=True),
+        existing(1, deletions=True),
+        existing(5, parents=(1,)),
+        existing(5, 0, 4, sources=(1, 2), deletions=True),
     ],
     ids=["tombstones", "cleaned", "tombstones of a compacted one"],
 )
@@ -127,20 +131,20 @@ def test_a_block_that_brings_deleted_series_back_is_left_out_unless_it_is_wished
 ) -> None:
     compacted = block(9, 0, 6, sources=(1, 2, 3))
 
-    assert standing(9, place(compacted, there=[there])) is BlockAction.UNDELETES
-    assert standing(9, place(compacted, there=[there], undelete=True)) is BlockAction.PLACE
+    assert action_of(9, place(compacted, there=[there])) is BlockAction.UNDELETES
+    assert action_of(9, place(compacted, there=[there], undelete=True)) is BlockAction.PLACE
 
 
 def test_deletions_of_unrelated_blocks_are_no_reason() -> None:
-    there = [held(7, deletions=True)]
+    there = [existing(7, deletions=True)]
 
-    assert standing(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.PLACE
+    assert action_of(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.PLACE
 
 
 def test_a_block_that_ends_after_the_samples_in_memory_begin_is_not_placed() -> None:
     placements = place(block(1, 6, 8), block(2, 8, 10), block(3, 8, 10.5), memory_from=10)
 
-    assert [standing(n, placements) for n in (1, 2, 3)] == [
+    assert [action_of(n, placements) for n in (1, 2, 3)] == [
         BlockAction.PLACE,
         BlockAction.PLACE,
         BlockAction.IN_MEMORY,
@@ -151,22 +155,24 @@ def test_a_block_that_ends_after_the_samples_in_memory_begin_is_not_placed() -> 
 
 
 def test_what_the_targets_own_blocks_reach_is_out_of_memory_already() -> None:
-    there = [held(7, 8, 11)]
+    there = [existing(7, 8, 11)]
 
     placements = place(block(1, 9, 11), block(2, 9, 11.5), there=there, memory_from=10)
 
-    assert standing(1, placements) is BlockAction.PLACE
-    assert standing(2, placements) is BlockAction.IN_MEMORY
+    assert action_of(1, placements) is BlockAction.PLACE
+    assert action_of(2, placements) is BlockAction.IN_MEMORY
 
 
 def test_blocks_of_late_samples_say_nothing_of_what_is_in_memory() -> None:
-    there = [held(7, 8, 12, in_order=False)]
+    there = [existing(7, 8, 12, in_order=False)]
 
-    assert standing(1, place(block(1, 9, 11), there=there, memory_from=10)) is BlockAction.IN_MEMORY
+    assert (
+        action_of(1, place(block(1, 9, 11), there=there, memory_from=10)) is BlockAction.IN_MEMORY
+    )
 
 
 def test_without_samples_in_memory_everything_may_be_placed() -> None:
-    assert standing(1, place(block(1, 0, 10_000), there=[held(2)])) is BlockAction.PLACE
+    assert action_of(1, place(block(1, 0, 10_000), there=[existing(2)])) is BlockAction.PLACE
 
 
 @pytest.mark.parametrize(
@@ -182,12 +188,12 @@ def test_a_range_chooses_the_blocks_that_meet_it(
 
     placements = place(block(1, 0, 2), block(2, 2, 4), block(3, 4, 6), wanted=wanted)
 
-    assert {n for n in (1, 2, 3) if standing(n, placements) is BlockAction.PLACE} == chosen
-    assert {p.standing for p in placements.values()} <= {BlockAction.PLACE, BlockAction.OUTSIDE}
+    assert {n for n in (1, 2, 3) if action_of(n, placements) is BlockAction.PLACE} == chosen
+    assert {p.action for p in placements.values()} <= {BlockAction.PLACE, BlockAction.OUTSIDE}
 
 
 def test_overlaps_are_foreseen() -> None:
-    there = [held(7, 0, 2), held(8, 2, 4), held(9, 6, 8)]
+    there = [existing(7, 0, 2), existing(8, 2, 4), existing(9, 6, 8)]
 
     assert place(block(1, 1, 6), there=there)[ulid(1)].overlaps == (ulid(7), ulid(8))
 
@@ -201,8 +207,8 @@ BLOCKS = st.builds(
     sources=st.lists(NUMBERS, max_size=4),
     parents=st.lists(NUMBERS, max_size=3),
 )
-HELD = st.builds(
-    held,
+TARGET_BLOCKS = st.builds(
+    existing,
     NUMBERS,
     st.integers(0, 10),
     st.integers(11, 20),
@@ -216,7 +222,7 @@ HELD = st.builds(
 
 @given(
     blocks=st.lists(BLOCKS, unique_by=lambda b: b.ulid, max_size=6),
-    there=st.lists(HELD, unique_by=lambda b: b.ulid, max_size=6),
+    there=st.lists(TARGET_BLOCKS, unique_by=lambda b: b.ulid, max_size=6),
     memory_from=st.none() | st.integers(0, 20),
 )
 def test_nothing_that_is_placed_costs_the_target_anything(
@@ -224,7 +230,7 @@ def test_nothing_that_is_placed_costs_the_target_anything(
 ) -> None:
     placements = place(*blocks, there=there, memory_from=memory_from)
 
-    placed = [p.block for p in placements.values() if p.standing is BlockAction.PLACE]
+    placed = [p.block for p in placements.values() if p.action is BlockAction.PLACE]
     names = {b.ulid for b in there}
     assert len(placements) == len(blocks)
     assert names.isdisjoint(b.ulid for b in placed), "nothing is overwritten"
@@ -236,7 +242,7 @@ def test_nothing_that_is_placed_costs_the_target_anything(
         reached = [DAY + memory_from * HOUR, *(b.max_time for b in there if b.in_order)]
         assert all(b.max_time <= max(reached) for b in placed), "no sample in memory is dropped"
     for p in placements.values():
-        assert p.reason or p.standing is BlockAction.PLACE
+        assert p.reason or p.action is BlockAction.PLACE
 
 
 def span(begin: float, end: float) -> Span:

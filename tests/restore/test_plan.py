@@ -8,19 +8,25 @@ import pytest
 from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
-from prometheus_backup.restore.placement import NOTHING, Span, TargetBlock, TargetBlocks, TimeRange
+from prometheus_backup.restore.placement import (
+    NO_BLOCKS,
+    Span,
+    TargetBlock,
+    TargetBlocks,
+    TimeRange,
+)
 from prometheus_backup.restore.plan import (
-    ALL,
+    WHOLE_BACKUP,
     RestorePlan,
     RestoreRequest,
     TargetView,
     plan_restore,
 )
-from tests import manifests
+from tests.support import manifests
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-EMPTY = TargetView(NOTHING)
+EMPTY = TargetView(NO_BLOCKS)
 
 
 def ulid(number: int) -> str:
@@ -39,7 +45,7 @@ def block(number: int, *, end: datetime, size: int = 10) -> dict[str, Any]:
     )
 
 
-def held(number: int, *, end: datetime, size: int = 10) -> TargetBlock:
+def existing(number: int, *, end: datetime, size: int = 10) -> TargetBlock:
     return TargetBlock(ulid(number), end - timedelta(hours=2), end, (ulid(number),), size=size)
 
 
@@ -52,13 +58,15 @@ def target(*blocks: TargetBlock, retention: TsdbRetention, head_size: int = 0) -
     return TargetView(TargetBlocks(blocks), retention, "the target", head_size)
 
 
-def plan(backup: Manifest, view: TargetView = EMPTY, wish: RestoreRequest = ALL) -> RestorePlan:
-    return plan_restore(backup, view, wish, now=NOW)
+def plan(
+    backup: Manifest, view: TargetView = EMPTY, request: RestoreRequest = WHOLE_BACKUP
+) -> RestorePlan:
+    return plan_restore(backup, view, request, now=NOW)
 
 
 def test_blocks_that_are_there_are_not_placed_again_and_still_count_for_retention() -> None:
     backup = manifest(block(1, end=NOW - 100 * DAY, size=7), block(2, end=NOW, size=5))
-    there = TargetView(TargetBlocks((held(1, end=NOW - 100 * DAY, size=7),)))
+    there = TargetView(TargetBlocks((existing(1, end=NOW - 100 * DAY, size=7),)))
 
     rest = plan(backup, there)
 
@@ -73,7 +81,7 @@ def test_an_empty_target_is_judged_by_the_retention_that_the_source_had() -> Non
 
     found = plan(backup)
 
-    assert found.loses_placed == (ulid(1),)
+    assert found.loses_restored == (ulid(1),)
     assert found.keeps_from == NOW - 20 * DAY
     assert found.retention_of == "the Prometheus that was backed up"
 
@@ -83,8 +91,8 @@ def test_blocks_that_only_the_next_new_one_makes_too_old_are_foreseen() -> None:
 
     found = plan(backup, target(retention=TsdbRetention(15 * DAY)))
 
-    assert set(found.loses_placed) == {ulid(1), ulid(2)}
-    assert plan(backup, target(retention=TsdbRetention(30 * DAY))).loses_placed == ()
+    assert set(found.loses_restored) == {ulid(1), ulid(2)}
+    assert plan(backup, target(retention=TsdbRetention(30 * DAY))).loses_restored == ()
 
 
 def test_the_range_that_the_plan_names_survives_retention() -> None:
@@ -94,42 +102,42 @@ def test_the_range_that_the_plan_names_survives_retention() -> None:
     lossy = plan(backup, view)
     rest = plan(backup, view, RestoreRequest(TimeRange(lossy.keeps_from)))
 
-    assert lossy.loses_placed
+    assert lossy.loses_restored
     assert rest.place
-    assert rest.loses_placed == ()
+    assert rest.loses_restored == ()
 
 
 def test_blocks_of_the_target_that_newer_ones_push_out_are_named() -> None:
-    old = [held(n, end=NOW - 40 * DAY - n * DAY) for n in (1, 2)]
+    old = [existing(n, end=NOW - 40 * DAY - n * DAY) for n in (1, 2)]
     backup = manifest(block(9, end=NOW - DAY))
 
     by_time = plan(backup, target(*old, retention=TsdbRetention(15 * DAY)))
     by_size = plan(backup, target(*old, retention=TsdbRetention(size=25)))
 
-    assert set(by_time.loses_held) == {ulid(1), ulid(2)}
-    assert set(by_size.loses_held) == {ulid(1), ulid(2)}, "now, and with the next block"
-    assert plan(backup, target(*old, retention=TsdbRetention())).loses_held == ()
+    assert set(by_time.loses_existing) == {ulid(1), ulid(2)}
+    assert set(by_size.loses_existing) == {ulid(1), ulid(2)}, "now, and with the next block"
+    assert plan(backup, target(*old, retention=TsdbRetention())).loses_existing == ()
 
 
 def test_what_goes_all_the_same_is_a_warning_and_not_laid_to_the_restore() -> None:
-    there = [held(1, end=NOW - 16 * DAY), held(2, end=NOW)]
+    there = [existing(1, end=NOW - 16 * DAY), existing(2, end=NOW)]
 
     found = plan(
         manifest(block(3, end=NOW - DAY)), target(*there, retention=TsdbRetention(15 * DAY))
     )
 
-    assert found.loses_held == ()
+    assert found.loses_existing == ()
     (warning,) = found.warnings
-    assert "1 blocks of the target go by its retention, with or without" in warning
+    assert "will delete 1 existing blocks of the target soon, with or without" in warning
 
 
 def test_the_head_counts_for_retention_by_size() -> None:
-    there = [held(1, end=NOW - 2 * DAY, size=100)]
+    there = [existing(1, end=NOW - 2 * DAY, size=100)]
     backup = manifest(block(3, end=NOW - DAY, size=100))
 
     def loses(head_size: int) -> bool:
         view = target(*there, retention=TsdbRetention(size=400), head_size=head_size)
-        return bool(plan(backup, view).loses_held)
+        return bool(plan(backup, view).loses_existing)
 
     assert not loses(0)
     assert loses(250)
@@ -149,9 +157,9 @@ def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
 
 def test_a_range_is_the_window_for_gaps() -> None:
     backup = manifest(block(1, end=NOW - 3 * DAY), block(2, end=NOW))
-    wish = RestoreRequest(TimeRange(NOW - timedelta(hours=5), NOW))
+    request = RestoreRequest(TimeRange(NOW - timedelta(hours=5), NOW))
 
-    (gap,) = plan(backup, EMPTY, wish).gaps
+    (gap,) = plan(backup, EMPTY, request).gaps
 
     assert gap == Span(NOW - timedelta(hours=5), NOW - timedelta(hours=2))
 
@@ -160,7 +168,7 @@ def test_a_range_is_the_window_for_gaps() -> None:
     ("changes", "said"),
     [
         ({"degraded": ["block X is missing"]}, "degraded: block X is missing"),
-        ({"verified": None}, "never verified"),
+        ({"verified": None}, "not verified when it was made"),
     ],
 )
 def test_what_a_reader_must_know_is_a_warning(changes: dict[str, Any], said: str) -> None:
@@ -173,7 +181,7 @@ def test_the_callers_caveats_are_warnings_and_a_good_backup_has_none() -> None:
     backup = manifest(block(1, end=NOW))
 
     assert plan(backup).warnings == ()
-    found = plan_restore(backup, EMPTY, ALL, now=NOW, caveats=["it rains"])
+    found = plan_restore(backup, EMPTY, WHOLE_BACKUP, now=NOW, extra_warnings=["it rains"])
     assert found.warnings == ("it rains",)
 
 

@@ -8,7 +8,7 @@ from devtools.blocks import BlockSpec
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from tests.support.runs import settings
-from tests.support.stored import LocalFiles, Stored, json_of, run_here
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
 # With these the head becomes a block as soon as it holds more than fifteen seconds, and the
 # restored blocks are left as they are.
@@ -78,7 +78,7 @@ def test_the_printed_flags_keep_all_blocks_past_the_first_new_one_and_smaller_on
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tsdb_block_spec: BlockSpec,
     tmp_path: Path,
 ) -> None:

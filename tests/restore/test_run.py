@@ -11,17 +11,11 @@ import pytest
 from prometheus_backup.errors import BytesDiffer
 from prometheus_backup.events import BlockRestored, FileRestored
 from prometheus_backup.stores.local import LocalStore
-from tests.support.restores import expected, newest_first, placed, restore
+from tests.support.contents import tree
+from tests.support.restore_runs import expected, newest_first, placed, restore
 from tests.support.runs import Recorder, cli
-from tests.support.stored import (
-    LocalFiles,
-    Stored,
-    json_of,
-    manifest_of,
-    run_here,
-    tree,
-)
-from tests.support.stores import Reading
+from tests.support.store_wrappers import ReadRecorder
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, manifest_of, run_here
 
 
 class Usage(NamedTuple):
@@ -38,7 +32,7 @@ WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 @pytest.mark.parametrize("there", ["absent", "empty", "with lost+found", "nested and absent"])
 def test_every_file_is_restored_and_nothing_else(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, there: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, there: str
 ) -> None:
     target = tmp_path / ("a/b/target" if there.startswith("nested") else "target")
     if there == "empty":
@@ -54,7 +48,7 @@ def test_every_file_is_restored_and_nothing_else(
 
 
 def test_latest_is_the_newest_good_backup(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     command = ("restore", "latest", str(tmp_path / "target"), "--json")
 
@@ -68,7 +62,7 @@ def test_latest_is_the_newest_good_backup(
 
 
 def test_blocks_appear_newest_first_even_if_an_older_one_is_complete_before(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     order = newest_first(repository_files, stored.first)
     recorder = Recorder()
@@ -81,7 +75,7 @@ def test_blocks_appear_newest_first_even_if_an_older_one_is_complete_before(
         elif order[2] in key:
             older.set()
 
-    store = Reading(LocalStore(repository_files.root), before=hold_back_the_newest)
+    store = ReadRecorder(LocalStore(repository_files.root), before=hold_back_the_newest)
     restore(store, stored.first, tmp_path / "target", recorder)
 
     files = [event.path for event in recorder.of(FileRestored)]
@@ -90,7 +84,7 @@ def test_blocks_appear_newest_first_even_if_an_older_one_is_complete_before(
 
 
 def test_a_corrupt_object_is_exit_40_and_nothing_of_its_block_is_placed(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     order = newest_first(repository_files, stored.first)
@@ -117,7 +111,7 @@ def test_a_corrupt_object_is_exit_40_and_nothing_of_its_block_is_placed(
 
 def test_too_little_room_is_exit_33_before_the_first_byte(
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,7 +182,7 @@ def test_a_restored_directory_is_not_empty_any_more(
 
 
 def test_a_dry_run_says_all_and_writes_nothing(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     before = tree(tmp_path)
@@ -211,7 +205,7 @@ def test_a_dry_run_says_all_and_writes_nothing(
 
 
 def test_a_failed_backup_is_restored_by_name_with_a_warning(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     sums = f"{stored.second}/SHA256SUMS"
     repository_files.delete(sums)
@@ -227,7 +221,7 @@ def test_a_failed_backup_is_restored_by_name_with_a_warning(
 
 
 def test_an_object_that_is_gone_fails_and_the_restore_can_go_on_once_it_is_back(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     key = manifest_of(repository_files, stored.second)["blocks"][0]["files"][0]["key"]
     body = repository_files.get(key)
@@ -244,17 +238,17 @@ def test_an_object_that_is_gone_fails_and_the_restore_can_go_on_once_it_is_back(
 
 
 def test_bytes_that_differ_are_told_as_such(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     key = manifest_of(repository_files, stored.second)["blocks"][0]["files"][0]["key"]
     repository_files.put(key, bytes(len(repository_files.get(key))))
 
-    with pytest.raises(BytesDiffer, match="not those that were backed up"):
+    with pytest.raises(BytesDiffer, match="differ from those that were backed up"):
         restore(LocalStore(repository_files.root), stored.second, tmp_path / "target")
 
 
 def test_a_backup_that_retention_deletes_soon_is_restored_with_a_warning(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     env = repository_files.environment() | {
         "RETENTION_DAILY": "1",
@@ -294,7 +288,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("change", HOSTILE)
 def test_a_hostile_manifest_is_exit_41_and_writes_nothing(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, change: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, change: str
 ) -> None:
     document = manifest_of(repository_files, stored.second)
     changes = json.loads(HOSTILE[change])

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from prometheus_backup.datadir.lock import HostLock
-from tests.support.restores import expected, newest_first, placed
-from tests.support.stored import LocalFiles, Stored, json_of, manifest_of, run_here, tree
+from tests.support.contents import tree
+from tests.support.restore_runs import expected, newest_first, placed
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, manifest_of, run_here
 
 NOBODY = 65534
 
 
 def test_files_belong_to_the_owner_of_the_targets_newest_block_and_have_prometheus_modes(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     env = repository_files.environment()
@@ -45,7 +46,7 @@ def test_files_belong_to_the_owner_of_the_targets_newest_block_and_have_promethe
 
 @pytest.mark.parametrize("owner", ["65534:65534", "nobody", "nobody:65534"])
 def test_the_owner_can_be_said(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, owner: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, owner: str
 ) -> None:
     target = tmp_path / "target"
     command = ("restore", stored.second, str(target), f"--chown={owner}")
@@ -68,7 +69,7 @@ def test_an_owner_that_nobody_knows_is_exit_2(repository_files: LocalFiles, tmp_
 
 def test_a_user_whose_blocks_prometheus_could_not_delete_is_refused(
     repository_files: LocalFiles,
-    stored: Stored,
+    stored: StoredBackups,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -102,7 +103,7 @@ def test_a_read_only_mount_is_exit_33(repository_files: LocalFiles, tmp_path: Pa
 
 @pytest.mark.parametrize("how", ["mount", "link"])
 def test_a_staging_folder_from_which_nothing_can_be_renamed_is_exit_33(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, how: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, how: str
 ) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     folder = target / ".prometheus-backup"
@@ -127,7 +128,7 @@ def test_a_staging_folder_from_which_nothing_can_be_renamed_is_exit_33(
 
 
 def test_a_link_in_the_staging_folder_leads_nothing_out(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     ulids = newest_first(repository_files, stored.second)
@@ -147,7 +148,7 @@ def test_a_link_in_the_staging_folder_leads_nothing_out(
 
 @pytest.mark.parametrize("lie", ["parents", "sources", "max_time", "ulid"])
 def test_a_block_that_is_not_what_the_manifest_says_of_it_is_not_placed(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, lie: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, lie: str
 ) -> None:
     # Prometheus deletes what a meta.json names as parents, whatever the manifest says.
     target = tmp_path / "target"
@@ -170,7 +171,7 @@ def test_a_block_that_is_not_what_the_manifest_says_of_it_is_not_placed(
     done = run_here("restore", stored.second, str(target), env=env)
 
     assert done.returncode == 40, done.stderr
-    assert "not what the manifest says" in done.stderr
+    assert "does not match the manifest" in done.stderr
     assert placed(target) == set()
 
 
@@ -188,7 +189,7 @@ def _replace(
 
 
 def test_two_at_once_on_one_target_are_kept_apart(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     target.mkdir()
@@ -198,12 +199,12 @@ def test_two_at_once_on_one_target_are_kept_apart(
 
     lock.release()
     assert done.returncode == 11
-    assert "another prometheus-backup is at work" in done.stderr
+    assert "another prometheus-backup is using it" in done.stderr
     assert placed(target) == set()
 
 
 def test_strangers_in_a_target_are_left_alone(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     (target / "notes").mkdir(parents=True)
@@ -222,7 +223,7 @@ def test_strangers_in_a_target_are_left_alone(
 
 @pytest.mark.parametrize("damage", ["other bytes", "no meta.json"])
 def test_a_block_of_the_same_name_that_differs_is_left_alone_and_said(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, damage: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, damage: str
 ) -> None:
     target = tmp_path / "target"
     env = repository_files.environment()
@@ -246,7 +247,7 @@ def test_a_block_of_the_same_name_that_differs_is_left_alone_and_said(
 
 
 def test_a_range_restores_only_the_blocks_that_meet_it(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     env = repository_files.environment()
     blocks = manifest_of(repository_files, stored.second)["blocks"]
@@ -260,14 +261,14 @@ def test_a_range_restores_only_the_blocks_that_meet_it(
     assert placed(tmp_path / "target") == {chosen["ulid"]}
     none = run_here("restore", "latest", f"{target}-2", "--from=2040-01-01", env=env)
     assert none.returncode == 2
-    assert "the backup holds" in none.stderr
+    assert "the backup covers" in none.stderr
     assert not (tmp_path / "target-2").exists()
     backwards = ("--from=2025-01-02", "--to=2025-01-01")
     assert run_here("restore", "latest", f"{target}-2", *backwards, env=env).returncode == 2
 
 
 def test_latest_at_a_time_is_the_newest_backup_that_was_made_before_it(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     env = repository_files.environment()
     at = manifest_of(repository_files, stored.first)["timestamp"]
@@ -286,7 +287,7 @@ def test_latest_at_a_time_is_the_newest_backup_that_was_made_before_it(
     "path", ["../../outside", "/outside", "chunks/../../../outside", "chunks/000001", "chunks"]
 )
 def test_a_hostile_path_in_a_manifest_is_refused_and_nothing_is_written_anywhere(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path, path: str
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, path: str
 ) -> None:
     # `chunks/000001` is there already: two files of one name; `chunks` is a folder of the others.
     manifest = manifest_of(repository_files, stored.second)
@@ -304,7 +305,7 @@ def test_a_hostile_path_in_a_manifest_is_refused_and_nothing_is_written_anywhere
 
 
 def test_a_size_that_a_manifest_makes_up_is_exit_33_and_nothing_is_written(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     manifest = manifest_of(repository_files, stored.second)
     file = manifest["blocks"][0]["files"][0]

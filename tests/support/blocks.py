@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import TargetBlock
-from tests import manifests
+from tests.support import manifests
 
 DAY = datetime(2025, 6, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -37,7 +37,7 @@ def block(
     return Block.model_validate_json(json.dumps(fields))
 
 
-def held(
+def existing(
     number: int,
     begin: float = 0,
     end: float = 2,

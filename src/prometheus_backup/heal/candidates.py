@@ -1,4 +1,4 @@
-"""Read from a repository which blocks of its backups may take the place of bad ones."""
+"""Find the blocks of backups that can replace bad ones."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -8,35 +8,35 @@ from prometheus_backup.repository.repository import BackupEntry, Repository, com
 
 
 class CandidateFinder:
-    """The backups' blocks that may be of use: the best backups first, each manifest read once.
+    """Reads backups, the best first, and each manifest once.
 
-    Good backups come before the others, newer ones before older ones. One that is not good may hold
-    a sound copy all the same; whether a copy is sound is seen once it has been brought.
+    Good backups come before others, newer before older. A backup that is not good may still have a
+    sound copy; whether a copy is sound is checked after the download.
     """
 
     def __init__(self, repository: Repository, bad: Sequence[BadBlock]) -> None:
         self.repository = repository
         self._wanted = frozenset(b.name for b in bad)
         self._spans = [b.span for b in bad if b.span]
-        self._read: list[CandidateBlocks] = []
+        self._found: list[CandidateBlocks] = []
         self._unread: Iterator[BackupEntry] | None = None
 
-    def each_has_a_copy(self) -> bool:
-        """Read backups until each bad block is in one of them, or there are no more; tell which."""
+    def find_copies(self) -> bool:
+        """Read backups until each bad block has a copy; return whether all of them have one."""
         self._read_until(self._have_copies)
         return self._have_copies()
 
-    def read(self) -> tuple[CandidateBlocks, ...]:
-        """Return what was read so far."""
-        return tuple(self._read)
+    def found(self) -> tuple[CandidateBlocks, ...]:
+        """Return the candidates of the backups read so far."""
+        return tuple(self._found)
 
     def all(self) -> tuple[CandidateBlocks, ...]:
-        """Read every backup."""
+        """Read every backup and return its candidates."""
         self._read_until(lambda: False)
-        return self.read()
+        return self.found()
 
     def _have_copies(self) -> bool:
-        return self._wanted <= {b.ulid for offer in self._read for b in offer.blocks}
+        return self._wanted <= {b.ulid for candidate in self._found for b in candidate.blocks}
 
     def _read_until(self, enough: Callable[[], bool]) -> None:
         if self._unread is None:
@@ -47,7 +47,7 @@ class CandidateFinder:
         while not enough() and (entry := next(self._unread, None)):
             blocks = self.repository.manifest(entry.backup_id).blocks
             useful = tuple(b for b in blocks if self._is_useful(b))
-            self._read.append(CandidateBlocks(entry.backup_id, useful))
+            self._found.append(CandidateBlocks(entry.backup_id, useful))
 
     def _is_useful(self, block: Block) -> bool:
         return block.ulid in self._wanted or any(

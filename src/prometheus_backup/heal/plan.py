@@ -1,6 +1,6 @@
-"""What is done about each bad block of a data directory, and from which backup. Pure.
+"""Decide how to repair each bad block of a data directory, and from which backup. Pure.
 
-What a fault does to a Prometheus is `tsdb.faults`' to say.
+`tsdb.faults` defines the effect of each fault on Prometheus.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -29,45 +29,45 @@ _WORST_FIRST = (
     Effect.NONE,
 )
 _NOT_SERVED = frozenset({Effect.STOPS_START, Effect.HIDES_DATA})
-"""With these, Prometheus answers with nothing of the block; else with what can be read of it."""
+"""With these effects Prometheus serves nothing of the block; otherwise the readable part of it."""
 _NO_COPY = "no backup has a sound copy"
 
 
 class Remedy(StrEnum):
-    """What is done about a bad block. All but NOTHING and LEAVE move it to the quarantine."""
+    """How a bad block is repaired. All but NOTHING and LEAVE move it to the quarantine."""
 
     NOTHING = "nothing"
-    """Prometheus does not mind it, or puts it right by itself."""
+    """Do nothing: Prometheus is not affected, or fixes it itself."""
     DROP = "drop"
-    """What it holds is in other blocks that are sound."""
+    """Its samples are in other, sound blocks."""
     RENAME = "rename"
-    """The block is sound: its directory gets the name that it must have."""
+    """The block is sound but its directory has the wrong name: rename the directory."""
     MEND = "mend"
-    """A sound copy is made of its own files: what is bad can be made anew without loss."""
+    """Rebuild the bad files from its other files."""
     SPLICE = "splice"
-    """A backup has a sound copy of the block."""
+    """Replace it with a sound copy from a backup."""
     COVER = "cover"
-    """Backups have other blocks of its time."""
+    """Replace it with other blocks from backups that cover its time range."""
     MOVE_AWAY = "move-away"
-    """There is no copy, but Prometheus does better without it: none of it is served."""
+    """There is no copy, but Prometheus serves nothing of it anyway."""
     LEAVE = "leave"
-    """There is no copy, and a part of it is still served."""
+    """There is no copy, and Prometheus still serves part of it."""
 
     @property
     def heals(self) -> bool:
-        """Tell whether all samples of the block are there afterwards."""
+        """Return whether all samples of the block are available afterwards."""
         return self not in (Remedy.MOVE_AWAY, Remedy.LEAVE)
 
 
 @dataclass(frozen=True, slots=True)
 class BadBlock:
-    """A directory named as a block that is none, or has faults; `effect` is the worst of theirs.
+    """A block directory with faults; `effect` is the worst effect of these.
 
-    `ulid`, `span` and `sources` are what its meta.json says, where that can be trusted. `mendable`:
-    what is wrong can be made anew from the rest without loss; `rebuildable`: likewise, but a backup
-    knows better, and if it `forgets`, series that were deleted come back. `misnamed`: nothing is
-    wrong but the name. `deletions`: series were deleted from it, or that cannot be told.
-    `in_order`: it is known not to be of late samples.
+    `ulid`, `span` and `sources` come from its meta.json, if that can be trusted. `deletions`:
+    series were or may have been deleted from it. `in_order`: it is known not to contain
+    out-of-order samples. `mendable`: the bad files can be rebuilt from the others without loss.
+    `rebuildable`: they can be rebuilt, but a copy from a backup is better. `loses_deletions`:
+    rebuilding brings deleted series back. `misnamed`: only its name is wrong.
     """
 
     name: str
@@ -79,23 +79,23 @@ class BadBlock:
     in_order: bool = False
     mendable: bool = False
     rebuildable: bool = False
-    forgets: bool = False
+    loses_deletions: bool = False
     misnamed: bool = False
 
     @property
     def served(self) -> bool:
-        """Tell whether Prometheus answers with any sample of it."""
+        """Return whether Prometheus serves any sample of it."""
         return self.effect not in _NOT_SERVED
 
     @property
-    def wants_copy(self) -> bool:
-        """Tell whether backups are to be looked at for it."""
+    def needs_copy(self) -> bool:
+        """Return whether to search backups for a copy."""
         return not (self.mendable or self.misnamed or self.effect is Effect.NONE)
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateBlocks:
-    """The blocks of a backup that may be of use."""
+    """The blocks of a backup that may replace bad blocks."""
 
     backup_id: str
     blocks: tuple[Block, ...]
@@ -103,21 +103,21 @@ class CandidateBlocks:
 
 @dataclass(frozen=True, slots=True)
 class BlockCopy:
-    """The name of a copy: backup and ULID; without a backup, the block made anew of its own."""
+    """Identifies a copy of a block. `backup_id` is empty if it was rebuilt from its own files."""
 
     backup_id: str
     ulid: str
 
     def __str__(self) -> str:
-        return f"{self.ulid} of {self.backup_id}" if self.backup_id else f"{self.ulid}, made anew,"
+        return f"{self.ulid} from {self.backup_id}" if self.backup_id else f"{self.ulid}, rebuilt,"
 
 
 @dataclass(frozen=True, slots=True)
 class HealRequest:
-    """What is asked for, and what was learned.
+    """What repairs are allowed, and which copies are known to be bad.
 
-    `without_copy` also moves away what nothing can replace. `undelete`: deleted series may come
-    back. `unsound` are copies that were brought, or made, and are bad themselves.
+    `without_copy`: also move away blocks that are partly served and have no copy. `undelete`:
+    deleted series may come back. `unsound`: copies that were downloaded or rebuilt and are bad.
     """
 
     without_copy: bool = False
@@ -125,12 +125,12 @@ class HealRequest:
     unsound: frozenset[BlockCopy] = frozenset()
 
 
-AS_IS = HealRequest()
+DEFAULT_REQUEST = HealRequest()
 
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """A block of a backup."""
+    """A block of a backup that replaces a bad one."""
 
     backup_id: str
     block: Block
@@ -138,7 +138,7 @@ class CopySource:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What is done about one bad block. `gaps` are the times that stay without its samples."""
+    """How one bad block is repaired. `gaps` are the times whose samples stay missing."""
 
     bad: BadBlock
     remedy: Remedy
@@ -148,42 +148,42 @@ class Repair:
 
     @property
     def moves(self) -> bool:
-        """Tell whether the bad block goes to the quarantine."""
+        """Return whether the bad block is moved to the quarantine."""
         return self.remedy not in (Remedy.NOTHING, Remedy.LEAVE)
 
     @property
     def heals(self) -> bool:
-        """Tell whether all samples of the block are there afterwards."""
+        """Return whether all samples of the block are available afterwards."""
         return self.remedy.heals and not self.gaps
 
 
 @dataclass(frozen=True, slots=True)
 class HealPlan:
-    """What is done about each bad block, the worst first."""
+    """A repair for each bad block, the worst first."""
 
-    healings: tuple[Repair, ...]
+    repairs: tuple[Repair, ...]
 
     @property
     def copies(self) -> tuple[CopySource, ...]:
-        """Return the blocks to bring."""
-        return tuple(c for h in self.healings for c in h.copies)
+        """Return the blocks to download."""
+        return tuple(c for r in self.repairs for c in r.copies)
 
     @property
     def size(self) -> int:
-        """Return the bytes of the blocks to bring, of which some may be there already."""
+        """Return the size of the blocks to download; sound files of a bad block are reused."""
         return sum(c.block.size for c in self.copies)
 
     @property
     def moves(self) -> tuple[Repair, ...]:
-        """Return what moves a block."""
-        return tuple(h for h in self.healings if h.moves)
+        """Return the repairs that move a block to the quarantine."""
+        return tuple(r for r in self.repairs if r.moves)
 
 
 def worst(effects: Collection[Effect]) -> Effect:
-    """Return what comes of several effects: the one that costs most.
+    """Return the worst of several effects.
 
-    But a block whose meta.json cannot be read is not opened, whatever else is wrong with it
-    (tsdb/db.go openBlocks).
+    HIDES_DATA comes first: a block whose meta.json cannot be read is never opened, whatever else
+    is wrong with it (tsdb/db.go openBlocks).
     """
     if Effect.HIDES_DATA in effects:
         return Effect.HIDES_DATA
@@ -192,151 +192,153 @@ def worst(effects: Collection[Effect]) -> Effect:
 
 def plan_heal(
     bad: Iterable[BadBlock],
-    held: TargetBlocks,
-    offers: Sequence[CandidateBlocks],
-    wish: HealRequest,
+    sound: TargetBlocks,
+    candidates: Sequence[CandidateBlocks],
+    request: HealRequest,
 ) -> HealPlan:
-    """Decide about every bad block.
+    """Decide how to repair each bad block.
 
-    `held` are the sound blocks of the directory; `offers` are the backups, the best first.
+    `sound` are the sound blocks of the directory; `candidates` are from backups, the best first.
     """
     worst_first = sorted(bad, key=lambda b: (_WORST_FIRST.index(b.effect), b.name))
-    planning = _Planning(held, offers, wish)
-    # What becomes sound under its own name comes first: others may be covered by it then.
-    decided = {b.name: planning.by_itself(b) for b in sorted(worst_first, key=_misnamed_first)}
-    healings = [decided[b.name] or planning.by_others(b) for b in worst_first]
-    return HealPlan(tuple(healings))
+    planner = _Planner(sound, candidates, request)
+    # Decide these repairs first: the blocks they make sound may cover other bad blocks.
+    decided = {b.name: planner.repair_alone(b) for b in sorted(worst_first, key=_misnamed_first)}
+    repairs = [decided[b.name] or planner.repair_from_others(b) for b in worst_first]
+    return HealPlan(tuple(repairs))
 
 
-class _Planning:
-    """Holds the sound blocks that there will be, as far as it is decided."""
+class _Planner:
+    """Keeps track of the blocks that will be sound after the repairs decided so far."""
 
     def __init__(
-        self, held: TargetBlocks, offers: Sequence[CandidateBlocks], wish: HealRequest
+        self, sound: TargetBlocks, candidates: Sequence[CandidateBlocks], request: HealRequest
     ) -> None:
-        self._held = held
-        self._wish = wish
-        self._offers = [
-            replace(o, blocks=tuple(b for b in o.blocks if self._may_do(o.backup_id, b.ulid)))
-            for o in offers
+        self._sound = sound
+        self._request = request
+        self._candidates = [
+            replace(o, blocks=tuple(b for b in o.blocks if self._is_usable(o.backup_id, b.ulid)))
+            for o in candidates
         ]
 
-    def by_itself(self, bad: BadBlock) -> Repair | None:
-        """Return a remedy that needs no block of another name to take its place."""
+    def repair_alone(self, bad: BadBlock) -> Repair | None:
+        """Return a repair that needs no other blocks, None if there is none."""
         if bad.effect is Effect.NONE:
-            return Repair(bad, Remedy.NOTHING, "Prometheus does not read what is wrong")
-        if child := next((b.ulid for b in self._held.blocks if bad.name in b.parents), None):
-            # tsdb/db.go reloadBlocks: the parents of a block that loads go, sound or not.
-            return Repair(bad, Remedy.NOTHING, f"Prometheus deletes it: {child} was made of it")
+            return Repair(bad, Remedy.NOTHING, "Prometheus does not read the faulty part")
+        if child := next((b.ulid for b in self._sound.blocks if bad.name in b.parents), None):
+            # Prometheus deletes the parents of a loaded block, sound or not (tsdb/db.go
+            # reloadBlocks).
+            return Repair(bad, Remedy.NOTHING, f"Prometheus deletes it: it is a parent of {child}")
         copy = self._copy(bad)
-        if holder := self._holder(bad, copy):
-            return Repair(bad, Remedy.DROP, f"its samples are in {holder}")
+        if same := self._find_same_samples(bad, copy):
+            return Repair(bad, Remedy.DROP, f"its samples are in {same}")
         if bad.misnamed:
-            return self._stays(bad, Remedy.RENAME, f"the block in it is {bad.ulid}")
-        makeable = self._may_do("", bad.name)
-        if bad.mendable and makeable:
-            return self._stays(bad, Remedy.MEND, "made anew from its other files, without loss")
+            return self._keep(bad, Remedy.RENAME, f"it contains the block {bad.ulid}")
+        can_rebuild = self._is_usable("", bad.name)
+        if bad.mendable and can_rebuild:
+            return self._keep(bad, Remedy.MEND, "can be rebuilt from its other files without loss")
         if copy:
-            self._add(_held(copy.block))
+            self._add(_planned_block(copy.block))
             return Repair(bad, Remedy.SPLICE, f"{copy.backup_id} has the block", (copy,))
-        if bad.rebuildable and makeable and (self._wish.undelete or not bad.forgets):
-            return self._stays(bad, Remedy.MEND, "made anew from its other files")
+        if bad.rebuildable and can_rebuild and (self._request.undelete or not bad.loses_deletions):
+            return self._keep(bad, Remedy.MEND, "can be rebuilt from its other files")
         return None
 
-    def by_others(self, bad: BadBlock) -> Repair:
-        """Return what is done about a block that neither backups nor its own files restore."""
-        before = self._held
+    def repair_from_others(self, bad: BadBlock) -> Repair:
+        """Return the repair of a block that has no copy and cannot be rebuilt."""
+        before = self._sound
         copies, left, why = self._cover(bad)
         missing = (bad.span,) if bad.span else ()
-        stays = bad.served and not self._wish.without_copy
+        stays = bad.served and not self._request.without_copy
         if copies and not (left and stays):
-            reason = f"{' and '.join(sorted({c.backup_id for c in copies}))} covers its time"
-            return Repair(bad, Remedy.COVER, reason, copies, left)
-        self._held = before
-        why = "backups cover a part of its time only" if copies else why
+            backups = " and ".join(sorted({c.backup_id for c in copies}))
+            return Repair(bad, Remedy.COVER, f"its time range is in {backups}", copies, left)
+        self._sound = before
+        why = "backups cover only part of its time range" if copies else why
         if stays:
-            return Repair(bad, Remedy.LEAVE, f"{why}; what can be read of it is still served")
-        note = "you said so" if bad.served else "Prometheus serves nothing of it"
+            return Repair(bad, Remedy.LEAVE, f"{why}; its readable part is still served")
+        note = "--without-copy" if bad.served else "Prometheus serves nothing of it"
         return Repair(bad, Remedy.MOVE_AWAY, f"{why}; {note}", gaps=missing)
 
-    def _may_do(self, backup_id: str, ulid: str) -> bool:
-        return BlockCopy(backup_id, ulid) not in self._wish.unsound
+    def _is_usable(self, backup_id: str, ulid: str) -> bool:
+        return BlockCopy(backup_id, ulid) not in self._request.unsound
 
     def _copy(self, bad: BadBlock) -> CopySource | None:
         found = (
             CopySource(o.backup_id, b)
-            for o in self._offers
+            for o in self._candidates
             for b in o.blocks
-            if b.ulid == bad.name and not self._costs_samples(bad, b)
+            if b.ulid == bad.name and not self._drops_head_samples(bad, b)
         )
         return next(found, None)
 
-    def _costs_samples(self, bad: BadBlock, block: Block) -> bool:
-        """Tell whether a copy would cost samples in memory that Prometheus has nowhere else.
+    def _drops_head_samples(self, bad: BadBlock, block: Block) -> bool:
+        """Return whether Prometheus would drop samples from memory if it loaded the copy.
 
-        See `Held.placeable_until`. What Prometheus wrote itself is in memory no more; so is what it
-        had loaded at its start. But the head block of a snapshot may have been put here by hand, to
-        be never loaded; it ends right after its last sample, not at a multiple of a block's length.
+        See `TargetBlocks.placeable_until`. The samples of a block that Prometheus wrote itself, or
+        loaded at its start, are no longer in memory. But a user may have copied the head block of a
+        snapshot here, and it was never loaded. Such a block ends right after its last sample, not
+        at a multiple of the block length.
         """
-        until, end = self._held.placeable_until, block.max_time
-        written = end.second % 10 == 0 and end.microsecond == 0
-        return not (bad.served or written or until is None or end <= until)
+        until, end = self._sound.placeable_until, block.max_time
+        cut_by_prometheus = end.second % 10 == 0 and end.microsecond == 0
+        return not (bad.served or cut_by_prometheus or until is None or end <= until)
 
-    def _holder(self, bad: BadBlock, copy: CopySource | None) -> str | None:
-        """Return a sound block that has all samples of this one, under its name or another."""
+    def _find_same_samples(self, bad: BadBlock, copy: CopySource | None) -> str | None:
+        """Return the ULID of a sound block that has all samples of this one, None if none has."""
         names = {bad.name, bad.ulid}
-        if same := next((b.ulid for b in self._held.blocks if b.ulid in names), None):
+        if same := next((b.ulid for b in self._sound.blocks if b.ulid in names), None):
             return same
         sources = bad.sources or (copy.block.sources if copy else ()) or (bad.name,)
-        covered = {s: b.ulid for b in self._held.blocks for s in b.sources}
+        covered = {s: b.ulid for b in self._sound.blocks for s in b.sources}
         return covered[sources[0]] if covered.keys() >= set(sources) else None
 
-    def _stays(self, bad: BadBlock, remedy: Remedy, reason: str) -> Repair:
+    def _keep(self, bad: BadBlock, remedy: Remedy, reason: str) -> Repair:
         if bad.span:
             ulid = bad.ulid or bad.name
             self._add(TargetBlock(ulid, bad.span.start, bad.span.end, bad.sources, in_order=False))
         return Repair(bad, remedy, reason)
 
     def _cover(self, bad: BadBlock) -> tuple[tuple[CopySource, ...], tuple[Span, ...], str]:
-        """Return blocks of backups for the time of a block, the times they leave, or why none."""
-        if not self._offers:
-            return (), (), "no backup was looked at"
+        """Return blocks for the time range of a bad one, the gaps they leave, and why if none."""
+        if not self._candidates:
+            return (), (), "no backup was searched"
         if bad.span is None:
-            return (), (), f"{_NO_COPY}, and its time cannot be told"
-        if bad.deletions and not self._wish.undelete:
-            return (), (), f"{_NO_COPY}, and with others deleted series would come back"
+            return (), (), f"{_NO_COPY}, and its time range is unknown"
+        if bad.deletions and not self._request.undelete:
+            return (), (), f"{_NO_COPY}, and other blocks would bring deleted series back"
         left: tuple[Span, ...] = (bad.span,)
         chosen: list[CopySource] = []
-        for offer in self._offers:
+        for candidate in self._candidates:
             for span in left:
-                for block in self._placeable(offer, span):
-                    fewer = _less(left, block)
+                for block in self._placeable(candidate, span):
+                    fewer = _subtract(left, block)
                     if fewer != left:
-                        chosen.append(CopySource(offer.backup_id, block))
-                        self._add(_held(block))
+                        chosen.append(CopySource(candidate.backup_id, block))
+                        self._add(_planned_block(block))
                         left = fewer
-        return tuple(chosen), left, f"{_NO_COPY}, or of others that may take its place"
+        return tuple(chosen), left, f"{_NO_COPY} or other blocks that can replace it"
 
-    def _placeable(self, offer: CandidateBlocks, span: Span) -> Iterable[Block]:
-        placing = PlacementPlanner(
-            self._held, TimeRange(span.start, span.end), undelete=self._wish.undelete
+    def _placeable(self, candidate: CandidateBlocks, span: Span) -> Iterable[Block]:
+        planner = PlacementPlanner(
+            self._sound, TimeRange(span.start, span.end), undelete=self._request.undelete
         )
-        return [p.block for p in placing.place(offer.blocks) if p.standing is BlockAction.PLACE]
+        return [p.block for p in planner.plan(candidate.blocks) if p.action is BlockAction.PLACE]
 
     def _add(self, block: TargetBlock) -> None:
-        self._held = replace(self._held, blocks=(*self._held.blocks, block))
+        self._sound = replace(self._sound, blocks=(*self._sound.blocks, block))
 
 
 def _misnamed_first(bad: BadBlock) -> bool:
     return not bad.misnamed
 
 
-def _less(spans: Iterable[Span], block: Block) -> tuple[Span, ...]:
+def _subtract(spans: Iterable[Span], block: Block) -> tuple[Span, ...]:
     covered = [Span(block.min_time, block.max_time)]
     return tuple(rest for span in spans for rest in gaps(covered, span))
 
 
-def _held(block: Block) -> TargetBlock:
-    # Not in order: what is only planned must not say how far others may reach.
+def _planned_block(block: Block) -> TargetBlock:
+    # Not in order, because a planned block must not extend `placeable_until` for others.
     span = (block.min_time, block.max_time)
     return TargetBlock(block.ulid, *span, block.sources, block.parents, in_order=False)

@@ -1,4 +1,4 @@
-"""Make the two small files of a block anew, so that they say what its other files hold.
+"""Rebuild meta.json and tombstones of a block from its other files.
 
 `index` and `chunks/` are never written. Formats: prometheus tsdb/block.go BlockMeta and
 tsdb/tombstones/tombstones.go.
@@ -25,16 +25,16 @@ BAD_META = frozenset(
         FaultKind.META_TIMES,
     }
 )
-"""Faults of meta.json that are put right by writing what the block holds."""
+"""Faults that a meta.json written from the contents of the block fixes."""
 BAD_TOMBSTONES = frozenset({FaultKind.TOMBSTONES_MISSING, FaultKind.TOMBSTONES_CORRUPT})
-"""Faults by which it is not known any more what was deleted from a block."""
+"""Faults after which the deletions of a block are unknown."""
 _HISTOGRAMS = frozenset(ENCODINGS[e] for e in HISTOGRAMS)
 
 
 def rebuilt_meta(report: BlockReport, old: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a meta.json of what was found in a block; `old` is the one it has, if it is its own.
+    """Return a meta.json for the contents of a block; `old` is its meta.json, if it has its own.
 
-    Where there is none, it is not known any more how the block came to be: it stands for itself.
+    Without `old`, the blocks that it was compacted from are unknown: it becomes its own source.
     """
     ulid = report.folder.name
     meta: dict[str, Any] = copy.deepcopy(dict(old)) if old else {}
@@ -56,29 +56,29 @@ def rebuilt_meta(report: BlockReport, old: Mapping[str, Any] | None) -> dict[str
     return meta | {"ulid": ulid, "version": 1}
 
 
-def settled_meta(meta: Mapping[str, Any], *, tombstones: int) -> dict[str, Any]:
-    """Return the meta.json of a block that is sound again, with so many intervals deleted.
+def repaired_meta(meta: Mapping[str, Any], *, tombstones: int) -> dict[str, Any]:
+    """Return the meta.json of a repaired block with this number of tombstones.
 
-    A compaction that failed on the bad block left a mark by which it is never compacted again.
+    Prometheus never compacts a block again that a failed compaction marked; remove that mark.
     """
-    settled = copy.deepcopy(dict(meta))
-    settled.get("compaction", {}).pop("failed", None)
-    stats = settled.setdefault("stats", {})
+    repaired = copy.deepcopy(dict(meta))
+    repaired.get("compaction", {}).pop("failed", None)
+    stats = repaired.setdefault("stats", {})
     stats.pop("numTombstones", None)
     if tombstones:
         stats["numTombstones"] = tombstones
-    return settled
+    return repaired
 
 
 def write_meta(block: Path, meta: Mapping[str, Any]) -> None:
-    """Write a block's meta.json in Prometheus' form."""
+    """Write a block's meta.json, formatted as Prometheus does."""
     replace_file(block / META, json.dumps(meta, indent="\t").encode())
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put a file of these bytes in the place of another, synced, unless it has them.
+    """Replace a file and sync it, unless it has these bytes already.
 
-    Never by writing into the other: it may be linked to from the bad block.
+    Never writes into the existing file, which may be a hard link to a file of the bad block.
     """
     if path.is_file() and path.read_bytes() == data:
         return

@@ -1,6 +1,6 @@
-"""Heal a data directory: find its bad blocks, move them away, put sound ones in their places.
+"""Heal a data directory: find bad blocks, move them to a quarantine, and replace them.
 
-Cut off at any point, the next run finishes it. Nothing that is Prometheus' is ever deleted.
+An interrupted run is finished by the next one. Prometheus' own files are never deleted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +11,8 @@ from pathlib import Path
 from prometheus_backup.clock import Clock
 from prometheus_backup.datadir.filesystem import (
     chown,
+    require_free_space,
     require_owner,
-    require_room,
     require_writable,
     target_errors,
 )
@@ -28,7 +28,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BlockMovedAway, BlockRestored, Step, Warned
 from prometheus_backup.heal.candidates import CandidateFinder
 from prometheus_backup.heal.plan import (
-    AS_IS,
+    DEFAULT_REQUEST,
     BadBlock,
     BlockCopy,
     CandidateBlocks,
@@ -43,7 +43,11 @@ from prometheus_backup.heal.scan import Scan, scan
 from prometheus_backup.heal.swap import Swap
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
-from prometheus_backup.prometheus.loading import PATIENCE, wait_until_dropped, wait_until_loaded
+from prometheus_backup.prometheus.loading import (
+    RELOAD_TIMEOUT,
+    wait_until_dropped,
+    wait_until_loaded,
+)
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.placement import TargetBlock, TargetBlocks
 from prometheus_backup.restore.target import TargetDirectory, read_target_block
@@ -51,35 +55,34 @@ from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size
 
-_FROM_FILES = frozenset({Remedy.MEND, Remedy.SPLICE, Remedy.COVER})
-"""Remedies that need files to be brought or made."""
+_NEEDS_FILES = frozenset({Remedy.MEND, Remedy.SPLICE, Remedy.COVER})
+"""Remedies that download or rebuild files."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealOptions:
-    """How to heal. `quick` looks at no series and no chunk of a block that can be opened.
+    """How to heal. `quick` skips series and chunks of blocks that can be opened.
 
-    `processes` check blocks at the same time.
+    `processes` is the number of blocks to check in parallel.
     """
 
-    wish: HealRequest = AS_IS
+    request: HealRequest = DEFAULT_REQUEST
     quick: bool = False
     processes: int = 1
-    patience: timedelta = PATIENCE
+    timeout: timedelta = RELOAD_TIMEOUT
 
 
-PLAIN = HealOptions()
+DEFAULTS = HealOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class HealReport:
-    """What was found, and what was done about it.
+    """What was found, and what was done about it if `applied`.
 
-    `waiting` is what an interrupted heal left to be finished: the sound blocks, by the name of the
-    bad one. `moved` is where in the quarantine bad blocks are, by name; `placed` are the blocks
-    that took their places; `problems` are in words. A scan alone is not `applied`, and has none of
-    these. `running` says that a Prometheus served the directory; `no_copies` is why no repository
-    was looked at that should have been.
+    `running`: a Prometheus served the directory. `no_copies`: why backups could not be searched.
+    `pending`: replacements that an interrupted heal left ready, by the name of the bad block.
+    `moved`: the quarantine paths of bad blocks, by name. `placed`: the blocks that replaced them.
+    `problems`: what went wrong, as messages.
     """
 
     scan: Scan
@@ -87,7 +90,7 @@ class HealReport:
     applied: bool
     running: bool
     no_copies: str = ""
-    waiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moved: Mapping[str, Path] = field(default_factory=dict)
     placed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -95,25 +98,25 @@ class HealReport:
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY where a scan found what is to be healed, PARTIAL where not all was.
+        """Return FAULTY if a scan found blocks to heal, PARTIAL if not all of them were healed.
 
-        To have looked at nothing is PARTIAL too.
+        A directory without blocks is PARTIAL too.
         """
-        if not (self.scan.sound or self.scan.bad or self.waiting):
+        if not (self.scan.sound or self.scan.bad or self.pending):
             return Outcome.PARTIAL
         if self.applied:
-            healed = all(h.heals for h in self.plan.healings) and not self.problems
+            healed = all(r.heals for r in self.plan.repairs) and not self.problems
             return Outcome.DONE if healed else Outcome.PARTIAL
-        ill = any(h.remedy is not Remedy.NOTHING for h in self.plan.healings)
-        return Outcome.FAULTY if ill or self.waiting else Outcome.DONE
+        to_heal = any(r.remedy is not Remedy.NOTHING for r in self.plan.repairs)
+        return Outcome.FAULTY if to_heal or self.pending else Outcome.DONE
 
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """The healing of one data directory.
+    """Heals one data directory.
 
-    `open_repository` is called where a block wants a copy; it raises where there is none. `client`
-    is asked for the Prometheus that may run on the directory.
+    `open_repository` is called only if a block needs a copy, and may raise. `client` connects to
+    the Prometheus that may be using the directory.
     """
 
     data_dir: Path
@@ -121,24 +124,24 @@ class Heal:
     transfer: Transfer
     client: PrometheusClient | None
     clock: Clock
-    options: HealOptions = PLAIN
+    options: HealOptions = DEFAULTS
 
-    def look(self) -> HealReport:
-        """Find what is bad and say what would be done; nothing is written.
+    def preview(self) -> HealReport:
+        """Find bad blocks and plan their repair without writing anything.
 
-        A repository that cannot be read is told of in the report. Raises TargetUnusable where the
-        directory cannot be read, and UsageError where a Prometheus runs on it and not at the URL.
+        If the repository cannot be read, the report says so. Raises TargetUnusable if the directory
+        cannot be read, UsageError if a Prometheus that is not at the URL uses it.
         """
         with target_errors(self.data_dir, verb="heal"):
             self._require_directory()
-            return _Run(self).look()
+            return _Run(self).preview()
 
     def apply(self) -> HealReport:
         """Heal what can be healed.
 
-        Raises as `look` does, RepositoryLocked where another run is at work on the directory,
-        TargetUnusable where it cannot be written to, and, unless it is to go on without copies,
-        what the repository raises. Nothing that is Prometheus' was touched then.
+        Raises the errors of `preview`, RepositoryLocked if another run uses the directory,
+        TargetUnusable if it cannot be written to, and, unless `without_copy` is set, the errors of
+        the repository. In these cases no block was changed.
         """
         with target_errors(self.data_dir, verb="heal"):
             self._require_directory()
@@ -153,13 +156,13 @@ class Heal:
     def _require_directory(self) -> None:
         if not self.data_dir.is_dir():
             raise TargetUnusable(
-                f"cannot heal {self.data_dir}: there is no such directory",
-                hint="give the directory that Prometheus stores its data in",
+                f"cannot heal {self.data_dir}: no such directory",
+                hint="pass the data directory of Prometheus",
             )
 
 
 class _Run:
-    """One healing while it goes on."""
+    """One run of `heal`."""
 
     def __init__(self, job: Heal) -> None:
         self._job = job
@@ -172,7 +175,7 @@ class _Run:
         for warning in warnings:
             self._listener(Warned(warning))
         self._owner = self._directory.owner(names)
-        self._waiting = dict(self._swap.waiting())
+        self._pending = dict(self._swap.pending())
         self._listener(Step("scan", f"checking the blocks in {job.data_dir}"))
         self._scan = scan(
             job.data_dir,
@@ -180,190 +183,192 @@ class _Run:
             processes=job.options.processes,
             listener=self._listener,
         )
-        self._offers: CandidateFinder | None = None
+        self._finder: CandidateFinder | None = None
         self._no_copies = ""
         self._moved: dict[str, Path] = {}
         self._placed: list[str] = []
         self._problems: list[str] = []
 
-    def look(self) -> HealReport:
-        """Say what would be done."""
-        return self._report(self._plan(self._job.options.wish), applied=False)
+    def preview(self) -> HealReport:
+        """Return what would be done."""
+        return self._report(self._plan(self._job.options.request), applied=False)
 
     def apply(self) -> HealReport:
-        """Do it: all that takes time first, then renames alone."""
+        """Prepare all replacements, which takes time, then only rename."""
         require_owner(self._owner, cannot=f"cannot heal {self._job.data_dir}")
-        self._swap.begin()
-        self._shelve_what_is_not_needed()
-        plan = self._make_ready()
-        for healing in plan.moves:
-            self._move(healing)
-        for name in self._waiting:
+        self._swap.create_folders()
+        self._shelve_unneeded()
+        plan = self._prepare_replacements()
+        for repair in plan.moves:
+            self._move(repair)
+        for name in self._pending:
             if (self._job.data_dir / name).exists():
-                self._move_away(name, "an interrupted heal had made ready what replaces it")
+                self._move_away(name, "an interrupted heal has prepared its replacement")
         self._wait_until_dropped()
         self._place()
         self._wait_until_loaded()
-        self._swap.end()
+        self._swap.clean_up()
         if self._owner is not None:
-            for path in (self._swap.own, *self._swap.own.rglob("*")):
+            for path in (self._swap.tool_folder, *self._swap.tool_folder.rglob("*")):
                 chown(path, self._owner)
         return self._report(plan, applied=True)
 
-    def _plan(self, wish: HealRequest, *, strict: bool = False) -> HealPlan:
-        """Decide about what is bad; if `strict`, raise where backups are missing for it."""
-        bad = [b for b in self._scan.bad if b.name not in self._waiting]
-        offers: tuple[CandidateBlocks, ...] = ()
+    def _plan(self, request: HealRequest, *, strict: bool = False) -> HealPlan:
+        """Plan the repairs; if `strict`, raise if backups that they need cannot be read."""
+        bad = [b for b in self._scan.bad if b.name not in self._pending]
+        candidates: tuple[CandidateBlocks, ...] = ()
         missing: BackupToolError | None = None
         try:
-            offers = self._offered([b for b in bad if b.wants_copy], again=bool(wish.unsound))
-            if self._offers and not offers:
+            candidates = self._find_candidates(
+                [b for b in bad if b.needs_copy], again=bool(request.unsound)
+            )
+            if self._finder and not candidates:
                 missing = BackupNotFound(
-                    f"cannot heal from {self._offers.repository.url}: it holds no backup",
-                    hint="check REPOSITORY (S3_BUCKET, S3_PREFIX); --without-copy moves bad blocks "
-                    "away all the same",
+                    f"cannot heal from {self._finder.repository.url}: it contains no backup",
+                    hint="check REPOSITORY (S3_BUCKET, S3_PREFIX), or use --without-copy to move "
+                    "bad blocks away without a replacement",
                 )
         except (RepositoryError, UsageError) as error:
             missing = error
-        plan = plan_heal(bad, self._held(), offers, wish)
+        plan = plan_heal(bad, self._sound_blocks(), candidates, request)
         if missing:
             self._no_copies = missing.message
-            if strict and not all(h.heals for h in plan.healings):
+            if strict and not all(r.heals for r in plan.repairs):
                 raise missing
         return plan
 
-    def _offered(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[CandidateBlocks, ...]:
+    def _find_candidates(
+        self, bad: Sequence[BadBlock], *, again: bool
+    ) -> tuple[CandidateBlocks, ...]:
         if not bad:
             return ()
-        if self._offers is None:
-            self._offers = CandidateFinder(self._job.open_repository(), bad)
-        if again or not self._offers.each_has_a_copy():
-            return self._offers.all()
-        return self._offers.read()
+        if self._finder is None:
+            self._finder = CandidateFinder(self._job.open_repository(), bad)
+        if again or not self._finder.find_copies():
+            return self._finder.all()
+        return self._finder.found()
 
-    def _held(self) -> TargetBlocks:
-        """Return the blocks that are sound or made ready, and where samples in memory begin."""
+    def _sound_blocks(self) -> TargetBlocks:
+        """Return the blocks that are sound or ready, and the start of the samples in memory."""
         ready = (
             self._swap.ready / name / ulid
-            for name, ulids in self._waiting.items()
+            for name, ulids in self._pending.items()
             for ulid in ulids
         )
         blocks = (*self._scan.sound, *(read_target_block(path, read_block(path)) for path in ready))
-        known = [
+        served = [
             TargetBlock(b.name, b.span.start, b.span.end, b.sources)
             for b in self._scan.bad
             if b.span and b.in_order and b.served
         ]
         size = self._directory.head_size()
         try:
-            begin = self._directory.memory_from(
-                TargetBlocks((*blocks, *known)), self._running, size
-            )
+            begin = self._directory.memory_from((*blocks, *served), self._running, size)
         except TargetWouldLoseData:
-            begin = datetime.min.replace(tzinfo=UTC)  # nobody can tell: nothing may reach into it
+            begin = datetime.min.replace(tzinfo=UTC)  # unknown: no block may end after it
         return TargetBlocks(blocks, memory_from=begin)
 
-    def _make_ready(self) -> HealPlan:
-        """Bring what replaces bad blocks, deciding anew where a copy turns out to be unsound."""
-        wish, ready = self._job.options.wish, dict[str, Repair]()
+    def _prepare_replacements(self) -> HealPlan:
+        """Prepare all replacements; if a copy turns out to be unsound, plan again without it."""
+        request, ready = self._job.options.request, dict[str, Repair]()
         while True:
-            plan = self._plan(wish, strict=not wish.without_copy)
-            repository = self._offers.repository if self._offers else None
+            plan = self._plan(request, strict=not request.without_copy)
+            repository = self._finder.repository if self._finder else None
             replacements = Replacements(self._swap, repository, self._job.transfer, self._owner)
             self._require_room(plan, replacements)
             unsound = set[BlockCopy]()
-            for healing in plan.healings:
-                name = healing.bad.name
-                if healing.remedy not in _FROM_FILES or name in ready:
+            for repair in plan.repairs:
+                name = repair.bad.name
+                if repair.remedy not in _NEEDS_FILES or name in ready:
                     continue
-                found = replacements.make_ready(healing, self._scan.reports[name])
+                found = replacements.prepare(repair, self._scan.reports[name])
                 unsound |= found
                 if not found:
-                    ready[name] = healing
+                    ready[name] = repair
             if not unsound:
-                healings = tuple(ready.get(h.bad.name, h) for h in plan.healings)
-                return HealPlan(healings)
+                return HealPlan(tuple(ready.get(r.bad.name, r) for r in plan.repairs))
             for copy in unsound:
-                self._listener(Warned(f"{copy} is no sound block either"))
-            wish = replace(wish, unsound=wish.unsound | unsound)
+                self._listener(Warned(f"{copy} is not a sound block either"))
+            request = replace(request, unsound=request.unsound | unsound)
 
     def _require_room(self, plan: HealPlan, replacements: Replacements) -> None:
         cannot = f"cannot heal {self._job.data_dir}"
-        size = sum(replacements.size(h, self._scan.reports[h.bad.name]) for h in plan.healings)
-        require_room(self._job.data_dir, self._swap.staging, size, cannot=cannot)
+        size = sum(replacements.size(r, self._scan.reports[r.bad.name]) for r in plan.repairs)
+        require_free_space(self._job.data_dir, self._swap.staging, size, cannot=cannot)
 
-    def _shelve_what_is_not_needed(self) -> None:
-        """Put aside what an interrupted heal made ready, and somebody else put right since."""
+    def _shelve_unneeded(self) -> None:
+        """Quarantine ready replacements of blocks that were repaired by other means since."""
         sound = {b.ulid for b in self._scan.sound}
-        for name, ulids in self._waiting.items():
+        for name, ulids in self._pending.items():
             for ulid in ulids:
                 if not sound.isdisjoint((name, ulid)):
-                    note = {"block": ulid, "because": f"{name} was put right by other means"}
+                    note = {"block": ulid, "because": f"{name} was repaired by other means"}
                     self._swap.shelve(name, ulid, note=note, now=self._job.clock.now())
-        self._waiting = dict(self._swap.waiting())
+        self._pending = dict(self._swap.pending())
 
-    def _move(self, healing: Repair) -> None:
-        bad = healing.bad
+    def _move(self, repair: Repair) -> None:
+        bad = repair.bad
         if not (self._job.data_dir / bad.name).exists():
-            return  # retention was faster
-        if healing.remedy is Remedy.RENAME:
-            self._swap.take_out(bad.name, ulid=bad.ulid)
+            return  # deleted by retention in the meantime
+        if repair.remedy is Remedy.RENAME:
+            self._swap.queue_rename(bad.name, ulid=bad.ulid)
         else:
-            self._move_away(bad.name, healing.reason)
+            self._move_away(bad.name, repair.reason)
 
     def _move_away(self, name: str, reason: str) -> None:
         report = self._scan.reports.get(name)
         faults = [str(fault) for fault in report.faults] if report else []
         note = {"block": name, "faults": faults, "because": reason}
-        place = self._swap.move_away(name, note=note, now=self._job.clock.now())
-        self._moved[name] = place
-        self._listener(BlockMovedAway(name, str(place), reason))
+        path = self._swap.move_away(name, note=note, now=self._job.clock.now())
+        self._moved[name] = path
+        self._listener(BlockMovedAway(name, str(path), reason))
 
     def _wait_until_dropped(self) -> None:
-        """Wait until a running Prometheus has let go of what is not there any more.
+        """Wait until a running Prometheus no longer has the removed blocks loaded.
 
-        It keeps what it has mapped of a block, and takes no notice of another of the same name.
+        It keeps a loaded block mapped and does not notice another block of the same name.
         """
-        coming = {ulid for ulids in self._swap.waiting().values() for ulid in ulids}
+        coming = {ulid for ulids in self._swap.pending().values() for ulid in ulids}
         gone = {
             ulid for ulid in {*self._moved, *coming} if not (self._job.data_dir / ulid).exists()
         }
         if self._running is None or self._job.client is None or not gone:
             return
-        self._listener(Step("drop", f"waiting until {self._job.client.url} has let go of them"))
+        url = self._job.client.url
+        self._listener(Step("drop", f"waiting until {url} has dropped the bad blocks"))
         dropped = wait_until_dropped(
             self._job.client,
             self._job.data_dir,
             gone,
             clock=self._job.clock,
-            patience=self._job.options.patience,
+            timeout=self._job.options.timeout,
         )
-        if not dropped.loaded:
+        if not dropped.done:
             self._problems.append(
-                f"Prometheus has not let go of the bad blocks ({dropped.trouble}): restart it"
+                f"Prometheus has not dropped the bad blocks yet ({dropped.problem}): restart it"
             )
 
     def _place(self) -> None:
-        for name, ulids in self._swap.waiting().items():
+        for name, ulids in self._swap.pending().items():
             for ulid in ulids:
                 self._swap.place(name, ulid)
                 self._placed.append(ulid)
                 self._listener(BlockRestored(ulid, block_size(self._job.data_dir / ulid)))
-            self._swap.close(name)
+            self._swap.finish(name)
 
     def _wait_until_loaded(self) -> None:
         if self._running is None or self._job.client is None or not self._placed:
             return
         self._listener(Step("load", f"waiting until {self._job.client.url} has loaded the blocks"))
-        loading = wait_until_loaded(
+        loaded = wait_until_loaded(
             self._job.client,
             self._job.data_dir,
             self._placed,
             clock=self._job.clock,
-            patience=self._job.options.patience,
+            timeout=self._job.options.timeout,
         )
-        if not loading.loaded:
-            self._problems.append(f"Prometheus has not loaded the blocks yet: {loading.trouble}")
+        if not loaded.done:
+            self._problems.append(f"Prometheus has not loaded the blocks yet: {loaded.problem}")
 
     def _report(self, plan: HealPlan, *, applied: bool) -> HealReport:
         return HealReport(
@@ -372,7 +377,7 @@ class _Run:
             applied=applied,
             running=self._running is not None,
             no_copies=self._no_copies,
-            waiting=self._waiting,
+            pending=self._pending,
             moved=self._moved,
             placed=tuple(self._placed),
             problems=tuple(self._problems),

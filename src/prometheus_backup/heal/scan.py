@@ -1,4 +1,4 @@
-"""Look at the blocks of a data directory: which are sound, and what is wrong with the others."""
+"""Check the blocks of a data directory: which are sound, and what is wrong with the others."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +22,12 @@ from prometheus_backup.tsdb.verification import BlockReport, check_opening
 _K = FaultKind
 _OLD_VERSION = 2
 _WORTH_PROCESSES = 64 * 1024 * 1024
-"""Bytes. Less is read sooner than other processes have started."""
+"""Bytes. For less, starting other processes takes longer than the check itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The blocks of a data directory. `reports` has what was seen of the bad ones, by name."""
+    """The blocks of a data directory. `reports` are the check results of bad blocks, by name."""
 
     sound: tuple[TargetBlock, ...]
     bad: tuple[BadBlock, ...]
@@ -35,10 +35,10 @@ class Scan:
 
 
 def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> Scan:
-    """Check every block, several at a time. A block that vanishes meanwhile is left out.
+    """Check every block with several processes. Blocks that disappear meanwhile are left out.
 
-    A `quick` one looks at what Prometheus opens blocks by, and reads only blocks whole that are bad
-    by that. Raises OSError where the directory cannot be read.
+    A `quick` scan checks only what Prometheus reads to open a block; blocks with faults there are
+    then checked completely. Raises OSError if the directory cannot be read.
     """
     folders = block_folders(data_dir)
     openable = [f for f in folders if quick and not check_opening(f).counts]
@@ -46,13 +46,15 @@ def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> 
     for report in _checked([f for f in folders if f not in openable], processes, listener):
         folder = report.folder
         if not folder.exists():
-            continue  # compacted, or deleted by retention, while it was read
+            continue  # compacted or deleted by retention during the check
         if not report.counts:
             sound.append(folder)
             continue
         reports[folder.name] = report
-        bad.append(judge(report, read_meta(folder)))
-    return Scan(tuple(held for folder in sound for held in _held(folder)), tuple(bad), reports)
+        bad.append(describe_bad_block(report, read_meta(folder)))
+    return Scan(
+        tuple(held for folder in sound for held in _sound_block(folder)), tuple(bad), reports
+    )
 
 
 def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Iterator[BlockReport]:
@@ -68,8 +70,8 @@ def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Ite
         listener(LongStepEnded("scan"))
 
 
-def _held(folder: Path) -> tuple[TargetBlock, ...]:
-    """Return a sound block, or nothing where it was compacted meanwhile."""
+def _sound_block(folder: Path) -> tuple[TargetBlock, ...]:
+    """Return a sound block, or nothing if it was deleted during the scan."""
     try:
         return (read_target_block(folder, read_block(folder)),)
     except SnapshotUnusable:
@@ -79,14 +81,17 @@ def _held(folder: Path) -> tuple[TargetBlock, ...]:
 
 
 def block_folders(data_dir: Path) -> list[Path]:
-    """Return the directories that Prometheus takes for blocks: by their names alone."""
-    # tsdb/db.go isBlockDir: no link, no file.
+    """Return the directories that Prometheus regards as blocks, by their names alone."""
+    # No links or files (tsdb/db.go isBlockDir).
     found = (p for p in data_dir.iterdir() if is_ulid(p.name))
     return sorted(p for p in found if p.is_dir() and not p.is_symlink())
 
 
-def judge(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
-    """Return what matters of a block with faults, with its meta.json, where that can be read."""
+def describe_bad_block(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
+    """Return the facts about a block with faults that a repair depends on.
+
+    `meta` is its meta.json, None if unreadable.
+    """
     kinds = frozenset(report.counts)
     misnamed = kinds == {_K.META_ULID}
     trusted = meta if meta is not None and (misnamed or _K.META_ULID not in kinds) else None
@@ -104,14 +109,16 @@ def judge(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
         in_order=trusted is not None and in_order(trusted),
         mendable=mendable and not deletions,
         rebuildable=kinds <= BAD_META | BAD_TOMBSTONES and report.min_time_ms is not None,
-        # Where nothing but tombstones is missing, what was deleted is served already.
-        forgets=deletions and bool(kinds & BAD_TOMBSTONES) and kinds != {_K.TOMBSTONES_MISSING},
+        # If only the tombstones are missing, Prometheus already serves the deleted series.
+        loses_deletions=deletions
+        and bool(kinds & BAD_TOMBSTONES)
+        and kinds != {_K.TOMBSTONES_MISSING},
         misnamed=misnamed,
     )
 
 
 def _span(report: BlockReport, meta: Mapping[str, Any] | None) -> Span | None:
-    """Return the time of a block by its meta.json, else by what is in it; half open."""
+    """Return the time range of a block from its meta.json, else from its samples."""
     try:
         begin, end = (meta or {})["minTime"], (meta or {})["maxTime"]
         return Span(instant_from_ms(int(begin)), instant_from_ms(int(end)))
@@ -129,7 +136,7 @@ def _sources(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def _has_deletions(report: BlockReport, meta: Mapping[str, Any] | None) -> bool:
-    """Tell whether series were deleted from a block, or that cannot be told."""
+    """Return whether series were, or may have been, deleted from a block."""
     if not BAD_TOMBSTONES & report.counts.keys():
         return report.tombstones > 0
     stats = (meta or {}).get("stats")

@@ -1,7 +1,7 @@
-"""Exchange blocks of a data directory: bad ones into a quarantine, sound ones into their place.
+"""Swap blocks of a data directory: bad ones into a quarantine, sound ones into their place.
 
-Everything is a rename on one file system, synced, so that a block is whole at one place at any
-moment. Nothing is deleted but what this program brought itself and does not need any more.
+Every step is a synced rename on one file system, so each block is complete in exactly one place at
+any time. Only files that this program downloaded and no longer needs are deleted.
 """
 
 import contextlib
@@ -21,63 +21,64 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The folders of an exchange, below the data directory.
+    """The folders of a swap, inside the data directory.
 
-    What replaces the bad block NAME is gathered in `staging/NAME/` and renamed, once all of it is
-    whole and sound, to `ready/NAME/`. From there on only renames are left, which a later run
-    finishes where one is cut off: NAME goes to the quarantine, the blocks in `ready/NAME/` go to
-    their places.
+    The replacement of the bad block NAME is downloaded to `staging/NAME/` and, once complete and
+    sound, renamed to `ready/NAME/`. After that only renames remain, which a later run finishes if
+    one is interrupted: NAME to the quarantine, the blocks in `ready/NAME/` into the data directory.
     """
 
     data_dir: Path
 
     @property
-    def own(self) -> Path:
-        """Return the folder in which all the others are, which Prometheus ignores."""
+    def tool_folder(self) -> Path:
+        """Return the parent of the other folders, which Prometheus ignores."""
         return self.data_dir / TOOL_FOLDER
 
     @property
     def staging(self) -> Path:
-        """Return where copies become whole; what is in there may be anything."""
-        return self.own / "heal" / "staging"
+        """Return the folder for downloads; its contents may be incomplete."""
+        return self.tool_folder / "heal" / "staging"
 
     @property
     def ready(self) -> Path:
-        """Return where whole copies wait for their places."""
-        return self.own / "heal" / "ready"
+        """Return the folder of complete replacements that are not in place yet."""
+        return self.tool_folder / "heal" / "ready"
 
     @property
     def quarantine(self) -> Path:
-        """Return where bad blocks go."""
-        return self.own / "quarantine"
+        """Return the folder that bad blocks are moved to."""
+        return self.tool_folder / "quarantine"
 
     def folders(self) -> tuple[Path, ...]:
-        """Return what must lie on the file system of the data directory."""
-        return self.own, self.ready.parent, self.staging, self.ready, self.quarantine
+        """Return all folders, which must be on the file system of the data directory."""
+        return self.tool_folder, self.ready.parent, self.staging, self.ready, self.quarantine
 
-    def begin(self) -> None:
-        """Make the folders."""
+    def create_folders(self) -> None:
+        """Create the folders."""
         for folder in (self.staging, self.ready, self.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.ready.parent, self.own, self.data_dir):
+        for folder in (self.ready.parent, self.tool_folder, self.data_dir):
             sync_folder(folder)
 
-    def waiting(self) -> Mapping[str, tuple[str, ...]]:
-        """Return what waits: the ULIDs of the sound blocks by the name of the bad one.
+    def pending(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the ULIDs of the ready replacements by the name of the bad block.
 
-        A folder that is empty says nothing: it was cut off before it was filled, or after.
+        Empty folders, which an interruption can leave, are ignored.
         """
-        found = {name: tuple(filter(is_ulid, _names(self.ready / name))) for name in self._open()}
+        found = {
+            name: tuple(filter(is_ulid, _names(self.ready / name))) for name in self._ready_names()
+        }
         return {name: ulids for name, ulids in found.items() if ulids}
 
-    def make_ready(self, name: str) -> None:
-        """Let what is staged for a bad block, whole, sound and synced, wait for its place."""
+    def mark_ready(self, name: str) -> None:
+        """Move the staged replacement of a bad block, complete, sound and synced, to `ready`."""
         sync_folder(self.staging / name)
         (self.staging / name).rename(self.ready / name)
         sync_folder(self.ready)
 
-    def take_out(self, name: str, *, ulid: str) -> None:
-        """Let a sound block that has a wrong name wait for the place of its own."""
+    def queue_rename(self, name: str, *, ulid: str) -> None:
+        """Move a sound block with a wrong name to `ready`, under its own ULID."""
         (self.ready / name).mkdir(exist_ok=True)
         sync_folder(self.ready)
         (self.data_dir / name).rename(self.ready / name / ulid)
@@ -85,57 +86,57 @@ class Swap:
         sync_folder(self.data_dir)
 
     def move_away(self, name: str, *, note: Mapping[str, Any], now: datetime) -> Path:
-        """Move a directory into the quarantine, with a note beside it; return where it is."""
-        place = self._quarantine(self.data_dir / name, note=note, now=now)
+        """Move a directory to the quarantine with a note next to it; return its new path."""
+        path = self._quarantine(self.data_dir / name, note=note, now=now)
         sync_folder(self.data_dir)
-        return place
+        return path
 
     def place(self, name: str, ulid: str) -> None:
-        """Move a block that waits in the stead of a bad one to its place.
+        """Move a ready block into the data directory.
 
-        Raises FileExistsError where something has that name.
+        Raises FileExistsError if its name is taken.
         """
         target = self.data_dir / ulid
         if target.exists():
-            raise FileExistsError(17, "a directory of this name appeared", str(target))
+            raise FileExistsError(17, "a directory of this name already exists", str(target))
         (self.ready / name / ulid).rename(target)
         sync_folder(self.data_dir)
 
-    def close(self, name: str) -> None:
-        """Forget a bad block whose stead is taken: nothing waits for it any more."""
+    def finish(self, name: str) -> None:
+        """Remove the empty `ready` folder of a bad block that has been replaced."""
         (self.ready / name).rmdir()
 
     def shelve(self, name: str, ulid: str, *, note: Mapping[str, Any], now: datetime) -> None:
-        """Move a block that waits, and is not needed any more, into the quarantine too."""
+        """Move a ready block that is no longer needed to the quarantine."""
         self._quarantine(self.ready / name / ulid, note=note, now=now)
 
-    def end(self) -> None:
-        """Delete what is staged, and empty folders."""
+    def clean_up(self) -> None:
+        """Delete staged files and empty folders."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.staging)
-        for name in self._open():
+        for name in self._ready_names():
             with contextlib.suppress(OSError):
-                self.close(name)
+                self.finish(name)
         for folder in (self.ready, self.ready.parent, self.quarantine):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def _open(self) -> list[str]:
+    def _ready_names(self) -> list[str]:
         return _names(self.ready)
 
     def _quarantine(self, block: Path, *, note: Mapping[str, Any], now: datetime) -> Path:
-        place = self._free(f"{now.astimezone(UTC).strftime(_STAMP)}-{block.name}")
-        place.with_name(f"{place.name}.json").write_text(json.dumps(note, indent=2) + "\n")
-        block.rename(place)
+        path = self._unused_path(f"{now.astimezone(UTC).strftime(_STAMP)}-{block.name}")
+        path.with_name(f"{path.name}.json").write_text(json.dumps(note, indent=2) + "\n")
+        block.rename(path)
         sync_folder(self.quarantine)
-        return place
+        return path
 
-    def _free(self, base: str) -> Path:
-        place, count = self.quarantine / base, 1
-        while place.exists() or place.with_name(f"{place.name}.json").exists():
+    def _unused_path(self, base: str) -> Path:
+        path, count = self.quarantine / base, 1
+        while path.exists() or path.with_name(f"{path.name}.json").exists():
             count += 1
-            place = self.quarantine / f"{base}-{count}"
-        return place
+            path = self.quarantine / f"{base}-{count}"
+        return path
 
 
 def _names(folder: Path) -> list[str]:

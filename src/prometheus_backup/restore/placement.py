@@ -1,6 +1,6 @@
-"""Which blocks of a backup may be put beside those of a target, and why not the others. Pure.
+"""Decide which blocks of a backup can be added to a target, and why not the others. Pure.
 
-The rules, each with the experiment that it comes from: docs/explanation/restore-safety.md.
+docs/explanation/restore-safety.md lists the rules and the experiment behind each.
 """
 
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from prometheus_backup.repository.manifest import Block
 
 _BLOCK_SPAN = timedelta(hours=2)
 _PERSISTED_AFTER = timedelta(hours=1)
-"""A block of two hours is written once the head spans three (tsdb/head.go compactable)."""
+"""Prometheus writes a two-hour block once the head spans three hours (tsdb/head.go compactable)."""
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-_LEAST_GAP = timedelta(minutes=5)
+_MIN_GAP = timedelta(minutes=5)
 
 
 class BlockAction(StrEnum):
-    """What is done about a block of a backup."""
+    """What a restore does with a block of the backup."""
 
     PLACE = "place"
     PRESENT = "present"
@@ -33,7 +33,7 @@ class BlockAction(StrEnum):
 
     @property
     def left_out(self) -> bool:
-        """Tell whether data stays missing that was asked for: the restore is done in part only."""
+        """Return whether requested data stays missing, so that the restore is only partial."""
         return self in _LEFT_OUT
 
 
@@ -47,10 +47,10 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class TargetBlock:
-    """A block that the target has; `in_order` unless it was made of late samples.
+    """A block in the target; `in_order` is False for a block of out-of-order samples.
 
-    `differs` says that a block of the backup has the same ULID and other bytes in `index` or
-    `chunks`; `deletions` that series were deleted from it.
+    `differs`: the backup has a block with the same ULID but other bytes in `index` or `chunks`.
+    `deletions`: the block has tombstones.
     """
 
     ulid: str
@@ -65,22 +65,23 @@ class TargetBlock:
 
     @property
     def lineage(self) -> frozenset[str]:
-        """Return the blocks that it was made of, and itself."""
+        """Return the ULIDs of this block and of all blocks it was compacted from."""
         return frozenset((self.ulid, *self.sources, *self.parents))
 
     @property
     def has_deletions(self) -> bool:
-        """Tell whether it has less than its sources, by tombstones or once these were cleaned."""
-        # clean_tombstones writes a block that names its parent, and itself as its only source
+        """Return whether series were deleted: it has tombstones, or they were cleaned."""
+        # clean_tombstones writes a block with a parent and itself as the only source
         # (tsdb/compact.go Write).
         return self.deletions or bool(self.parents and self.sources == (self.ulid,))
 
 
 @dataclass(frozen=True, slots=True)
 class TargetBlocks:
-    """What a target has. `memory_from` is where its samples in memory or WAL begin; None: none.
+    """The blocks and the head of a target.
 
-    `unreadable` are directories named as blocks that cannot be read as such.
+    `unreadable` holds the names of block directories that cannot be read. `memory_from` is the
+    start of the samples in memory or the WAL, None if there are none.
     """
 
     blocks: tuple[TargetBlock, ...] = ()
@@ -89,47 +90,47 @@ class TargetBlocks:
 
     @property
     def placeable_until(self) -> datetime | None:
-        """Return the latest end of a block that costs no sample in memory; None is no limit.
+        """Return the latest end a block may have without dropping samples in memory; None: any.
 
-        At a start, and when the head is cut, Prometheus drops from memory what is older than the
-        newest end of the blocks in order (tsdb/db.go Open, reload). So far as a block of the
-        target's own reaches, that has happened.
+        When Prometheus starts or compacts the head, it drops samples from memory that are older
+        than the end of its newest in-order block (tsdb/db.go Open, reload). Up to the end of the
+        target's own blocks this has already happened.
         """
         if self.memory_from is None:
             return None
         return max(self.memory_from, *(b.max_time for b in self.blocks if b.in_order), _EPOCH)
 
 
-NOTHING = TargetBlocks()
+NO_BLOCKS = TargetBlocks()
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """The part of a backup that is asked for; None is open."""
+    """The part of a backup to restore; None is unbounded."""
 
     start: datetime | None = None
     end: datetime | None = None
 
-    def meets(self, block: Block) -> bool:
-        """Tell whether the block may have samples in the range."""
+    def overlaps(self, block: Block) -> bool:
+        """Return whether the block may have samples in the range."""
         return (self.start is None or block.max_time > self.start) and (
             self.end is None or block.min_time < self.end
         )
 
 
-EVERYTHING = TimeRange()
+ALL_TIME = TimeRange()
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A block of a backup and what is done about it.
+    """A block of a backup and what the restore does with it.
 
-    `overlaps` are blocks of the target that it shares time with: Prometheus merges them.
-    `not_before` is about when a block that is left out for the samples in memory can be placed.
+    `overlaps` are the target's blocks that overlap it in time: Prometheus merges them.
+    `not_before` is the approximate time from which an IN_MEMORY block can be placed.
     """
 
     block: Block
-    standing: BlockAction
+    action: BlockAction
     reason: str = ""
     overlaps: tuple[str, ...] = ()
     not_before: datetime | None = None
@@ -137,7 +138,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time, half open."""
+    """A half-open time range."""
 
     start: datetime
     end: datetime
@@ -145,99 +146,99 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlanner:
-    """Decides about the blocks of one backup for one target."""
+    """Decides for each block of a backup whether it can be placed in the target."""
 
-    held: TargetBlocks
-    wanted: TimeRange = EVERYTHING
+    target: TargetBlocks
+    time_range: TimeRange = ALL_TIME
     undelete: bool = False
     _covered: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        covered = frozenset(s for b in self.held.blocks for s in b.sources)
+        covered = frozenset(s for b in self.target.blocks for s in b.sources)
         object.__setattr__(self, "_covered", covered)
 
-    def place(self, blocks: Iterable[Block]) -> tuple[Placement, ...]:
-        """Return what is done about each block, newest first."""
+    def plan(self, blocks: Iterable[Block]) -> tuple[Placement, ...]:
+        """Return a placement for each block, newest first."""
         newest_first = sorted(blocks, key=lambda b: (b.max_time, b.ulid), reverse=True)
         decided = [self._decide(block) for block in newest_first]
         children = {
             parent: p.block.ulid
             for p in decided
-            if p.standing is BlockAction.PLACE
+            if p.action is BlockAction.PLACE
             for parent in p.block.parents
         }
         return tuple(
-            replace(p, standing=BlockAction.PARENT, reason=_is_parent(children[p.block.ulid]))
-            if p.standing is BlockAction.PLACE and p.block.ulid in children
+            replace(p, action=BlockAction.PARENT, reason=_is_parent(children[p.block.ulid]))
+            if p.action is BlockAction.PLACE and p.block.ulid in children
             else p
             for p in decided
         )
 
     def _decide(self, block: Block) -> Placement:
-        if not self.wanted.meets(block):
-            return Placement(block, BlockAction.OUTSIDE, "outside of the time asked for")
+        if not self.time_range.overlaps(block):
+            return Placement(block, BlockAction.OUTSIDE, "outside the requested time range")
         for rule in (
             self._present,
             self._parent,
-            self._covers_nothing_new,
+            self._covered_by_target,
             self._replaces,
             self._undeletes,
             self._in_memory,
         ):
             if (placement := rule(block)) is not None:
                 return placement
-        overlaps = tuple(b.ulid for b in self.held.blocks if _overlap(b, block))
+        overlaps = tuple(b.ulid for b in self.target.blocks if _overlap(b, block))
         return Placement(block, BlockAction.PLACE, overlaps=overlaps)
 
     def _present(self, block: Block) -> Placement | None:
-        if block.ulid in self.held.unreadable:
-            reason = "a directory of this name is there and is no sound block; `heal` mends it"
+        if block.ulid in self.target.unreadable:
+            reason = "the target's block of this name cannot be read; `heal` can repair it"
             return Placement(block, BlockAction.DIFFERENT, reason)
-        for other in self.held.blocks:
+        for other in self.target.blocks:
             if other.ulid != block.ulid:
                 continue
             if other.differs:
-                reason = "a block of this name with other bytes is there; `heal` mends it"
+                reason = "the target's block of this name has different bytes; `heal` can repair it"
                 return Placement(block, BlockAction.DIFFERENT, reason)
-            return Placement(block, BlockAction.PRESENT, "already there")
+            return Placement(block, BlockAction.PRESENT, "already present")
         return None
 
     def _parent(self, block: Block) -> Placement | None:
-        # Prometheus would delete it when it is loaded (tsdb/db.go reloadBlocks).
-        child = next((b.ulid for b in self.held.blocks if block.ulid in b.parents), None)
+        # Prometheus deletes the parents of a block that it loads (tsdb/db.go reloadBlocks).
+        child = next((b.ulid for b in self.target.blocks if block.ulid in b.parents), None)
         return Placement(block, BlockAction.PARENT, _is_parent(child)) if child else None
 
-    def _covers_nothing_new(self, block: Block) -> Placement | None:
+    def _covered_by_target(self, block: Block) -> Placement | None:
         if not block.sources or not self._covered.issuperset(block.sources):
             return None
         sources = set(block.sources)
-        by = sorted(b.ulid for b in self.held.blocks if not sources.isdisjoint(b.sources))
-        named = by[0] if len(by) == 1 else f"{by[0]} and {len(by) - 1} more"
-        return Placement(block, BlockAction.COVERED, f"its samples are in {named}")
+        by = sorted(b.ulid for b in self.target.blocks if not sources.isdisjoint(b.sources))
+        names = by[0] if len(by) == 1 else f"{by[0]} and {len(by) - 1} more"
+        return Placement(block, BlockAction.COVERED, f"its samples are already in {names}")
 
     def _replaces(self, block: Block) -> Placement | None:
-        gone = [b.ulid for b in self.held.blocks if b.ulid in block.parents]
-        if not gone:
+        parents = [b.ulid for b in self.target.blocks if b.ulid in block.parents]
+        if not parents:
             return None
-        reason = f"it names {gone[0]}, which is there, as its parent: Prometheus would delete that"
+        reason = f"its parent {parents[0]} is in the target and Prometheus would delete it"
         return Placement(block, BlockAction.REPLACES, reason)
 
     def _undeletes(self, block: Block) -> Placement | None:
         if self.undelete:
             return None
-        for other in self.held.blocks:
+        for other in self.target.blocks:
             if other.has_deletions and not other.lineage.isdisjoint((block.ulid, *block.sources)):
-                reason = f"it has series that were deleted from {other.ulid}"
+                reason = f"it contains series that were deleted from {other.ulid}"
                 return Placement(block, BlockAction.UNDELETES, reason)
         return None
 
     def _in_memory(self, block: Block) -> Placement | None:
-        until = self.held.placeable_until
+        until = self.target.placeable_until
         if until is None or block.max_time <= until:
             return None
         reason = (
-            f"it ends after {rfc3339(until)}, where samples in memory begin: Prometheus would lose "
-            "the older ones of these at its next start"
+            f"it ends after {rfc3339(until)}, the start of the samples in memory: Prometheus would "
+            "drop those older than the block's end at its next start"
         )
         return Placement(
             block, BlockAction.IN_MEMORY, reason, not_before=_persisted(block.max_time)
@@ -245,31 +246,31 @@ class PlacementPlanner:
 
 
 def gaps(
-    covered: Iterable[Span], window: Span, *, least: timedelta = _LEAST_GAP
+    covered: Iterable[Span], window: Span, *, min_length: timedelta = _MIN_GAP
 ) -> tuple[Span, ...]:
-    """Return the stretches of the window that nothing covers, if they last at least so long."""
+    """Return the parts of the window that no span covers and that last at least `min_length`."""
     found = []
-    reached = window.start
+    covered_until = window.start
     for span in sorted(covered, key=lambda s: s.start):
         if span.start >= window.end:
             break
-        if span.start - reached >= least:
-            found.append(Span(reached, span.start))
-        reached = max(reached, span.end)
-    if window.end - reached >= least:
-        found.append(Span(reached, window.end))
+        if span.start - covered_until >= min_length:
+            found.append(Span(covered_until, span.start))
+        covered_until = max(covered_until, span.end)
+    if window.end - covered_until >= min_length:
+        found.append(Span(covered_until, window.end))
     return tuple(found)
 
 
 def _is_parent(child: str) -> str:
-    return f"{child} was made of it: Prometheus would delete it again"
+    return f"Prometheus would delete it again: it is a parent of {child}"
 
 
-def _overlap(held: TargetBlock, block: Block) -> bool:
-    return held.min_time < block.max_time and block.min_time < held.max_time
+def _overlap(other: TargetBlock, block: Block) -> bool:
+    return other.min_time < block.max_time and block.min_time < other.max_time
 
 
 def _persisted(instant: datetime) -> datetime:
-    """Return about when a running Prometheus has its samples up to an instant in blocks."""
+    """Return about when a running Prometheus has written its samples before `instant` to blocks."""
     spans = -((_EPOCH - instant) // _BLOCK_SPAN)  # rounded up
     return _EPOCH + spans * _BLOCK_SPAN + _PERSISTED_AFTER

@@ -1,4 +1,4 @@
-"""What a restore will do: which blocks, what retention makes of them, what to warn of. Pure."""
+"""Plan a restore: which blocks to place, what retention would delete, what to warn about. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from prometheus_backup.prometheus.retention import (
 )
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.restore.placement import (
-    EVERYTHING,
+    ALL_TIME,
     BlockAction,
     Placement,
     PlacementPlanner,
     Span,
+    TargetBlock,
     TargetBlocks,
     TimeRange,
     gaps,
@@ -28,12 +29,13 @@ from prometheus_backup.restore.placement import (
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """What is known of a target: its blocks, and the retention of its Prometheus.
+    """The target's blocks and the retention of its Prometheus.
 
-    `retention_of` says whose retention it is, for people. `head_size` is in bytes, of WAL and head.
+    `retention_of` describes where the retention comes from, for messages. `head_size` is the size
+    of the WAL and the head in bytes.
     """
 
-    held: TargetBlocks
+    blocks: TargetBlocks
     retention: TsdbRetention | None = None
     retention_of: str = ""
     head_size: int = 0
@@ -41,22 +43,23 @@ class TargetView:
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What is asked for: a part of the time; deleted series, too, if `undelete`."""
+    """What to restore: a time range, and with `undelete` also blocks that bring back deletions."""
 
-    wanted: TimeRange = EVERYTHING
+    time_range: TimeRange = ALL_TIME
     undelete: bool = False
 
 
-ALL = RestoreRequest()
+WHOLE_BACKUP = RestoreRequest()
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What is done about each block of the backup, newest first, and what becomes of the target.
+    """What happens to each block of the backup, newest first, and to the target's data.
 
-    `need` keeps what is there and what is placed. `loses_held` and `loses_placed` are ULIDs that
-    the target's retention would delete, because of this restore and all the same; `keeps_from` is
-    the `--from` with which none of the placed would go. `gaps` stay without samples.
+    `need` is the retention that keeps both existing and restored blocks. `loses_existing` are ULIDs
+    of existing blocks that retention would delete because of this restore; `loses_restored` are
+    those of restored blocks that it would delete. `keeps_from` is the `--from` that avoids this.
+    `gaps` are the times that remain without samples.
     """
 
     backup_id: str
@@ -64,8 +67,8 @@ class RestorePlan:
     need: RetentionNeed | None
     retention: TsdbRetention
     retention_of: str
-    loses_held: tuple[str, ...]
-    loses_placed: tuple[str, ...]
+    loses_existing: tuple[str, ...]
+    loses_restored: tuple[str, ...]
     keeps_from: datetime | None
     gaps: tuple[Span, ...]
     memory_from: datetime | None
@@ -74,62 +77,71 @@ class RestorePlan:
     @property
     def place(self) -> tuple[Block, ...]:
         """Return the blocks to place, newest first."""
-        return self._standing(BlockAction.PLACE)
+        return self._with_action(BlockAction.PLACE)
 
     @property
     def present(self) -> tuple[Block, ...]:
-        """Return the blocks that are there already."""
-        return self._standing(BlockAction.PRESENT)
+        """Return the blocks that the target already has."""
+        return self._with_action(BlockAction.PRESENT)
 
     @property
     def skipped(self) -> tuple[Placement, ...]:
-        """Return every block that is neither placed nor there already."""
+        """Return every block that is neither placed nor already present."""
         done = (BlockAction.PLACE, BlockAction.PRESENT)
-        return tuple(p for p in self.placements if p.standing not in done)
+        return tuple(p for p in self.placements if p.action not in done)
 
     @property
     def left_out(self) -> tuple[Placement, ...]:
-        """Return what was asked for and is not done."""
-        return tuple(p for p in self.placements if p.standing.left_out)
+        """Return the placements of requested blocks whose data stays missing."""
+        return tuple(p for p in self.placements if p.action.left_out)
 
     @property
     def size(self) -> int:
-        """Return the bytes to place."""
+        """Return the size of the blocks to place in bytes."""
         return sum(b.size for b in self.place)
 
-    def _standing(self, standing: BlockAction) -> tuple[Block, ...]:
-        return tuple(p.block for p in self.placements if p.standing is standing)
+    def _with_action(self, action: BlockAction) -> tuple[Block, ...]:
+        return tuple(p.block for p in self.placements if p.action is action)
 
 
 def plan_restore(
     manifest: Manifest,
     target: TargetView,
-    wish: RestoreRequest,
+    request: RestoreRequest,
     *,
     now: datetime,
-    caveats: Iterable[str] = (),
+    extra_warnings: Iterable[str] = (),
 ) -> RestorePlan:
-    """Decide what to place, and foresee the rest. `caveats` are the caller's own warnings."""
-    held = target.held
-    placements = PlacementPlanner(held, wish.wanted, undelete=wish.undelete).place(manifest.blocks)
-    placed = [_aging(p.block) for p in placements if p.standing is BlockAction.PLACE]
-    there = [RetainedBlock(b.ulid, b.min_time, b.max_time, b.size) for b in held.blocks]
-    retention, whose = _retention(target, manifest)
-    gone = _deleted_soon(retention, [*there, *placed], target, now)
-    gone_anyway = _deleted_soon(retention, there, target, now)
-    lost = [b for b in placed if any(b.ulid in ulids for ulids in gone)]
+    """Decide which blocks to place and predict what retention does with them.
+
+    `extra_warnings` are the caller's warnings; the plan includes them.
+    """
+    planner = PlacementPlanner(target.blocks, request.time_range, undelete=request.undelete)
+    placements = planner.plan(manifest.blocks)
+    placed = _retained(p.block for p in placements if p.action is BlockAction.PLACE)
+    existing = _retained(target.blocks.blocks)
+    retention, retention_of = _retention(target, manifest)
+    lost_with = _deleted_soon(retention, [*existing, *placed], target, now)
+    lost_anyway = _deleted_soon(retention, existing, target, now)
+    lost = [b for b in placed if any(b.ulid in ulids for ulids in lost_with)]
     return RestorePlan(
         backup_id=manifest.backup_id,
         placements=placements,
-        need=retention_need([*there, *placed], now=now, head_size=target.head_size),
+        need=retention_need([*existing, *placed], now=now, head_size=target.head_size),
         retention=retention,
-        retention_of=whose,
-        loses_held=_of(there, (a - b for a, b in zip(gone, gone_anyway, strict=True))),
-        loses_placed=tuple(b.ulid for b in lost),
+        retention_of=retention_of,
+        loses_existing=_ulids_in(
+            existing, (a - b for a, b in zip(lost_with, lost_anyway, strict=True))
+        ),
+        loses_restored=tuple(b.ulid for b in lost),
         keeps_from=max((b.max_time for b in lost), default=None),
-        gaps=_gaps(manifest, held, placed, wish.wanted, now),
-        memory_from=held.placeable_until,
-        warnings=(*_warnings(manifest), *_target_warnings(retention, gone_anyway), *caveats),
+        gaps=_gaps(manifest, target.blocks, placed, request.time_range, now),
+        memory_from=target.blocks.placeable_until,
+        warnings=(
+            *_warnings(manifest),
+            *_target_warnings(retention, lost_anyway),
+            *extra_warnings,
+        ),
     )
 
 
@@ -142,7 +154,7 @@ def _retention(target: TargetView, manifest: Manifest) -> tuple[TsdbRetention, s
 def _deleted_soon(
     retention: TsdbRetention, blocks: Sequence[RetainedBlock], target: TargetView, now: datetime
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Return what goes at the next reload, and what once the next block is written."""
+    """Return what is deleted at the next reload, and after the next block is written."""
     size = target.head_size
     return (
         deleted(retention, blocks, head_size=size),
@@ -150,46 +162,49 @@ def _deleted_soon(
     )
 
 
-def _of(blocks: Iterable[RetainedBlock], groups: Iterable[frozenset[str]]) -> tuple[str, ...]:
+def _ulids_in(blocks: Iterable[RetainedBlock], groups: Iterable[frozenset[str]]) -> tuple[str, ...]:
     ulids = frozenset[str]().union(*groups)
     return tuple(b.ulid for b in blocks if b.ulid in ulids)
 
 
 def _gaps(
     manifest: Manifest,
-    held: TargetBlocks,
+    target: TargetBlocks,
     placed: Sequence[RetainedBlock],
-    wanted: TimeRange,
+    time_range: TimeRange,
     now: datetime,
 ) -> tuple[Span, ...]:
-    """Return the gaps that remain between the oldest and the newest that is, or is asked for."""
-    spans = [Span(b.min_time, b.max_time) for b in held.blocks]
-    spans += [Span(b.min_time, b.max_time) for b in placed]
-    asked = [Span(b.min_time, b.max_time) for b in manifest.blocks if wanted.meets(b)]
-    if held.memory_from is not None and held.memory_from < now:
-        spans.append(Span(held.memory_from, now))
-    if not asked:
+    """Return the gaps that remain in the requested range or, if unbounded, in all known data."""
+    requested = [Span(b.min_time, b.max_time) for b in manifest.blocks if time_range.overlaps(b)]
+    if not requested:
         return ()
-    start = wanted.start or min(s.start for s in (*asked, *spans))
-    end = wanted.end or max(s.end for s in (*asked, *spans))
-    return gaps(spans, Span(start, min(end, max(now, start))))
+    covered = [Span(b.min_time, b.max_time) for b in target.blocks]
+    covered += [Span(b.min_time, b.max_time) for b in placed]
+    if target.memory_from is not None and target.memory_from < now:
+        covered.append(Span(target.memory_from, now))
+    start = time_range.start or min(s.start for s in (*requested, *covered))
+    end = time_range.end or max(s.end for s in (*requested, *covered))
+    return gaps(covered, Span(start, min(end, max(now, start))))
 
 
 def _warnings(manifest: Manifest) -> Iterable[str]:
     for reason in manifest.degraded:
         yield f"this backup is degraded: {reason}"
     if manifest.verified is None:
-        yield "this backup was never verified when it was made"
+        yield "this backup was not verified when it was made"
 
 
 def _target_warnings(
-    retention: TsdbRetention, gone_anyway: tuple[frozenset[str], frozenset[str]]
+    retention: TsdbRetention, deleted_anyway: tuple[frozenset[str], frozenset[str]]
 ) -> Iterable[str]:
-    if retention.unread:
-        yield f"cannot foresee what retention {retention.unread!r} deletes"
-    if going := frozenset[str]().union(*gone_anyway):
-        yield f"{len(going)} blocks of the target go by its retention, with or without this restore"
+    if retention.unparsed:
+        yield f"cannot predict what retention {retention.unparsed!r} deletes"
+    if ulids := frozenset[str]().union(*deleted_anyway):
+        yield (
+            f"retention will delete {len(ulids)} existing blocks of the target soon, "
+            "with or without this restore"
+        )
 
 
-def _aging(block: Block) -> RetainedBlock:
-    return RetainedBlock(block.ulid, block.min_time, block.max_time, block.size)
+def _retained(blocks: Iterable[Block | TargetBlock]) -> list[RetainedBlock]:
+    return [RetainedBlock(b.ulid, b.min_time, b.max_time, b.size) for b in blocks]

@@ -1,6 +1,6 @@
-"""Restore a backup into a data directory: planned, staged, every file checked, renamed, owned.
+"""Restore a backup into a data directory: plan, download, check, then rename into place.
 
-Nothing that is there is overwritten, and a block appears whole or not at all.
+Existing files are never overwritten, and each block appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from prometheus_backup.datadir.filesystem import (
     Owner,
     chown,
-    hand_over,
-    require_as_announced,
+    require_free_space,
+    require_matching_meta,
     require_owner,
-    require_room,
     require_writable,
+    set_owner_and_modes,
     target_errors,
 )
 from prometheus_backup.datadir.lock import HostLock
@@ -31,14 +31,14 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
 from prometheus_backup.model import Outcome, rfc3339
-from prometheus_backup.prometheus.loading import PATIENCE, LoadResult, wait_until_loaded
+from prometheus_backup.prometheus.loading import RELOAD_TIMEOUT, LoadResult, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import BackupEntry, Repository, committed
 from prometheus_backup.restore.placement import BlockAction
 from prometheus_backup.restore.plan import (
-    ALL,
+    WHOLE_BACKUP,
     RestorePlan,
     RestoreRequest,
     TargetView,
@@ -50,7 +50,7 @@ from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
 from prometheus_backup.transfer import Transfer
 
-if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
 
 _STAGING = "restore"
@@ -60,57 +60,57 @@ _SOON = timedelta(hours=48)
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """How to restore. `merge` allows the target to hold data; `owner` is whose the files shall be.
+    """How to restore. `merge` allows a target with data; `owner` is the owner of restored files.
 
-    `retention` is that of the target's Prometheus, where the caller knows better than it.
+    `retention` overrides the retention that the target's Prometheus reports.
     """
 
     merge: bool = False
-    wish: RestoreRequest = ALL
+    request: RestoreRequest = WHOLE_BACKUP
     retention: TsdbRetention | None = None
     ignore_retention: bool = False
     head_from: datetime | None = None
     owner: Owner | None = None
-    patience: timedelta = PATIENCE
+    timeout: timedelta = RELOAD_TIMEOUT
 
 
-_PLAIN = RestoreOptions()
+_DEFAULTS = RestoreOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRestore:
-    """A plan with what it was made from. `refusal` is why it cannot be carried out, if so."""
+    """A plan and its inputs. `refusal` is why the plan must not be applied, None if it may."""
 
     plan: RestorePlan
     manifest: Manifest
-    survey: TargetState
+    target_state: TargetState
     refusal: TargetWouldLoseData | None
 
     @property
     def fresh(self) -> bool:
-        """Tell whether the target holds nothing."""
-        return not self.survey.names
+        """Return whether the target is empty."""
+        return not self.target_state.names
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did; `loading` is None where no Prometheus runs on the target."""
+    """What a restore did; `load_result` is None if no Prometheus runs on the target."""
 
     plan: RestorePlan
     files: int
     seconds: float
-    loading: LoadResult | None
+    load_result: LoadResult | None
 
     @property
     def outcome(self) -> Outcome:
-        """Return PARTIAL where something was left out, or was not taken in."""
-        taken = self.loading is None or self.loading.loaded
-        return Outcome.DONE if taken and not self.plan.left_out else Outcome.PARTIAL
+        """Return PARTIAL if blocks were left out or Prometheus did not load them."""
+        loaded = self.load_result is None or self.load_result.done
+        return Outcome.DONE if loaded and not self.plan.left_out else Outcome.PARTIAL
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """A restore of one backup into one target directory; `client` is asked for its Prometheus."""
+    """A restore of one backup into a target; `client` connects to the Prometheus that uses it."""
 
     repository: Repository
     transfer: Transfer
@@ -118,36 +118,36 @@ class Restore:
     policy: Policy
     listener: Listener
     client: PrometheusClient | None = None
-    options: RestoreOptions = _PLAIN
+    options: RestoreOptions = _DEFAULTS
 
     def prepare(self, entry: BackupEntry) -> PreparedRestore:
-        """Decide what would be done; nothing is written.
+        """Plan the restore without writing anything.
 
-        Raises TargetNotEmpty, TargetUnusable, and what `TargetDirectory.survey` does.
+        Raises TargetNotEmpty, TargetUnusable, and the errors of `TargetDirectory.inspect`.
         """
         manifest = self.repository.manifest(entry.backup_id)
         directory = TargetDirectory(
             self.target, self.client, self.transfer, self.options.head_from, self._empty_at()
         )
         self._require_empty(directory.names(), manifest)
-        survey = directory.survey(manifest)
+        state = directory.inspect(manifest)
         plan = plan_restore(
             manifest,
-            self._view(survey),
-            self.options.wish,
+            self._view(state),
+            self.options.request,
             now=self.repository.clock.now(),
-            caveats=(*survey.warnings, *self._caveats(entry)),
+            extra_warnings=(*state.warnings, *self._extra_warnings(entry)),
         )
         _require_blocks(plan)
-        self._require_usable(survey, plan)
-        return PreparedRestore(plan, manifest, survey, self._refusal(plan, survey))
+        self._require_usable(state, plan)
+        return PreparedRestore(plan, manifest, state, self._refusal(plan, state))
 
     def apply(self, prepared: PreparedRestore) -> RestoreReport:
-        """Write the blocks, and wait for them to be loaded. Cut off, the same command continues it.
+        """Write the blocks and wait until Prometheus has loaded them. Resumes if interrupted.
 
-        Raises TargetWouldLoseData where the plan is refused, TargetUnusable, BytesDiffer where an
-        object is not what the manifest says, RepositoryLocked where another run is at work on the
-        target, and whatever the repository raises.
+        Raises TargetWouldLoseData if the plan is refused, TargetUnusable, BytesDiffer if an object
+        does not match the manifest, RepositoryLocked if another run uses the target, and the
+        errors of the repository.
         """
         if prepared.refusal:
             raise prepared.refusal
@@ -160,8 +160,8 @@ class Restore:
             self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
             self.listener(PlanMade(files, plan.size, 0, 0))
             self._write(prepared)
-        loading = self._wait(prepared)
-        return RestoreReport(plan, files, clock.monotonic() - began, loading)
+        load_result = self._wait_until_loaded(prepared)
+        return RestoreReport(plan, files, clock.monotonic() - began, load_result)
 
     @property
     def _folder(self) -> Path:
@@ -179,21 +179,21 @@ class Restore:
     def _marked(self) -> bool:
         return self._marker.exists()
 
-    def _view(self, survey: TargetState) -> TargetView:
-        whose = f"the Prometheus at {self.client.url}" if self.client else ""
-        retention = survey.retention
+    def _view(self, state: TargetState) -> TargetView:
+        retention = state.retention
+        retention_of = f"the Prometheus at {self.client.url}" if self.client else ""
         if self.options.retention is not None:
-            retention, whose = self.options.retention, "the target, as --target-retention says,"
-        return TargetView(survey.held, retention, whose, survey.head_size)
+            retention, retention_of = self.options.retention, "the target (--target-retention)"
+        return TargetView(state.blocks, retention, retention_of, state.head_size)
 
     def _empty_at(self) -> datetime | None:
-        """Return when an interrupted restore began here, if one did: then there was no data."""
+        """Return when an interrupted restore began, None if there is none. It began empty."""
         with contextlib.suppress(KeyError, ValueError):
             return datetime.fromisoformat((self._read_mark() or {})["began_at"]).astimezone(UTC)
         return None
 
     def _read_mark(self) -> dict[str, str] | None:
-        """Return what an interrupted restore left; nothing in it where it is damaged."""
+        """Return the marker of an interrupted restore, None if there is none, {} if damaged."""
         with target_errors(self.target):
             if not self._marked:
                 return None
@@ -204,7 +204,7 @@ class Restore:
         return {k: str(v) for k, v in mark.items()} if isinstance(mark, dict) else {}
 
     def _require_empty(self, names: frozenset[str], manifest: Manifest) -> None:
-        """Raise TargetNotEmpty where there is data that may not be there, and is not ours."""
+        """Raise TargetNotEmpty if the target has data that this restore did not write."""
         if self.options.merge:
             return
         interrupted = self._read_mark()
@@ -212,19 +212,19 @@ class Restore:
             raise TargetNotEmpty(
                 f"cannot restore {manifest.backup_id} into {self.target}: a restore of "
                 f"{interrupted.get('backup_id', 'another backup')} was interrupted there",
-                hint="restore that backup again to continue it, or use an empty directory",
+                hint="restore that backup to resume, or use an empty directory",
             )
         if names and interrupted is None:
             raise TargetNotEmpty(
-                f"cannot restore into {self.target}: it holds {min(names)!r}",
-                hint="use an empty directory, or --merge to put the backup beside what is there",
+                f"cannot restore into {self.target}: it is not empty: it contains {min(names)!r}",
+                hint="use an empty directory, or --merge to add the backup to the existing data",
             )
 
-    def _caveats(self, entry: BackupEntry) -> list[str]:
-        """Return what is to be known of the backup besides what its manifest says."""
-        caveats = []
+    def _extra_warnings(self, entry: BackupEntry) -> list[str]:
+        """Return warnings about the backup that do not follow from its manifest."""
+        warnings = []
         if entry.failure:
-            caveats.append(
+            warnings.append(
                 f"verification at level {entry.failure.level} found faults in this backup"
             )
         now = self.repository.clock.now()
@@ -232,43 +232,42 @@ class Restore:
         decisions = decide(judged, today=(now + _SOON).date(), policy=self.policy)
         if any(d.backup_id == entry.backup_id and not d.keep for d in decisions):
             hours = _SOON // timedelta(hours=1)
-            caveats.append(f"retention deletes this backup within {hours} hours")
-        return caveats
+            warnings.append(f"retention deletes this backup within {hours} hours")
+        return warnings
 
-    def _refusal(self, plan: RestorePlan, survey: TargetState) -> TargetWouldLoseData | None:
+    def _refusal(self, plan: RestorePlan, state: TargetState) -> TargetWouldLoseData | None:
         flags = f"{plan.need.time_flag} {plan.need.size_flag}" if plan.need else ""
-        if plan.loses_held:
+        if plan.loses_existing:
             return TargetWouldLoseData(
-                f"cannot restore into {self.target}: with these blocks beside them, retention "
-                f"would delete {len(plan.loses_held)} blocks that are there, such as "
-                f"{plan.loses_held[0]}",
-                hint=f"start its Prometheus with at least {flags}, then say so with "
+                f"cannot restore into {self.target}: after the restore, retention would delete "
+                f"{len(plan.loses_existing)} existing blocks, such as {plan.loses_existing[0]}",
+                hint=f"start its Prometheus with at least {flags}, then pass that retention with "
                 "--target-retention",
             )
-        if plan.loses_placed and survey.names and not self.options.ignore_retention:
-            since = f"--from {rfc3339(plan.keeps_from)}" if plan.keeps_from else ""
+        if plan.loses_restored and state.names and not self.options.ignore_retention:
+            since = f" (--from {rfc3339(plan.keeps_from)})" if plan.keeps_from else ""
             return TargetWouldLoseData(
                 f"cannot restore into {self.target}: the retention of {plan.retention_of} would "
-                f"delete {len(plan.loses_placed)} of the restored blocks",
-                hint=f"start its Prometheus with at least {flags}, or restore only what it keeps "
-                f"({since}), or say --ignore-retention",
+                f"delete {len(plan.loses_restored)} of the restored blocks",
+                hint=f"start its Prometheus with at least {flags}, or restore only what it keeps"
+                f"{since}, or use --ignore-retention",
             )
         return None
 
-    def _require_usable(self, survey: TargetState, plan: RestorePlan) -> None:
-        """Raise TargetUnusable where writing would fail, or Prometheus could not use the result."""
+    def _require_usable(self, state: TargetState, plan: RestorePlan) -> None:
+        """Raise TargetUnusable if writing would fail or Prometheus could not use the result."""
         cannot = f"cannot restore into {self.target}"
-        place = self.target
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        existing = self.target
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
         with target_errors(self.target):
-            require_writable(place, (self._folder, self._staging), cannot=cannot)
-            if self.options.owner or survey.names:  # else it is not known who will use it
-                require_owner(self._owner(survey), cannot=cannot)
-            require_room(place, self._staging, plan.size, cannot=cannot)
+            require_writable(existing, (self._folder, self._staging), cannot=cannot)
+            if self.options.owner or state.names:  # else the user of Prometheus is unknown
+                require_owner(self._owner(state), cannot=cannot)
+            require_free_space(existing, self._staging, plan.size, cannot=cannot)
 
-    def _owner(self, survey: TargetState) -> Owner | None:
-        return self.options.owner or survey.owner
+    def _owner(self, state: TargetState) -> Owner | None:
+        return self.options.owner or state.owner
 
     def _write(self, prepared: PreparedRestore) -> None:
         with target_errors(self.target):
@@ -283,8 +282,8 @@ class Restore:
 
     def _begin(self, prepared: PreparedRestore) -> None:
         self._staging.mkdir(parents=True, exist_ok=True)
-        if owner := self._owner(prepared.survey):
-            chown(self._staging, owner)  # before the first byte, in case it is not allowed
+        if owner := self._owner(prepared.target_state):
+            chown(self._staging, owner)  # before the first download, in case it is not allowed
         if prepared.fresh:
             staged = self._marker.with_suffix(".new")
             mark = {**_mark(prepared.manifest), "began_at": rfc3339(self.repository.clock.now())}
@@ -297,57 +296,58 @@ class Restore:
 
     def _place(self, prepared: PreparedRestore) -> None:
         staging = Staging(self.repository, self.transfer, self._staging)
-        owner = self._owner(prepared.survey)
-        with contextlib.closing(staging.bring(prepared.plan.place, step="restore")) as whole:
-            for block in whole:
+        owner = self._owner(prepared.target_state)
+        with contextlib.closing(staging.download(prepared.plan.place, step="restore")) as complete:
+            for block in complete:
                 staged, final = staging.path(block), self.target / block.ulid
-                require_as_announced(staged, block)
-                hand_over(staged, owner)
+                require_matching_meta(staged, block)
+                set_owner_and_modes(staged, owner)
                 if final.exists():
                     raise TargetNotEmpty(
-                        f"cannot restore {block.ulid} into {self.target}: it appeared meanwhile",
-                        hint="run the same command again: it looks anew",
+                        f"cannot restore {block.ulid} into {self.target}: a block of this name "
+                        "appeared during the restore",
+                        hint="run the same command again",
                     )
                 staged.rename(final)
                 sync_folder(self.target)
                 self.listener(BlockRestored(block.ulid, block.size))
 
     def _finish(self, prepared: PreparedRestore) -> None:
-        """Remove what was ours alone; where data was before, the folder stays, for its lock."""
+        """Remove our files. In a target that had data, our folder stays because it has the lock."""
         shutil.rmtree(self._staging)
         marked = self._marked
         self._marker.unlink(missing_ok=True)
         if prepared.fresh or marked:
-            with contextlib.suppress(OSError):  # another run's intents are there
+            with contextlib.suppress(OSError):  # not empty: it has the intents of another run
                 (self._folder / "runs").rmdir()
                 (self._folder / "lock").unlink()
                 self._folder.rmdir()
-        elif owner := self._owner(prepared.survey):
+        elif owner := self._owner(prepared.target_state):
             for path in (self._folder, *self._folder.rglob("*")):
                 chown(path, owner)
 
-    def _wait(self, prepared: PreparedRestore) -> LoadResult | None:
-        there = [b.ulid for b in (*prepared.plan.place, *prepared.plan.present)]
-        if prepared.survey.running is None or self.client is None or not there:
+    def _wait_until_loaded(self, prepared: PreparedRestore) -> LoadResult | None:
+        ulids = [b.ulid for b in (*prepared.plan.place, *prepared.plan.present)]
+        if prepared.target_state.running is None or self.client is None or not ulids:
             return None
         self.listener(Step("load", f"waiting until {self.client.url} has loaded the blocks"))
         return wait_until_loaded(
             self.client,
             self.target,
-            there,
+            ulids,
             clock=self.repository.clock,
-            patience=self.options.patience,
+            timeout=self.options.timeout,
         )
 
 
 def _require_blocks(plan: RestorePlan) -> None:
-    """Raise UsageError where a part of the time is asked for in which the backup has nothing."""
-    if plan.placements and all(p.standing is BlockAction.OUTSIDE for p in plan.placements):
+    """Raise UsageError if the backup has no block in the requested time range."""
+    if plan.placements and all(p.action is BlockAction.OUTSIDE for p in plan.placements):
         begin = min(p.block.min_time for p in plan.placements)
         end = max(p.block.max_time for p in plan.placements)
         raise UsageError(
-            f"cannot restore that part of {plan.backup_id}: it has no block in it",
-            hint=f"the backup holds {rfc3339(begin)} to {rfc3339(end)}",
+            f"cannot restore from {plan.backup_id}: it has no block in the requested time range",
+            hint=f"the backup covers {rfc3339(begin)} to {rfc3339(end)}",
         )
 
 

@@ -1,6 +1,6 @@
-"""Bring blocks of a backup onto this disk, each file checked while it is written, and synced.
+"""Download blocks of a backup into a folder; check and sync every file.
 
-Where they go from there (a data directory, a scratch directory) is the caller's to say.
+The caller moves the blocks from there to a data directory, or uses them in place.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 
-_HAND_OVER = 4 * 1024 * 1024
-"""Bytes of a file that are written to the page cache before the disk is set to work on them."""
+_WRITEBACK_STEP = 4 * 1024 * 1024
+"""Start writing a file's data to disk each time this many bytes are in the page cache."""
 
 
 class ObjectAltered(BytesDiffer):
-    """The object of this key is not what the manifest says."""
+    """An object does not match the manifest."""
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"cannot restore {key}: its bytes are not those that were backed up",
-            hint="nothing of this block was placed; run `prometheus-backup verify`, and restore "
+            f"cannot restore {key}: its bytes differ from those that were backed up",
+            hint="this block was not restored; run `prometheus-backup verify`, and restore "
             "another backup",
         )
         self.key = key
@@ -34,22 +34,22 @@ class ObjectAltered(BytesDiffer):
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """A folder in which blocks become whole. What an interrupted run left in it is used again."""
+    """A folder that blocks are downloaded to. Files left by an interrupted run are reused."""
 
     repository: Repository
     transfer: Transfer
     folder: Path
 
     def path(self, block: Block) -> Path:
-        """Return where a block is while it is staged."""
+        """Return the path of a staged block."""
         return self.folder / block.ulid
 
-    def bring(self, blocks: Sequence[Block], *, step: str) -> Generator[Block, None, None]:
-        """Yield each of these blocks, in their order, once it is whole in the folder and synced.
+    def download(self, blocks: Sequence[Block], *, step: str) -> Generator[Block, None, None]:
+        """Yield each block, in the given order, once it is complete and synced.
 
-        `step` names the work in events. Close it where the loop's body may raise
-        (contextlib.closing). Raises ObjectAltered where an object is not what the manifest says,
-        OSError where it cannot be written, and whatever the repository raises.
+        `step` names this step in events. Use contextlib.closing if the body of the loop may raise.
+        Raises ObjectAltered if an object does not match the manifest, OSError if a file cannot be
+        written, and the errors of the repository.
         """
         missing = {block.ulid: len(block.files) for block in blocks}
         waiting = list(blocks)
@@ -64,7 +64,8 @@ class Staging:
                 for (block, file), _ in fetched:
                     self.transfer.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
                     missing[block.ulid] -= 1
-                    # In their order, whichever is complete first: cut off, the first are there.
+                    # Yield in the given order even if a later block is complete first: after an
+                    # interruption the first blocks are in place.
                     while waiting and not missing[waiting[0].ulid]:
                         self._sync(waiting[0])
                         yield waiting.pop(0)
@@ -75,32 +76,32 @@ class Staging:
         return self.folder / block.ulid / file.path
 
     def _clear_strays(self, block: Block) -> None:
-        """Remove what an earlier run left that is not of this block, links too."""
+        """Remove links, and files of an earlier run that do not belong to this block."""
         wanted = {self._file(block, file) for file in block.files}
         for path in (self.path(block), *self.path(block).rglob("*")):
             if path.is_symlink() or (path.is_file() and path not in wanted):
                 path.unlink()
 
-    def _fetch(self, item: tuple[Block, File], watch: WorkerContext) -> None:
-        """Bring one file, unless it is there already, whole."""
+    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> None:
+        """Download one file unless it is already complete."""
         block, file = item
         path = self._file(block, file)
-        if self._is_staged(path, file, watch):
+        if self._is_staged(path, file, worker):
             return
         part = path.with_name(path.name + ".part")
-        body = _Download(self.repository, file, watch)
+        body = _Download(self.repository, file, worker)
         _write(part, body)
-        body.require_right()
+        body.require_match()
         part.replace(path)
 
-    def _is_staged(self, path: Path, file: File, watch: WorkerContext) -> bool:
+    def _is_staged(self, path: Path, file: File, worker: WorkerContext) -> bool:
         if not path.is_file() or path.stat().st_size != file.size:
             return False
-        found = HashedFile(path, size=file.size, watch=watch)
+        found = HashedFile(path, size=file.size, worker=worker)
         found.read()
         if found.sha256 == file.sha256:
             return True
-        watch.passed(-file.size, limited=False)
+        worker.advance(-file.size, limited=False)
         return False
 
     def _sync(self, block: Block) -> None:
@@ -110,12 +111,12 @@ class Staging:
 
 
 class _Download:
-    """The chunks of an object, hashed on the way."""
+    """The chunks of an object, hashed while they are read."""
 
-    def __init__(self, repository: Repository, file: File, watch: WorkerContext) -> None:
+    def __init__(self, repository: Repository, file: File, worker: WorkerContext) -> None:
         self._repository = repository
         self._file = file
-        self._watch = watch
+        self._worker = worker
         self._hash = hashlib.sha256()
         self._size = 0
 
@@ -125,42 +126,42 @@ class _Download:
             if self._size > self._file.size:
                 break
             self._hash.update(chunk)
-            self._watch.passed(len(chunk))
+            self._worker.advance(len(chunk))
             yield chunk
 
-    def require_right(self) -> None:
+    def require_match(self) -> None:
         if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
             raise ObjectAltered(self._file.key)
 
 
 def _write(path: Path, body: Iterable[bytes]) -> None:
-    """Write a file and make it durable; the disk works while more comes in, not at the end only."""
-    done = handed_over = 0
-    # Buffered: where room runs out, a raw write() writes less than it is given and says so only by
-    # its result. Python's buffer goes on until all is written, or raises.
+    """Write and sync a file. Writeback to disk starts during the download, not only at the end."""
+    done = flushed = 0
+    # Buffered, because a raw write() to a full disk writes less than it is given without raising.
+    # Python's buffer writes everything or raises.
     with path.open("wb") as output:
         for chunk in body:
             output.write(chunk)
             done += len(chunk)
-            if done - handed_over >= _HAND_OVER:
-                _begin_writing_back(output.fileno(), handed_over, done - handed_over)
-                handed_over = done
+            if done - flushed >= _WRITEBACK_STEP:
+                _start_writeback(output.fileno(), flushed, done - flushed)
+                flushed = done
         output.flush()
         os.fsync(output.fileno())
 
 
-def _begin_writing_back(descriptor: int, begin: int, size: int) -> None:
-    """Have the kernel send these bytes to the disk, and not wait for it.
+def _start_writeback(descriptor: int, begin: int, size: int) -> None:
+    """Ask the kernel to write these bytes to disk, without waiting for it.
 
-    Linux does so where it is told that what is not written yet is no longer needed; it stays in
-    memory until it is written. Elsewhere than with posix_fadvise(2) this does nothing.
+    Linux starts writeback for POSIX_FADV_DONTNEED and keeps dirty pages until they are written.
+    Without posix_fadvise(2) this does nothing.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync a folder, so that its entries survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Look at the directory that is restored into: its blocks, its samples in memory, its Prometheus.
+"""Read the state of a target: its blocks, its samples in memory, and its Prometheus.
 
-Nothing is written here. What follows from what is seen is decided in `restore_plan`.
+This module writes nothing; `plan.py` decides what to do.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from prometheus_backup.prometheus.instance import count_readable, serves
 from prometheus_backup.prometheus.retention import TsdbRetention, parse_tsdb_retention
 from prometheus_backup.repository.layout import TOOL_FOLDER, is_ulid
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.restore.placement import NOTHING, TargetBlock, TargetBlocks
+from prometheus_backup.restore.placement import NO_BLOCKS, TargetBlock, TargetBlocks
 from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 from prometheus_backup.tsdb.block import MUTABLE, read_block, read_meta
 
-if TYPE_CHECKING:  # for its types alone: importing an HTTP client takes time
+if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 
-HARMLESS = frozenset({"lost+found", TOOL_FOLDER})
-"""What an empty target may hold."""
+IGNORED_NAMES = frozenset({"lost+found", TOOL_FOLDER})
+"""Names that an empty target may contain."""
 _IN_MEMORY = ("wal", "wbl", "chunks_head")
 _OUT_OF_ORDER_HINTS = frozenset(
-    # Blocks with these do not count where Prometheus looks for the newest (tsdb/db.go).
+    # Prometheus ignores blocks with these hints when it looks for its newest block (tsdb/db.go).
     {"from-out-of-order", "from-stale-series", "from-selected-series"}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """What a target holds, seen once. `owner` is whose its data is, None where there is none.
+    """The contents of a target. `owner` is the owner of its data, None if there is none.
 
-    `running` is the status of the Prometheus that serves it, if one answers; `retention` is that
-    Prometheus'. Sizes in bytes.
+    `running` is the status of the Prometheus that serves it, None if none answers; `retention` is
+    its retention. `head_size` is in bytes.
     """
 
-    held: TargetBlocks = NOTHING
+    blocks: TargetBlocks = NO_BLOCKS
     names: frozenset[str] = frozenset()
     head_size: int = 0
     owner: Owner | None = None
@@ -65,10 +65,10 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class TargetDirectory:
-    """The data directory of a target, and the Prometheus that may run on it.
+    """The data directory of a target, and the Prometheus that may be using it.
 
-    `head_from` is where the samples in its WAL begin, where the caller knows; `empty_at` is when an
-    interrupted restore found it empty; `verb` is what is being done with it, for messages.
+    `head_from` is the start of the samples in its WAL, if the caller knows it; `empty_at` is when
+    an interrupted restore found the target empty; `verb` is the operation, for messages.
     """
 
     path: Path
@@ -78,12 +78,12 @@ class TargetDirectory:
     empty_at: datetime | None = None
     verb: str = "restore into"
 
-    def survey(self, manifest: Manifest) -> TargetState:
-        """Look. Blocks that are also in the backup are compared with it, byte for byte.
+    def inspect(self, manifest: Manifest) -> TargetState:
+        """Read the state of the target and compare its blocks with the backup, byte for byte.
 
-        Raises TargetUnusable where it cannot be read, TargetWouldLoseData where it cannot be told
-        where its samples in memory begin, UsageError where a Prometheus runs on it and not at the
-        URL, SourceUnavailable where one answers that cannot be asked.
+        Raises TargetUnusable if it cannot be read, TargetWouldLoseData if the start of its samples
+        in memory is unknown, UsageError if a Prometheus that is not at the URL uses it, and
+        SourceUnavailable if a Prometheus answers but cannot be queried.
         """
         names = self.names()
         if not self.path.exists():
@@ -93,22 +93,29 @@ class TargetDirectory:
             owner = self.owner(names)
         running, warnings = self.running(names) if names else (None, ())
         blocks, unreadable = self._blocks(names, manifest)
-        held = TargetBlocks(blocks, unreadable)
-        held = TargetBlocks(blocks, unreadable, self.memory_from(held, running, head_size))
+        memory_from = self.memory_from(blocks, running, head_size)
         retention = parse_tsdb_retention(running.retention) if running else None
-        return TargetState(held, names, head_size, owner, running, retention, warnings)
+        return TargetState(
+            TargetBlocks(blocks, unreadable, memory_from),
+            names,
+            head_size,
+            owner,
+            running,
+            retention,
+            warnings,
+        )
 
     def names(self) -> frozenset[str]:
-        """Return what is in the directory, of what counts; nothing where it is absent.
+        """Return the names in the directory, without IGNORED_NAMES; none if it does not exist.
 
-        Raises TargetUnusable where it is no directory or cannot be read.
+        Raises TargetUnusable if it is not a directory or cannot be read.
         """
         with target_errors(self.path):
             if not self.path.exists():
                 return frozenset()
             if not self.path.is_dir():
                 raise TargetUnusable(f"cannot {self.verb} {self.path}: it is not a directory")
-            return frozenset(e.name for e in self.path.iterdir()) - HARMLESS
+            return frozenset(e.name for e in self.path.iterdir()) - IGNORED_NAMES
 
     def _blocks(
         self, names: frozenset[str], manifest: Manifest
@@ -122,17 +129,17 @@ class TargetDirectory:
                 unreadable.add(name)
                 continue
             if block.ulid != name:
-                unreadable.add(name)  # its name is taken, whatever is in it
+                unreadable.add(name)  # a block of this name cannot be placed
             found.append(block)
         differing = self._differing(found, manifest)
-        held = tuple(
+        blocks = tuple(
             read_target_block(self.path / block.ulid, block, differs=block.ulid in differing)
             for block in found
         )
-        return held, frozenset(unreadable)
+        return blocks, frozenset(unreadable)
 
     def _differing(self, found: Sequence[SourceBlock], manifest: Manifest) -> frozenset[str]:
-        """Return the ULIDs of blocks whose immutable files are not those of the backup."""
+        """Return the ULIDs of blocks whose immutable files differ from the backup."""
         backed_up = {b.ulid: b for b in manifest.blocks}
         pairs = [(b, backed_up[b.ulid]) for b in found if b.ulid in backed_up]
         differing = {ours.ulid for ours, theirs in pairs if _sizes(ours) != _sizes(theirs)}
@@ -156,14 +163,14 @@ class TargetDirectory:
         return frozenset(differing)
 
     def running(self, names: frozenset[str]) -> tuple[SourceStatus | None, tuple[str, ...]]:
-        """Return the status of the Prometheus that serves this directory, and what to warn of.
+        """Return the status of the Prometheus that serves this directory, and warnings.
 
-        Raises UsageError where one runs on it and not at the URL, SourceUnavailable where one
-        answers that cannot be asked.
+        Raises UsageError if a Prometheus that is not at the URL uses the directory, and
+        SourceUnavailable if one answers but cannot be queried.
         """
         if self.client is None:
             return None, ()
-        if not self.client.answers():
+        if not self.client.is_listening():
             self._require_unlocked(names)
             return None, ()
         try:
@@ -171,23 +178,23 @@ class TargetDirectory:
         except SourceUnavailable as error:
             raise SourceUnavailable(
                 error.message,
-                hint=f"{error.hint}; or, if that is not the Prometheus of {self.path}, give "
-                "--prometheus-url the address of the one that is",
+                hint=f"{error.hint}; or, if that is not the Prometheus that uses {self.path}, set "
+                "--prometheus-url to the address of the one that does",
             ) from error
         if not status.agent and self._is_served(status):
             return status, ()
         self._require_unlocked(names)
         warning = (
-            f"the Prometheus at {self.client.url} does not store its data in {self.path}: "
-            "this is taken for the directory of a stopped one"
+            f"the Prometheus at {self.client.url} does not store its data in {self.path}; "
+            "assuming that the Prometheus that uses this directory is stopped"
         )
         return None, (warning,)
 
     def _is_served(self, status: SourceStatus) -> bool:
-        """Tell whether it is proved that this Prometheus stores its data here.
+        """Return whether this Prometheus is proven to store its data here.
 
-        The path proves it, and so do loaded blocks that are all here. Where there are none, and
-        another mount of the same volume gives it another path, the WAL that it writes to must do.
+        Proof is the same path, or loaded blocks that are all here. If it has no blocks and sees the
+        volume under another path, the proof is the WAL segment that it writes to.
         """
         if self.client is None or not serves(self.client, self.path):
             return False
@@ -212,8 +219,9 @@ class TargetDirectory:
         )
 
     def _require_unlocked(self, names: frozenset[str]) -> None:
-        """Raise UsageError where a Prometheus holds the lock of the directory."""
-        # tsdb/tsdbutil/dir_locker.go: flock on <data>/lock. The file alone proves nothing.
+        """Raise UsageError if a Prometheus has locked the directory."""
+        # Prometheus locks <data>/lock with flock (tsdb/tsdbutil/dir_locker.go). The file stays
+        # after a crash, so its existence alone does not matter.
         if "lock" not in names:
             return
         try:
@@ -225,23 +233,23 @@ class TargetDirectory:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UsageError(
-                    f"cannot {self.verb} {self.path}: a Prometheus runs on it, and not at "
-                    f"{self.client.url if self.client else 'a URL that is known'}",
-                    hint="give --prometheus-url its address, or stop it",
+                    f"cannot {self.verb} {self.path}: it is in use by a Prometheus that is not at "
+                    f"{self.client.url if self.client else 'a known URL'}",
+                    hint="set --prometheus-url to its address, or stop it",
                 ) from None
         finally:
             os.close(descriptor)
 
     def head_size(self) -> int:
-        """Return the bytes of what is in memory, or in the WAL to be. Raises OSError."""
+        """Return the size of the WAL and the head in bytes. Raises OSError."""
         return sum(_size_of(self.path / name) for name in _IN_MEMORY)
 
     def memory_from(
-        self, held: TargetBlocks, running: SourceStatus | None, head_size: int
+        self, blocks: Sequence[TargetBlock], running: SourceStatus | None, head_size: int
     ) -> datetime | None:
-        """Return where samples in memory begin, or None where there are none.
+        """Return the start of the samples in memory or the WAL, None if there are none.
 
-        Raises TargetWouldLoseData where that cannot be told.
+        Raises TargetWouldLoseData if it is unknown.
         """
         if self.head_from is not None:
             return self.head_from
@@ -249,36 +257,36 @@ class TargetDirectory:
             return running.head_from or _start_time(running)
         if not head_size:
             return None
-        # What a stopped one has in its WAL and not in blocks begins where its blocks end.
-        ends = [b.max_time for b in held.blocks if b.in_order]
+        # The samples that a stopped Prometheus has only in its WAL start where its blocks end.
+        ends = [b.max_time for b in blocks if b.in_order]
         if self.empty_at is not None:
             ends.append(self.empty_at)
         if not ends:
             raise TargetWouldLoseData(
-                f"cannot {self.verb} {self.path}: it has a WAL and no blocks, so nobody can tell "
-                "where the samples in the WAL begin, and blocks that end later would cost them",
-                hint="start its Prometheus and give --prometheus-url, or say --head-from TIME",
+                f"cannot {self.verb} {self.path}: it has a WAL but no blocks, so the start of the "
+                "samples in the WAL is unknown; blocks that end after it would delete them",
+                hint="start its Prometheus and set --prometheus-url, or use --head-from TIME",
             )
         return max(ends)
 
     def owner(self, names: frozenset[str]) -> Owner | None:
-        """Return whose the data is: the newest block's owner, else that of the WAL or directory."""
+        """Return the owner of the newest block, else of the WAL, else of the directory."""
         blocks = sorted(filter(is_ulid, names), reverse=True)
-        known = [*blocks[:1], *(n for n in _IN_MEMORY if n in names)]
-        status = (self.path / known[0] if known else self.path).stat()
+        candidates = [*blocks[:1], *(n for n in _IN_MEMORY if n in names)]
+        status = (self.path / candidates[0] if candidates else self.path).stat()
         return Owner(status.st_uid, status.st_gid)
 
 
 def holds_data(path: Path) -> bool:
-    """Tell whether a directory holds anything of which a Prometheus could be asked."""
+    """Return whether a directory contains anything that a Prometheus could be using."""
     try:
-        return any(e.name not in HARMLESS for e in os.scandir(path))
+        return any(e.name not in IGNORED_NAMES for e in os.scandir(path))
     except OSError:
-        return False  # absent, or of no use; the survey says so
+        return False  # absent or unreadable; TargetDirectory reports it
 
 
 def parse_owner(text: str) -> Owner:
-    """Return the owner that `USER[:GROUP]` names, by name or number. Raises UsageError."""
+    """Parse `USER[:GROUP]`, names or numbers. Raises UsageError."""
     user, _, group = text.partition(":")
     try:
         uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
@@ -287,13 +295,13 @@ def parse_owner(text: str) -> Owner:
         return Owner(uid, pwd.getpwuid(uid).pw_gid)
     except KeyError:
         raise UsageError(
-            f"cannot use owner {text!r}: this system does not know it",
-            hint="give numbers, such as 65534:65534",
+            f"cannot use owner {text!r}: no such user or group on this system",
+            hint="use numbers, such as 65534:65534",
         ) from None
 
 
 def read_target_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> TargetBlock:
-    """Return what matters of a block of the target."""
+    """Return the facts about a block of the target that placement depends on."""
     return TargetBlock(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
@@ -308,20 +316,20 @@ def read_target_block(folder: Path, block: SourceBlock, *, differs: bool = False
 
 
 def in_order(meta: Mapping[str, Any]) -> bool:
-    """Tell whether a block, by its meta.json, is not one of late samples."""
+    """Return whether a block, by its meta.json, is not one of out-of-order samples."""
     compaction = meta.get("compaction")
     hints = compaction.get("hints") if isinstance(compaction, dict) else None
     return not isinstance(hints, list) or _OUT_OF_ORDER_HINTS.isdisjoint(map(str, hints))
 
 
 def _sizes(block: SourceBlock | Block) -> dict[str, int]:
-    """Return the files that Prometheus reads and never changes; strangers do not count."""
+    """Return the sizes of the files that Prometheus never changes; other files are ignored."""
     return {f.path: f.size for f in block.files if f.path.startswith(("index", "chunks/"))}
 
 
-def _is_equal(item: tuple[Path, int, str], watch: WorkerContext) -> bool:
+def _is_equal(item: tuple[Path, int, str], worker: WorkerContext) -> bool:
     path, size, sha256 = item
-    file = HashedFile(path, size=size, watch=watch)
+    file = HashedFile(path, size=size, worker=worker)
     file.read()
     return file.sha256 == sha256
 

@@ -78,10 +78,10 @@ def heal(
     from prometheus_backup.heal.plan import HealRequest
     from prometheus_backup.heal.run import Heal, HealOptions
 
-    wish = HealRequest(choices["without_copy"], undelete=choices["accept_undeleted"])
-    patience = timedelta(seconds=choices["wait"])
+    request = HealRequest(choices["without_copy"], undelete=choices["accept_undeleted"])
+    timeout = timedelta(seconds=choices["wait"])
     processes = choices["processes"] or os.cpu_count() or 1
-    options = HealOptions(wish, choices["quick"], processes, patience)
+    options = HealOptions(request, choices["quick"], processes, timeout)
     with context.client() as client:
         job = Heal(
             directory,
@@ -91,10 +91,10 @@ def heal(
             context.clock,
             options,
         )
-        report = job.apply() if apply else job.look()
+        report = job.apply() if apply else job.preview()
     output.result(
         heal_document(report, data_dir=directory),
-        tables=[table(HEAL_HEADERS, heal_rows(report))] if report.plan.healings else [],
+        tables=[table(HEAL_HEADERS, heal_rows(report))] if report.plan.repairs else [],
         lines=heal_lines(report, data_dir=directory),
     )
     return report.outcome.exit_code
@@ -108,8 +108,8 @@ def heal_document(report: "HealReport", *, data_dir: Path) -> Document:
         "outcome": report.outcome.value,
         "running": report.running,
         "sound": len(report.scan.sound),
-        "bad": [_bad(h, report) for h in report.plan.healings],
-        "waiting": {name: list(ulids) for name, ulids in report.waiting.items()},
+        "bad": [_bad(h, report) for h in report.plan.repairs],
+        "waiting": {name: list(ulids) for name, ulids in report.pending.items()},
         "no_copies": report.no_copies or None,
         "placed": list(report.placed),
         "problems": list(report.problems),
@@ -117,8 +117,8 @@ def heal_document(report: "HealReport", *, data_dir: Path) -> Document:
     }
 
 
-def _bad(healing: "Repair", report: "HealReport") -> Document:
-    bad, seen = healing.bad, report.scan.reports[healing.bad.name]
+def _bad(repair: "Repair", report: "HealReport") -> Document:
+    bad, seen = repair.bad, report.scan.reports[repair.bad.name]
     return {
         "block": bad.name,
         "effect": bad.effect.value,
@@ -126,14 +126,14 @@ def _bad(healing: "Repair", report: "HealReport") -> Document:
         "max_time": rfc3339(bad.span.end) if bad.span else None,
         "fault_counts": {kind.value: count for kind, count in seen.counts.items()},
         "faults": [fault_document(fault) for fault in seen.faults],
-        "remedy": healing.remedy.value,
-        "because": healing.reason,
-        "heals": healing.heals,
+        "remedy": repair.remedy.value,
+        "because": repair.reason,
+        "heals": repair.heals,
         "copies": [
             {"backup_id": c.backup_id, "ulid": c.block.ulid, "bytes": c.block.size}
-            for c in healing.copies
+            for c in repair.copies
         ],
-        "gaps": [{"from": rfc3339(g.start), "to": rfc3339(g.end)} for g in healing.gaps],
+        "gaps": [{"from": rfc3339(g.start), "to": rfc3339(g.end)} for g in repair.gaps],
         "quarantine": str(report.moved[bad.name]) if bad.name in report.moved else None,
     }
 
@@ -143,8 +143,8 @@ HEAL_HEADERS = ("block", "from (UTC)", "to (UTC)", "effect", "what is wrong", "r
 
 def heal_rows(report: "HealReport") -> Iterable[Row]:
     """Yield a row for each bad block, the worst first."""
-    for healing in report.plan.healings:
-        bad, seen = healing.bad, report.scan.reports[healing.bad.name]
+    for repair in report.plan.repairs:
+        bad, seen = repair.bad, report.scan.reports[repair.bad.name]
         more = f" (and {seen.total_faults - 1:,} more)" if seen.total_faults > 1 else ""
         yield (
             bad.name,
@@ -152,13 +152,13 @@ def heal_rows(report: "HealReport") -> Iterable[Row]:
             second(bad.span.end) if bad.span else "",
             "it is never deleted" if bad.misnamed else _EFFECTS[bad.effect],
             f"{seen.faults[0]}{more}",
-            f"{_REMEDIES[healing.remedy]}: {healing.reason}",
+            f"{_REMEDIES[repair.remedy]}: {repair.reason}",
         )
 
 
 def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
     """Yield what `heal` says below its table."""
-    bad = len(report.plan.healings)
+    bad = len(report.plan.repairs)
     if not bad and not report.scan.sound:
         yield f"nothing was looked at: {data_dir} holds no block"
         return
@@ -169,14 +169,14 @@ def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
         yield from _done_lines(report)
     else:
         yield from _plan_lines(report, data_dir=data_dir)
-    for healing in report.plan.healings:
-        for gap in healing.gaps:
-            yield f"no samples of {healing.bad.name} from {second(gap.start)} to {second(gap.end)}"
+    for repair in report.plan.repairs:
+        for gap in repair.gaps:
+            yield f"no samples of {repair.bad.name} from {second(gap.start)} to {second(gap.end)}"
 
 
 def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
-    if report.waiting:
-        yield f"an interrupted heal waits to be finished: {', '.join(sorted(report.waiting))}"
+    if report.pending:
+        yield f"an interrupted heal waits to be finished: {', '.join(sorted(report.pending))}"
     if report.outcome.exit_code:
         yield f"to heal: prometheus-backup heal {data_dir} --apply"
     if report.running and report.plan.moves:
@@ -186,15 +186,15 @@ def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
 
 
 def _done_lines(report: "HealReport") -> Iterable[str]:
-    healings = [h for h in report.plan.healings if h.remedy != "nothing"]
-    healed = sum(h.heals for h in healings)
-    if healings:
-        yield f"healed {healed} of {len(healings)} in {report.seconds:.1f} s"
-    if report.waiting:
-        yield f"finished an interrupted heal: {', '.join(sorted(report.waiting))}"
-    for healing in healings:
-        if not healing.heals:
-            yield f"not healed: {healing.bad.name}: {healing.reason}"
+    repairs = [h for h in report.plan.repairs if h.remedy != "nothing"]
+    healed = sum(h.heals for h in repairs)
+    if repairs:
+        yield f"healed {healed} of {len(repairs)} in {report.seconds:.1f} s"
+    if report.pending:
+        yield f"finished an interrupted heal: {', '.join(sorted(report.pending))}"
+    for repair in repairs:
+        if not repair.heals:
+            yield f"not healed: {repair.bad.name}: {repair.reason}"
     if report.moved:
         yield f"bad blocks are in {next(iter(report.moved.values())).parent}"
     if report.placed and not report.running:

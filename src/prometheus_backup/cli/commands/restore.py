@@ -119,12 +119,12 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
     retention, owner = choices["target_retention"], choices["chown"]
     return RestoreOptions(
         merge=choices["merge"],
-        wish=RestoreRequest(wanted, undelete=choices["accept_undeleted"]),
+        request=RestoreRequest(wanted, undelete=choices["accept_undeleted"]),
         retention=parse_target_retention(retention) if retention is not None else None,
         ignore_retention=choices["ignore_retention"],
         head_from=context.instant(choices["head_from"]),
         owner=parse_owner(owner) if owner is not None else None,
-        patience=timedelta(seconds=choices["wait"]),
+        timeout=timedelta(seconds=choices["wait"]),
     )
 
 
@@ -145,8 +145,8 @@ def restore_document(
         "in_memory_from": instant(plan.memory_from),
         "retention": {
             "of": plan.retention_of,
-            "deletes_existing": list(plan.loses_held),
-            "deletes_restored": list(plan.loses_placed),
+            "deletes_existing": list(plan.loses_existing),
+            "deletes_restored": list(plan.loses_restored),
         },
         "required_flags": required_flags(plan),
         "refused": prepared.refusal.message if prepared.refusal else None,
@@ -170,7 +170,7 @@ def restore_lines(
         yield f"not restored: {counted(len(plan.left_out), 'block')}, see above"
     for gap in plan.gaps:
         yield f"no samples from {second(gap.start)} to {second(gap.end)} (UTC)"
-    if report is not None and report.loading is not None:
+    if report is not None and report.load_result is not None:
         yield _loading_line(report)
     yield from _retention_lines(prepared)
     if report is None:
@@ -193,7 +193,7 @@ def required_flags(plan: "RestorePlan") -> list[str]:
 
 def _says(placement: "Placement") -> str:
     text = placement.reason
-    if placement.standing.left_out:
+    if placement.action.left_out:
         text = f"LEFT OUT: {text}"
     if placement.not_before is not None:
         text += f"; it can be placed from about {second(placement.not_before)} on"
@@ -206,7 +206,7 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
     plan = prepared.plan
     if plan.need is None:
         return
-    if not prepared.fresh and not plan.loses_placed and not plan.loses_held:
+    if not prepared.fresh and not plan.loses_restored and not plan.loses_existing:
         yield f"the retention of {plan.retention_of} keeps all of it past its next block"
         return
     yield "so that it keeps what is restored, start Prometheus with at least"
@@ -215,20 +215,20 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
 
 
 def _loading_line(report: "RestoreReport") -> str:
-    loading = report.loading
+    loading = report.load_result
     assert loading is not None  # noqa: S101 -- asked before
-    if loading.loaded:
+    if loading.done:
         return f"Prometheus has loaded all of them, after {loading.seconds:.0f} s"
-    return f"Prometheus has NOT loaded them within {loading.seconds:.0f} s: {loading.trouble}"
+    return f"Prometheus has NOT loaded them within {loading.seconds:.0f} s: {loading.problem}"
 
 
 def _done(report: "RestoreReport") -> Document:
-    loading = report.loading
+    loading = report.load_result
     return {
         "outcome": report.outcome.value,
         "files": report.files,
-        "loaded": loading.loaded if loading else None,
-        "loading": loading.trouble if loading else "",
+        "loaded": loading.done if loading else None,
+        "loading": loading.problem if loading else "",
         "seconds": round(report.seconds, 3),
     }
 
@@ -245,8 +245,8 @@ def _block(block: "Block") -> Document:
 def _skipped(placement: "Placement") -> Document:
     return {
         **_block(placement.block),
-        "standing": placement.standing.value,
-        "left_out": placement.standing.left_out,
+        "standing": placement.action.value,
+        "left_out": placement.action.left_out,
         "reason": placement.reason,
         "not_before": instant(placement.not_before),
     }
