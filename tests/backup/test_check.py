@@ -1,4 +1,4 @@
-"""The preflight against real servers: each single fault has its line, its fix and its exit code."""
+"""The preflight against real servers: each fault has its line, its fix and its exit code."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.memory import MemoryStore
 from tests.support.runs import FakeClock, cli, settings
-from tests.support.stored import LocalFiles, Stored, json_of, run_here
-from tests.support.stores import Relay
+from tests.support.store_wrappers import StoreWrapper
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
 Lines = dict[str, dict[str, Any]]
 
@@ -34,7 +34,7 @@ REPOSITORY_PROBES = ("write", "read", "conditional create", "clock", "delete")
 def source(
     tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
 ) -> Iterator[PrometheusServer]:
-    """A Prometheus that these tests only look at."""
+    """A Prometheus that these tests only read."""
     data = tmp_path_factory.mktemp("check") / "data"
     shutil.copytree(tsdb_blocks, data)
     with PrometheusServer(prometheus_3, data) as server:
@@ -49,20 +49,20 @@ def root(tmp_path: Path) -> Path:
 
 
 def checked(env: dict[str, str], *, code: int) -> Lines:
-    """Run `check --json`, which must end with `code`; its lines by subject."""
+    """Run `check --json`, which must exit with `code`; return its lines by subject."""
     document = json_of(run_here("check", "--json", env=env), code=code)
     assert document["ok"] is (code == 0)
     return {line["subject"]: line for line in document["checks"]}
 
 
 def failed(lines: Lines) -> set[str]:
-    """The subjects that are wrong; each must say how to mend it, and no other line does."""
+    """The failed subjects; each must have a fix, and no other line may have one."""
     for line in lines.values():
         assert bool(line["fix"]) is not line["ok"], line
     return {subject for subject, line in lines.items() if not line["ok"]}
 
 
-def test_all_right_is_exit_0_and_no_probe_stays(
+def test_no_faults_exit_0_and_leave_no_probe(
     prometheus: PrometheusServer, s3_bucket: S3Bucket
 ) -> None:
     done = run_here("check", env=settings(prometheus, s3_bucket))
@@ -90,7 +90,7 @@ def test_all_right_is_exit_0_and_no_probe_stays(
     assert prometheus.binaries.version in lines["prometheus: reachable and ready"]["detail"]
 
 
-def test_a_fault_is_a_fail_line_with_a_fix_for_people(source: PrometheusServer, root: Path) -> None:
+def test_a_fault_is_printed_as_a_fail_line_with_a_fix(source: PrometheusServer, root: Path) -> None:
     done = run_here("check", env=settings(source, root, RETENTION_DAILY="0") | _NO_RETENTION)
 
     assert done.returncode == 2
@@ -102,7 +102,7 @@ def test_a_fault_is_a_fail_line_with_a_fix_for_people(source: PrometheusServer, 
 _NO_RETENTION = {"RETENTION_DAILY": "0", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
 
 
-def test_wrong_settings_are_exit_2_and_all_else_is_looked_at(
+def test_wrong_settings_exit_2_and_everything_else_is_checked(
     source: PrometheusServer, root: Path
 ) -> None:
     lines = checked(settings(source, root, **_NO_RETENTION), code=2)
@@ -112,7 +112,7 @@ def test_wrong_settings_are_exit_2_and_all_else_is_looked_at(
     assert "data directory: the right one" in lines
 
 
-def test_a_prometheus_that_is_down_is_exit_20_and_the_repository_is_looked_at(
+def test_an_unreachable_prometheus_exits_20_and_the_repository_is_checked(
     source: PrometheusServer, root: Path
 ) -> None:
     env = settings(source, root, PROMETHEUS_URL=f"http://127.0.0.1:{free_port()}")
@@ -124,7 +124,7 @@ def test_a_prometheus_that_is_down_is_exit_20_and_the_repository_is_looked_at(
     assert lines["repository: delete"]["ok"]
 
 
-def test_the_admin_api_off_is_exit_21(
+def test_a_disabled_admin_api_exits_21(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, data_dir: Path, root: Path
 ) -> None:
     server = start_prometheus(prometheus_3, data_dir, PrometheusOptions(admin_api=False))
@@ -135,7 +135,7 @@ def test_the_admin_api_off_is_exit_21(
     assert "--web.enable-admin-api" in lines["prometheus: Admin API on"]["fix"]
 
 
-def test_agent_mode_is_exit_20(
+def test_agent_mode_exits_20(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, root: Path
 ) -> None:
     server = start_prometheus(prometheus_3, None, PrometheusOptions(agent=True))
@@ -146,7 +146,7 @@ def test_agent_mode_is_exit_20(
     assert "data directory: the right one" not in lines
 
 
-def test_a_missing_data_directory_is_exit_2(source: PrometheusServer, root: Path) -> None:
+def test_a_missing_data_directory_exits_2(source: PrometheusServer, root: Path) -> None:
     env = settings(source, root, PROMETHEUS_DATA_DIR="/nowhere/at/all")
 
     lines = checked(env, code=2)
@@ -155,7 +155,7 @@ def test_a_missing_data_directory_is_exit_2(source: PrometheusServer, root: Path
     assert "PROMETHEUS_DATA_DIR" in lines["data directory: readable"]["fix"]
 
 
-def test_the_data_directory_of_another_prometheus_is_exit_2(
+def test_the_data_directory_of_another_prometheus_exits_2(
     source: PrometheusServer, root: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -165,7 +165,7 @@ def test_the_data_directory_of_another_prometheus_is_exit_2(
     assert failed(lines) == {"data directory: the right one"}
 
 
-def test_a_read_only_data_directory_is_exit_3_as_the_backup_would_be(
+def test_a_read_only_data_directory_exits_3_like_the_backup(
     source: PrometheusServer, tsdb_blocks: Path, root: Path, tmp_path: Path
 ) -> None:
     closed = tmp_path / "data"
@@ -173,7 +173,7 @@ def test_a_read_only_data_directory_is_exit_3_as_the_backup_would_be(
     closed.chmod(0o555)
     env = settings(source, root, PROMETHEUS_DATA_DIR=str(closed))
 
-    # As root nothing is forbidden; without its capabilities, the owner's permissions count.
+    # Root may write anywhere; without its capabilities, file permissions apply.
     privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     document = json_of(cli("check", "--json", env=env, prefix=privileges), code=3)
 
@@ -182,14 +182,14 @@ def test_a_read_only_data_directory_is_exit_3_as_the_backup_would_be(
 
 
 class Usage(NamedTuple):
-    """As shutil.disk_usage gives it."""
+    """The result of shutil.disk_usage."""
 
     total: int
     used: int
     free: int
 
 
-def test_no_room_for_the_head_block_is_exit_22(
+def test_no_space_for_the_head_block_exits_22(
     source: PrometheusServer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.fill_head()
@@ -200,7 +200,7 @@ def test_no_room_for_the_head_block_is_exit_22(
     assert failed(lines) == {"data directory: room for the head block"}
 
 
-def test_a_missing_bucket_is_exit_10(source: PrometheusServer, seaweedfs: SeaweedFS) -> None:
+def test_a_missing_bucket_exits_10(source: PrometheusServer, seaweedfs: SeaweedFS) -> None:
     absent = S3Bucket(seaweedfs.endpoint(), "no-such-bucket")
 
     lines = checked(settings(source, absent), code=10)
@@ -209,7 +209,7 @@ def test_a_missing_bucket_is_exit_10(source: PrometheusServer, seaweedfs: Seawee
     assert lines["data directory: the right one"]["ok"]
 
 
-def test_a_repository_that_may_only_be_read_is_exit_12(
+def test_a_read_only_repository_exits_12(
     source: PrometheusServer, s3_bucket: S3Bucket, seaweedfs: SeaweedFS
 ) -> None:
     reader = S3Bucket(seaweedfs.endpoint(READ_ONLY), s3_bucket.name)
@@ -223,14 +223,14 @@ def test_a_repository_that_may_only_be_read_is_exit_12(
     assert lines["repository: backups"]["ok"]
 
 
-def test_a_store_that_does_not_answer_is_exit_13(source: PrometheusServer, root: Path) -> None:
+def test_an_unreachable_store_exits_13(source: PrometheusServer, root: Path) -> None:
     env = settings(source, root) | _no_store()
 
     assert failed(checked(env, code=13)) == {"repository: reachable"}
 
 
 def _no_store() -> dict[str, str]:
-    """The variables of an S3 repository where nothing listens."""
+    """The variables of an S3 repository at an address where nothing listens."""
     return {
         "REPOSITORY": "s3://bucket/prefix",
         "S3_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
@@ -239,8 +239,8 @@ def _no_store() -> dict[str, str]:
     }
 
 
-def test_an_unreadable_manifest_is_exit_41_and_a_newer_one_exit_14(
-    source: PrometheusServer, repository_files: LocalFiles, stored: Stored
+def test_an_unreadable_manifest_exits_41_and_a_newer_one_14(
+    source: PrometheusServer, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     manifest = repository_files.get(f"{stored.first}/metadata.json")
     for body, code in ((manifest[:99], 41), (manifest.replace(_VERSION, _NEWER), 14)):
@@ -255,7 +255,7 @@ def test_an_unreadable_manifest_is_exit_41_and_a_newer_one_exit_14(
 _VERSION, _NEWER = b'"format_version": 1', b'"format_version": 2'
 
 
-def test_several_faults_are_all_told_and_the_first_gives_the_code(
+def test_all_faults_are_reported_and_the_first_sets_the_exit_code(
     source: PrometheusServer, root: Path
 ) -> None:
     env = settings(
@@ -286,22 +286,22 @@ def _check_store(
     )
 
 
-class _Overwriting(Relay):
+class _Overwriting(StoreWrapper):
     """A store without conditional writes, as old S3-compatible ones are."""
 
     def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
         self.inner.put_small(key, body, options=options)
 
 
-class _Garbling(Relay):
-    """A store, or something before it, that changes what is stored."""
+class _Garbling(StoreWrapper):
+    """A store, or a proxy in front of it, that modifies objects."""
 
     def get(self, key: str, *, limit: int) -> bytes:
         return self.inner.get(key, limit=limit).swapcase()
 
 
-class _Keeping(Relay):
-    """A store that says it has deleted, and has not, as under an object lock."""
+class _Keeping(StoreWrapper):
+    """A store that reports a deletion but keeps the object, as with an object lock."""
 
     def delete(self, keys: Sequence[str]) -> None:
         del keys
@@ -315,8 +315,8 @@ class _Keeping(Relay):
         (_Keeping, "repository: delete", 3),
     ],
 )
-def test_a_store_that_breaks_a_promise_is_found_and_the_rest_is_looked_at(
-    source: PrometheusServer, root: Path, kind: type[Relay], subject: str, code: int
+def test_a_store_that_breaks_its_contract_is_reported_and_the_rest_is_checked(
+    source: PrometheusServer, root: Path, kind: type[StoreWrapper], subject: str, code: int
 ) -> None:
     report = _check_store(source, kind(LocalStore(root)), SystemClock())
 
@@ -332,7 +332,9 @@ def test_a_store_that_breaks_a_promise_is_found_and_the_rest_is_looked_at(
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-def test_a_clock_that_differs_from_the_stores_is_told(source: PrometheusServer, hours: int) -> None:
+def test_a_clock_that_differs_from_the_stores_is_reported(
+    source: PrometheusServer, hours: int
+) -> None:
     wrong = FakeClock(datetime.now(UTC) + timedelta(hours=hours))
 
     report = _check_store(source, MemoryStore(), wrong)

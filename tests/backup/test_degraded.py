@@ -1,4 +1,4 @@
-"""Backups of less than there is: a block that Prometheus cannot read, or no block at all."""
+"""Incomplete backups: a block that Prometheus cannot read, or no blocks."""
 
 import json
 from collections.abc import Callable
@@ -13,30 +13,30 @@ from prometheus_backup.events import FileCopied
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, keys, live_blocks, traces
+from tests.support.contents import CLEAN, keys, live_blocks, traces
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 
 Spoil = Callable[[Path], object]
 
 
 def remove_meta(block: Path) -> None:
-    """Lose a block's meta.json, as a half-copied block has none."""
+    """Remove a block's meta.json, as in a half-copied block."""
     (block / "meta.json").unlink()
 
 
 def empty_meta(block: Path) -> None:
-    """Leave meta.json empty, as a full disk does."""
+    """Truncate meta.json to nothing, as on a full disk."""
     (block / "meta.json").write_bytes(b"")
 
 
 def cut_meta(block: Path) -> None:
-    """Cut meta.json off in the middle."""
+    """Truncate meta.json in the middle."""
     meta = block / "meta.json"
     meta.write_bytes(meta.read_bytes()[: meta.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("spoil", [remove_meta, empty_meta, cut_meta])
-def test_a_live_block_that_prometheus_passes_over_makes_the_backup_degraded(
+def test_a_live_block_missing_from_the_snapshot_makes_the_backup_degraded(
     prometheus_binaries: PrometheusBinaries,
     start_prometheus: PrometheusFleet,
     data_dir: Path,
@@ -60,7 +60,7 @@ def test_a_live_block_that_prometheus_passes_over_makes_the_backup_degraded(
     assert traces(data_dir) == CLEAN
 
 
-def test_what_a_degraded_backup_holds_is_copied_not_sent_again(
+def test_blocks_of_a_degraded_backup_are_copied_not_uploaded_again(
     prometheus_3: PrometheusBinaries, start_prometheus: PrometheusFleet, data_dir: Path
 ) -> None:
     spoilt = live_blocks(data_dir)[1]
@@ -78,7 +78,7 @@ def test_what_a_degraded_backup_holds_is_copied_not_sent_again(
     assert copied == {block.name for block in live_blocks(data_dir)} - {spoilt.name}
 
 
-def test_the_command_line_says_degraded_and_ends_with_3(
+def test_the_command_line_reports_degraded_and_exits_3(
     prometheus_3: PrometheusBinaries,
     start_prometheus: PrometheusFleet,
     data_dir: Path,
@@ -99,11 +99,11 @@ def test_the_command_line_says_degraded_and_ends_with_3(
 def empty_source(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet
 ) -> PrometheusServer:
-    """A Prometheus without a block and without a sample."""
+    """A Prometheus without blocks or samples."""
     return start_prometheus(prometheus_binaries, None, PrometheusOptions(scrape_interval=None))
 
 
-def test_a_snapshot_without_blocks_is_a_failure(empty_source: PrometheusServer) -> None:
+def test_a_snapshot_without_blocks_fails_the_backup(empty_source: PrometheusServer) -> None:
     store = MemoryStore()
     with pytest.raises(SnapshotUnusable, match=r"^Failed to create snapshot: ") as caught:
         take_backup(empty_source, store)
@@ -113,7 +113,7 @@ def test_a_snapshot_without_blocks_is_a_failure(empty_source: PrometheusServer) 
     assert traces(empty_source.data_dir) == CLEAN
 
 
-def test_a_snapshot_without_blocks_is_saved_where_that_is_allowed(
+def test_a_snapshot_without_blocks_is_committed_with_allow_empty(
     empty_source: PrometheusServer,
 ) -> None:
     store = MemoryStore()
@@ -124,11 +124,11 @@ def test_a_snapshot_without_blocks_is_saved_where_that_is_allowed(
     assert len(keys(store)) == 2
 
 
-def test_a_head_without_blocks_is_nothing_when_the_head_is_skipped(
+def test_a_snapshot_of_only_a_head_is_empty_with_skip_head(
     prometheus_3: PrometheusBinaries, start_prometheus: PrometheusFleet
 ) -> None:
     server = start_prometheus(prometheus_3, None, PrometheusOptions(scrape_interval=None))
     server.fill_head()
-    with pytest.raises(SnapshotUnusable, match="no block at all"):
+    with pytest.raises(SnapshotUnusable, match="it contains no blocks"):
         take_backup(server, MemoryStore(), options(skip_head=True))
     assert take_backup(server, MemoryStore()).manifest.totals.blocks == 1

@@ -1,4 +1,4 @@
-"""A store that goes away, comes back, or has no more room, in the middle of a backup."""
+"""A store that becomes unreachable, comes back, or runs out of space during a backup."""
 
 import threading
 from collections.abc import Callable
@@ -15,16 +15,17 @@ from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import Event, FileUploaded, SnapshotRemoved
 from prometheus_backup.model import Outcome
 from prometheus_backup.stores.local import LocalStore
-from tests.support.looks import CLEAN, traces, tree
-from tests.support.repositories import require_no_strangers, require_whole, visible
-from tests.support.runs import Recorder, cli, s3_store, settings, take_backup
+from tests.support.contents import CLEAN, traces, tree
+from tests.support.repositories import require_no_extra_objects, require_whole, visible
+from tests.support.runs import Recorder, cli, settings, take_backup
+from tests.support.s3 import open_s3
 
 
 @pytest.fixture
 def source(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, tmp_path: Path
 ) -> PrometheusServer:
-    """A Prometheus with two small blocks and nothing in its head."""
+    """A Prometheus with two small blocks and an empty head."""
     data = tmp_path / "data"
     write_openmetrics_blocks(data, prometheus_3.promtool, BlockSpec(blocks=2, series=5))
     return start_prometheus(prometheus_3, data, PrometheusOptions(scrape_interval=None))
@@ -43,7 +44,7 @@ NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class AtFirstUpload(Recorder):
-    """A recorder that does something once, when the first file has arrived."""
+    """A recorder that calls a function once, after the first upload."""
 
     def __init__(self, happen: Callable[[], None]) -> None:
         super().__init__()
@@ -56,14 +57,14 @@ class AtFirstUpload(Recorder):
             self._happen()
 
 
-def test_store_that_is_silent_for_some_seconds_is_waited_for(
+def test_backup_waits_for_a_store_that_does_not_respond_for_some_seconds(
     source: PrometheusServer, own_seaweedfs: SeaweedFS
 ) -> None:
     bucket = own_seaweedfs.endpoint().new_bucket()
     resumed = threading.Event()
 
     def freeze() -> None:
-        """Connections stay open and nothing answers, for a while."""
+        """Connections stay open, but the server does not respond for a while."""
         own_seaweedfs.pause()
         threading.Timer(2.0, resume).start()
 
@@ -71,24 +72,24 @@ def test_store_that_is_silent_for_some_seconds_is_waited_for(
         resumed.set()
         own_seaweedfs.resume()
 
-    report = take_backup(source, s3_store(bucket), listener=AtFirstUpload(freeze))
+    report = take_backup(source, open_s3(bucket), listener=AtFirstUpload(freeze))
     assert resumed.is_set(), "the run ended while the store was silent"
     assert report.outcome is Outcome.DONE
     found = {k.partition("/")[2]: bucket.get(k) for k in bucket.keys("prometheus-snapshots/")}
     require_whole(found)
-    require_no_strangers(found)
+    require_no_extra_objects(found)
     assert [*visible(found)] == [report.manifest.backup_id]
 
 
-def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
+def test_store_that_dies_ends_the_run_with_exit_13_and_removes_the_snapshot(
     source: PrometheusServer, own_seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The budget of retries is three minutes for a user, and is made short here."""
+    """Retries normally last three minutes; here, less."""
     short = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
     monkeypatch.setattr("prometheus_backup.stores.s3.RETRIES", short)
     recorder = AtFirstUpload(own_seaweedfs.kill)
     bucket = own_seaweedfs.endpoint().new_bucket()
-    store = s3_store(bucket)
+    store = open_s3(bucket)
 
     with pytest.raises(RepositoryUnavailable, match="Upload failed") as caught:
         take_backup(source, store, listener=recorder)
@@ -98,10 +99,10 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
     assert len(recorder.of(SnapshotRemoved)) == 1
     assert snapshots(source) == []
     assert "cannot record the end of this run" in recorder.warnings
-    # The intent stays, so that the next run knows this one to be dead.
+    # The intent remains, so that the next run knows that this one is dead.
     own_seaweedfs.restart()
     monkeypatch.undo()
-    store = s3_store(bucket)
+    store = open_s3(bucket)
     report = take_backup(source, store)
     assert len(report.prune.swept) == 1
     assert report.outcome is Outcome.DONE
@@ -109,16 +110,16 @@ def test_store_that_dies_ends_the_run_with_13_and_without_its_snapshot(
     assert traces(source.data_dir) == CLEAN
 
 
-def test_local_repository_without_room_ends_the_run_with_13_and_nothing_partial(
+def test_full_local_repository_ends_the_run_with_exit_13_and_no_partial_files(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
-    """A limit of the kernel on the size of a file fails a write in its middle, as a full disk."""
+    """A kernel limit on file size makes a write fail in the middle, like a full disk."""
     repository = tmp_path / "repository"
     env = settings(source, repository)
     index, chunks = (min(sizes(source, name)) for name in ("index", "chunks/000001"))
     assert index < chunks
 
-    # So much that the control files fit, too.
+    # Large enough for the control files.
     done = cli("backup", env=env | NO_BYTECODE, prefix=("prlimit", f"--fsize={chunks - 1}"))
 
     assert done.returncode == 13, done.stderr
@@ -137,7 +138,7 @@ def test_local_repository_without_room_ends_the_run_with_13_and_nothing_partial(
     assert traces(source.data_dir) == CLEAN
 
 
-def test_restore_into_a_place_without_room_ends_with_33_and_can_be_continued(
+def test_restore_into_a_full_target_exits_33_and_can_be_resumed(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
     repository, target = tmp_path / "repository", tmp_path / "target"
@@ -145,7 +146,7 @@ def test_restore_into_a_place_without_room_ends_with_33_and_can_be_continued(
     env = {"REPOSITORY": f"file://{repository}"}
     chunks = min(sizes(source, "chunks/000001"))
 
-    # One byte too little, in the last write of a file: it is written but for its last byte.
+    # One byte too small: the last byte of a file cannot be written.
     done = cli(
         "restore",
         "latest",

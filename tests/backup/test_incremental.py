@@ -1,6 +1,6 @@
-"""A second backup of the same Prometheus: what is sent again, what the store copies, and from what.
+"""A second backup of the same Prometheus: what is uploaded, what the store copies, and from where.
 
-Each test proves the new backup byte for byte against its snapshot: copying must never show.
+Each test compares the new backup byte for byte with its snapshot.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.bad_stores import CannotCopyStore, NotingStore, flip_a_bit
-from tests.support.looks import SnapshotKeeper, live_blocks, objects, tree
-from tests.support.runs import FakeClock, Recorder, cli, options, s3_store, settings, take_backup
+from tests.support.contents import SnapshotKeeper, live_blocks, objects, tree
+from tests.support.faulty_stores import CannotCopyStore, RecordingStore, flip_a_bit
+from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
+from tests.support.s3 import open_s3
 
 MUTABLE = ("/meta.json", "/tombstones")
 
@@ -30,7 +31,7 @@ def within(keys: list[str]) -> set[str]:
 
 
 def bytes_as_promised(store: ObjectStore, manifest: Manifest) -> bool:
-    """Whether every object of a backup has the size and hash that the manifest gives it."""
+    """Return whether every object of a backup has the size and hash from the manifest."""
     stored = objects(store, manifest.backup_id)
     return all(
         len(body := stored[f"{block.ulid}/{file.path}"]) == file.size
@@ -55,10 +56,10 @@ def fail_verification(store: ObjectStore, backup_id: str) -> None:
     )
 
 
-def test_the_second_backup_sends_the_head_and_the_small_mutable_files_only(
+def test_the_second_backup_uploads_only_the_head_and_the_small_mutable_files(
     prometheus: PrometheusServer, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
-    store = s3_store(s3_bucket)
+    store = open_s3(s3_bucket)
     first = take_backup(prometheus, store).manifest
     keeper = SnapshotKeeper(prometheus.data_dir, tmp_path / "kept")
     report = take_backup(prometheus, store, listener=keeper)
@@ -81,14 +82,14 @@ def test_the_second_backup_sends_the_head_and_the_small_mutable_files_only(
 
     stored = objects(store, second.backup_id)
     assert {path: stored[path] for path in snapshot} == snapshot
-    # Each is whole under its own prefix: no key of the second lies in the first.
+    # Each backup is complete under its own prefix: the second has no key inside the first.
     assert all(file.key.startswith(second.backup_id) for _, file in second.files())
     assert first.backup_id != second.backup_id
     assert bytes_as_promised(store, first)
 
 
-def test_no_byte_of_a_copied_file_is_sent(source: PrometheusServer) -> None:
-    store = NotingStore()
+def test_no_byte_of_a_copied_file_is_uploaded(source: PrometheusServer) -> None:
+    store = RecordingStore()
     first = take_backup(source, store).manifest
     store.puts.clear()
     recorder = Recorder()
@@ -99,10 +100,10 @@ def test_no_byte_of_a_copied_file_is_sent(source: PrometheusServer) -> None:
     assert 0 < second.totals.uploaded_bytes < second.totals.copied_bytes
 
 
-def test_tombstones_changed_under_an_unchanged_ulid_are_new_in_the_new_backup_only(
+def test_changed_tombstones_are_uploaded_and_the_old_backup_keeps_the_old_ones(
     prometheus: PrometheusServer, tmp_path: Path
 ) -> None:
-    store = NotingStore()
+    store = RecordingStore()
     first = take_backup(prometheus, store).manifest
     before = objects(store, first.backup_id)
     prometheus.delete_series('{series="3"}')
@@ -119,10 +120,10 @@ def test_tombstones_changed_under_an_unchanged_ulid_are_new_in_the_new_backup_on
     assert bytes_as_promised(store, second)
 
 
-def test_blocks_that_replaced_others_are_sent_whole(
+def test_compacted_blocks_are_uploaded_completely(
     prometheus: PrometheusServer, tmp_path: Path
 ) -> None:
-    store = NotingStore()
+    store = RecordingStore()
     first = take_backup(prometheus, store).manifest
     before = {path.name for path in live_blocks(prometheus.data_dir)}
     prometheus.delete_series('devtools_value{series="3"}')
@@ -142,7 +143,7 @@ def test_blocks_that_replaced_others_are_sent_whole(
     assert bytes_as_promised(store, second)
 
 
-def test_what_the_store_cannot_copy_is_sent(source: PrometheusServer) -> None:
+def test_files_that_the_store_cannot_copy_are_uploaded(source: PrometheusServer) -> None:
     store, recorder = CannotCopyStore(), Recorder()
     take_backup(source, store)
     report = take_backup(source, store, listener=recorder)
@@ -154,24 +155,24 @@ def test_what_the_store_cannot_copy_is_sent(source: PrometheusServer) -> None:
     assert bytes_as_promised(store, report.manifest)
 
 
-def test_an_object_that_somebody_deleted_from_the_previous_backup_is_sent(
+def test_an_object_deleted_from_the_previous_backup_is_uploaded(
     source: PrometheusServer, s3_bucket: S3Bucket
 ) -> None:
-    store, recorder = s3_store(s3_bucket), Recorder()
+    store, recorder = open_s3(s3_bucket), Recorder()
     first = take_backup(source, store).manifest
     lost = next(file for block, file in first.files() if file.path == "index")
     s3_bucket.delete(f"prometheus-snapshots/{lost.key}")
     report = take_backup(source, store, listener=recorder)
     assert report.outcome is Outcome.DONE
-    assert f"{lost.key} is gone; uploading" in recorder.warnings
+    assert f"{lost.key}: it no longer exists; uploading" in recorder.warnings
     path = lost.key.partition("/")[2]
     assert f"{report.manifest.backup_id}/{path}" in [e.key for e in recorder.of(FileUploaded)]
-    assert len(recorder.of(FileCopied)) == 7  # the others are copied all the same
+    assert len(recorder.of(FileCopied)) == 7  # the others are still copied
     assert bytes_as_promised(store, report.manifest)
 
 
 def test_a_backup_with_findings_is_never_copied_from(source: PrometheusServer) -> None:
-    store = NotingStore()
+    store = RecordingStore()
     first = take_backup(source, store).manifest
     second = take_backup(source, store).manifest
     fail_verification(store, second.backup_id)
@@ -190,7 +191,7 @@ def test_a_backup_with_findings_is_never_copied_from(source: PrometheusServer) -
     assert report.manifest.totals.copied_bytes == 0
 
 
-def test_rehash_sees_an_index_that_changed_under_its_name(source: PrometheusServer) -> None:
+def test_rehash_detects_an_index_that_changed_in_place(source: PrometheusServer) -> None:
     store = MemoryStore()
     first = take_backup(source, store).manifest
     block = live_blocks(source.data_dir)[0]
@@ -208,19 +209,19 @@ def test_rehash_sees_an_index_that_changed_under_its_name(source: PrometheusServ
     recorder = Recorder()
     report = take_backup(source, store, options(rehash=True), listener=recorder)
     assert index_hash(report.manifest) == hashlib.sha256(index.read_bytes()).hexdigest()
-    assert f"{block.name}/index changed under an unchanged name; " in recorder.warnings
-    assert len(recorder.of(FileCopied)) == 7  # only that one was sent again
+    assert f"{block.name}/index changed, but not its name or size; " in recorder.warnings
+    assert len(recorder.of(FileCopied)) == 7  # only that one was uploaded again
     assert objects(store, report.manifest.backup_id)[f"{block.name}/index"] == index.read_bytes()
 
 
-def test_copies_carry_the_tags_class_and_encryption_of_their_own_backup(
+def test_copies_have_the_tags_class_and_encryption_of_their_own_backup(
     source: PrometheusServer, moto_bucket: S3Bucket
 ) -> None:
     yesterday = FakeClock(datetime.now(UTC) - timedelta(days=1))
-    take_backup(source, s3_store(moto_bucket, sse="none"), clock=yesterday)
+    take_backup(source, open_s3(moto_bucket, sse="none"), clock=yesterday)
     recorder = Recorder()
     chosen = options(storage_class="STANDARD_IA")
-    store = s3_store(moto_bucket, sse="AES256")
+    store = open_s3(moto_bucket, sse="AES256")
     second = take_backup(source, store, chosen, listener=recorder).manifest
     copies = [f"prometheus-snapshots/{e.key}" for e in recorder.of(FileCopied)]
     assert len(copies) == 8
@@ -234,7 +235,7 @@ def test_copies_carry_the_tags_class_and_encryption_of_their_own_backup(
         assert tags["Content"] == "data"
 
 
-def test_the_command_line_tells_what_was_copied(source: PrometheusServer, tmp_path: Path) -> None:
+def test_the_command_line_reports_what_was_copied(source: PrometheusServer, tmp_path: Path) -> None:
     env = settings(source, tmp_path / "repository")
     assert cli("backup", env=env).returncode == 0
     done = cli("backup", "--json", env=env)

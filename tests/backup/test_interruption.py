@@ -1,4 +1,4 @@
-"""kill -9 of the real command line: at each of its requests to the store, and at any time."""
+"""kill -9 of the real command line: at each of its requests to the store, and at random times."""
 
 import json
 import random
@@ -20,14 +20,15 @@ from prometheus_backup.errors import SourceUnavailable
 from prometheus_backup.events import SnapshotRemoved
 from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.repository.layout import INCOMPLETE
-from prometheus_backup.repository.manifest import decode_incomplete
+from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, traces, tree
-from tests.support.repositories import require_no_strangers, require_whole, visible
-from tests.support.runs import Recorder, cli, s3_store, settings, take_backup
+from tests.support.contents import CLEAN, traces, tree
+from tests.support.repositories import require_no_extra_objects, require_whole, visible
+from tests.support.runs import Recorder, cli, settings, take_backup
+from tests.support.s3 import open_s3
 from tests.support.s3_proxy import S3Proxy, S3Request
-from tests.support.started import StartedCli
+from tests.support.started_cli import StartedCli
 from tests.support.waiting import wait_until
 
 ONE_BLOCK = BlockSpec(blocks=1, series=5)
@@ -35,7 +36,7 @@ ONE_BLOCK = BlockSpec(blocks=1, series=5)
 
 @dataclass
 class Scene:
-    """A small source, a bucket, and a proxy before it."""
+    """A small source, a bucket, and a proxy in front of the bucket."""
 
     source: PrometheusServer
     bucket: S3Bucket
@@ -43,17 +44,17 @@ class Scene:
     folder: Path
 
     def environment(self, prefix: str, **more: str) -> dict[str, str]:
-        """One worker, so that requests come in the same order in every run; no head."""
+        """Settings with one worker, so that requests have the same order, and without the head."""
         chosen = {"AWS_ENDPOINT_URL": self.proxy.url, "CONCURRENCY": "1", "SKIP_HEAD": "true"}
         return settings(self.source, self.bucket, S3_PREFIX=prefix, **(chosen | more))
 
     def contents(self, prefix: str) -> dict[str, bytes]:
-        """Every object of a repository, seen without the tool."""
+        """Every object of a repository, read without our code."""
         keys = self.bucket.keys(f"{prefix}/")
         return {key.removeprefix(f"{prefix}/"): self.bucket.get(key) for key in keys}
 
     def killed_at(self, number: int, prefix: str) -> bool:
-        """Run `backup` and kill it when it sends this request; False if it never does."""
+        """Run `backup` and kill it at the given request; return False if it never sends it."""
         with StartedCli(
             "backup", env=self.environment(prefix), directory=self.folder / f"{prefix}-{number}"
         ) as run:
@@ -70,7 +71,7 @@ class Scene:
         return code == -9
 
     def backup(self, prefix: str, **more: str) -> Any:
-        """Run `backup` to its end; what it says."""
+        """Run `backup` to its end; return its JSON output."""
         done = cli("backup", "--json", env=self.environment(prefix, **more))
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -83,7 +84,7 @@ def scene(
     s3_bucket: S3Bucket,
     tmp_path: Path,
 ) -> Iterator[Scene]:
-    """A Prometheus with one block, which costs a backup 26 requests to SeaweedFS."""
+    """A Prometheus with one block, of which a backup takes 26 requests to SeaweedFS."""
     data = tmp_path / "data"
     write_openmetrics_blocks(data, prometheus_3.promtool, ONE_BLOCK)
     source = start_prometheus(prometheus_3, data, PrometheusOptions(scrape_interval=None))
@@ -96,10 +97,10 @@ def folders(contents: dict[str, bytes]) -> set[str]:
 
 
 @pytest.mark.parametrize("part", range(3))
-def test_run_killed_at_any_request_leaves_nothing_partial_and_the_next_one_mends_all(
+def test_run_killed_at_any_request_leaves_nothing_partial_and_the_next_one_cleans_up(
     scene: Scene, part: int
 ) -> None:
-    """For every n: killed before request n, which never arrives; then a run that is let alone."""
+    """For every n: a run killed before request n arrives, then a run without interruption."""
     visible_after: list[int] = []
     number = 1 + part
     while scene.killed_at(number, prefix := f"n{number}"):
@@ -107,11 +108,11 @@ def test_run_killed_at_any_request_leaves_nothing_partial_and_the_next_one_mends
         require_whole(left)
         visible_after.append(len(visible(left)))
 
-        report = take_backup(scene.source, s3_store(scene.bucket, prefix=prefix))
+        report = take_backup(scene.source, open_s3(scene.bucket, prefix=prefix))
 
         mended = scene.contents(prefix)
         require_whole(mended)
-        require_no_strangers(mended)
+        require_no_extra_objects(mended)
         assert not [key for key in mended if key.endswith(INCOMPLETE)]
         made = report.manifest.backup_id
         assert folders(mended) == set(visible(mended)) == {*visible(left), made}
@@ -119,13 +120,13 @@ def test_run_killed_at_any_request_leaves_nothing_partial_and_the_next_one_mends
         assert report.outcome is Outcome.DONE
         assert traces(scene.source.data_dir) == CLEAN
         number += 3
-    # Before the commit nothing was to be seen; after it, everything.
+    # Before the commit, no backup is visible; after it, a complete one.
     assert visible_after == sorted(visible_after)
     assert {0, 1} == set(visible_after)
     assert len(visible_after) >= 8
 
 
-def test_killed_runs_in_a_row_never_hurt_an_earlier_backup(scene: Scene) -> None:
+def test_consecutive_killed_runs_never_damage_an_earlier_backup(scene: Scene) -> None:
     earlier = scene.backup("p")["backup_id"]
     before = {k: v for k, v in scene.contents("p").items() if k.startswith(earlier)}
     for number in range(6, 30, 4):
@@ -144,8 +145,8 @@ def test_killed_runs_in_a_row_never_hurt_an_earlier_backup(scene: Scene) -> None
     assert traces(scene.source.data_dir) == CLEAN
 
 
-def test_next_run_copies_what_had_arrived_and_reads_it_back(scene: Scene) -> None:
-    """The heartbeat has noted a finished file by then; all others are sent again."""
+def test_next_run_copies_uploaded_files_and_reads_them_back(scene: Scene) -> None:
+    """The heartbeat has recorded one finished file; all others are uploaded again."""
     prefix = "salvage"
     env = scene.environment(prefix, VERIFY_LEVEL="size")
     with StartedCli("backup", env=env, directory=scene.folder / prefix) as run:
@@ -161,7 +162,7 @@ def test_next_run_copies_what_had_arrived_and_reads_it_back(scene: Scene) -> Non
 
         def finished() -> list[str]:
             found = [k for k in scene.bucket.keys(prefix) if k.endswith(INCOMPLETE)]
-            document = decode_incomplete(scene.bucket.get(found[0])) if found else None
+            document = decode(Incomplete, scene.bucket.get(found[0])) if found else None
             return [file.path for file in document.finished] if document else []
 
         scene.proxy.begin(gate)
@@ -182,18 +183,18 @@ def test_next_run_copies_what_had_arrived_and_reads_it_back(scene: Scene) -> Non
     assert report["totals"]["uploaded_bytes"] == report["totals"]["bytes"] - salvaged
     assert report["retention"]["swept"] == [dead]
     reads = [r.path for r in scene.proxy.requests if r.method == "GET" and "?" not in r.path]
-    # At this level only what nobody ever verified is read.
+    # At this level, only files that were never verified are read.
     blocks = [path for path in reads if not path.endswith("n")]
     assert [path.rpartition("/")[2] for path in blocks] == [arrived[0].rpartition("/")[2]]
     assert report["backup_id"] in blocks[0]
     contents = scene.contents(prefix)
     require_whole(contents)
-    require_no_strangers(contents)
+    require_no_extra_objects(contents)
     assert folders(contents) == {report["backup_id"]}
     assert traces(scene.source.data_dir) == CLEAN
 
 
-def test_runs_killed_at_random_times_leave_a_local_repository_whole(
+def test_runs_killed_at_random_times_leave_a_local_repository_intact(
     scene: Scene, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
@@ -213,13 +214,13 @@ def test_runs_killed_at_random_times_leave_a_local_repository_whole(
     assert done.returncode == 0, done.stderr
     contents = tree(repository)
     require_whole(contents)
-    require_no_strangers(contents)
+    require_no_extra_objects(contents)
     assert folders(contents) == set(visible(contents))
     assert traces(scene.source.data_dir) == CLEAN
     assert cli("verify", "--all", env=env).returncode == 0
 
 
-def test_snapshot_of_a_dead_run_is_removed_also_when_the_next_run_cannot_begin(
+def test_snapshot_of_a_dead_run_is_removed_even_if_the_next_run_fails(
     data_dir: Path, start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries
 ) -> None:
     server = start_prometheus(prometheus_3, data_dir)
@@ -239,10 +240,10 @@ def test_snapshot_of_a_dead_run_is_removed_also_when_the_next_run_cannot_begin(
 
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 @pytest.mark.parametrize("second_is_named", [True, False])
-def test_snapshots_of_two_dead_runs_within_seconds_are_told_apart(
+def test_snapshots_of_two_dead_runs_within_seconds_are_both_removed(
     scene: Scene, tmp_path: Path, names: tuple[str, str], *, second_is_named: bool
 ) -> None:
-    """The first died before it learnt its snapshot's name; the second knew of that snapshot."""
+    """The first died before it knew its snapshot's name; the second listed that snapshot."""
     data_dir = scene.source.data_dir
     asked_at = rfc3339(datetime.now(UTC).replace(microsecond=0))
     first, second = (scene.source.snapshot().name for _ in names)
@@ -257,9 +258,7 @@ def test_snapshots_of_two_dead_runs_within_seconds_are_told_apart(
     assert traces(data_dir) == CLEAN
 
 
-def test_snapshot_of_somebody_else_stays_where_it_cannot_be_told_from_a_dead_runs(
-    scene: Scene, tmp_path: Path
-) -> None:
+def test_ambiguous_snapshots_are_kept(scene: Scene, tmp_path: Path) -> None:
     data_dir = scene.source.data_dir
     earlier = scene.source.snapshot().name
     asked_at = rfc3339(datetime.now(UTC).replace(microsecond=0))

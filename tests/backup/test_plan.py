@@ -1,4 +1,4 @@
-"""Which files are sent and which the store copies: decided from values alone."""
+"""Which files are uploaded and which the store copies."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from prometheus_backup.repository.manifest import (
     Manifest,
     decode_manifest,
 )
-from tests.manifests import BACKUP_ID, OTHER_ULID, ULID, block, encoded, file
+from tests.support.manifests import BACKUP_ID, OTHER_ULID, ULID, block, encoded, file
 
 MUTABLE = frozenset({"meta.json", "tombstones"})
 OLD_HASH = "ab" * 32
@@ -26,7 +26,7 @@ def source(ulid: str = ULID, **sizes: int) -> SourceBlock:
 
 
 def manifest(**sizes: int) -> Manifest:
-    """A good backup of one block with such files, all of the hash `OLD_HASH`."""
+    """A good backup of one block with these files, all with the hash `OLD_HASH`."""
     paths = {"chunks": "chunks/000001", "meta": "meta.json"}
     files = [file(paths.get(name, name), size=size) for name, size in sizes.items()]
     size = sum(sizes.values())
@@ -42,7 +42,7 @@ def manifest(**sizes: int) -> Manifest:
 
 
 def left_by_a_dead_run(path: str, size: int) -> Incomplete:
-    """What a run that never committed has finished, of the hash `LEFT_HASH`."""
+    """A file, with the hash `LEFT_HASH`, finished by a run that never committed."""
     finished = FinishedFile(
         ulid=ULID, path=path, size=size, sha256=LEFT_HASH, key=f"{LEFT_ID}/{ULID}/{path}"
     )
@@ -61,7 +61,7 @@ def plan(
     return plan_backup(blocks, previous=previous, dead_runs=dead, mutable=MUTABLE)
 
 
-def test_the_first_backup_sends_everything_in_order() -> None:
+def test_the_first_backup_uploads_everything_in_order() -> None:
     made = plan(source(index=10, chunks=20), source(OTHER_ULID, index=30))
     assert [(f.ulid, f.path, f.size) for f in made.files] == [
         (ULID, "index", 10),
@@ -79,14 +79,14 @@ def test_a_file_of_the_same_name_and_size_under_the_same_ulid_is_copied() -> Non
     assert copy.known == StoredCopy(f"{BACKUP_ID}/{ULID}/index", OLD_HASH, salvaged=False)
 
 
-def test_a_difference_in_size_name_or_ulid_means_sending() -> None:
+def test_a_file_that_differs_in_size_name_or_ulid_is_uploaded() -> None:
     for block_ in (source(index=11), source(chunks=10), source(OTHER_ULID, index=10)):
         made = plan(block_, previous=manifest(index=10))
         assert made.copies == ()
         assert made.uploads == made.files
 
 
-def test_mutable_files_are_sent_even_where_all_that_is_known_is_equal() -> None:
+def test_mutable_files_are_uploaded_even_if_name_and_size_are_equal() -> None:
     made = plan(
         source(meta=10, tombstones=9, index=10),
         previous=manifest(meta=10, tombstones=9, index=10),
@@ -96,21 +96,21 @@ def test_mutable_files_are_sent_even_where_all_that_is_known_is_equal() -> None:
     assert [f.path for f in made.copies] == ["index"]
 
 
-def test_what_a_dead_run_finished_is_copied_and_marked_as_unproved() -> None:
+def test_files_of_a_dead_run_are_copied_and_marked_as_salvaged() -> None:
     made = plan(source(index=10, chunks=20), dead=(left_by_a_dead_run("index", 10),))
     (copy,) = made.copies
     assert copy.known == StoredCopy(f"{LEFT_ID}/{ULID}/index", LEFT_HASH, salvaged=True)
     assert [f.path for f in made.uploads] == ["chunks/000001"]
 
 
-def test_a_good_backup_is_preferred_to_what_a_dead_run_left() -> None:
+def test_a_good_backup_is_preferred_to_files_of_a_dead_run() -> None:
     dead = (left_by_a_dead_run("index", 10),)
     (copy,) = plan(source(index=10), previous=manifest(index=10), dead=dead).copies
     assert copy.known is not None
     assert (copy.known.sha256, copy.known.salvaged) == (OLD_HASH, False)
 
 
-def test_a_block_that_was_found_corrupt_since_is_sent_and_not_copied() -> None:
+def test_a_block_found_corrupt_later_is_uploaded_and_not_copied() -> None:
     made = plan_backup(
         [source(index=10)],
         previous=manifest(index=10),
@@ -125,7 +125,7 @@ def test_no_blocks_make_an_empty_plan() -> None:
     assert plan(previous=manifest(index=10)) == BackupPlan(())
 
 
-def test_uploads_and_copies_are_the_files_parted() -> None:
+def test_every_file_is_either_an_upload_or_a_copy() -> None:
     made = plan(source(index=10, chunks=20, meta=5), previous=manifest(index=10, meta=5))
     assert {*made.uploads, *made.copies} == {*made.files}
     assert len(made.uploads) + len(made.copies) == len(made.files) == 3

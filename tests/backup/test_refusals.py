@@ -1,6 +1,6 @@
-"""What the repository and the data directory may hold already, and what a run then does or refuses.
+"""How a run handles existing contents of the repository and the data directory, or refuses them.
 
-A refusal asks Prometheus for nothing and changes nothing in the repository.
+A refused run sends Prometheus no write request and changes nothing in the repository.
 """
 
 import json
@@ -22,20 +22,20 @@ from prometheus_backup.model import CONTROL, Outcome
 from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.repository.manifest import Incomplete, encode
 from prometheus_backup.stores.memory import MemoryStore
-from tests.manifests import BACKUP_ID, OLD_SCRIPT, encoded
-from tests.support.looks import CLEAN, keys, live_blocks, traces, tree
+from tests.support.contents import CLEAN, keys, live_blocks, traces, tree
+from tests.support.manifests import BACKUP_ID, OLD_SCRIPT, encoded
 from tests.support.runs import Recorder, cli, options, settings, take_backup
 
 READ_ONLY = 0o555
 
 
 def without_privileges() -> tuple[str, ...]:
-    """What stands before a command for which the modes of files must count, also as root."""
+    """The prefix of a command that makes file permissions apply to root, too."""
     return ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 
 
 def put(store: MemoryStore, key: str, body: bytes) -> None:
-    """Write what another program, version or run has left."""
+    """Write an object as if left by another program, version or run."""
     store.put_small(key, body, options=CONTROL)
 
 
@@ -54,7 +54,7 @@ def test_labels_other_than_the_newest_backups_are_refused(source: PrometheusServ
         assert caught.value.exit_code == 2
         assert newest in caught.value.message
         assert "replica=a" in caught.value.message
-        assert "prefix of its own" in caught.value.hint
+        assert "separate prefix" in caught.value.hint
     assert everything(store) == before
     assert recorder.of(SnapshotTaken) == []
     assert traces(source.data_dir) == CLEAN
@@ -80,7 +80,7 @@ def test_a_backup_of_a_newer_format_is_refused(source: PrometheusServer) -> None
     [encoded()[:200], b"", encoded(backup_id="backup-20250101-000000"), encoded(blocks=3)],
     ids=["truncated", "empty", "of another backup", "of wrong types"],
 )
-def test_an_unreadable_manifest_is_told_kept_and_does_not_stop_the_run(
+def test_an_unreadable_manifest_is_reported_and_kept_and_the_run_continues(
     source: PrometheusServer, damaged: bytes
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
@@ -98,7 +98,7 @@ def test_an_unreadable_manifest_is_told_kept_and_does_not_stop_the_run(
     assert f"{report.manifest.backup_id}/metadata.json" in after
 
 
-def test_what_other_tools_keep_in_the_prefix_is_left_alone(source: PrometheusServer) -> None:
+def test_objects_of_other_tools_in_the_prefix_are_left_alone(source: PrometheusServer) -> None:
     store, recorder = MemoryStore(), Recorder()
     foreign = {
         "README": b"hello",
@@ -128,14 +128,14 @@ def test_another_run_on_the_same_data_directory_is_refused(
     finally:
         lock.release()
     assert done.returncode == 11
-    assert f"cannot lock {source.data_dir}: another prometheus-backup is at work" in done.stderr
+    assert f"cannot lock {source.data_dir}: another prometheus-backup is using it" in done.stderr
     assert not (tmp_path / "repository").exists()
     assert not (source.data_dir / "snapshots").exists()
 
 
 @pytest.fixture
 def read_only(source: PrometheusServer) -> Iterator[PrometheusServer]:
-    """The source, with a data directory in which nothing new can be made (but a snapshot)."""
+    """The source, with a data directory that is read-only except for snapshots."""
     (source.data_dir / "snapshots").mkdir()
     source.data_dir.chmod(READ_ONLY)
     yield source
@@ -144,14 +144,14 @@ def read_only(source: PrometheusServer) -> Iterator[PrometheusServer]:
 
 
 def folders_of_snapshots(source: PrometheusServer) -> list[Path]:
-    """The folder of the snapshots and all folders in it, outermost first."""
+    """The snapshots folder and all folders in it, outermost first."""
     below = (path for path in (source.data_dir / "snapshots").rglob("*") if path.is_dir())
     return [source.data_dir / "snapshots", *sorted(below)]
 
 
 @contextmanager
 def sealed_once_taken(source: PrometheusServer, repository: Path) -> Iterator[None]:
-    """Make the snapshots read-only, too, as soon as the first file of one was sent."""
+    """Make the snapshots read-only, too, once the first file was uploaded."""
 
     def seal() -> None:
         while not any(repository.glob("backup-*/*/*")):
@@ -170,11 +170,11 @@ def sealed_once_taken(source: PrometheusServer, repository: Path) -> Iterator[No
         thread.join()
 
 
-def test_a_read_only_data_directory_is_backed_up_and_the_snapshot_told(
+def test_a_read_only_data_directory_is_backed_up_and_the_leftover_snapshot_reported(
     read_only: PrometheusServer, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
-    env = settings(read_only, repository, MAX_BANDWIDTH="50K")  # time enough for the seal
+    env = settings(read_only, repository, MAX_BANDWIDTH="50K")  # enough time to make it read-only
     with sealed_once_taken(read_only, repository):
         done = cli("backup", "--json", env=env, prefix=without_privileges())
     assert done.returncode == 3, done.stderr
@@ -189,7 +189,7 @@ def test_a_read_only_data_directory_is_backed_up_and_the_snapshot_told(
 
 
 @pytest.mark.parametrize(("state", "code"), [("running", 11), ("abandoned", 0)])
-def test_with_a_read_only_directory_a_younger_run_of_others_is_respected(
+def test_with_a_read_only_directory_a_recent_run_of_another_host_blocks_the_backup(
     read_only: PrometheusServer, s3_bucket: S3Bucket, state: str, code: int
 ) -> None:
     began = datetime.now(UTC) - timedelta(minutes=3)
@@ -200,8 +200,8 @@ def test_with_a_read_only_directory_a_younger_run_of_others_is_respected(
     s3_bucket.put(key, encode(document))
     done = cli("backup", env=settings(read_only, s3_bucket), prefix=without_privileges())
     assert done.returncode == code, done.stderr
-    if state == "running":  # the other has not said that it will not go on
-        assert f"{backup_id(began)} is being made by node-7" in done.stderr
+    if state == "running":  # the other run has not recorded its end
+        assert f"{backup_id(began)} is in progress on node-7" in done.stderr
         assert "wait for the other run to end" in done.stderr
         assert s3_bucket.keys() == [key], "nothing was written, and the probe is gone"
     else:

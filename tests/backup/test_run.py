@@ -1,4 +1,4 @@
-"""A first backup of a real Prometheus: what it writes, how it is marked, what it leaves behind."""
+"""A first backup of a real Prometheus: its objects, their tags, and what it leaves behind."""
 
 import json
 import re
@@ -24,16 +24,9 @@ from prometheus_backup.model import Level, Outcome
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
-from tests.support.runs import (
-    FakeClock,
-    Recorder,
-    cli,
-    options,
-    s3_store,
-    settings,
-    take_backup,
-)
+from tests.support.contents import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
+from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
+from tests.support.s3 import open_s3
 
 CONTROL = {"SHA256SUMS", "metadata.json"}
 FIRST_SIX = [
@@ -47,11 +40,11 @@ FIRST_SIX = [
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z")
 
 
-def test_a_backup_holds_exactly_the_snapshot_and_its_two_documents(
+def test_a_backup_contains_exactly_the_snapshot_the_manifest_and_the_checksums(
     prometheus: PrometheusServer, s3_bucket: S3Bucket, tmp_path: Path
 ) -> None:
     keeper = SnapshotKeeper(prometheus.data_dir, tmp_path / "kept")
-    store = s3_store(s3_bucket)
+    store = open_s3(s3_bucket)
     report = take_backup(prometheus, store, listener=keeper)
     assert report.outcome is Outcome.DONE
     backup_id = report.manifest.backup_id
@@ -63,14 +56,12 @@ def test_a_backup_holds_exactly_the_snapshot_and_its_two_documents(
     in_backup = {path.partition("/")[0] for path in stored.keys() - CONTROL}
     assert ulids < in_backup
     assert len(in_backup - ulids) == 1  # the head
-    # Nothing beside the backup, and nothing beside the prefix: incomplete.json and probes are gone.
+    # There is nothing else in the bucket: incomplete.json and probes were removed.
     assert {key.partition("/")[0] for key in keys(store)} == {backup_id}
     assert set(s3_bucket.keys()) == {f"prometheus-snapshots/{key}" for key in keys(store)}
 
 
-def test_sha256sums_is_right_by_the_tool_it_is_made_for(
-    source: PrometheusServer, tmp_path: Path
-) -> None:
+def test_sha256sums_passes_the_sha256sum_command(source: PrometheusServer, tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "repository")
     backup_id = take_backup(source, store).manifest.backup_id
     folder = tmp_path / "repository" / backup_id
@@ -86,7 +77,7 @@ def test_sha256sums_is_right_by_the_tool_it_is_made_for(
     assert named == tree(folder).keys() - CONTROL
 
 
-def test_the_manifest_says_what_the_backup_is(
+def test_the_manifest_describes_the_backup(
     prometheus: PrometheusServer, tsdb_block_spec: BlockSpec, tmp_path: Path
 ) -> None:
     before = datetime.now(UTC)
@@ -172,7 +163,7 @@ def test_nothing_is_left_in_the_data_directory(prometheus: PrometheusServer) -> 
     assert after - before == {"snapshots", ".prometheus-backup"}
 
 
-def test_every_object_is_told_once_and_the_commit_comes_after_all(
+def test_every_object_is_reported_once_and_the_commit_comes_last(
     source: PrometheusServer,
 ) -> None:
     recorder, store = Recorder(), MemoryStore()
@@ -188,14 +179,14 @@ def test_every_object_is_told_once_and_the_commit_comes_after_all(
 
 
 @pytest.mark.parametrize("server", ["s3_bucket", "moto_bucket"])
-def test_every_object_carries_the_tags(
+def test_every_object_has_the_tags(
     server: str, request: pytest.FixtureRequest, source: PrometheusServer
 ) -> None:
     bucket: S3Bucket = request.getfixturevalue(server)
-    backup_id = take_backup(source, s3_store(bucket)).manifest.backup_id
+    backup_id = take_backup(source, open_s3(bucket)).manifest.backup_id
     day = datetime.strptime(backup_id, "backup-%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     common = {
-        "Type": "yearly",  # the first backup of a year stands for it
+        "Type": "yearly",  # the first backup of a year is the yearly one
         "Date": f"{day:%Y-%m-%d}",
         "Month": f"{day:%Y-%m}",
         "Year": f"{day:%Y}",
@@ -210,11 +201,11 @@ def test_every_object_carries_the_tags(
 
 
 @pytest.mark.parametrize("sse", ["AES256", "aws:kms"])
-def test_class_is_on_block_files_only_and_encryption_on_all(
+def test_only_block_files_have_the_class_and_all_objects_are_encrypted(
     source: PrometheusServer, moto_bucket: S3Bucket, sse: str
 ) -> None:
     chosen = options(storage_class="STANDARD_IA")
-    take_backup(source, s3_store(moto_bucket, sse=sse), chosen)
+    take_backup(source, open_s3(moto_bucket, sse=sse), chosen)
     heads = {
         key: moto_bucket.client.head_object(Bucket=moto_bucket.name, Key=key)
         for key in moto_bucket.sizes()
@@ -226,16 +217,16 @@ def test_class_is_on_block_files_only_and_encryption_on_all(
     assert {head.get("ServerSideEncryption") for head in heads.values()} == {sse}
 
 
-def test_without_encryption_none_is_asked_for(
+def test_without_encryption_none_is_requested(
     source: PrometheusServer, moto_bucket: S3Bucket
 ) -> None:
-    take_backup(source, s3_store(moto_bucket, sse="none"))
+    take_backup(source, open_s3(moto_bucket, sse="none"))
     for key in moto_bucket.sizes():
         head = moto_bucket.client.head_object(Bucket=moto_bucket.name, Key=key)
         assert "ServerSideEncryption" not in head
 
 
-def test_the_type_tag_is_the_highest_tier_that_the_day_stands_for(
+def test_the_type_tag_is_the_highest_tier_of_the_backup(
     source: PrometheusServer,
 ) -> None:
     clock = FakeClock()
@@ -248,7 +239,7 @@ def test_the_type_tag_is_the_highest_tier_that_the_day_stands_for(
             store.options(f"{manifest.backup_id}/metadata.json").tags["Type"]
         }
     assert types == {
-        "2025-03-07": {"yearly"},  # the first of its year and month: nothing else stands for them
+        "2025-03-07": {"yearly"},  # the first of its year and month
         "2025-03-08": {"daily"},
         "2025-04-01": {"monthly"},
         "2025-04-02": {"daily"},
@@ -277,7 +268,7 @@ def test_the_out_of_order_window_is_recorded(
     assert take_backup(server, MemoryStore()).manifest.prometheus.out_of_order == "30m"
 
 
-def test_without_the_head_only_the_written_blocks_are_backed_up(
+def test_with_skip_head_only_the_blocks_on_disk_are_backed_up(
     prometheus: PrometheusServer,
 ) -> None:
     manifest = take_backup(prometheus, MemoryStore(), options(skip_head=True)).manifest
@@ -296,7 +287,7 @@ def test_the_manifest_records_the_level_it_was_verified_at(
     assert json.loads(objects(store, backup_id)["metadata.json"])["verified"] == level
 
 
-def test_the_command_line_makes_the_same_backup_and_says_so(
+def test_the_command_line_makes_the_same_backup_and_reports_it(
     source: PrometheusServer, s3_bucket: S3Bucket
 ) -> None:
     done = cli(
@@ -308,7 +299,7 @@ def test_the_command_line_makes_the_same_backup_and_says_so(
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    store = s3_store(s3_bucket, prefix="team/a")
+    store = open_s3(s3_bucket, prefix="team/a")
     (backup_id,) = store.list_folders()
     manifest = json.loads(objects(store, backup_id)["metadata.json"])
     assert backup_id in done.stdout

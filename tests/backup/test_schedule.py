@@ -1,4 +1,4 @@
-"""When `daily` begins a backup."""
+"""When `daily` starts a backup."""
 
 from datetime import UTC, datetime, time, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from prometheus_backup.backup.schedule import (
     FINAL_EXITS,
-    MOST_TRIES,
+    MAX_TRIES,
     RETRY_AFTER,
     first_start,
     next_start,
@@ -32,18 +32,18 @@ def test_a_day_that_was_missed_is_made_up_for(newest: datetime | None, start: da
     assert first_start(AT, now=NOON, newest=newest) == start
 
 
-def test_before_the_time_yesterdays_backup_counts() -> None:
+def test_before_the_time_of_day_yesterdays_backup_counts() -> None:
     early, yesterday = datetime(2025, 1, 22, 1, tzinfo=UTC), datetime(2025, 1, 21, 2, tzinfo=UTC)
     assert first_start(AT, now=early, newest=yesterday) == early.replace(hour=2)
     assert first_start(AT, now=early, newest=yesterday - timedelta(seconds=1)) == early
 
 
 @pytest.mark.parametrize("code", sorted(FINAL_EXITS))
-def test_what_another_try_would_not_cure_waits_for_the_next_day(code: int) -> None:
+def test_errors_that_a_retry_cannot_fix_wait_for_the_next_day(code: int) -> None:
     assert next_start(AT, now=NOON, exit_code=code, tries=1) == (TONIGHT, 1)
 
 
-def test_what_it_may_cure_is_tried_again_so_often() -> None:
+def test_errors_that_a_retry_may_fix_are_retried() -> None:
     now, starts = NOON, []
     tries = 1
     while True:
@@ -53,11 +53,11 @@ def test_what_it_may_cure_is_tried_again_so_often() -> None:
             break
         now = start
     assert starts == [NOON + RETRY_AFTER, NOON + 2 * RETRY_AFTER, TONIGHT]
-    assert (len(starts), tries) == (MOST_TRIES, 1)
+    assert (len(starts), tries) == (MAX_TRIES, 1)
 
 
-def test_the_cronjob_gives_up_on_the_same_ends() -> None:
+def test_the_cronjob_gives_up_on_the_same_exit_codes() -> None:
     job = job_of(only(render(PROMETHEUS / "backup"), "CronJob"))["spec"]
     codes = job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
     assert {0, *codes} == FINAL_EXITS
-    assert job["backoffLimit"] + 1 == MOST_TRIES
+    assert job["backoffLimit"] + 1 == MAX_TRIES

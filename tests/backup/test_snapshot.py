@@ -1,6 +1,6 @@
-"""Snapshots whose answer is lost: adopted where they are surely ours, else removed or left alone.
+"""Snapshots whose response is lost: adopted if they are certainly ours, else removed or kept.
 
-A proxy before a real Prometheus cuts the connection when the snapshot is asked for.
+A proxy in front of a real Prometheus cuts the connection at the snapshot request.
 """
 
 import json
@@ -20,25 +20,25 @@ from prometheus_backup.events import SnapshotLeft, SnapshotRemoved, SnapshotTake
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import Access
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
+from tests.support.contents import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
 from tests.support.runs import FakeClock, Recorder, cli, settings, take_backup
 from tests.support.sources import FakePrometheus, Proxy
 
 QUICK = 50.0
-"""Speed of the clock where a run waits for what never comes."""
+"""Speed of the clock in tests that wait for a timeout."""
 
 Forward = Callable[[], None]
 
 
 def later(action: Callable[[], object], seconds: float) -> None:
-    """Do it in a thread, after some time."""
+    """Call `action` in a thread, after a delay."""
     thread = threading.Timer(seconds, action)
     thread.daemon = True
     thread.start()
 
 
 def leave_half_a_snapshot(data_dir: Path) -> Path:
-    """Leave what Prometheus leaves when it is killed while it writes the head block."""
+    """Create what Prometheus leaves behind if it is killed while it writes the head block."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-00000000deadbeef"
     folder = data_dir / "snapshots" / name
     (folder / "01JJ5W0B8ZC6X3M1S4T9Q2V7KD.tmp-for-creation" / "chunks").mkdir(parents=True)
@@ -51,7 +51,7 @@ def assert_only_a_claim_is_left(store: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, 502, 504])
-def test_a_snapshot_whose_answer_was_lost_is_adopted_and_never_asked_for_again(
+def test_a_snapshot_whose_response_was_lost_is_adopted_and_not_requested_again(
     prometheus: PrometheusServer, tmp_path: Path, answer: int | None
 ) -> None:
     def cut(forward: Forward) -> int | None:
@@ -80,25 +80,25 @@ def test_a_snapshot_whose_answer_was_lost_is_adopted_and_never_asked_for_again(
 
 
 def head_is_being_written(head: Path, old: Path, aside: Path) -> tuple[Path, Path]:
-    """Give the head block the name that it has while Prometheus writes it."""
+    """Rename the head block to its name while Prometheus writes it."""
     del old, aside
     return head, head.with_name(f"{head.name}.tmp-for-creation")
 
 
-def head_is_not_begun(head: Path, old: Path, aside: Path) -> tuple[Path, Path]:
-    """Take the head block away: it comes last."""
+def head_is_not_started(head: Path, old: Path, aside: Path) -> tuple[Path, Path]:
+    """Move the head block away: it is written last."""
     del old
     return head, aside / head.name
 
 
 def an_old_block_is_not_linked_yet(head: Path, old: Path, aside: Path) -> tuple[Path, Path]:
-    """Take one of the other blocks away."""
+    """Move one of the other blocks away."""
     del head
     return old, aside / old.name
 
 
 def a_chunk_file_is_not_linked_yet(head: Path, old: Path, aside: Path) -> tuple[Path, Path]:
-    """Take a chunk file away: of a block, meta.json is linked first and the chunks last."""
+    """Move a chunk file away: Prometheus links meta.json first and the chunks last."""
     del head
     return old / "chunks" / "000001", aside / "000001"
 
@@ -107,12 +107,12 @@ def a_chunk_file_is_not_linked_yet(head: Path, old: Path, aside: Path) -> tuple[
     "unfinished",
     [
         head_is_being_written,
-        head_is_not_begun,
+        head_is_not_started,
         an_old_block_is_not_linked_yet,
         a_chunk_file_is_not_linked_yet,
     ],
 )
-def test_a_snapshot_is_adopted_only_once_it_is_whole(
+def test_a_snapshot_is_adopted_only_once_it_is_complete(
     source: PrometheusServer,
     tmp_path: Path,
     unfinished: Callable[[Path, Path, Path], tuple[Path, Path]],
@@ -138,8 +138,8 @@ def test_a_snapshot_is_adopted_only_once_it_is_whole(
     assert traces(source.data_dir) == CLEAN
 
 
-def test_a_frozen_prometheus_is_waited_for(source: PrometheusServer) -> None:
-    # It is stopped with the request in its hands, and goes on later.
+def test_backup_waits_for_a_frozen_prometheus(source: PrometheusServer) -> None:
+    # It is stopped while it handles the request, and continues later.
     def cut(forward: Forward) -> None:
         source.pause()
         later(forward, 0)
@@ -161,12 +161,12 @@ def test_a_frozen_prometheus_is_waited_for(source: PrometheusServer) -> None:
     assert traces(source.data_dir) == CLEAN
 
 
-def test_a_snapshot_that_appears_after_the_run_gave_up_is_removed_by_the_next(
+def test_a_snapshot_that_appears_after_the_run_gave_up_is_removed_by_the_next_run(
     source: PrometheusServer,
 ) -> None:
     store = MemoryStore()
     with Proxy(source.url, on_snapshot=lambda _: None) as proxy:
-        with pytest.raises(SnapshotUnusable, match="none appeared") as caught:
+        with pytest.raises(SnapshotUnusable, match="no snapshot appeared") as caught:
             take_backup(
                 Access(proxy.url),
                 store,
@@ -186,7 +186,7 @@ def test_a_snapshot_that_appears_after_the_run_gave_up_is_removed_by_the_next(
     assert traces(source.data_dir) == CLEAN
 
 
-def test_half_a_snapshot_of_a_killed_prometheus_is_removed(source: PrometheusServer) -> None:
+def test_an_incomplete_snapshot_of_a_killed_prometheus_is_removed(source: PrometheusServer) -> None:
     def die(forward: Forward) -> None:
         del forward
         leave_half_a_snapshot(source.data_dir)
@@ -194,7 +194,7 @@ def test_half_a_snapshot_of_a_killed_prometheus_is_removed(source: PrometheusSer
 
     store, recorder = MemoryStore(), Recorder()
     with Proxy(source.url, on_snapshot=die) as proxy:
-        with pytest.raises(SnapshotUnusable, match="was never completed") as caught:
+        with pytest.raises(SnapshotUnusable, match="was not completed") as caught:
             take_backup(
                 Access(proxy.url),
                 store,
@@ -210,7 +210,7 @@ def test_half_a_snapshot_of_a_killed_prometheus_is_removed(source: PrometheusSer
     assert traces(source.data_dir) == CLEAN
 
 
-def test_of_two_snapshots_that_appear_neither_is_taken_nor_removed(
+def test_if_two_snapshots_appear_neither_is_adopted_nor_removed(
     source: PrometheusServer,
 ) -> None:
     def two(forward: Forward) -> None:
@@ -220,7 +220,7 @@ def test_of_two_snapshots_that_appear_neither_is_taken_nor_removed(
     store, recorder = MemoryStore(), Recorder()
     with (
         Proxy(source.url, on_snapshot=two) as proxy,
-        pytest.raises(SnapshotUnusable, match="which is ours cannot be told") as caught,
+        pytest.raises(SnapshotUnusable, match="unclear which is ours") as caught,
     ):
         take_backup(Access(proxy.url), store, data_dir=source.data_dir, listener=recorder)
     assert caught.value.exit_code == 22
@@ -250,9 +250,7 @@ def test_a_users_own_snapshots_are_never_removed(source: PrometheusServer) -> No
 @pytest.mark.parametrize(
     "name", ["../../x", "..", "/etc", "", "20250122T020000Z-0123456789abcdef/../..", "my-notes"]
 )
-def test_a_name_that_prometheus_never_gives_is_refused(
-    tmp_path: Path, data_dir: Path, name: str
-) -> None:
+def test_an_invalid_snapshot_name_is_refused(tmp_path: Path, data_dir: Path, name: str) -> None:
     victim = tmp_path / "x"
     victim.mkdir()
     (data_dir / "snapshots" / "my-notes").mkdir(parents=True)
@@ -268,24 +266,24 @@ def test_a_name_that_prometheus_never_gives_is_refused(
     assert_only_a_claim_is_left(store)
 
 
-def test_a_snapshot_that_was_there_before_is_never_taken_for_ours(data_dir: Path) -> None:
+def test_a_snapshot_that_existed_before_is_not_adopted(data_dir: Path) -> None:
     name = "20250122T020003Z-0000000000000003"
     users_own = data_dir / "snapshots" / name
     users_own.mkdir(parents=True)
     store = MemoryStore()
     with (
         FakePrometheus({"/api/v1/admin/tsdb/snapshot": (200, {"name": name})}) as server,
-        pytest.raises(SnapshotUnusable, match="was there before"),
+        pytest.raises(SnapshotUnusable, match="existed before"),
     ):
         take_backup(Access(server.url), store, data_dir=data_dir)
     assert users_own.is_dir()
     assert_only_a_claim_is_left(store)
 
 
-def test_a_snapshot_that_prometheus_fails_to_make(
+def test_prometheus_fails_to_take_a_snapshot(
     prometheus: PrometheusServer,
 ) -> None:
-    # Every snapshot fails while a block lacks its tombstones; a partial directory stays behind.
+    # Every snapshot fails while a block has no tombstones file; a partial directory remains.
     lost = next(prometheus.data_dir.glob("*/tombstones"))
     lost.unlink()
     store = MemoryStore()
@@ -298,7 +296,7 @@ def test_a_snapshot_that_prometheus_fails_to_make(
     assert traces(prometheus.data_dir) == CLEAN
 
 
-def test_the_admin_api_going_off_between_the_look_and_the_call(data_dir: Path) -> None:
+def test_the_admin_api_is_disabled_between_the_check_and_the_request(data_dir: Path) -> None:
     off = {"status": "error", "errorType": "unavailable", "error": "admin APIs disabled"}
     with FakePrometheus({"/api/v1/admin/tsdb/snapshot": (500, off)}) as server:
         with pytest.raises(Exception, match="Failed to create snapshot: admin APIs") as caught:
@@ -308,7 +306,7 @@ def test_the_admin_api_going_off_between_the_look_and_the_call(data_dir: Path) -
     assert traces(data_dir) == CLEAN
 
 
-def test_skip_head_is_asked_of_prometheus(source: PrometheusServer, tmp_path: Path) -> None:
+def test_skip_head_is_passed_to_prometheus(source: PrometheusServer, tmp_path: Path) -> None:
     with Proxy(source.url) as proxy:
         env = settings(source, tmp_path / "repository", PROMETHEUS_URL=proxy.url, SKIP_HEAD="true")
         done = cli("backup", "--json", env=env)
@@ -317,7 +315,7 @@ def test_skip_head_is_asked_of_prometheus(source: PrometheusServer, tmp_path: Pa
     assert json.loads(done.stdout)["totals"]["blocks"] == 4
 
 
-def test_a_lost_snapshot_still_in_the_making_is_left_for_the_next_run(tmp_path: Path) -> None:
+def test_a_lost_snapshot_still_in_progress_is_left_for_the_next_run(tmp_path: Path) -> None:
     half = leave_half_a_snapshot(tmp_path)
     recorder = Recorder()
     intent = Intent("run", asked_at=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -326,7 +324,7 @@ def test_a_lost_snapshot_still_in_the_making_is_left_for_the_next_run(tmp_path: 
     assert recorder.events == []
 
 
-def test_a_lost_snapshot_is_told_by_the_time_in_its_name(tmp_path: Path) -> None:
+def test_a_lost_snapshot_is_identified_by_the_time_in_its_name(tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     names = {
         "20250122T015950Z-0000000000000001": "before",
@@ -345,19 +343,19 @@ def test_a_lost_snapshot_is_told_by_the_time_in_its_name(tmp_path: Path) -> None
     left = {names[path.name] for path in folder.iterdir()}
     assert left == {"before", "known", "long after", "no snapshot"}
     assert recorder.events == [SnapshotRemoved("20250122T020003Z-0000000000000003")]
-    # A run that had not asked yet has nothing to remove.
+    # A run that had not requested a snapshot has none to remove.
     assert remove_lost_snapshot(tmp_path, Intent("other"), listener=recorder)
     assert {names[path.name] for path in folder.iterdir()} == left
 
 
-def test_a_snapshot_that_somebody_removed_already_is_no_problem(tmp_path: Path) -> None:
+def test_a_snapshot_that_was_already_removed_is_no_problem(tmp_path: Path) -> None:
     recorder = Recorder()
     intent = Intent("run", snapshot="20250122T020003Z-0000000000000003")
     assert remove_lost_snapshot(tmp_path, intent, listener=recorder)
     assert recorder.events == []
 
 
-def test_a_snapshot_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
+def test_a_snapshot_that_cannot_be_removed_is_reported(tmp_path: Path) -> None:
     name = "20250122T020003Z-0000000000000003"
     (tmp_path / "snapshots").mkdir()
     (tmp_path / "snapshots" / name).write_text("no directory")
@@ -366,9 +364,9 @@ def test_a_snapshot_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
     assert [e.name for e in recorder.of(SnapshotLeft)] == [name]
 
 
-def test_snapshot_paths_stay_in_the_snapshots_directory(tmp_path: Path) -> None:
+def test_snapshot_paths_stay_inside_the_snapshots_directory(tmp_path: Path) -> None:
     good = "20250122T020003Z-0000000000000003"
     assert snapshot_path(tmp_path, good) == tmp_path / "snapshots" / good
     for bad in ("..", "../" + good, good + "/..", good.lower(), ""):
-        with pytest.raises(SnapshotUnusable, match="is no snapshot name"):
+        with pytest.raises(SnapshotUnusable, match="is not a snapshot name"):
             snapshot_path(tmp_path, bad)

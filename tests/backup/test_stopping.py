@@ -16,20 +16,21 @@ from devtools.s3 import S3Bucket
 from prometheus_backup.backup.run import BackupReport
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.layout import INCOMPLETE
-from prometheus_backup.repository.manifest import decode_incomplete
+from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
-from tests.support.looks import CLEAN, traces, tree
+from tests.support.contents import CLEAN, traces, tree
 from tests.support.repositories import (
-    StillClock,
+    ManualClock,
     make_backup,
-    require_no_strangers,
+    require_no_extra_objects,
     require_whole,
     visible,
 )
-from tests.support.runs import PREFIX, s3_store, settings, take_backup
+from tests.support.runs import settings, take_backup
+from tests.support.s3 import PREFIX, open_s3
 from tests.support.s3_proxy import S3Proxy, S3Request
 from tests.support.sources import Proxy
-from tests.support.started import Ended, StartedCli
+from tests.support.started_cli import CliResult, StartedCli
 from tests.support.waiting import wait_until
 
 CODES = {SIGTERM: 143, SIGINT: 130}
@@ -40,7 +41,7 @@ WORDS = {SIGTERM: "stopped by SIGTERM", SIGINT: "stopped by Ctrl-C"}
 def source(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, tmp_path: Path
 ) -> PrometheusServer:
-    """A Prometheus with one small block and nothing in its head."""
+    """A Prometheus with one small block and an empty head."""
     data = tmp_path / "data"
     write_openmetrics_blocks(data, prometheus_3.promtool, BlockSpec(blocks=1, series=5))
     return start_prometheus(prometheus_3, data, PrometheusOptions(scrape_interval=None))
@@ -48,7 +49,7 @@ def source(
 
 @pytest.fixture
 def proxy(s3_bucket: S3Bucket) -> Iterator[S3Proxy]:
-    """Before the bucket's server."""
+    """A proxy in front of the bucket's server."""
     with S3Proxy(s3_bucket.endpoint.url) as before:
         yield before
 
@@ -61,11 +62,11 @@ def snapshots(source: PrometheusServer) -> list[str]:
     return [path for path in traces(source.data_dir) if path.startswith("snapshots/")]
 
 
-def require_mended(found: dict[str, bytes], report: BackupReport) -> None:
-    """Assert that a run after a stopped one left nothing but whole backups."""
+def require_cleaned_up(found: dict[str, bytes], report: BackupReport) -> None:
+    """Assert that a run after a stopped one left only complete backups."""
     assert report.outcome is Outcome.DONE
     require_whole(found)
-    require_no_strangers(found)
+    require_no_extra_objects(found)
     assert {key.partition("/")[0] for key in found} == set(visible(found))
     assert report.manifest.backup_id in visible(found)
     assert not [key for key in found if key.endswith(INCOMPLETE)]
@@ -83,7 +84,7 @@ def require_mended(found: dict[str, bytes], report: BackupReport) -> None:
         ("retention", "GET", "/metadata.json", SIGINT, True),
     ],
 )
-def test_stopped_run_cleans_up_and_the_next_one_works_at_once(
+def test_stopped_run_cleans_up_and_the_next_one_works_immediately(
     source: PrometheusServer,
     s3_bucket: S3Bucket,
     proxy: S3Proxy,
@@ -121,21 +122,21 @@ def test_stopped_run_cleans_up_and_the_next_one_works_at_once(
     left = contents(s3_bucket)
     require_whole(left)
     assert len(visible(left)) == committed
-    marks = [decode_incomplete(body) for key, body in left.items() if key.endswith(INCOMPLETE)]
+    marks = [decode(Incomplete, body) for key, body in left.items() if key.endswith(INCOMPLETE)]
     assert {mark and mark.state for mark in marks} <= (
         {"abandoned", "running"} if phase == "claim" else {"abandoned"}
     )
 
-    report = take_backup(source, s3_store(s3_bucket))
+    report = take_backup(source, open_s3(s3_bucket))
 
-    require_mended(contents(s3_bucket), report)
+    require_cleaned_up(contents(s3_bucket), report)
     assert traces(source.data_dir) == CLEAN
 
 
 def stopped_while_it_waits(
     env: dict[str, str], asked: threading.Event, directory: Path, number: Signals
-) -> Ended:
-    """Stop a run that waits for the answer to its request for a snapshot."""
+) -> CliResult:
+    """Stop a run that waits for the response to its snapshot request."""
     with StartedCli("backup", env=env, directory=directory) as run:
         assert asked.wait(60)
         run.send(number)
@@ -143,10 +144,10 @@ def stopped_while_it_waits(
 
 
 @pytest.mark.parametrize("signal", [SIGTERM, SIGINT])
-def test_run_stopped_before_it_learns_of_its_snapshot_removes_it(
+def test_run_stopped_before_it_knows_its_snapshot_removes_it(
     source: PrometheusServer, tmp_path: Path, signal: Signals
 ) -> None:
-    """Prometheus has made it; the answer is held back."""
+    """Prometheus has taken the snapshot, but the response is delayed."""
     asked, over = threading.Event(), threading.Event()
 
     def hold(pass_on: Callable[[], None]) -> None:
@@ -166,14 +167,14 @@ def test_run_stopped_before_it_learns_of_its_snapshot_removes_it(
 
     report = take_backup(source, LocalStore(repository))
 
-    require_mended(tree(repository), report)
+    require_cleaned_up(tree(repository), report)
     assert traces(source.data_dir) == CLEAN
 
 
 def test_snapshot_that_appears_after_the_run_was_stopped_is_removed_by_the_next(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
-    """The request was on its way, or waited for a compaction to end."""
+    """The request was in transit, or waited for a compaction to end."""
     asked, over, made = threading.Event(), threading.Event(), threading.Event()
 
     def delay(pass_on: Callable[[], None]) -> None:
@@ -194,14 +195,12 @@ def test_snapshot_that_appears_after_the_run_was_stopped_is_removed_by_the_next(
 
     report = take_backup(source, LocalStore(repository))
 
-    require_mended(tree(repository), report)
+    require_cleaned_up(tree(repository), report)
     assert traces(source.data_dir) == CLEAN
 
 
-def test_run_held_by_its_bandwidth_limit_stops_soon(
-    source: PrometheusServer, tmp_path: Path
-) -> None:
-    """At one byte a second, the next file is allowed in an hour."""
+def test_run_waiting_for_bandwidth_stops_soon(source: PrometheusServer, tmp_path: Path) -> None:
+    """At one byte per second, the next file would start in an hour."""
     repository = tmp_path / "repository"
     env = settings(source, repository, MAX_BANDWIDTH="1", CONCURRENCY="1")
     with StartedCli("backup", env=env, directory=tmp_path / "run") as run:
@@ -212,7 +211,7 @@ def test_run_held_by_its_bandwidth_limit_stops_soon(
     assert ended.code == 143, ended.log
     assert snapshots(source) == []
     [mark] = [b for key, b in tree(repository).items() if key.endswith(INCOMPLETE)]
-    abandoned = decode_incomplete(mark)
+    abandoned = decode(Incomplete, mark)
     assert abandoned is not None
     assert abandoned.state == "abandoned"
     assert len(abandoned.finished) >= 1
@@ -222,16 +221,16 @@ def test_run_held_by_its_bandwidth_limit_stops_soon(
     salvaged = sum(f.size for f in abandoned.finished if f.path not in ("meta.json", "tombstones"))
     assert salvaged > 0
     assert report.manifest.totals.copied_bytes == salvaged
-    require_mended(tree(repository), report)
+    require_cleaned_up(tree(repository), report)
     assert traces(source.data_dir) == CLEAN
 
 
 def test_stopped_prune_deletes_no_further_backup(
     s3_bucket: S3Bucket, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    """A stop must not be taken for one more deletion that failed, after which the rest goes on."""
-    store = s3_store(s3_bucket)
-    clock = StillClock(datetime.now(UTC))
+    """A stop must not be treated as a failed deletion, after which the others continue."""
+    store = open_s3(s3_bucket)
+    clock = ManualClock(datetime.now(UTC))
     made = [make_backup(store, clock, at=clock.instant - timedelta(days=d)) for d in (50, 40, 0)]
     env = s3_bucket.endpoint.environment() | {
         "AWS_ENDPOINT_URL": proxy.url,

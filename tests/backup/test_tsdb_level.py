@@ -1,4 +1,4 @@
-"""Level `tsdb`: blocks are read whole on their way in; a corrupt one is saved and never hidden."""
+"""Level `tsdb`: blocks are checked before the commit; a corrupt one is backed up and reported."""
 
 import json
 from datetime import timedelta
@@ -16,7 +16,7 @@ from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import apply_prune, plan_prune
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, live_blocks, traces
+from tests.support.contents import CLEAN, live_blocks, traces
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 
 SEGMENT = "chunks/000001"
@@ -24,7 +24,7 @@ TSDB = options(verify=Level.TSDB)
 
 
 def damage(block: Path) -> None:
-    """Flip a bit of the first chunk, which Prometheus does not look at when it starts."""
+    """Flip a bit of the first chunk, which Prometheus does not check when it starts."""
     body = bytearray((block / SEGMENT).read_bytes())
     body[100] ^= 1
     (block / SEGMENT).write_bytes(body)
@@ -49,17 +49,17 @@ def server(
 
 
 def faults_of(report: BackupReport) -> dict[str, tuple[str, ...] | None]:
-    """What the manifest says of each block."""
+    """The faults of each block in the manifest."""
     return {block.ulid: block.faults for block in report.manifest.blocks}
 
 
 def read_whole(recorder: Recorder) -> int:
-    """The bytes that were to be read by the check of blocks."""
+    """The number of bytes that the check of blocks had to read."""
     (step,) = [e for e in recorder.of(LongStepBegan) if e.name == "inspect"]
     return step.total
 
 
-def test_sound_blocks_are_read_whole_once_in_their_life(server: PrometheusServer) -> None:
+def test_sound_blocks_are_read_completely_only_once(server: PrometheusServer) -> None:
     store, first, second = MemoryStore(), Recorder(), Recorder()
 
     report = take_backup(server, store, TSDB, listener=first)
@@ -82,7 +82,7 @@ def faults_before(server: PrometheusServer) -> set[str]:
     return {block.name for block in live_blocks(server.data_dir)}
 
 
-def test_a_block_that_nobody_has_read_whole_is_read_once_the_level_is_asked_for(
+def test_an_unchecked_block_is_checked_by_the_first_backup_at_level_tsdb(
     server: PrometheusServer,
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
@@ -95,7 +95,7 @@ def test_a_block_that_nobody_has_read_whole_is_read_once_the_level_is_asked_for(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_corrupt_block_is_saved_named_and_makes_the_backup_degraded(
+def test_a_corrupt_block_is_backed_up_and_makes_the_backup_degraded(
     corrupt: Path, server: PrometheusServer, processes: int
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
@@ -119,7 +119,7 @@ def test_a_corrupt_block_is_saved_named_and_makes_the_backup_degraded(
 
 
 @pytest.mark.parametrize("later", [Level.TSDB, Level.CHECKSUM])
-def test_a_block_found_corrupt_stays_so_in_later_backups(
+def test_a_corrupt_block_is_corrupt_in_later_backups(
     corrupt: Path, server: PrometheusServer, later: Level
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
@@ -131,12 +131,12 @@ def test_a_block_found_corrupt_stays_so_in_later_backups(
     assert copied == faults_before(server) - {corrupt.name}, "the sound ones are not sent again"
 
 
-def test_a_mended_block_is_sent_again_and_makes_the_next_backup_good(
+def test_a_repaired_block_is_uploaded_again_and_makes_the_next_backup_good(
     corrupt: Path, server: PrometheusServer
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
     assert take_backup(server, store, TSDB).manifest.degraded
-    damage(corrupt)  # flips the bit back; no hard link to the file is left
+    damage(corrupt)  # flips the bit back; the file has no hard link any more
     report = take_backup(server, store, TSDB, listener=recorder)
     assert report.outcome is Outcome.DONE
     assert faults_of(report)[corrupt.name] == ()
@@ -144,7 +144,7 @@ def test_a_mended_block_is_sent_again_and_makes_the_next_backup_good(
     assert f"{report.manifest.backup_id}/{corrupt.name}/{SEGMENT}" in sent
 
 
-def test_tombstones_that_rot_later_are_found_though_the_block_is_known(
+def test_tombstones_that_become_corrupt_later_are_found_in_a_known_block(
     server: PrometheusServer,
 ) -> None:
     store = MemoryStore()
@@ -164,7 +164,7 @@ def test_no_degraded_backup_makes_retention_delete_a_good_one(
     store = MemoryStore()
     good = take_backup(server, store, TSDB).manifest.backup_id
     damage(live_blocks(data_dir)[1])
-    # --rehash sees what changed under an unchanged name.
+    # --rehash detects files that changed but kept their name and size.
     seen = options(verify=Level.TSDB, rehash=True, policy=Policy(1, 0, 0))
     degraded = take_backup(server, store, seen).manifest
     assert degraded.degraded
@@ -173,14 +173,14 @@ def test_no_degraded_backup_makes_retention_delete_a_good_one(
 
 
 def kept_after_prune(store: ObjectStore, now: object) -> list[str]:
-    """Prune at an instant, with one daily backup kept; what is left."""
+    """Prune at an instant, keeping one daily backup; return the remaining backups."""
     repository = Repository(store, clock=FakeClock())
     plan = plan_prune(repository.entries(), policy=Policy(1, 0, 0), now=now, store_now=now)  # type: ignore[arg-type]
     apply_prune(repository, plan, run_id="prune", listener=lambda _: None)
     return [entry.backup_id for entry in repository.entries()]
 
 
-def test_the_command_line_names_the_corrupt_block_and_ends_with_3(
+def test_the_command_line_names_the_corrupt_block_and_exits_3(
     corrupt: Path, server: PrometheusServer, tmp_path: Path
 ) -> None:
     env = settings(server, tmp_path / "repository", VERIFY_LEVEL="tsdb")

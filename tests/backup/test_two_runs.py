@@ -1,4 +1,4 @@
-"""Runs at the same time: on one data directory, and from several hosts into one repository."""
+"""Concurrent runs: on one data directory, and from several hosts into one repository."""
 
 import hashlib
 import json
@@ -23,11 +23,12 @@ from prometheus_backup.repository.manifest import FinishedFile, Incomplete, enco
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.looks import CLEAN, traces, tree
-from tests.support.repositories import require_no_strangers, require_whole, visible
-from tests.support.runs import PREFIX, FakeClock, Recorder, options, settings, take_backup
+from tests.support.contents import CLEAN, traces, tree
+from tests.support.repositories import require_no_extra_objects, require_whole, visible
+from tests.support.runs import FakeClock, Recorder, options, settings, take_backup
+from tests.support.s3 import PREFIX
 from tests.support.s3_proxy import S3Proxy, S3Request
-from tests.support.started import StartedCli
+from tests.support.started_cli import StartedCli
 
 
 def small_source(
@@ -42,7 +43,7 @@ def small_source(
 def source(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, tmp_path: Path
 ) -> PrometheusServer:
-    """A Prometheus with one small block and nothing in its head."""
+    """A Prometheus with one small block and an empty head."""
     return small_source(start_prometheus, prometheus_3, tmp_path / "data")
 
 
@@ -50,13 +51,13 @@ def source(
 def other_source(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, tmp_path: Path
 ) -> PrometheusServer:
-    """Another one, with a block of its own."""
+    """A second Prometheus, with a different block."""
     return small_source(start_prometheus, prometheus_3, tmp_path / "other", seed=1)
 
 
 @pytest.fixture
 def proxy(s3_bucket: S3Bucket) -> Iterator[S3Proxy]:
-    """Before the bucket's server."""
+    """A proxy in front of the bucket's server."""
     with S3Proxy(s3_bucket.endpoint.url) as before:
         yield before
 
@@ -69,10 +70,10 @@ def folders(found: dict[str, bytes]) -> set[str]:
     return {key.partition("/")[0] for key in found}
 
 
-def test_second_run_on_a_data_directory_exits_11_and_touches_nothing(
+def test_second_run_on_a_data_directory_exits_11_and_changes_nothing(
     source: PrometheusServer, s3_bucket: S3Bucket, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    """The first one is held in the middle of its transfer, with its snapshot in place."""
+    """The first run is paused during its transfer, while its snapshot exists."""
     held, go_on = threading.Event(), threading.Event()
 
     def gate(request: S3Request) -> bool:
@@ -103,14 +104,14 @@ def test_second_run_on_a_data_directory_exits_11_and_touches_nothing(
     assert traces(source.data_dir) == CLEAN
 
 
-def test_runs_of_two_hosts_in_one_repository_both_commit_and_stay_apart(
+def test_concurrent_runs_of_two_hosts_in_one_repository_both_commit(
     source: PrometheusServer,
     other_source: PrometheusServer,
     s3_bucket: S3Bucket,
     proxy: S3Proxy,
     tmp_path: Path,
 ) -> None:
-    """Each is held at its first upload until the other one is there, too."""
+    """Each is paused at its first upload until the other one has reached it, too."""
     together = threading.Barrier(2, timeout=60)
     seen: set[str] = set()
 
@@ -140,7 +141,7 @@ def test_runs_of_two_hosts_in_one_repository_both_commit_and_stay_apart(
 
     found = contents(s3_bucket)
     require_whole(found)
-    require_no_strangers(found)
+    require_no_extra_objects(found)
     manifests = visible(found)
     assert len(manifests) == 2
     assert set(manifests) == folders(found) == {r["backup_id"] for r in reports}
@@ -153,7 +154,7 @@ def test_runs_of_two_hosts_in_one_repository_both_commit_and_stay_apart(
 
 
 class Interposed:
-    """A listener that takes another whole backup the first time that a file was uploaded."""
+    """A listener that makes another complete backup after the first upload."""
 
     def __init__(self, source: PrometheusServer, store: ObjectStore) -> None:
         self._source = source
@@ -166,7 +167,7 @@ class Interposed:
             self.report = take_backup(self._source, self._store)
 
 
-def test_whole_backup_of_another_host_in_the_middle_of_ours_changes_neither(
+def test_backup_of_another_host_during_ours_affects_neither(
     source: PrometheusServer, other_source: PrometheusServer
 ) -> None:
     store = MemoryStore()
@@ -176,7 +177,7 @@ def test_whole_backup_of_another_host_in_the_middle_of_ours_changes_neither(
     assert report.outcome is between.report.outcome is Outcome.DONE
     found = {o.key: b"".join(store.stream(o.key)) for o in store.list()}
     require_whole(found)
-    require_no_strangers(found)
+    require_no_extra_objects(found)
     ids = {report.manifest.backup_id, between.report.manifest.backup_id}
     assert set(visible(found)) == folders(found) == ids
     assert len(ids) == 2
@@ -211,7 +212,9 @@ def leave_a_run_of_another_host(
     return len(body)
 
 
-def test_young_run_of_another_host_is_neither_used_nor_swept(source: PrometheusServer) -> None:
+def test_recent_run_of_another_host_is_neither_copied_from_nor_removed(
+    source: PrometheusServer,
+) -> None:
     store = MemoryStore()
     identifier = backup_id(FakeClock().now() - timedelta(hours=23))
     leave_a_run_of_another_host(source, store, identifier)
@@ -224,10 +227,10 @@ def test_young_run_of_another_host_is_neither_used_nor_swept(source: PrometheusS
     assert [o.key for o in store.list(identifier)] == before
 
 
-def test_run_of_another_host_is_used_and_swept_once_it_was_silent_for_a_day(
+def test_run_of_another_host_is_copied_from_and_removed_after_a_day_without_heartbeat(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
-    """By the store's own LastModified: here, the time of the file."""
+    """Based on the store's LastModified: here, the modification time of the file."""
     store = LocalStore(tmp_path / "repository")
     identifier = backup_id(FakeClock().now() - timedelta(hours=25))
     size = leave_a_run_of_another_host(source, store, identifier)
@@ -245,10 +248,10 @@ def test_run_of_another_host_is_used_and_swept_once_it_was_silent_for_a_day(
 
 
 @pytest.mark.parametrize("level", [Level.CHECKSUM, Level.SIZE, None])
-def test_salvage_that_is_not_what_its_run_noted_is_sent_again(
+def test_salvaged_file_that_differs_from_its_record_is_uploaded_again(
     source: PrometheusServer, tmp_path: Path, level: Level | None
-) -> None:
-    """Nobody ever verified it: it is read back at every level, even with verification off."""
+    """Salvaged files were never verified, so they are read back at every level."""
+    """Salvaged files were never verified, so they are read back at every level, even without verification."""
     store = LocalStore(tmp_path / "repository")
     identifier = backup_id(FakeClock().now() - timedelta(hours=25))
     size = leave_a_run_of_another_host(source, store, identifier)
@@ -266,10 +269,10 @@ def test_salvage_that_is_not_what_its_run_noted_is_sent_again(
     require_whole(tree(tmp_path / "repository"))
 
 
-def test_object_of_a_stranger_in_our_folder_stops_the_run_before_its_commit(
+def test_foreign_object_in_our_folder_stops_the_run_before_its_commit(
     source: PrometheusServer,
 ) -> None:
-    """So it is where two runs took one id, on a store that does not keep them apart."""
+    """This happens if two runs use the same ID, on a store without conditional writes."""
     store = MemoryStore()
 
     def intrude(event: Event) -> None:

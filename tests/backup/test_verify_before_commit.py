@@ -1,4 +1,4 @@
-"""Verification before the commit: what arrived wrong is sent once more, or nothing is committed."""
+"""Verification before the commit: wrong objects are uploaded once more, else the run fails."""
 
 import json
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from prometheus_backup.model import Level, Outcome, PutOptions
 from prometheus_backup.repository.repository import Repository, State
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.memory import MemoryStore
-from tests.support.bad_stores import (
+from tests.support.contents import CLEAN, SnapshotKeeper, live_blocks, objects, traces, tree
+from tests.support.faulty_stores import (
     DamagingCopyStore,
     DamagingStore,
-    NotingStore,
+    RecordingStore,
     cut_short,
     flip_a_bit,
 )
-from tests.support.looks import CLEAN, SnapshotKeeper, live_blocks, objects, traces, tree
 from tests.support.runs import (
     FakeClock,
     Recorder,
@@ -41,9 +41,9 @@ ALWAYS = 1_000_000
 
 
 class SnapshotChanger(Recorder):
-    """Changes the first chunk file of the snapshot, between the plan and the reading.
+    """Changes the first chunk file of the snapshot, between planning and reading.
 
-    A file of a snapshot is a hard link to Prometheus' own: it is replaced, never written into.
+    A file of a snapshot is a hard link to Prometheus' own file, so it is replaced, not modified.
     """
 
     def __init__(self, data_dir: Path, body: bytes | None) -> None:
@@ -63,7 +63,7 @@ class SnapshotChanger(Recorder):
 
 
 def assert_nothing_committed(store: ObjectStore, source: PrometheusServer) -> None:
-    """No manifest, no sums, a run that says that it is over, and a clean data directory."""
+    """No manifest, no checksums, the end of the run is recorded, the data directory is clean."""
     (entry,) = Repository(store, clock=FakeClock()).entries()
     assert entry.state is State.INCOMPLETE
     assert entry.incomplete is not None
@@ -76,7 +76,7 @@ def assert_nothing_committed(store: ObjectStore, source: PrometheusServer) -> No
 
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short])
 @pytest.mark.parametrize("ending", ["/chunks/000001", "/tombstones"])
-def test_an_object_that_arrived_wrong_is_sent_once_more(
+def test_a_wrong_object_is_uploaded_once_more(
     source: PrometheusServer, tmp_path: Path, damage: Callable[[bytes], bytes], ending: str
 ) -> None:
     store = DamagingStore(damage, ending=ending, times=1)
@@ -85,14 +85,14 @@ def test_an_object_that_arrived_wrong_is_sent_once_more(
     assert store.times == 0, "the fault was exercised"
     assert report.outcome is Outcome.DONE
     assert "Verification failed: " in keeper.warnings
-    assert keeper.warnings.count("sending it again") == 1
+    assert keeper.warnings.count("uploading it again") == 1
     twice = [key for key in set(store.puts) if store.puts.count(key) == 2]
     assert [key.endswith(ending) for key in twice] == [True]
     stored, snapshot = objects(store, report.manifest.backup_id), tree(keeper.kept)
     assert {path: stored[path] for path in snapshot} == snapshot
 
 
-def test_an_object_that_is_wrong_again_ends_the_run_before_the_commit(
+def test_an_object_that_is_wrong_twice_ends_the_run_before_the_commit(
     source: PrometheusServer,
 ) -> None:
     store, recorder = DamagingStore(flip_a_bit, ending="/index", times=ALWAYS), Recorder()
@@ -102,14 +102,14 @@ def test_an_object_that_is_wrong_again_ends_the_run_before_the_commit(
     assert "nothing was committed" in caught.value.hint
     assert recorder.of(BackupCommitted) == []
     assert len(recorder.of(SnapshotRemoved)) == 1
-    # Sent twice, and no third time.
+    # Uploaded twice, but not a third time.
     assert {store.puts.count(key) for key in store.puts if key.endswith("/index")} == {2}
     assert {store.puts.count(key) for key in store.puts if not key.endswith("/index")} == {1}
     assert_nothing_committed(store, source)
 
 
 @pytest.mark.parametrize("level", [None, Level.SIZE])
-def test_an_object_of_another_size_is_seen_at_every_level(
+def test_an_object_of_the_wrong_size_is_detected_at_every_level(
     source: PrometheusServer, level: Level | None
 ) -> None:
     store = DamagingStore(cut_short, ending="/index", times=ALWAYS)
@@ -118,7 +118,9 @@ def test_an_object_of_another_size_is_seen_at_every_level(
     assert_nothing_committed(store, source)
 
 
-def test_a_copy_whose_checksum_is_not_its_originals_is_sent(source: PrometheusServer) -> None:
+def test_a_copy_whose_checksum_differs_from_the_original_is_uploaded(
+    source: PrometheusServer,
+) -> None:
     store, recorder = DamagingCopyStore(), Recorder()
     take_backup(source, store)
     store.puts.clear()
@@ -130,13 +132,13 @@ def test_a_copy_whose_checksum_is_not_its_originals_is_sent(source: PrometheusSe
     stored = objects(store, report.manifest.backup_id)
     for block in live_blocks(source.data_dir):
         assert stored[f"{block.name}/index"] == (block / "index").read_bytes()
-    # What was sent instead is counted as sent.
+    # The upload is counted as an upload.
     sent = sum(f.size for _, f in report.manifest.files() if f.key in store.puts)
     assert report.manifest.totals.uploaded_bytes == sent
 
 
 @pytest.mark.parametrize("level", [Level.SIZE, Level.CHECKSUM])
-def test_what_a_failed_run_left_is_reused_only_after_it_was_read_back(
+def test_files_of_a_failed_run_are_reused_only_after_they_were_read_back(
     source: PrometheusServer, tmp_path: Path, level: Level
 ) -> None:
     bad = DamagingStore(flip_a_bit, ending="/index", times=ALWAYS)
@@ -149,10 +151,10 @@ def test_what_a_failed_run_left_is_reused_only_after_it_was_read_back(
     assert len(keeper.of(FileCopied)) == 8
     assert keeper.warnings.count("Verification failed") == 4  # the indices of the four old blocks
     chunks = {f.key for b, f in report.manifest.files() if f.path == "chunks/000001"}
-    assert len(chunks & set(bad.puts)) == 1  # of the head; the sound ones were not sent again
+    assert len(chunks & set(bad.puts)) == 1  # of the head; the others were not uploaded again
     stored, snapshot = objects(bad, report.manifest.backup_id), tree(keeper.kept)
     assert {path: stored[path] for path in snapshot} == snapshot
-    # Retention swept what the failed run left.
+    # Retention removed the leftovers of the failed run.
     assert bad.list_folders() == [report.manifest.backup_id]
 
 
@@ -178,8 +180,8 @@ def test_a_file_that_vanished_after_the_plan_ends_the_run(source: PrometheusServ
 
 
 def test_an_object_of_another_run_in_our_folder_ends_the_run(source: PrometheusServer) -> None:
-    class Shared(NotingStore):
-        """Another run writes into the same folder: a store without create-only puts."""
+    class Shared(RecordingStore):
+        """A store without conditional writes: another run writes into the same folder."""
 
         def put(self, key: str, body: object, *, size: int, options: PutOptions) -> None:
             super().put(key, body, size=size, options=options)  # type: ignore[arg-type]
@@ -193,7 +195,7 @@ def test_an_object_of_another_run_in_our_folder_ends_the_run(source: PrometheusS
     assert_nothing_committed(store, source)
 
 
-def test_without_verification_the_backup_says_that_it_is_unverified(
+def test_without_verification_the_backup_is_marked_as_unverified(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
     env = settings(source, tmp_path / "repository", VERIFY_BACKUP="false")

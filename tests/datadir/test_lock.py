@@ -1,4 +1,4 @@
-"""The host lock and the intents beside it, with real processes that hold it and die."""
+"""The host lock and the intents, with real processes that hold the lock and die."""
 
 import json
 import os
@@ -75,13 +75,13 @@ def test_only_one_process_holds_the_lock_of_a_directory(tmp_path: Path) -> None:
         HostLock.take(tmp_path)
 
 
-def test_lock_within_one_process_is_no_weaker(tmp_path: Path) -> None:
+def test_lock_also_works_within_one_process(tmp_path: Path) -> None:
     with held(tmp_path), pytest.raises(RepositoryLocked):
         HostLock.take(tmp_path)
     HostLock.take(tmp_path).release()
 
 
-def test_directories_are_locked_apart(tmp_path: Path) -> None:
+def test_directories_are_locked_independently(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
     with held(tmp_path / "a"), held(tmp_path / "b") as other:
@@ -89,9 +89,7 @@ def test_directories_are_locked_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_lock_of_a_process_that_died_is_free_and_its_intent_is_proved_dead(
-    tmp_path: Path, number: int
-) -> None:
+def test_lock_of_a_dead_process_is_free_and_its_intent_is_dead(tmp_path: Path, number: int) -> None:
     with holder(tmp_path) as process:
         process.send_signal(number)
         process.wait(30)
@@ -101,7 +99,7 @@ def test_lock_of_a_process_that_died_is_free_and_its_intent_is_proved_dead(
         assert lock.dead_intents(own_run_id="mine") == []
 
 
-def test_intent_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
+def test_recorded_intent_is_read_back(tmp_path: Path) -> None:
     with held(tmp_path) as lock:
         lock.record(Intent("r1"))
         lock.record(FULL)
@@ -114,7 +112,7 @@ def test_intent_is_read_back_as_it_was_recorded(tmp_path: Path) -> None:
         assert lock.dead_intents(own_run_id="r3") == [Intent("r2")]
 
 
-def test_intents_that_were_cut_off_are_removed_since_nothing_followed_them(tmp_path: Path) -> None:
+def test_incomplete_intents_are_removed(tmp_path: Path) -> None:
     runs = tmp_path / ".prometheus-backup" / "runs"
     runs.mkdir(parents=True)
     whole = json.dumps({"run_id": "x"})
@@ -128,7 +126,7 @@ def test_intents_that_were_cut_off_are_removed_since_nothing_followed_them(tmp_p
     assert [*runs.iterdir()] == []
 
 
-def test_nothing_else_is_made_in_the_data_directory(tmp_path: Path) -> None:
+def test_nothing_else_is_created_in_the_data_directory(tmp_path: Path) -> None:
     with held(tmp_path) as lock:
         lock.record(FULL)
         lock.forget(FULL.run_id)
@@ -136,15 +134,15 @@ def test_nothing_else_is_made_in_the_data_directory(tmp_path: Path) -> None:
     assert made == [".prometheus-backup", ".prometheus-backup/lock", ".prometheus-backup/runs"]
 
 
-def test_absent_directory_is_a_setting_to_correct(tmp_path: Path) -> None:
+def test_missing_directory_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError) as caught:
         HostLock.take(tmp_path / "file")
     assert "PROMETHEUS_DATA_DIR" in caught.value.hint
 
 
-def test_read_only_directory_has_no_lock_and_proves_nobody_dead(tmp_path: Path) -> None:
-    """In a child that is not root, which the tests may be: root may write anywhere."""
+def test_read_only_directory_has_no_lock_and_proves_no_run_dead(tmp_path: Path) -> None:
+    """In a child that is not root: the tests may run as root, which may write anywhere."""
     HostLock.take(tmp_path).release()
     runs = tmp_path / ".prometheus-backup" / "runs"
     (runs / "r1.json").write_text('{"run_id": "r1"}')
@@ -154,7 +152,9 @@ def test_read_only_directory_has_no_lock_and_proves_nobody_dead(tmp_path: Path) 
     prefix: list[str] = []
     if os.getuid() == 0:
         prefix = ["setpriv", f"--reuid={UNPRIVILEGED}", "--clear-groups"]
-        for parent in list(tmp_path.parents)[:3]:  # pytest's own, closed to others
+        for parent in list(tmp_path.parents)[
+            :3
+        ]:  # pytest's own directory, not accessible to others
             parent.chmod(0o755)
     done = subprocess.run(
         [*prefix, sys.executable, "-c", READ_ONLY, str(tmp_path)],

@@ -1,4 +1,4 @@
-"""Two answers to one query: which differences count, and how they are told."""
+"""Two answers to one query: which differences count, and how they are described."""
 
 import copy
 from typing import Any
@@ -39,14 +39,14 @@ def histogram(**changes: Any) -> Answer:
         ("+Inf", "+Inf"),
         ("0", "-0"),
         ("1e+09", "1000000000"),
-        # An average, added up in another order.
+        # An average whose samples were added in a different order.
         ("0.30000000000000004", "0.3"),
         ("10702.155969719135", "10702.155969719133"),
         ("3", "3.0000000000000004"),
         ("1.7976931348623157e+308", "1.7976931348623155e+308"),
     ],
 )
-def test_same_values_however_they_were_added_up(recorded: str, found: str) -> None:
+def test_values_equal_within_the_tolerance(recorded: str, found: str) -> None:
     assert differences(scalar(recorded), scalar(found)) == ()
     assert differences(vector(a=recorded), vector(a=found)) == ()
 
@@ -55,7 +55,7 @@ def test_same_values_however_they_were_added_up(recorded: str, found: str) -> No
     ("recorded", "found"),
     [
         ("3", "4"),
-        # One sample among ten billion: relatively, it is nothing.
+        # One sample of ten billion, far below the relative tolerance.
         ("10000000000", "10000000001"),
         ("NaN", "0"),
         ("+Inf", "-Inf"),
@@ -72,19 +72,19 @@ def test_other_values(recorded: str, found: str) -> None:
     assert len(differences(vector(a=recorded), vector(a=found))) == 1
 
 
-def test_series_are_told_apart_by_all_of_their_labels_and_by_no_order() -> None:
+def test_series_are_compared_by_all_labels_in_any_order() -> None:
     assert differences(vector(a="1", b="2"), vector(b="2", a="1")) == ()
     assert differences(vector(a="1", b="2"), vector(a="1")) == (
         '{s="b"} is missing, the source had 2',
     )
     assert differences(vector(a="1"), vector(a="1", b="2")) == (
-        '{s="b"} is 2, which the source did not have',
+        '{s="b"} is 2, the source did not have this series',
     )
 
 
-def test_a_scalar_is_no_vector_of_one() -> None:
+def test_a_scalar_differs_from_a_vector_with_one_series() -> None:
     assert differences(scalar("1"), vector(a="1")) == (
-        "it answers with a vector, the source answered with a scalar",
+        "the answer is a vector, the source returned a scalar",
     )
 
 
@@ -106,13 +106,13 @@ def test_histograms_are_compared_to_their_last_bucket(changes: dict[str, Any]) -
     assert told.startswith('{s="a"} is a histogram of ')
 
 
-def test_a_histogram_is_no_number() -> None:
+def test_a_histogram_differs_from_a_number() -> None:
     assert differences(histogram(), vector(a="17")) == (
         '{s="a"} is 17, the source had a histogram of 17 observations in 2 buckets, sum 3.5',
     )
 
 
-def test_labels_of_any_text_are_told_in_printable_words() -> None:
+def test_labels_with_any_text_are_printable() -> None:
     hostile = "\x1b[2J\n\x7f\u202eevil" + "x" * 3000
     result = [{"metric": {"s": hostile}, "value": [AT, "1"]}]
     found = read_answer({"resultType": "vector", "result": result})

@@ -1,4 +1,4 @@
-"""What the client makes of Prometheus' answers, and of answers that are not Prometheus'."""
+"""How the client handles responses of Prometheus and of other servers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,22 +20,22 @@ from prometheus_backup.prometheus.client import (
     SnapshotConnectionLost,
     SourceStatus,
 )
-from tests.support.looks import live_blocks
+from tests.support.contents import live_blocks
 from tests.support.sources import HTML, SNAPSHOT_PATH, FakePrometheus, Proxy
 
 
 def status(url: str) -> SourceStatus:
-    """The status of what answers there."""
+    """The status of the Prometheus at a URL."""
     with PrometheusClient(Access(url)) as client:
         return client.status()
 
 
 def error(kind: str, message: str) -> dict[str, str]:
-    """An error as Prometheus words it."""
+    """An error response of Prometheus."""
     return {"status": "error", "errorType": kind, "error": message}
 
 
-def test_status_is_what_prometheus_says_of_itself(prometheus: PrometheusServer) -> None:
+def test_status_of_a_real_prometheus(prometheus: PrometheusServer) -> None:
     found = status(prometheus.url)
     build, runtime = prometheus.get("status/buildinfo"), prometheus.get("status/runtimeinfo")
     assert found.version == build["version"]
@@ -65,13 +65,13 @@ def test_loaded_blocks_by_name_from_3_6_on_and_by_number_always(
 @pytest.mark.parametrize(
     ("blocks", "names"), [([{"ulid": "A"}], frozenset("A")), ([], frozenset()), (None, frozenset())]
 )
-def test_loaded_blocks_may_be_none_at_all(blocks: Any, names: frozenset[str]) -> None:
+def test_loaded_blocks_may_be_empty(blocks: Any, names: frozenset[str]) -> None:
     answers = {"/api/v1/status/tsdb/blocks": (200, {"blocks": blocks})}
     with FakePrometheus(answers) as server, PrometheusClient(Access(server.url)) as client:
         assert client.loaded_blocks() == names
 
 
-def test_metrics_that_do_not_tell_the_number_of_blocks() -> None:
+def test_metrics_without_the_number_of_blocks() -> None:
     answers = {"/metrics": (200, "go_goroutines 7\n")}
     with FakePrometheus(answers) as server, PrometheusClient(Access(server.url)) as client:
         assert client.count_loaded_blocks() is None
@@ -96,7 +96,7 @@ def test_the_out_of_order_window_is_read_from_the_configuration(
     "flags",
     [{"agent": "true"}, {"enable-feature": "agent"}, {"enable-feature": "exemplar-storage,agent"}],
 )
-def test_agent_mode_is_told_by_either_flag_and_has_no_head(flags: dict[str, str]) -> None:
+def test_agent_mode_is_detected_by_either_flag_and_has_no_head(flags: dict[str, str]) -> None:
     answers = {
         "/api/v1/status/flags": (200, flags),
         "/api/v1/status/tsdb": (422, error("execution", "unavailable with Prometheus Agent")),
@@ -106,13 +106,13 @@ def test_agent_mode_is_told_by_either_flag_and_has_no_head(flags: dict[str, str]
     assert (found.agent, found.head_series, found.head_chunks) == (True, 0, 0)
 
 
-def test_a_feature_that_only_sounds_like_agent_is_none() -> None:
+def test_a_feature_with_agent_in_its_name_is_not_agent_mode() -> None:
     flags = {"agent": "false", "enable-feature": "no-agent-at-all"}
     with FakePrometheus({"/api/v1/status/flags": (200, flags)}) as server:
         assert not status(server.url).agent
 
 
-def test_instances_are_counted_over_connections_of_their_own(
+def test_instances_are_counted_over_separate_connections(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet
 ) -> None:
     options = PrometheusOptions(scrape_interval=None)
@@ -125,20 +125,18 @@ def test_instances_are_counted_over_connections_of_their_own(
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        ((200, HTML), "did not answer as Prometheus does"),
-        ((200, "OK"), "did not answer as Prometheus does"),
-        ((200, ["a", "list"]), "did not answer as Prometheus does"),
+        ((200, HTML), "did not respond like Prometheus"),
+        ((200, "OK"), "did not respond like Prometheus"),
+        ((200, ["a", "list"]), "did not respond like Prometheus"),
         ((302, HTML), "HTTP 302"),
         ((404, "404 page not found"), "HTTP 404"),
-        ((401, "Unauthorized"), "refuses us (HTTP 401)"),
-        ((403, HTML), "refuses us (HTTP 403)"),
+        ((401, "Unauthorized"), "access denied (HTTP 401)"),
+        ((403, HTML), "access denied (HTTP 403)"),
         ((500, error("internal", "disk on fire")), "disk on fire"),
         ((502, HTML), "HTTP 502"),
     ],
 )
-def test_answers_to_a_look_that_are_not_what_we_asked_for(
-    answer: tuple[int, Any], cause: str
-) -> None:
+def test_unexpected_responses_to_a_status_request(answer: tuple[int, Any], cause: str) -> None:
     with (
         FakePrometheus({"/api/v1/status/flags": answer}) as server,
         pytest.raises(SourceUnavailable) as caught,
@@ -150,13 +148,13 @@ def test_answers_to_a_look_that_are_not_what_we_asked_for(
 
 
 @pytest.mark.parametrize("url", ["localhost:9090", "http://", "http://[::1", "ftp://127.0.0.1"])
-def test_a_url_that_is_none(url: str) -> None:
+def test_an_invalid_url(url: str) -> None:
     with pytest.raises(SourceUnavailable, match="cannot reach Prometheus at ") as caught:
         status(url)
     assert "PROMETHEUS_URL" in caught.value.hint
 
 
-def test_proxies_of_the_environment_are_for_the_way_out_of_the_cluster(
+def test_proxies_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -165,7 +163,7 @@ def test_proxies_of_the_environment_are_for_the_way_out_of_the_cluster(
         assert status(server.url).version == "3.14.0"
 
 
-def test_a_snapshot_is_named_and_made(prometheus: PrometheusServer) -> None:
+def test_a_snapshot_is_taken_and_its_name_returned(prometheus: PrometheusServer) -> None:
     with PrometheusClient(Access(prometheus.url)) as client:
         whole = client.take_snapshot(skip_head=False)
         written = client.take_snapshot(skip_head=True)
@@ -176,7 +174,7 @@ def test_a_snapshot_is_named_and_made(prometheus: PrometheusServer) -> None:
     assert len(list((folder / whole).iterdir())) == len(live) + 1
 
 
-def test_the_admin_api_off_is_told_by_its_words_for_it_answers_500(
+def test_a_disabled_admin_api_is_detected_by_its_message_because_it_returns_500(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet
 ) -> None:
     options = PrometheusOptions(admin_api=False, scrape_interval=None)
@@ -198,14 +196,14 @@ def test_the_admin_api_off_is_told_by_its_words_for_it_answers_500(
         ((401, "Unauthorized"), SourceUnavailable, "HTTP 401"),
         ((405, "Method Not Allowed"), SourceUnavailable, "HTTP 405"),
         ((503, "Service Unavailable"), SourceUnavailable, "HTTP 503"),
-        ((200, HTML), SourceUnavailable, "gave no snapshot name"),
-        ((200, {"name": None}), SourceUnavailable, "gave no snapshot name"),
-        ((200, {"name": ["x"]}), SourceUnavailable, "gave no snapshot name"),
-        ((502, HTML), SnapshotConnectionLost, "a proxy answered HTTP 502"),
-        ((504, ""), SnapshotConnectionLost, "a proxy answered HTTP 504"),
+        ((200, HTML), SourceUnavailable, "returned no snapshot name"),
+        ((200, {"name": None}), SourceUnavailable, "returned no snapshot name"),
+        ((200, {"name": ["x"]}), SourceUnavailable, "returned no snapshot name"),
+        ((502, HTML), SnapshotConnectionLost, "a proxy returned HTTP 502"),
+        ((504, ""), SnapshotConnectionLost, "a proxy returned HTTP 504"),
     ],
 )
-def test_answers_to_a_snapshot_are_told_apart_and_it_is_asked_for_once(
+def test_snapshot_responses_are_classified_and_the_request_is_not_repeated(
     answer: tuple[int, Any], kind: type[BackupToolError], cause: str
 ) -> None:
     with (
@@ -219,7 +217,7 @@ def test_answers_to_a_snapshot_are_told_apart_and_it_is_asked_for_once(
     assert server.snapshots_asked == [SNAPSHOT_PATH]
 
 
-def test_a_cut_connection_leaves_a_snapshot_in_the_making_and_is_not_tried_again() -> None:
+def test_a_lost_connection_may_leave_a_snapshot_and_the_request_is_not_repeated() -> None:
     with (
         FakePrometheus() as behind,
         Proxy(behind.url, on_snapshot=lambda _: None) as proxy,
@@ -231,7 +229,7 @@ def test_a_cut_connection_leaves_a_snapshot_in_the_making_and_is_not_tried_again
         assert proxy.snapshots_asked == [f"{SNAPSHOT_PATH}?skip_head=true"]
 
 
-def test_a_refused_connection_made_no_snapshot() -> None:
+def test_a_refused_connection_takes_no_snapshot() -> None:
     with FakePrometheus() as server:
         url = server.url
     with (
@@ -248,13 +246,13 @@ def query(
     *,
     at: datetime | None = None,
     seconds: float = 10,
-    most_bytes: int = 10_000,
+    max_bytes: int = 10_000,
 ) -> Any:
-    """The data of an answer for an instant, which is now if none is given."""
+    """The data of the response for an instant, by default now."""
     with PrometheusClient(Access(url)) as client:
         limit = timedelta(seconds=seconds)
         at = at or datetime.now(UTC)
-        return client.query(expression, at=at, limit=limit, most_bytes=most_bytes)
+        return client.query(expression, at=at, limit=limit, max_bytes=max_bytes)
 
 
 def failure(url: str, expression: str, **limits: Any) -> QueryFailed:
@@ -263,7 +261,9 @@ def failure(url: str, expression: str, **limits: Any) -> QueryFailed:
     return caught.value
 
 
-def test_query_is_answered_for_its_instant_or_fails_in_words(prometheus: PrometheusServer) -> None:
+def test_query_is_evaluated_at_its_instant_or_fails_with_a_message(
+    prometheus: PrometheusServer,
+) -> None:
     expression = 'sum(devtools_head{series=~"[1-5] ?"} @ end()) + time()'
     at = datetime.now(UTC)
     assert query(prometheus.url, expression, at=at)["result"] == prometheus.query(expression, at=at)
@@ -271,11 +271,11 @@ def test_query_is_answered_for_its_instant_or_fails_in_words(prometheus: Prometh
     assert failure(prometheus.url, "foo(").kind == "bad_data"
     endless = "sum(count_over_time(devtools_head[30m:1ms]))"
     assert failure(prometheus.url, endless, seconds=0.02).kind == "timeout"
-    long = failure(prometheus.url, "devtools_head", most_bytes=1000)
+    long = failure(prometheus.url, "devtools_head", max_bytes=1000)
     assert (long.kind, str(long)) == ("too-long", "the answer is longer than 1,000 bytes")
 
 
-def test_query_of_a_prometheus_that_hangs_is_given_up(prometheus: PrometheusServer) -> None:
+def test_query_of_a_hanging_prometheus_times_out(prometheus: PrometheusServer) -> None:
     prometheus.pause()
     try:
         assert str(failure(prometheus.url, "up", seconds=0.1)) == "no answer within 0.1 s"
@@ -293,6 +293,6 @@ def test_query_of_a_prometheus_that_hangs_is_given_up(prometheus: PrometheusServ
         (422, error("execution", "checksum mismatch"), "checksum mismatch"),
     ],
 )
-def test_answer_that_is_none_of_prometheus_fails(status: int, body: Any, cause: str) -> None:
+def test_response_of_another_server_fails(status: int, body: Any, cause: str) -> None:
     with FakePrometheus({"/api/v1/query": (status, body)}) as fake:
         assert str(failure(fake.url, "up")) == cause

@@ -1,4 +1,4 @@
-"""What a backup records of its source's answers; and drills of sources that are not simple."""
+"""The fingerprints that a backup records, and drills of sources with special features."""
 
 import struct
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from prometheus_backup.stores.local import LocalStore
 from tests.support.drills import Drilling
 from tests.support.runs import Recorder, options, settings, take_backup
 from tests.support.sources import Proxy, Request
-from tests.support.stored import LocalFiles, json_of, manifest_of, run_here
+from tests.support.stored_backups import LocalFiles, json_of, manifest_of, run_here
 
 OUT_OF_ORDER = "storage: {tsdb: {out_of_order_time_window: 30m}}"
 MINUTE = timedelta(minutes=1)
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> LocalStore:
 def drilling_of(
     server: PrometheusServer, store: LocalStore, directory: Path, chosen: BackupOptions
 ) -> tuple[Drilling, Manifest]:
-    """Back a source up; the drill of it, and its manifest."""
+    """Back up a source; return a drill of the backup, and its manifest."""
     manifest = take_backup(server, store, chosen).manifest
     files = LocalFiles(directory / "repository")
     scratch = directory / "scratch"
@@ -53,11 +53,11 @@ def numbers(fingerprint: Fingerprint) -> list[str | None]:
 
 
 def last_sample(spec: BlockSpec) -> datetime:
-    """Of the blocks: promtool ends the last one a millisecond after it."""
+    """The last sample of the blocks: promtool ends the last block a millisecond after it."""
     return spec.max_time - spec.step
 
 
-def test_answers_are_those_of_five_minutes_before_the_snapshot(
+def test_queries_are_evaluated_five_minutes_before_the_snapshot(
     prometheus: PrometheusServer, store: LocalStore
 ) -> None:
     recorder = Recorder()
@@ -75,7 +75,7 @@ def test_answers_are_those_of_five_minutes_before_the_snapshot(
     assert recorder.of(FingerprintsTaken) == [FingerprintsTaken(summed.at, 2, 0, 2)]
 
 
-def test_queries_come_from_flags_variables_and_a_file_beside_the_default_ones(
+def test_queries_from_flags_variables_and_a_file_are_added_to_the_defaults(
     source: PrometheusServer, tmp_path: Path
 ) -> None:
     (tmp_path / "repository").mkdir()
@@ -112,7 +112,7 @@ def test_queries_come_from_flags_variables_and_a_file_beside_the_default_ones(
         ('count_values("v", devtools_head[5m:1s])', "error"),
     ],
 )
-def test_query_that_cannot_be_kept_harms_no_backup(
+def test_query_that_cannot_be_recorded_does_not_fail_the_backup(
     source: PrometheusServer, store: LocalStore, query: str, cause: str
 ) -> None:
     recorder = Recorder()
@@ -127,7 +127,7 @@ def test_query_that_cannot_be_kept_harms_no_backup(
     assert cause in recorder.warnings
 
 
-def test_answer_of_too_many_series_is_inconclusive(
+def test_answer_with_too_many_series_is_inconclusive(
     source: PrometheusServer, store: LocalStore
 ) -> None:
     source.fill_head(series=1001, span=MINUTE, metric="many")
@@ -140,7 +140,7 @@ def test_answer_of_too_many_series_is_inconclusive(
     assert "series, over 1,000" in manifest.fingerprints[0].inconclusive
 
 
-def test_answer_that_changes_while_the_snapshot_is_made_is_inconclusive(
+def test_answer_that_changes_while_the_snapshot_is_taken_is_inconclusive(
     source: PrometheusServer, store: LocalStore
 ) -> None:
     def come_late(event: Event) -> None:
@@ -150,12 +150,12 @@ def test_answer_that_changes_while_the_snapshot_is_made_is_inconclusive(
     chosen = options(fingerprints=("count(late)", "sum(devtools_head)"))
     found = by_query(take_backup(source, store, chosen, listener=come_late).manifest)
 
-    assert found["count(late)"].inconclusive == "the answer changed while the snapshot was made"
+    assert found["count(late)"].inconclusive == "the answer changed while the snapshot was taken"
     assert numbers(found["sum(devtools_head)"])
 
 
 class NoQueries(Proxy):
-    """Lets everything pass but queries."""
+    """Forwards everything except queries."""
 
     def answer(self, request: Request, upstream: str) -> tuple[int, str, bytes] | None:
         if request.path.startswith("/api/v1/query"):
@@ -163,7 +163,7 @@ class NoQueries(Proxy):
         return super().answer(request, upstream)
 
 
-def test_source_that_stops_answering_queries_is_backed_up_all_the_same(
+def test_source_that_stops_answering_queries_is_still_backed_up(
     source: PrometheusServer, store: LocalStore
 ) -> None:
     with NoQueries(source.url) as proxy:
@@ -178,7 +178,7 @@ def test_source_that_stops_answering_queries_is_backed_up_all_the_same(
     assert report.manifest.fingerprints[0].inconclusive == "HTTP 403"
 
 
-def test_without_the_head_the_instant_is_the_end_of_what_is_on_disk(
+def test_with_skip_head_the_instant_is_the_end_of_the_blocks_on_disk(
     prometheus: PrometheusServer, store: LocalStore, tmp_path: Path, tsdb_block_spec: BlockSpec
 ) -> None:
     query = "sum(count_over_time(devtools_value[8h]))"
@@ -196,10 +196,10 @@ STALE = struct.unpack("<d", bytes.fromhex("020000000000f07f"))[0]
 """What Prometheus appends where a target is gone (model/value/value.go, StaleNaN)."""
 
 
-def test_series_that_have_gone_are_as_gone_in_the_drill(
+def test_series_that_ended_have_also_ended_in_the_drill(
     prometheus: PrometheusServer, store: LocalStore, tmp_path: Path
 ) -> None:
-    """For five minutes a series is answered from its last sample, unless its end was marked."""
+    """Queries return the last sample of a series for five minutes, unless it was marked as stale."""
     now = datetime.now(UTC)
     last = now - 7 * MINUTE
     prometheus.write("marked", [(last, 1.0), (last + MINUTE, STALE)])
@@ -214,8 +214,8 @@ def test_series_that_have_gone_are_as_gone_in_the_drill(
 
 @pytest.fixture
 def recent() -> BlockSpec:
-    """Blocks that end lately. After old ones, the first sample makes Prometheus compact its head,
-    and late samples with it, if they come in time."""
+    """Recent blocks. With old ones, the first sample makes Prometheus compact its head, including
+    out-of-order samples that have already arrived."""
     before = datetime.now(UTC) - 30 * MINUTE
     end = before - (before - datetime(1970, 1, 1, tzinfo=UTC)) % BLOCK_LENGTH
     return BlockSpec(start=end - 4 * BLOCK_LENGTH)
@@ -228,7 +228,7 @@ def out_of_order(
     tmp_path: Path,
     recent: BlockSpec,
 ) -> PrometheusServer:
-    """A source that takes late samples, and has some in memory only."""
+    """A source that accepts out-of-order samples and has some of them only in memory."""
     write_openmetrics_blocks(tmp_path / "data", prometheus_binaries.promtool, recent)
     server = start_prometheus(
         prometheus_binaries,
@@ -241,7 +241,7 @@ def out_of_order(
     return server
 
 
-def test_late_samples_in_memory_are_not_asked_for_because_no_snapshot_holds_them(
+def test_out_of_order_samples_in_memory_are_not_queried_because_no_snapshot_has_them(
     out_of_order: PrometheusServer, store: LocalStore, tmp_path: Path, recent: BlockSpec
 ) -> None:
     late = "sum(sum_over_time(steady[1h]))"
@@ -255,7 +255,7 @@ def test_late_samples_in_memory_are_not_asked_for_because_no_snapshot_holds_them
     at = last_sample(recent) - 30 * MINUTE
     assert {f.at for f in manifest.fingerprints} == {at}
     assert drilling.result()["verdict"] == "pass"
-    # Asked as of any other source, it would have been a false alarm.
+    # Queried like any other source, this would have been a false alarm.
     naive = out_of_order.query(late, at=datetime.now(UTC) - 5 * MINUTE)
     drilling.change_manifest(
         lambda document: document.update(
@@ -274,7 +274,7 @@ def test_late_samples_in_memory_are_not_asked_for_because_no_snapshot_holds_them
     assert drilling.kinds() == {"other-answer"}
 
 
-def test_new_source_of_late_samples_has_no_instant_yet(
+def test_new_source_with_an_out_of_order_window_has_no_instant_yet(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, store: LocalStore
 ) -> None:
     server = start_prometheus(
@@ -287,7 +287,7 @@ def test_new_source_of_late_samples_has_no_instant_yet(
     assert "no block is on disk yet" in report.manifest.fingerprints[0].inconclusive
 
 
-def test_native_histograms_are_drilled_to_their_last_bucket(
+def test_drill_compares_native_histograms_with_all_buckets(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     store: LocalStore,

@@ -1,7 +1,7 @@
-"""Sources that cannot be backed up: each is told apart before anything is asked of it or written.
+"""Sources that cannot be backed up are refused before anything is requested or written.
 
-`backup` is what is run, for the promise is about all of it: no snapshot, nothing in the repository,
-nothing in the data directory.
+These tests run the whole `backup`: it must not take a snapshot or write to the repository or
+the data directory.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.prometheus.instance import head_block_estimate
 from prometheus_backup.stores.memory import MemoryStore
 from tests.support.certificates import self_signed
-from tests.support.looks import keys, live_blocks, traces
+from tests.support.contents import keys, live_blocks, traces
 from tests.support.runs import FakeClock, cli, settings, take_backup
 from tests.support.sources import HTML, FakePrometheus, Proxy
 
@@ -41,7 +41,7 @@ QUICK = 100.0
 
 
 def refusal(source: Access | PrometheusServer, data_dir: Path) -> BackupToolError:
-    """The error of a run that must fail, after a look that it changed nothing."""
+    """The error of a run that must fail without changing anything."""
     store = MemoryStore()
     with pytest.raises(BackupToolError) as caught:
         take_backup(source, store, data_dir=data_dir, clock=FakeClock(speed=QUICK))
@@ -52,7 +52,7 @@ def refusal(source: Access | PrometheusServer, data_dir: Path) -> BackupToolErro
 
 @pytest.fixture
 def password_file(tmp_path: Path) -> str:
-    """A file with the password, and the end of line that editors add."""
+    """A file with the password and the trailing newline that editors add."""
     path = tmp_path / "password"
     path.write_text(f"{PASSWORD}\n")
     return str(path)
@@ -102,7 +102,7 @@ def test_agent_mode(
 def guarded(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet, data_dir: Path
 ) -> PrometheusServer:
-    """A Prometheus that asks for a name and a password."""
+    """A Prometheus that requires a user name and a password."""
     return start_prometheus(prometheus_binaries, data_dir, PrometheusOptions(basic_auth=True))
 
 
@@ -118,7 +118,7 @@ def test_basic_auth_without_or_with_wrong_credentials(
     ):
         error = refusal(access, guarded.data_dir)
         assert error.exit_code == 20
-        assert error.message == f"cannot use Prometheus at {guarded.url}: it refuses us (HTTP 401)"
+        assert error.message == f"cannot use Prometheus at {guarded.url}: access denied (HTTP 401)"
         assert "PROMETHEUS_PASSWORD_FILE" in error.hint
         assert "not-the-password" not in error.message + error.hint
 
@@ -146,7 +146,7 @@ def test_the_command_line_takes_the_password_from_the_file_and_never_shows_it(
         assert PASSWORD not in path.read_text()
 
 
-def test_a_bearer_token_opens_what_asks_for_one(source: PrometheusServer, tmp_path: Path) -> None:
+def test_a_bearer_token_is_accepted(source: PrometheusServer, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cr3t-token\n")
     with Proxy(source.url, bearer="s3cr3t-token") as proxy:
@@ -167,7 +167,7 @@ def test_a_secret_file_that_cannot_be_read(tmp_path: Path) -> None:
         assert caught.value.exit_code == 20
 
 
-def test_a_route_prefix_works_and_its_absence_is_told(
+def test_a_route_prefix_works_and_a_missing_one_is_reported(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet, data_dir: Path
 ) -> None:
     options = PrometheusOptions(route_prefix="/prom")
@@ -175,20 +175,20 @@ def test_a_route_prefix_works_and_its_absence_is_told(
     error = refusal(Access(server.url.removesuffix("/prom")), data_dir)
     assert error.exit_code == 20
     assert "path prefix" in error.hint
-    # A slash at the end, as people write it, does no harm.
+    # A trailing slash is accepted.
     report = take_backup(Access(server.url + "/"), MemoryStore(), data_dir=data_dir)
     assert report.outcome is Outcome.DONE
     assert report.manifest.prometheus_url == server.url
 
 
-def test_a_proxy_that_answers_html(data_dir: Path) -> None:
+def test_a_proxy_that_returns_html(data_dir: Path) -> None:
     paths = ("/-/ready", "/api/v1/status/flags")
     with FakePrometheus(dict.fromkeys(paths, (200, HTML))) as server:
         error = refusal(Access(server.url), data_dir)
         assert server.effectful == []
     assert error.exit_code == 20
     assert error.message.startswith(f"cannot use Prometheus at {server.url}: ")
-    assert "did not answer as Prometheus does" in error.message
+    assert "did not respond like Prometheus" in error.message
     assert "PROMETHEUS_URL" in error.hint
 
 
@@ -197,12 +197,12 @@ def test_a_data_directory_that_is_absent(source: PrometheusServer, tmp_path: Pat
     error = refusal(source, absent)
     assert isinstance(error, UsageError)
     assert error.exit_code == 2
-    assert error.message == f"cannot read data directory {absent}: there is no such directory"
+    assert error.message == f"cannot read data directory {absent}: no such directory"
     assert "PROMETHEUS_DATA_DIR" in error.hint
     assert not absent.exists()
 
 
-def test_a_data_directory_of_another_prometheus_is_told_by_what_is_loaded(
+def test_the_data_directory_of_another_prometheus_is_detected_by_the_loaded_blocks(
     prometheus: PrometheusServer, tsdb_blocks: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -211,17 +211,17 @@ def test_a_data_directory_of_another_prometheus_is_told_by_what_is_loaded(
     assert isinstance(error, UsageError)
     assert error.exit_code == 2
     assert error.message.startswith(f"cannot use data directory {other}: ")
-    assert "somewhere else" in error.message
+    assert "stores its data elsewhere" in error.message
     assert "PROMETHEUS_DATA_DIR" in error.hint
 
 
-def test_the_snapshot_lying_elsewhere_tells_what_the_count_of_blocks_cannot(
+def test_a_snapshot_in_another_directory_is_detected_if_the_number_of_blocks_matches(
     start_prometheus: PrometheusFleet,
     prometheus_2: PrometheusBinaries,
     data_dir: Path,
     tmp_path: Path,
 ) -> None:
-    # Before 3.6 only the number of blocks is known. Another replica has as many of its own.
+    # Before 3.6, only the number of blocks is known, and another replica can have the same number.
     server = start_prometheus(prometheus_2, data_dir)
     other = tmp_path / "other"
     write_openmetrics_blocks(other, prometheus_2.promtool, BlockSpec(seed=1))
@@ -230,7 +230,9 @@ def test_the_snapshot_lying_elsewhere_tells_what_the_count_of_blocks_cannot(
         take_backup(server, store, data_dir=other)
     assert caught.value.exit_code == 22
     (name,) = (path.name for path in (data_dir / "snapshots").iterdir())
-    assert f"Prometheus made '{name}', but it is not in {other / 'snapshots'}" in str(caught.value)
+    assert f"Prometheus created '{name}', but it is not in {other / 'snapshots'}" in str(
+        caught.value
+    )
     assert "another replica answered" in caught.value.hint
     assert [key.rpartition("/")[2] for key in keys(store)] == ["incomplete.json"]
 
@@ -246,8 +248,8 @@ def test_from_3_6_on_each_loaded_block_must_be_in_the_directory(data_dir: Path) 
         error = refusal(Access(server.url), data_dir)
         assert server.effectful == []
     assert error.exit_code == 2
-    assert "it has blocks that are not there" in error.message
-    # Fewer loaded than there are proves nothing: the run goes on, to this double's lack of a POST.
+    assert "it has loaded blocks that are not in this directory" in error.message
+    # Fewer loaded blocks than on disk prove nothing: the run continues until the snapshot request.
     with FakePrometheus(loaded(*ulids[:2])) as server:
         with pytest.raises(SourceUnavailable):
             take_backup(Access(server.url), MemoryStore(), data_dir=data_dir)
@@ -258,7 +260,7 @@ def test_from_3_6_on_each_loaded_block_must_be_in_the_directory(data_dir: Path) 
 def two(
     prometheus_binaries: PrometheusBinaries, start_prometheus: PrometheusFleet
 ) -> Iterator[Proxy]:
-    """One URL behind which two servers take turns, as behind a Service."""
+    """One URL with two servers that take turns, as behind a Service."""
     options = PrometheusOptions(scrape_interval=None)
     servers = [start_prometheus(prometheus_binaries, None, options) for _ in range(2)]
     with Proxy(*(server.url for server in servers)) as proxy:
@@ -269,8 +271,8 @@ def test_two_servers_behind_one_url(two: Proxy, data_dir: Path) -> None:
     error = refusal(Access(two.url), data_dir)
     assert isinstance(error, UsageError)
     assert error.exit_code == 2
-    assert error.message == f"cannot use {two.url}: 2 different Prometheus servers answer there"
-    assert "not a Service of several" in error.hint
+    assert error.message == f"cannot use {two.url}: 2 different Prometheus servers respond there"
+    assert "not to a Service" in error.hint
     assert two.effectful == []
 
 
@@ -291,7 +293,7 @@ def test_tls_with_the_ca_file_and_not_without(source: PrometheusServer, tmp_path
         assert done.returncode == 0, done.stderr
 
 
-def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
+def test_an_invalid_ca_file(tmp_path: Path) -> None:
     not_pem = tmp_path / "ca.pem"
     not_pem.write_text("no certificate\n")
     for path in (not_pem, tmp_path / "absent.pem"):

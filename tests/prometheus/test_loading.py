@@ -1,6 +1,6 @@
-"""Waiting for a Prometheus to let go of blocks: one that lists them, and one that counts them.
+"""Waiting until Prometheus has dropped blocks, with one that lists them and one that counts them.
 
-The real servers of the other tests count; only 3.6 and later list.
+The real servers of the other tests only count them: 3.6 and later list them.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.prometheus.loading import LoadResult, wait_until_dropped
-from tests.support.repositories import StillClock
+from tests.support.repositories import ManualClock
 from tests.support.sources import FakePrometheus, Request
 
 GONE, KEPT = "01ARYZ6S41TSV4RRFFQ69G5FAV", "01BX5ZZKBKACTAV9WEVGEMMVRZ"
@@ -19,7 +19,7 @@ BLOCKS = "/api/v1/status/tsdb/blocks"
 
 
 class ChangingPrometheus(FakePrometheus):
-    """Has other answers for one path each time that it is asked; the last one for ever."""
+    """Returns successive responses for one path; repeats the last one forever."""
 
     def __init__(self, path: str, answers: Callable[[], Iterator[tuple[int, Any]]]) -> None:
         super().__init__({BLOCKS: (404, "404 page not found\n")})
@@ -32,11 +32,11 @@ class ChangingPrometheus(FakePrometheus):
         return super().answer(request, upstream)
 
 
-def wait(server: FakePrometheus, data_dir: Path, clock: StillClock) -> LoadResult:
-    """Wait until GONE is let go of, for a minute at most."""
+def wait(server: FakePrometheus, data_dir: Path, clock: ManualClock) -> LoadResult:
+    """Wait until GONE is dropped, for at most a minute."""
     with server, PrometheusClient(Access(url=server.url)) as client:
         return wait_until_dropped(
-            client, data_dir, [GONE], clock=clock, patience=timedelta(minutes=1)
+            client, data_dir, [GONE], clock=clock, timeout=timedelta(minutes=1)
         )
 
 
@@ -52,34 +52,34 @@ def _counted(loaded: int, reloads: int) -> tuple[int, str]:
     return 200, f"prometheus_tsdb_blocks_loaded {loaded}\nprometheus_tsdb_reloads_total {reloads}\n"
 
 
-def test_a_list_without_the_block_ends_the_waiting(tmp_path: Path) -> None:
+def test_waiting_ends_when_the_block_is_no_longer_listed(tmp_path: Path) -> None:
     answers = [_listed(GONE, KEPT), _listed(GONE, KEPT), _listed(KEPT)]
-    clock = StillClock()
+    clock = ManualClock()
 
     waited = wait(ChangingPrometheus(BLOCKS, lambda: _then_for_ever(*answers)), tmp_path, clock)
 
-    assert (waited.loaded, len(clock.slept)) == (True, 2)
+    assert (waited.done, len(clock.slept)) == (True, 2)
 
 
-def test_what_is_never_let_go_of_is_told_after_a_while(tmp_path: Path) -> None:
+def test_a_block_that_is_never_dropped_is_reported_after_the_timeout(tmp_path: Path) -> None:
     server = ChangingPrometheus(BLOCKS, lambda: _then_for_ever(_listed(GONE)))
 
-    waited = wait(server, tmp_path, StillClock())
+    waited = wait(server, tmp_path, ManualClock())
 
-    assert (waited.loaded, waited.seconds) == (False, 60)
-    assert GONE in waited.trouble
+    assert (waited.done, waited.seconds) == (False, 60)
+    assert GONE in waited.problem
 
 
-def test_a_count_must_be_taken_after_it_looked_again(data_dir: Path) -> None:
+def test_a_count_is_used_only_after_another_reload(data_dir: Path) -> None:
     there = len(list(data_dir.iterdir()))
     answers = [
-        # Twice for each look: once for the number of looks, once for that of blocks.
+        # Two requests for each check: for the number of reloads, and for that of blocks.
         *[_counted(there, 7)] * 2,
         *[_counted(there + 1, 8)] * 2,
         *[_counted(there, 9)] * 2,
     ]
-    clock = StillClock()
+    clock = ManualClock()
 
     waited = wait(ChangingPrometheus("/metrics", lambda: _then_for_ever(*answers)), data_dir, clock)
 
-    assert (waited.loaded, len(clock.slept)) == (True, 2)
+    assert (waited.done, len(clock.slept)) == (True, 2)

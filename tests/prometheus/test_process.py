@@ -1,4 +1,4 @@
-"""The Prometheus that a drill starts: what it can be reached by, what it knows, how it ends."""
+"""The Prometheus that a drill starts: its address, its environment, its end."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from devtools.fetch_prometheus import PrometheusBinaries
-from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, undisturbed
+from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
 from tests.support.waiting import wait_until
 
 
@@ -31,7 +31,7 @@ def start(binary: Path, data: Path, run: Path) -> LocalPrometheus:
     )
 
 
-def test_it_answers_on_loopback_below_its_own_path_without_admin_api_and_ends_at_once(
+def test_it_listens_on_loopback_with_a_random_prefix_without_admin_api_and_ends_at_once(
     prometheus_binaries: PrometheusBinaries, data_dir: Path, tmp_path: Path
 ) -> None:
     blocks = {p.name for p in data_dir.iterdir()}
@@ -51,7 +51,7 @@ def test_it_answers_on_loopback_below_its_own_path_without_admin_api_and_ends_at
     assert any("ready to receive web requests" in line for line in server.log())
 
 
-def test_it_knows_nothing_of_our_environment(
+def test_it_does_not_inherit_our_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "our secret")
@@ -71,17 +71,17 @@ def test_it_knows_nothing_of_our_environment(
 
 
 class Stop(BaseException):
-    """What the command line raises when it is told to stop."""
+    """Raised by the command line on a stop signal."""
 
 
-def test_signal_waits_until_a_started_process_is_noted() -> None:
+def test_signal_is_deferred_until_a_started_process_is_registered() -> None:
     def stop(*_: object) -> None:
         raise Stop
 
     noted = []
 
     def start_something() -> None:
-        with undisturbed():
+        with deferred_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
             noted.append("a process")

@@ -1,4 +1,4 @@
-"""Durations of PromQL, and how far before its instant a query reads."""
+"""PromQL durations, and how far back a query reads."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
         ("9999999999y", None),
     ],
 )
-def test_duration_is_read_as_prometheus_does_or_not_at_all(
+def test_duration_is_parsed_like_prometheus_or_rejected(
     text: str, length: timedelta | None
 ) -> None:
     assert parse_duration(text) == length
@@ -45,11 +45,11 @@ def test_duration_is_read_as_prometheus_does_or_not_at_all(
         ("max_over_time(rate(x[5m])[1h:1m])", 71 * MINUTE),
         ("max_over_time(x[1h:])", 65 * MINUTE),
         ("x[600] offset 60", 16 * MINUTE),
-        # What stands in texts and comments is no range.
+        # Strings and comments contain no ranges.
         ('up{path="[1y] @ offset 5d"}', 5 * MINUTE),
         ("up{path='a\\'[1y]'}", 5 * MINUTE),
         ("up{path=`[1y]`} # [1y]", 5 * MINUTE),
-        # What cannot be told is said to be so: another instant, the future, arithmetic.
+        # Unknown: another instant, the future, arithmetic.
         ("up @ 1737504000", None),
         ("up @ start()", None),
         ("up offset -5m", None),
@@ -57,14 +57,14 @@ def test_duration_is_read_as_prometheus_does_or_not_at_all(
         ("x[$__range]", None),
     ],
 )
-def test_reach_is_what_a_query_reads_at_most(query: str, back: timedelta | None) -> None:
+def test_furthest_lookback_is_an_upper_bound(query: str, back: timedelta | None) -> None:
     assert furthest_lookback(query) == back
 
 
-def test_reach_counts_the_lookback_of_the_source() -> None:
+def test_furthest_lookback_includes_the_lookback_delta_of_the_source() -> None:
     assert furthest_lookback("up", lookback=HOUR) == HOUR
 
 
 @given(st.text())
-def test_reach_of_any_text_is_a_length_or_unknown(text: str) -> None:
+def test_furthest_lookback_of_any_text_is_a_duration_or_unknown(text: str) -> None:
     assert furthest_lookback(text) is None or furthest_lookback(text) >= 5 * MINUTE  # type: ignore[operator]

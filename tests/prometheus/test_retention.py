@@ -1,4 +1,4 @@
-"""Prometheus' retention, foreseen: what it deletes, and the flags that keep everything."""
+"""Predict what Prometheus' retention deletes, and the flags that keep everything."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -46,37 +46,37 @@ def block(name: str, *, end: datetime, size: int = 10) -> RetainedBlock:
         ("", None, None),
     ],
 )
-def test_retention_is_read_as_prometheus_says_it(
+def test_retention_is_parsed_as_prometheus_reports_it(
     text: str, time: timedelta | None, size: int | None
 ) -> None:
     assert parse_tsdb_retention(text) == TsdbRetention(time, size)
 
 
-def test_what_is_not_known_is_said_and_the_rest_is_read() -> None:
+def test_unknown_text_is_returned_and_the_rest_is_parsed() -> None:
     assert parse_tsdb_retention("15d or 80%") == TsdbRetention(15 * DAY, None, "80%")
 
 
 @pytest.mark.parametrize("text", ["", " ", "soon", "15", "15d,", "15 d", "15d,50", "80%", "-1d"])
-def test_a_user_is_told_what_cannot_be_read(text: str) -> None:
+def test_invalid_user_input_is_an_error(text: str) -> None:
     if text == "15d,":
         assert parse_target_retention(text).time == 15 * DAY
         return
-    with pytest.raises(UsageError, match="cannot read retention"):
+    with pytest.raises(UsageError, match="cannot parse retention"):
         parse_target_retention(text)
 
 
-def test_time_counts_back_from_the_newest_block_and_not_from_now() -> None:
+def test_age_is_measured_from_the_newest_block_not_from_now() -> None:
     old = [block(str(n), end=NOW - 400 * DAY - n * DAY) for n in range(20)]
 
     assert deleted(TsdbRetention(15 * DAY), old) == {"15", "16", "17", "18", "19"}
     assert deleted(TsdbRetention(15 * DAY), with_next_block(old, now=NOW)) == {b.ulid for b in old}
 
 
-def test_a_single_block_never_goes_by_time() -> None:
+def test_a_single_block_is_never_deleted_by_age() -> None:
     assert deleted(TsdbRetention(DAY), [block("a", end=NOW - 100 * DAY)]) == frozenset()
 
 
-def test_size_counts_the_head_and_takes_the_oldest_first() -> None:
+def test_size_includes_the_head_and_the_oldest_blocks_are_deleted_first() -> None:
     blocks = [block(str(n), end=NOW - n * DAY, size=100) for n in range(5)]
 
     assert deleted(TsdbRetention(size=500), blocks) == frozenset()
@@ -84,7 +84,7 @@ def test_size_counts_the_head_and_takes_the_oldest_first() -> None:
     assert deleted(TsdbRetention(size=250), blocks) == {"2", "3", "4"}
 
 
-def test_older_blocks_go_with_the_first_that_is_too_much() -> None:
+def test_all_blocks_older_than_the_first_beyond_the_size_are_deleted() -> None:
     large = [block("new", end=NOW, size=90), block("mid", end=NOW - DAY, size=20)]
     small = block("old", end=NOW - 2 * DAY, size=1)
 
@@ -110,7 +110,7 @@ def test_the_next_block_is_as_large_as_two_hours_of_the_newest() -> None:
     sizes=st.integers(1, 10**9),
     head=st.integers(0, 10**9),
 )
-def test_the_flags_keep_everything_past_the_next_block_and_are_not_generous(
+def test_the_flags_keep_everything_past_the_next_block_but_little_more(
     ages: list[int], sizes: int, head: int
 ) -> None:
     blocks = [
