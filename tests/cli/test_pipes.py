@@ -12,7 +12,7 @@ from devtools.moto_server import MotoServer
 from devtools.prometheus import PASSWORD, USERNAME, PrometheusFleet, PrometheusOptions
 from devtools.s3 import Credentials, S3Bucket, S3Endpoint
 from tests.support.runs import bare_environment, cli, command, settings
-from tests.support.stored import LocalFiles, Stored, block_keys, run_here
+from tests.support.stored_backups import LocalFiles, StoredBackups, block_keys, run_here
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,9 @@ def test_a_reader_that_has_left_is_no_failure(
     assert done.stderr == ""
 
 
-def test_rows_in_a_pipe_are_whole_and_aligned(repository_files: LocalFiles, stored: Stored) -> None:
+def test_rows_in_a_pipe_are_whole_and_aligned(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
     header, first, second = run_here("list", env=repository_files.environment()).stdout.splitlines()
 
     assert first.startswith(stored.first)
@@ -64,7 +66,7 @@ def test_a_backup_in_a_pod_says_each_step_on_standard_error(
     said = [
         "checking Prometheus",
         "claiming a backup id",
-        "asking Prometheus for a snapshot",
+        "requesting a snapshot from Prometheus",
         "snapshot taken",
         "transferring",
         "verifying before the commit",
@@ -128,7 +130,7 @@ def test_an_upload_that_fails_says_so_in_the_words_that_are_searched_for(
 
 
 def test_a_verification_that_fails_says_so_in_the_words_that_are_searched_for(
-    repository_files: LocalFiles, stored: Stored
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     key = block_keys(repository_files, stored.second)[0]
     repository_files.delete(key)
@@ -206,7 +208,9 @@ def test_sigterm_ends_with_143_after_cleaning_up(repository_files: LocalFiles) -
     assert "SIGTERM" in err
 
 
-def test_the_module_runs_as_the_program_does(repository_files: LocalFiles, stored: Stored) -> None:
+def test_the_module_runs_as_the_program_does(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
     done = cli("show", "latest", env=repository_files.environment())
 
     assert done.returncode == 0, done.stderr

@@ -19,8 +19,8 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.local import LocalStore
 from tests.support.drills import Drilling
 from tests.support.runs import FakeClock, transfer
-from tests.support.started import StartedCli
-from tests.support.stores import Reading
+from tests.support.started_cli import StartedCli
+from tests.support.store_wrappers import ReadRecorder
 from tests.support.waiting import wait_until
 
 FOLDER = "prometheus-backup-drill"
@@ -161,7 +161,7 @@ def test_without_room_nothing_is_read(drilling_3: Drilling) -> None:
         ("no-such-prometheus", "it is not on the PATH"),
         ("/nonexistent/prometheus", "there is no such program"),
         (sys.executable, "cannot use"),
-        ("/bin/true", "it ended with 0"),
+        ("/bin/true", "exit code 0"),
         ("/etc/passwd", "there is no such program"),
     ],
 )
@@ -223,7 +223,7 @@ def test_store_that_fails_on_the_way_is_inconclusive_and_replaces_no_result(
         if key.endswith("/index"):
             raise RepositoryUnavailable("the store has gone")
 
-    store = Reading(LocalStore(drilling_3.files.root), before=fail)
+    store = ReadRecorder(LocalStore(drilling_3.files.root), before=fail)
     repository = Repository(store, clock=FakeClock())
     binary = PrometheusBinary.at(drilling_3.binaries.prometheus)
     wait = timedelta(minutes=1)
