@@ -7,7 +7,7 @@ import pytest
 
 from devtools import fetch_prometheus
 from tests.support.drills import Drillable, Drilling, make_drillable
-from tests.support.stored import LocalFiles
+from tests.support.stored_backups import LocalFiles
 
 
 @pytest.fixture(scope="session")

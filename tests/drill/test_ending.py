@@ -90,7 +90,7 @@ def test_killed_drill_takes_prometheus_along_and_the_next_one_removes_the_rest(
     done = drilling.run()
 
     assert done.returncode == 0, done.stderr
-    assert "removing what a drill that was killed has left" in done.stderr
+    assert "removing leftovers of a killed drill" in done.stderr
 
 
 def test_two_drills_do_not_meet_in_one_directory(drilling_3: Drilling, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_two_drills_do_not_meet_in_one_directory(drilling_3: Drilling, tmp_path:
         with StartedCli("drill", "latest", env=env, directory=tmp_path / "second") as second:
             ended = second.end()
         assert ended.code == 11
-        assert "another drill is at work" in ended.log
+        assert "another drill is running" in ended.log
         assert set((drilling_3.scratch / FOLDER / "data").iterdir()) >= restored
         assert len(servers(drilling_3.scratch)) == 1
         drill.send(signal.SIGTERM)
@@ -191,7 +191,7 @@ def test_prometheus_that_ends_at_once_is_inconclusive_with_its_own_words(
     )
     value = drilling_3.result(code=3, PROMETHEUS_BINARY=broken)
 
-    assert value["cause"].startswith("Prometheus ended with 1 before it was ready")
+    assert value["cause"].startswith("Prometheus exited with 1 before it was ready")
     assert "I cannot go on" in value["cause"]
     assert "I cannot go on" in value["log"][-1]
     assert value["findings"] == []

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.drill.plan import Compared, judge, plan_drill, same_language
+from prometheus_backup.drill.plan import Comparison, judge, plan_drill, same_query_semantics
 from prometheus_backup.model import Finding, FindingKind, Verdict
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.verification import TimeRange
-from tests import manifests
+from tests.support import manifests
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,8 +47,8 @@ def test_all_blocks_are_brought_newest_first_and_all_is_asked() -> None:
     plan = plan_drill(manifest(fingerprint(), fingerprint("sum(up @ 5)")))
     assert [b.ulid for b in plan.blocks] == [ulid(3), ulid(2), ulid(1)]
     assert plan.loaded == {ulid(1), ulid(2), ulid(3)}
-    assert [f.query for f in plan.ask] == ["up", "sum(up @ 5)"]
-    assert (plan.unasked, plan.part, plan.size, plan.files) == ((), None, 30, 3)
+    assert [f.query for f in plan.queries] == ["up", "sum(up @ 5)"]
+    assert (plan.skipped, plan.part, plan.size, plan.files) == ((), None, 30, 3)
 
 
 def test_a_part_is_the_blocks_that_meet_it() -> None:
@@ -72,13 +72,13 @@ def test_a_block_that_another_names_as_its_parent_need_not_be_loaded() -> None:
     [
         ("up", NOON - 2 * HOUR, None, ""),
         ("up", NOON - HOUR - timedelta(minutes=5), None, ""),
-        ("up", NOON - HOUR - timedelta(minutes=4), None, "it reads from 2025-01-22T10:55:00Z on"),
+        ("up", NOON - HOUR - timedelta(minutes=4), None, "it reads data since 2025-01-22T10:55:00Z"),
         ("up", None, NOON, ""),
-        ("up", None, NOON - HOUR, "its instant, 2025-01-22T11:00:00Z, is after"),
+        ("up", None, NOON - HOUR, "its time, 2025-01-22T11:00:00Z, is after"),
         ("sum_over_time(up[1h])", NOON - 2.1 * HOUR, None, ""),
-        ("sum_over_time(up[1h])", NOON - 2 * HOUR, None, "it reads from 2025-01-22T09:55:00Z on"),
-        ("up @ end()", NOON - 2 * HOUR, None, "how far back it reads cannot be told"),
-        ("up[9000y]", NOON - 2 * HOUR, None, "it reads back further"),
+        ("sum_over_time(up[1h])", NOON - 2 * HOUR, None, "it reads data since 2025-01-22T09:55:00Z"),
+        ("up @ end()", NOON - 2 * HOUR, None, "the range that it reads is unknown"),
+        ("up[9000y]", NOON - 2 * HOUR, None, "it reads data from before"),
     ],
 )
 def test_of_a_part_only_what_lies_in_it_is_asked(
@@ -86,8 +86,8 @@ def test_of_a_part_only_what_lies_in_it_is_asked(
 ) -> None:
     plan = plan_drill(manifest(fingerprint(query)), start=start, end=end)
     assert plan.part == TimeRange(start=start, end=end)
-    assert [f.query for f in plan.ask] == ([] if cause else [query])
-    for unasked in plan.unasked:
+    assert [f.query for f in plan.queries] == ([] if cause else [query])
+    for unasked in plan.skipped:
         assert unasked.verdict is Verdict.INCONCLUSIVE
         assert unasked.detail.startswith(cause)
 
@@ -95,12 +95,12 @@ def test_of_a_part_only_what_lies_in_it_is_asked(
 def test_what_the_source_did_not_answer_is_not_asked() -> None:
     none = {"query": "foo(", "inconclusive": "parse error"}
     plan = plan_drill(manifest(none))
-    assert plan.ask == ()
-    assert plan.unasked == (Compared("foo(", None, Verdict.INCONCLUSIVE, "parse error"),)
+    assert plan.queries == ()
+    assert plan.skipped == (Comparison("foo(", None, Verdict.INCONCLUSIVE, "parse error"),)
 
 
-def compared(verdict: Verdict = Verdict.PASS, series: int = 1) -> Compared:
-    return Compared("up", NOON, verdict, series=series)
+def compared(verdict: Verdict = Verdict.PASS, series: int = 1) -> Comparison:
+    return Comparison("up", NOON, verdict, series=series)
 
 
 def test_only_a_drill_that_compared_all_and_something_has_passed() -> None:
@@ -120,5 +120,5 @@ def test_a_finding_is_a_failure_whatever_else_could_not_be_looked_at() -> None:
 
 
 def test_ranges_have_meant_the_same_since_the_last_major_version() -> None:
-    assert same_language("3.0.0", "3.14.2+ds1")
-    assert not same_language("2.55.1", "3.0.0")
+    assert same_query_semantics("3.0.0", "3.14.2+ds1")
+    assert not same_query_semantics("2.55.1", "3.0.0")

@@ -19,7 +19,7 @@ from tests.support.drills import (
     Drilling,
     make_drillable,
 )
-from tests.support.stored import LocalFiles, json_of, manifest_of, run_here
+from tests.support.stored_backups import LocalFiles, json_of, manifest_of, run_here
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +166,9 @@ def test_tombstones_that_are_lost_bring_back_what_was_deleted(drilling: Drilling
     value = drilling.result(code=41)
 
     assert [f["kind"] for f in value["findings"]] == ["other-answer"]
-    assert '{series="3"} is 480, which the source did not have' in value["findings"][0]["detail"]
+    assert (
+        '{series="3"} is 480, the source did not have this series' in value["findings"][0]["detail"]
+    )
 
 
 def test_backup_of_another_replica_is_found(drilling_3: Drilling, other_replica: Drillable) -> None:
@@ -272,12 +274,12 @@ def test_instant_outside_of_what_is_drilled_is_inconclusive(
 
     assert value["blocks"] == 4
     assert {f["verdict"] for f in value["fingerprints"]} == {"inconclusive"}
-    assert all("is after what was drilled" in f["detail"] for f in value["fingerprints"])
+    assert all("is after the drilled range" in f["detail"] for f in value["fingerprints"])
 
 
 def test_times_without_a_block_prove_nothing(drilling_3: Drilling) -> None:
     value = drilling_3.result("--from=2001-01-01", "--to=2001-01-02", code=3)
-    assert value["cause"] == "it holds no block of these times"
+    assert value["cause"] == "it has no block in this time range"
 
 
 def test_backup_without_fingerprints_is_inconclusive(drilling_3: Drilling) -> None:

@@ -1,6 +1,6 @@
-"""A drill: restore a backup aside, start a real Prometheus on it, and ask what is recorded.
+"""Drill a backup: restore it to a scratch directory, start Prometheus on it, compare queries.
 
-What is restored and asked is decided in `drill_plan`; here it is done, measured, and cleaned up.
+`plan.py` decides what to restore and query; this module does it, measures it, and cleans up.
 """
 
 import contextlib
@@ -12,7 +12,13 @@ from pathlib import Path
 
 from prometheus_backup import __version__
 from prometheus_backup.datadir.scratch import Scratch
-from prometheus_backup.drill.plan import Compared, DrillPlan, judge, plan_drill, same_language
+from prometheus_backup.drill.plan import (
+    Comparison,
+    DrillPlan,
+    judge,
+    plan_drill,
+    same_query_semantics,
+)
 from prometheus_backup.errors import (
     BackupToolError,
     RepositoryError,
@@ -43,15 +49,15 @@ from prometheus_backup.restore.staging import ObjectAltered, Staging
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.verify.objects import size_finding
 
-_ROOM_TO_SPARE = 64 * 1024 * 1024
-_QUERY_LIMIT = timedelta(minutes=2)
-"""Longer than the source had: nothing is in the page cache."""
+_RESERVED_SPACE = 64 * 1024 * 1024
+_QUERY_TIMEOUT = timedelta(minutes=2)
+"""Longer than for the source, because nothing is in the page cache."""
 _POLL_SECONDS = 0.1
-_STARTS = 3
-_SHOWN_LOG = 15  # lines
-_SHOWN_LINE = 500  # characters
-_SHOWN_DIFFERENCES = 5
-_NOT_THE_DATA = re.compile(
+_START_ATTEMPTS = 3
+_MAX_LOG_LINES = 15
+_MAX_LINE_LENGTH = 500
+_MAX_DIFFERENCES = 5
+_ENVIRONMENT_ERROR = re.compile(
     "no space left|permission denied|too many open files|cannot allocate memory"
     "|resource temporarily unavailable|input/output error|out of memory|too many samples",
     re.IGNORECASE,
@@ -60,18 +66,18 @@ _NOT_THE_DATA = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DrillReport:
-    """What a drill came to. `log` is the end of Prometheus' log, where that did not go well."""
+    """The result of a drill. `log` is the end of Prometheus' log, if starting it failed."""
 
     plan: DrillPlan
     result: Verification
     cause: str
-    compared: tuple[Compared, ...]
+    comparisons: tuple[Comparison, ...]
     version: str
     log: tuple[str, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY for any fault, PARTIAL where it proved nothing."""
+        """Return FAULTY if there are findings, PARTIAL if the drill was inconclusive."""
         return {
             Verdict.FAIL: Outcome.FAULTY,
             Verdict.PASS: Outcome.DONE,
@@ -81,7 +87,7 @@ class DrillReport:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Drills backups of one repository; `wait` is how long Prometheus may take to be ready."""
+    """Drills backups of one repository; `wait` is how long to wait until Prometheus is ready."""
 
     repository: Repository
     transfer: Transfer
@@ -93,27 +99,26 @@ class Drill:
     def run(
         self, entry: BackupEntry, *, start: datetime | None = None, end: datetime | None = None
     ) -> DrillReport:
-        """Drill a backup, or the part of it between two instants, and record the result.
+        """Drill a backup, or its blocks between two times, and record the result.
 
-        Whatever happens, Prometheus is ended and what was restored is removed. Raises
-        RepositoryLocked where another drill is at work in the directory, TargetUnusable where it
-        has no room.
+        Always stops Prometheus and removes the restored files. Raises RepositoryLocked if another
+        drill uses the scratch directory, TargetUnusable if it cannot be used or is too small.
         """
         manifest = self.repository.manifest(entry.backup_id)
         plan = plan_drill(manifest, start=start, end=end)
         attempt = _Attempt(self, manifest, plan)
         if plan.blocks:
-            attempt.go()
+            attempt.run()
         else:
-            attempt.cause = "it holds no block" + (" of these times" if plan.part else "")
-        asked = {c.query for c in attempt.compared}
-        open_ones = [
-            Compared(f.query, f.at, Verdict.INCONCLUSIVE, "the drill did not get to it")
-            for f in plan.ask
-            if f.query not in asked
+            attempt.cause = "it has no block" + (" in this time range" if plan.part else "")
+        compared = {c.query for c in attempt.comparisons}
+        unfinished = [
+            Comparison(f.query, f.at, Verdict.INCONCLUSIVE, "the drill did not get to it")
+            for f in plan.queries
+            if f.query not in compared
         ]
-        compared = (*attempt.compared, *open_ones, *plan.unasked)
-        verdict, cause = judge(attempt.findings, compared, cause=attempt.cause)
+        comparisons = (*attempt.comparisons, *unfinished, *plan.skipped)
+        verdict, cause = judge(attempt.findings, comparisons, cause=attempt.cause)
         result = Verification(
             backup_id=entry.backup_id,
             level=Level.DRILL,
@@ -126,10 +131,10 @@ class Drill:
             part=plan.part,
             seconds=attempt.seconds,
         )
-        self._tell(result)
-        return DrillReport(plan, result, cause, compared, self.binary.version, attempt.log)
+        self._record(result)
+        return DrillReport(plan, result, cause, comparisons, self.binary.version, attempt.log)
 
-    def _tell(self, result: Verification) -> None:
+    def _record(self, result: Verification) -> None:
         for finding in result.findings:
             self.listener(Warned(f"Verification failed: {finding.key}: {finding.detail}"))
         self.listener(
@@ -138,65 +143,66 @@ class Drill:
         try:
             self.repository.results.record(result)
         except BackupToolError as error:
-            self.listener(Warned(f"the result could not be recorded: {error.message}", error.hint))
+            self.listener(Warned(f"cannot record the result: {error.message}", error.hint))
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One drill at work, and what it has seen so far."""
+    """One running drill and its results so far."""
 
     drill: Drill
     manifest: Manifest
     plan: DrillPlan
     findings: list[Finding] = field(default_factory=list)
-    compared: list[Compared] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     cause: str = ""
     objects: int = 0
     read: int = 0
     log: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def go(self) -> None:
+    def run(self) -> None:
         with Scratch.take(self.drill.scratch) as scratch:
             if scratch.leftovers:
-                self._say("clean", "removing what a drill that was killed has left")
-            scratch.prepare(size=self.plan.size + _ROOM_TO_SPARE)
+                self._announce("clean", "removing leftovers of a killed drill")
+            scratch.prepare(size=self.plan.size + _RESERVED_SPACE)
             with self._step("restore", f"restoring {self.plan.backup_id} into {scratch.data}"):
                 if not self._restore(scratch.data):
                     return
             with contextlib.ExitStack() as stack:
-                with self._step("start", f"starting Prometheus {self.drill.binary.version} on it"):
+                version = self.drill.binary.version
+                with self._step("start", f"starting Prometheus {version} on the restored data"):
                     started = self._start(scratch, stack)
                 if started is not None:
                     server, client = started
                     self._require_loaded(server, client)
-                    with self._step("ask", "asking what the source was asked"):
-                        self._ask(server, client)
+                    with self._step("ask", "running the recorded queries"):
+                        self._run_queries(server, client)
 
     def _restore(self, folder: Path) -> bool:
         drill, plan = self.drill, self.plan
         drill.listener(PlanMade(plan.files, plan.size, 0, 0))
         staging = Staging(drill.repository, drill.transfer, folder)
         try:
-            self._look()
+            self._check_listing()
             if not self.findings:
-                with contextlib.closing(staging.bring(plan.blocks, step="restore")) as whole:
-                    for block in whole:
+                with contextlib.closing(staging.download(plan.blocks, step="restore")) as blocks:
+                    for block in blocks:
                         self.read += block.size
         except ObjectAltered as error:
             self.findings.append(Finding(FindingKind.ALTERED, error.key, "its bytes differ"))
         except RepositoryError as error:
             self.cause = error.message
-            drill.listener(Warned(f"could not restore {plan.backup_id}: {self.cause}", error.hint))
+            drill.listener(Warned(f"cannot restore {plan.backup_id}: {self.cause}", error.hint))
         except OSError as error:
             raise TargetUnusable(
                 f"cannot drill in {drill.scratch}: {error.strerror} ({error.filename})",
-                hint="name another directory with --scratch",
+                hint="set --scratch to another directory",
             ) from error
         return not self.findings and not self.cause
 
-    def _look(self) -> None:
-        """Look by one listing whether all objects are there, before any is read."""
+    def _check_listing(self) -> None:
+        """Check with one listing that all objects exist, before reading any."""
         store = self.drill.repository.store
         listed = {o.key: o.size for o in store.list(self.plan.backup_id)}
         self.objects = self.plan.files
@@ -209,15 +215,16 @@ class _Attempt:
     ) -> tuple[LocalPrometheus, PrometheusClient] | None:
         drill = self.drill
         source = self.manifest.prometheus
-        if not same_language(source.version, drill.binary.version):
+        if not same_query_semantics(source.version, drill.binary.version):
             drill.listener(
                 Warned(
-                    f"the source was Prometheus {source.version}, this is {drill.binary.version}",
-                    "drill with a Prometheus of the same major version",
+                    f"the source was Prometheus {source.version}, but the drill uses "
+                    f"{drill.binary.version}",
+                    "use a Prometheus of the same major version",
                 )
             )
         lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
-        for _ in range(_STARTS):
+        for _ in range(_START_ATTEMPTS):
             with deferred_signals():
                 server = LocalPrometheus(
                     drill.binary, scratch.data, run=scratch.run, lookback=lookback
@@ -228,7 +235,7 @@ class _Attempt:
                 return server, client
             if server.exit_code is None or not _port_was_taken(server):
                 break
-        self._failed(server)
+        self._explain_failed_start(server)
         return None
 
     def _is_ready(self, server: LocalPrometheus, client: PrometheusClient) -> bool:
@@ -243,25 +250,26 @@ class _Attempt:
                 return True
         return False
 
-    def _failed(self, server: LocalPrometheus) -> None:
-        """Tell the data's fault from others: only the first is a finding."""
+    def _explain_failed_start(self, server: LocalPrometheus) -> None:
+        """Record a finding if the data prevented the start, else a cause."""
         lines = server.log()
-        self.log = tuple(line[:_SHOWN_LINE] for line in lines[-_SHOWN_LOG:])
+        self.log = tuple(line[:_MAX_LINE_LENGTH] for line in lines[-_MAX_LOG_LINES:])
         code = server.exit_code
         if code is None:
             seconds = f"{self.drill.wait.total_seconds():.0f}"
             self.cause = f"Prometheus was not ready within {seconds} s"
             return
         errors = [line for line in lines if "err=" in line] or lines[-1:] or ["(nothing)"]
-        said = f"Prometheus ended with {code} before it was ready: {errors[-1][:_SHOWN_LINE]}"
-        if "opening storage failed" in said and not _NOT_THE_DATA.search(said):
+        line = errors[-1][:_MAX_LINE_LENGTH]
+        message = f"Prometheus exited with {code} before it was ready: {line}"
+        if "opening storage failed" in message and not _ENVIRONMENT_ERROR.search(message):
             key = f"{self.plan.backup_id}/{MANIFEST}"
-            self.findings.append(Finding(FindingKind.NOT_STARTED, key, said))
+            self.findings.append(Finding(FindingKind.NOT_STARTED, key, message))
         else:
-            self.cause = said
+            self.cause = message
 
     def _require_loaded(self, server: LocalPrometheus, client: PrometheusClient) -> None:
-        """See that Prometheus serves every block: it passes silently over what it cannot read."""
+        """Check that Prometheus has loaded every block: it silently skips those it cannot read."""
         try:
             loaded = client.loaded_blocks()
             count = client.count_loaded_blocks() if loaded is None else None
@@ -273,20 +281,20 @@ class _Attempt:
             for ulid in sorted(wanted - loaded):
                 self._not_loaded(f"{self.plan.backup_id}/{ulid}/meta.json", "it was not loaded")
         elif count is None:
-            self.cause = "Prometheus does not say how many blocks it has loaded"
+            self.cause = "Prometheus does not report how many blocks it has loaded"
         elif count < len(wanted):
             detail = f"Prometheus loaded {count} of {len(wanted)} blocks"
             self._not_loaded(f"{self.plan.backup_id}/{MANIFEST}", detail)
         if self.findings:
-            self.log = tuple(line[:_SHOWN_LINE] for line in server.log()[-_SHOWN_LOG:])
+            self.log = tuple(line[:_MAX_LINE_LENGTH] for line in server.log()[-_MAX_LOG_LINES:])
 
     def _not_loaded(self, key: str, detail: str) -> None:
         self.findings.append(Finding(FindingKind.NOT_LOADED, key, detail))
 
-    def _ask(self, server: LocalPrometheus, client: PrometheusClient) -> None:
-        for fingerprint in self.plan.ask:
+    def _run_queries(self, server: LocalPrometheus, client: PrometheusClient) -> None:
+        for fingerprint in self.plan.queries:
             compared = self._compare(fingerprint, server, client)
-            self.compared.append(compared)
+            self.comparisons.append(compared)
             self.drill.listener(
                 FingerprintCompared(compared.query, compared.verdict.value, compared.detail)
             )
@@ -297,50 +305,52 @@ class _Attempt:
 
     def _compare(
         self, fingerprint: Fingerprint, server: LocalPrometheus, client: PrometheusClient
-    ) -> Compared:
+    ) -> Comparison:
         at, recorded = fingerprint.at, fingerprint.answer
-        assert at is not None and recorded is not None, "the plan asks no other"  # noqa: S101, PT018
+        assert at is not None and recorded is not None, "the plan skips others"  # noqa: S101, PT018
         verdict, detail = Verdict.PASS, ""
         try:
-            data = client.query(fingerprint.query, at=at, limit=_QUERY_LIMIT, max_bytes=MAX_RESPONSE_SIZE)
-            differing = differences(recorded, read_answer(data))
+            data = client.query(
+                fingerprint.query, at=at, limit=_QUERY_TIMEOUT, max_bytes=MAX_RESPONSE_SIZE
+            )
+            found = differences(recorded, read_answer(data))
         except QueryFailed as error:
             verdict, detail = _failure(error)
             if (code := server.exit_code) is not None:
-                detail = f"Prometheus ended with {code} when it was asked"
+                detail = f"Prometheus exited with {code} during the query"
         except ValueError as error:
             verdict, detail = Verdict.FAIL, str(error)
         else:
-            if differing:
-                verdict, detail = Verdict.FAIL, _shortened(differing)
+            if found:
+                verdict, detail = Verdict.FAIL, _shortened(found)
         source, drilled = self.manifest.prometheus.version, self.drill.binary.version
-        if verdict is Verdict.FAIL and not same_language(source, drilled):
+        if verdict is Verdict.FAIL and not same_query_semantics(source, drilled):
             verdict = Verdict.INCONCLUSIVE
             detail = f"Prometheus {source} and {drilled} may answer differently: {detail}"
-        return Compared(fingerprint.query, at, verdict, detail, len(recorded.series))
+        return Comparison(fingerprint.query, at, verdict, detail, len(recorded.series))
 
     @contextlib.contextmanager
     def _step(self, name: str, text: str) -> Iterator[None]:
         clock = self.drill.repository.clock
-        self._say(name, text)
+        self._announce(name, text)
         began = clock.monotonic()
         yield
         self.seconds[name] = round(clock.monotonic() - began, 3)
 
-    def _say(self, name: str, text: str) -> None:
+    def _announce(self, name: str, text: str) -> None:
         self.drill.listener(Step(name, text))
 
 
 def _failure(error: QueryFailed) -> tuple[Verdict, str]:
-    """A query that the source could answer, and this Prometheus cannot while it reads the data."""
-    said = "".join(c if c.isprintable() else " " for c in error.message[:_SHOWN_LINE])
-    of_the_data = error.kind == "execution" and not _NOT_THE_DATA.search(said)
-    return (Verdict.FAIL if of_the_data else Verdict.INCONCLUSIVE), f"the query failed: {said}"
+    """Return FAIL if the restored data made the query fail, since the source could answer it."""
+    message = "".join(c if c.isprintable() else " " for c in error.message[:_MAX_LINE_LENGTH])
+    data_error = error.kind == "execution" and not _ENVIRONMENT_ERROR.search(message)
+    return (Verdict.FAIL if data_error else Verdict.INCONCLUSIVE), f"the query failed: {message}"
 
 
-def _shortened(differing: tuple[str, ...]) -> str:
-    shown = "; ".join(differing[:_SHOWN_DIFFERENCES])
-    more = len(differing) - _SHOWN_DIFFERENCES
+def _shortened(found: tuple[str, ...]) -> str:
+    shown = "; ".join(found[:_MAX_DIFFERENCES])
+    more = len(found) - _MAX_DIFFERENCES
     return f"{shown}; and {more} more" if more > 0 else shown
 
 

@@ -10,7 +10,7 @@ from prometheus_backup.cli.render import Document, Row, between, instant, ready_
 from prometheus_backup.errors import UsageError
 
 if TYPE_CHECKING:
-    from prometheus_backup.drill.plan import Compared
+    from prometheus_backup.drill.plan import Comparison
     from prometheus_backup.drill.run import DrillReport
 
 
@@ -56,7 +56,7 @@ def drill_document(report: "DrillReport") -> Document:
         "cause": report.cause,
         "prometheus_version": report.version,
         "blocks": len(report.plan.blocks),
-        "fingerprints": [_fingerprint(c) for c in report.compared],
+        "fingerprints": [_fingerprint(c) for c in report.comparisons],
         "log": list(report.log),
     }
 
@@ -83,7 +83,7 @@ QUERY_HEADERS = ("fingerprint", "at (UTC)", "series", "result", "")
 
 def query_rows(report: "DrillReport") -> Iterable[Row]:
     """Yield a row for each fingerprint."""
-    for one in report.compared:
+    for one in report.comparisons:
         at = instant(one.at) or ""
         yield one.query, at, f"{one.series:,}", one.verdict.value, one.detail
 
@@ -95,7 +95,7 @@ def drill_lines(report: "DrillReport") -> list[str]:
     return ["Prometheus' log ends with:", *(f"  {line}" for line in report.log)]
 
 
-def _fingerprint(compared: "Compared") -> Document:
+def _fingerprint(compared: "Comparison") -> Document:
     return {
         "query": compared.query,
         "at": instant(compared.at),
