@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.fetch_prometheus import PrometheusBinaries
-from devtools.prometheus import PrometheusFleet, PrometheusServer
+from devtools.prometheus import PrometheusServer
 from prometheus_backup.backup.run import BackupReport
 from prometheus_backup.events import BlockChecked, FileCopied, FileUploaded, LongStepBegan
 from prometheus_backup.model import Level, Outcome
@@ -38,16 +37,6 @@ def corrupt(data_dir: Path) -> Path:
     return block
 
 
-@pytest.fixture
-def server(
-    start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, data_dir: Path
-) -> PrometheusServer:
-    """A Prometheus with four blocks and a head."""
-    server = start_prometheus(prometheus_3, data_dir)
-    server.fill_head()
-    return server
-
-
 def faults_of(report: BackupReport) -> dict[str, tuple[str, ...] | None]:
     """The faults of each block in the manifest."""
     return {block.ulid: block.faults for block in report.manifest.blocks}
@@ -59,10 +48,10 @@ def read_whole(recorder: Recorder) -> int:
     return step.total
 
 
-def test_sound_blocks_are_read_completely_only_once(server: PrometheusServer) -> None:
+def test_sound_blocks_are_read_completely_only_once(source: PrometheusServer) -> None:
     store, first, second = MemoryStore(), Recorder(), Recorder()
 
-    report = take_backup(server, store, TSDB, listener=first)
+    report = take_backup(source, store, TSDB, listener=first)
     assert report.outcome is Outcome.DONE
     assert report.manifest.verified is Level.TSDB
     assert set(faults_of(report).values()) == {()}
@@ -70,37 +59,37 @@ def test_sound_blocks_are_read_completely_only_once(server: PrometheusServer) ->
     assert read_whole(first) == report.manifest.totals.bytes
     assert report.phases["inspect"] >= 0
 
-    report = take_backup(server, store, TSDB, listener=second)
+    report = take_backup(source, store, TSDB, listener=second)
     assert report.manifest.verified is Level.TSDB
     assert set(faults_of(report).values()) == {()}
-    (head,) = [b for b in report.manifest.blocks if b.ulid not in faults_before(server)]
+    (head,) = [b for b in report.manifest.blocks if b.ulid not in faults_before(source)]
     assert read_whole(second) == head.size
 
 
-def faults_before(server: PrometheusServer) -> set[str]:
+def faults_before(source: PrometheusServer) -> set[str]:
     """The ULIDs of the blocks on disk."""
-    return {block.name for block in live_blocks(server.data_dir)}
+    return {block.name for block in live_blocks(source.data_dir)}
 
 
 def test_an_unchecked_block_is_checked_by_the_first_backup_at_level_tsdb(
-    server: PrometheusServer,
+    source: PrometheusServer,
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
-    assert set(faults_of(take_backup(server, store)).values()) == {None}
-    report = take_backup(server, store, TSDB, listener=recorder)
+    assert set(faults_of(take_backup(source, store)).values()) == {None}
+    report = take_backup(source, store, TSDB, listener=recorder)
     assert read_whole(recorder) == report.manifest.totals.bytes
     assert len(recorder.of(FileCopied)) == 8, "and what is copied is not sent"
-    later = take_backup(server, store)
+    later = take_backup(source, store)
     assert sorted(faults_of(later).values(), key=str) == [*[()] * 4, None], "all but the head"
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_corrupt_block_is_backed_up_and_makes_the_backup_degraded(
-    corrupt: Path, server: PrometheusServer, processes: int
+    corrupt: Path, source: PrometheusServer, processes: int
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
     chosen = options(verify=Level.TSDB, processes=processes)
-    report = take_backup(server, store, chosen, listener=recorder)
+    report = take_backup(source, store, chosen, listener=recorder)
     manifest = report.manifest
     assert report.outcome is Outcome.PARTIAL
     assert report.outcome.exit_code == 3
@@ -115,29 +104,29 @@ def test_a_corrupt_block_is_backed_up_and_makes_the_backup_degraded(
     assert [e.ulid for e in recorder.of(BlockChecked) if e.verdict == "fail"] == [corrupt.name]
     (entry,) = Repository(store, clock=FakeClock()).entries()
     assert not entry.good
-    assert traces(server.data_dir) == CLEAN
+    assert traces(source.data_dir) == CLEAN
 
 
 @pytest.mark.parametrize("later", [Level.TSDB, Level.CHECKSUM])
 def test_a_corrupt_block_is_corrupt_in_later_backups(
-    corrupt: Path, server: PrometheusServer, later: Level
+    corrupt: Path, source: PrometheusServer, later: Level
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
-    first = take_backup(server, store, TSDB)
-    report = take_backup(server, store, options(verify=later), listener=recorder)
+    first = take_backup(source, store, TSDB)
+    report = take_backup(source, store, options(verify=later), listener=recorder)
     assert report.outcome is Outcome.PARTIAL
     assert report.manifest.degraded == first.manifest.degraded
     copied = {e.key.split("/")[1] for e in recorder.of(FileCopied)}
-    assert copied == faults_before(server) - {corrupt.name}, "the sound ones are not sent again"
+    assert copied == faults_before(source) - {corrupt.name}, "the sound ones are not sent again"
 
 
 def test_a_repaired_block_is_uploaded_again_and_makes_the_next_backup_good(
-    corrupt: Path, server: PrometheusServer
+    corrupt: Path, source: PrometheusServer
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
-    assert take_backup(server, store, TSDB).manifest.degraded
+    assert take_backup(source, store, TSDB).manifest.degraded
     damage(corrupt)  # flips the bit back; the file has no hard link any more
-    report = take_backup(server, store, TSDB, listener=recorder)
+    report = take_backup(source, store, TSDB, listener=recorder)
     assert report.outcome is Outcome.DONE
     assert faults_of(report)[corrupt.name] == ()
     sent = {e.key for e in recorder.of(FileUploaded)}
@@ -145,28 +134,28 @@ def test_a_repaired_block_is_uploaded_again_and_makes_the_next_backup_good(
 
 
 def test_tombstones_that_become_corrupt_later_are_found_in_a_known_block(
-    server: PrometheusServer,
+    source: PrometheusServer,
 ) -> None:
     store = MemoryStore()
-    take_backup(server, store, TSDB)
-    block = live_blocks(server.data_dir)[2]
+    take_backup(source, store, TSDB)
+    block = live_blocks(source.data_dir)[2]
     rotten = bytearray((block / "tombstones").read_bytes())
     rotten[-1] ^= 1
     (block / "tombstones").write_bytes(rotten)
-    report = take_backup(server, store, TSDB)
+    report = take_backup(source, store, TSDB)
     (reason,) = report.manifest.degraded
     assert reason.startswith(f"block {block.name} is corrupt: tombstones")
 
 
 def test_no_degraded_backup_makes_retention_delete_a_good_one(
-    data_dir: Path, server: PrometheusServer
+    data_dir: Path, source: PrometheusServer
 ) -> None:
     store = MemoryStore()
-    good = take_backup(server, store, TSDB).manifest.backup_id
+    good = take_backup(source, store, TSDB).manifest.backup_id
     damage(live_blocks(data_dir)[1])
     # --rehash detects files that changed but kept their name and size.
     seen = options(verify=Level.TSDB, rehash=True, policy=Policy(1, 0, 0))
-    degraded = take_backup(server, store, seen).manifest
+    degraded = take_backup(source, store, seen).manifest
     assert degraded.degraded
     later = degraded.finished_at + timedelta(days=40)
     assert kept_after_prune(store, later) == [good, degraded.backup_id]
@@ -181,9 +170,9 @@ def kept_after_prune(store: ObjectStore, now: object) -> list[str]:
 
 
 def test_the_command_line_names_the_corrupt_block_and_exits_3(
-    corrupt: Path, server: PrometheusServer, tmp_path: Path
+    corrupt: Path, source: PrometheusServer, tmp_path: Path
 ) -> None:
-    env = settings(server, tmp_path / "repository", VERIFY_LEVEL="tsdb")
+    env = settings(source, tmp_path / "repository", VERIFY_LEVEL="tsdb")
     done = cli("backup", "--json", env=env)
     assert done.returncode == 3, done.stderr
     told = json.loads(done.stdout)

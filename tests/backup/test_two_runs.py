@@ -250,8 +250,8 @@ def test_run_of_another_host_is_copied_from_and_removed_after_a_day_without_hear
 @pytest.mark.parametrize("level", [Level.CHECKSUM, Level.SIZE, None])
 def test_salvaged_file_that_differs_from_its_record_is_uploaded_again(
     source: PrometheusServer, tmp_path: Path, level: Level | None
+) -> None:
     """Salvaged files were never verified, so they are read back at every level."""
-    """Salvaged files were never verified, so they are read back at every level, even without verification."""
     store = LocalStore(tmp_path / "repository")
     identifier = backup_id(FakeClock().now() - timedelta(hours=25))
     size = leave_a_run_of_another_host(source, store, identifier)

@@ -199,7 +199,7 @@ STALE = struct.unpack("<d", bytes.fromhex("020000000000f07f"))[0]
 def test_series_that_ended_have_also_ended_in_the_drill(
     prometheus: PrometheusServer, store: LocalStore, tmp_path: Path
 ) -> None:
-    """Queries return the last sample of a series for five minutes, unless it was marked as stale."""
+    """Queries return the last sample of a series for five minutes, unless marked as stale."""
     now = datetime.now(UTC)
     last = now - 7 * MINUTE
     prometheus.write("marked", [(last, 1.0), (last + MINUTE, STALE)])
@@ -214,8 +214,9 @@ def test_series_that_ended_have_also_ended_in_the_drill(
 
 @pytest.fixture
 def recent() -> BlockSpec:
-    """Recent blocks. With old ones, the first sample makes Prometheus compact its head, including
-    out-of-order samples that have already arrived."""
+    """Recent blocks. After old ones, the first sample would make Prometheus compact its head,
+    including any out-of-order samples.
+    """
     before = datetime.now(UTC) - 30 * MINUTE
     end = before - (before - datetime(1970, 1, 1, tzinfo=UTC)) % BLOCK_LENGTH
     return BlockSpec(start=end - 4 * BLOCK_LENGTH)

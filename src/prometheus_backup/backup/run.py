@@ -11,7 +11,7 @@ from prometheus_backup.backup.plan import BackupPlan, plan_backup
 from prometheus_backup.backup.snapshot import (
     Snapshot,
     SnapshotUnfinished,
-    prepare_request,
+    new_request,
     take_snapshot,
     with_request,
 )
@@ -137,17 +137,17 @@ class BackupRun:
         with phases.phase("claim", "claiming a backup id"):
             claim = attempt.claim()
         with claim.heartbeat():
-            with self._fingerprint_phase(phases, "running the fingerprint queries"):
+            with self._queries(phases, "running the fingerprint queries"):
                 first = attempt.queries.run(self.data_dir, skip_head=self.options.skip_head)
             with phases.phase("snapshot", "requesting a snapshot from Prometheus"):
                 snapshot = attempt.snapshot()
-            with self._fingerprint_phase(phases, "running the fingerprint queries again"):
+            with self._queries(phases, "running the fingerprint queries again"):
                 fingerprints = attempt.queries.confirm(first)
             plan = attempt.plan(snapshot)
             with phases.phase("transfer", "transferring the blocks"):
                 uploader = attempt.uploader()
                 stored = uploader.store(plan, snapshot.path)
-            faults = attempt.known_faults(stored)
+            faults = known_faults(stored, attempt.previous)
             if self.options.inspects:
                 with phases.phase("inspect", "checking the contents of the blocks"):
                     faults = inspect_snapshot(
@@ -160,9 +160,7 @@ class BackupRun:
             prune = attempt.prune(manifest)
         return manifest, prune
 
-    def _fingerprint_phase(
-        self, phases: "_Phases", text: str
-    ) -> contextlib.AbstractContextManager[object]:
+    def _queries(self, phases: "_Phases", text: str) -> contextlib.AbstractContextManager[object]:
         if not self.options.fingerprints:
             return contextlib.nullcontext()
         return phases.phase("fingerprints", text)
@@ -229,7 +227,7 @@ class _Attempt:
         self._claiming = False
         self._snapshot_requested = False
         self._snapshot_taken = False
-        self._previous: Manifest | None = None
+        self.previous: Manifest | None = None
 
     def claim(self) -> Claim:
         self._lock.record(self._intent)
@@ -245,7 +243,7 @@ class _Attempt:
 
     def snapshot(self) -> Snapshot:
         run = self._run
-        request = prepare_request(run.client, run.data_dir, skip_head=run.options.skip_head)
+        request = new_request(run.client, run.data_dir, skip_head=run.options.skip_head)
         self._intent = with_request(self._intent, request)
         self._snapshot_requested = True
         snapshot = take_snapshot(
@@ -276,10 +274,10 @@ class _Attempt:
             and e.incomplete
             and e.is_dead(store_now=store_now, dead_runs=self._leftovers.dead_runs)
         ]
-        self._previous = run.repository.manifest(previous.backup_id) if previous else None
+        self.previous = run.repository.manifest(previous.backup_id) if previous else None
         plan = plan_backup(
             snapshot.blocks,
-            previous=self._previous,
+            previous=self.previous,
             dead_runs=dead,
             mutable=MUTABLE,
             corrupt=previous.corrupt_blocks if previous else frozenset(),
@@ -310,10 +308,6 @@ class _Attempt:
         return FingerprintQueries(
             run.client, run.options.fingerprints, run.repository.clock, run.listener
         )
-
-    def known_faults(self, stored: tuple[StoredFile, ...]) -> Mapping[str, Faults]:
-        """Return the faults that the previous backup recorded for these blocks."""
-        return known_faults(stored, self._previous)
 
     def commit(
         self,

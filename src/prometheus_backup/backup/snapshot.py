@@ -44,10 +44,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRequest:
-    """The state before a snapshot was requested. `asked_at` is a time of Prometheus' clock.
-
-    `known` are the names of existing snapshots, `live` the ULIDs of the live blocks.
-    """
+    """The state before a request: Prometheus' time, and existing (`known`) snapshots and blocks."""
 
     data_dir: Path
     asked_at: datetime
@@ -133,10 +130,9 @@ def remove_snapshot(data_dir: Path, name: str, *, listener: Listener) -> bool:
 
 
 def remove_lost_snapshot(data_dir: Path, intent: Intent, *, listener: Listener) -> bool:
-    """Remove the snapshot of a run, even if the run ended before it knew the snapshot's name.
+    """Remove the snapshot of a run, even of one that ended before it knew the snapshot's name.
 
-    Returns whether the run's intent is no longer needed. If several snapshots could be the run's,
-    all are kept.
+    Returns False if it must be tried again. If several snapshots could be the run's, all are kept.
     """
     if intent.snapshot:
         return remove_snapshot(data_dir, intent.snapshot, listener=listener)
@@ -146,20 +142,14 @@ def remove_lost_snapshot(data_dir: Path, intent: Intent, *, listener: Listener) 
     if not found:
         return True
     if len(found) > 1:
-        listener(
-            Warned(
-                f"kept snapshots {', '.join(found)}: one is from a dead run, but which is unclear"
-            )
-        )
+        listener(Warned(f"kept snapshots {', '.join(found)}: one of them is from a dead run"))
         return True
     if _in_progress(data_dir / SNAPSHOTS / found[0]):
         return False
     return remove_snapshot(data_dir, found[0], listener=listener)
 
 
-def prepare_request(
-    client: PrometheusClient, data_dir: Path, *, skip_head: bool
-) -> SnapshotRequest:
+def new_request(client: PrometheusClient, data_dir: Path, *, skip_head: bool) -> SnapshotRequest:
     """Record the state before a snapshot is requested."""
     status = client.status()
     return SnapshotRequest(
@@ -178,7 +168,7 @@ def with_request(intent: Intent, request: SnapshotRequest) -> Intent:
 
 def _read(path: Path, request: SnapshotRequest) -> Snapshot:
     blocks = read_blocks(path)
-    missing = _still_live(request) - {b.ulid for b in blocks}
+    missing = (request.live & live_ulids(request.data_dir)) - {b.ulid for b in blocks}
     return Snapshot(path.name, path, blocks, tuple(sorted(missing)))
 
 
@@ -213,14 +203,12 @@ def _wait_for_snapshot(
                 last_content, changed = content, now
         elif now - began > _APPEARS_WITHIN:
             raise SnapshotUnfinished(
-                "Failed to create snapshot: the connection was lost, and no snapshot appeared"
+                "Failed to create snapshot: the connection was lost, no snapshot appeared"
             )
         if _is_ready(client):
             answered = now
-        message = (
-            "Failed to create snapshot: the connection was lost, and the snapshot "
-            f"{', '.join(found)} was not completed"
-        )
+        name = found[0] if found else "it"
+        message = f"Failed to create snapshot: the connection was lost, {name} was not completed"
         if now - answered > _GONE_AFTER:  # after a restart, Prometheus does not continue it
             raise SnapshotUnusable(message)
         if now - changed > _STALLED_AFTER:
@@ -236,21 +224,14 @@ def _is_complete(path: Path, request: SnapshotRequest) -> bool:
     except SnapshotUnusable:
         return False
     ulids = {b.ulid for b in blocks}
+    still_live = request.live & live_ulids(request.data_dir)
     earliest_ms = ms_from_instant(request.asked_at + _EARLIEST)
     head = any(ulid_time_ms(ulid) >= earliest_ms for ulid in ulids - request.live)
-    return linked and _still_live(request) <= ulids and (head or not request.expects_head)
-
-
-def _still_live(request: SnapshotRequest) -> frozenset[str]:
-    """Return the blocks that were live at the request and are still."""
-    return request.live & live_ulids(request.data_dir)
+    return linked and still_live <= ulids and (head or not request.expects_head)
 
 
 def _is_linked(block: SourceBlock, data_dir: Path) -> bool:
-    """Return whether all data files of a live block are in the snapshot.
-
-    Prometheus links meta.json first, so a block that can be read may still be incomplete.
-    """
+    """Return whether a live block is linked completely: Prometheus links its meta.json first."""
     live = data_dir / block.ulid
     return not live.is_dir() or _data_files(read_block(live)) <= _data_files(block)
 

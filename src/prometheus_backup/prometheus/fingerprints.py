@@ -51,10 +51,10 @@ class FingerprintQueries:
             return ()
         try:
             at = self._instant(data_dir, skip_head=skip_head)
-        except BackupToolError as error:
-            return tuple(_inconclusive(q, None, error.message) for q in self.queries)
-        if at is None:
             cause = "no block is on disk yet, and samples in memory may not be in the snapshot"
+        except BackupToolError as error:
+            at, cause = None, error.message
+        if at is None:
             return tuple(_inconclusive(q, None, cause) for q in self.queries)
         return tuple(self._run_all([(q, at) for q in self.queries]))
 

@@ -46,8 +46,8 @@ def require_usable_source(
     Raises SourceUnavailable, AdminApiDisabled, SnapshotUnusable or UsageError.
     """
     status = client.status()
-    for require in (require_server, require_admin_api):
-        require(status)
+    require_server(status)
+    require_admin_api(status)
     require_one_instance(client)
     require_data_dir(data_dir)
     require_served(client, data_dir, clock=clock)
