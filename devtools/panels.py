@@ -1,7 +1,6 @@
-"""What the Grafana dashboard asks and how it shows the answers: its panels, row by row.
+"""The panels of the Grafana dashboard: queries, titles and thresholds, row by row.
 
-It answers, from the top: am I protected, since when, how far back can I go, did verification pass,
-what does it cost, and how did the runs go. `dashboard` makes the file of it.
+`devtools.dashboard` writes them as the JSON file that Grafana imports.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ _GREEN, _YELLOW, _RED = "green", "yellow", "red"
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: its queries as legend and expression; `thresholds` colour from a value on."""
+    """One panel. `queries` maps legends to expressions; a threshold colours values from it up."""
 
     title: str
     queries: dict[str, str]
@@ -32,7 +31,7 @@ def _metric(short: str, **labels: str) -> str:
 
 
 def _newest(short: str) -> str:
-    """The newest that is told of a time, or of a number that only grows with it."""
+    """Select the newest reported time, or the highest number, if several targets report it."""
     return f"max by (repository) ({_metric(short)})"
 
 
@@ -48,8 +47,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Last good backup, in intervals",
             {"{{repository}}": f"({_age('last_good_backup_timestamp_seconds')}) / {_EXPECTED}"},
-            "Age of the newest good backup, as a multiple of how often one is expected. Above 1.1, "
-            "one is missing.",
+            "Age of the newest good backup, in multiples of the expected interval. Above 1.1, a "
+            "backup is missing.",
             thresholds=((None, _GREEN), (1.05, _YELLOW), (1.13, _RED)),
         ),
         Panel(
@@ -61,13 +60,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Good backups",
             {"{{repository}}": f"min by (repository) ({_metric('good_backups')})"},
-            "Committed, readable, not degraded and not failed.",
+            "Backups that are committed, readable, not degraded, and have not failed verification.",
             thresholds=((None, _RED), (1, _YELLOW), (3, _GREEN)),
         ),
         Panel(
             "Bad backups",
             {"{{cause}}": f"max by (cause) ({_metric('unusable_backups')})"},
-            "Backups that cannot be relied on, by cause.",
+            "Backups that cannot be trusted, by cause.",
             thresholds=_ALARM,
         ),
         Panel(
@@ -76,13 +75,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "alerts": 'count(ALERTS{alertname=~"PrometheusBackup.*",alertstate="firing"})'
                 " or vector(0)"
             },
-            "Of those on backups: docs/how-to/alerts.md says what to do about each.",
+            "Firing alerts about backups. docs/how-to/alerts.md says how to respond to each.",
             thresholds=_ALARM,
         ),
         Panel(
             "Repository readable",
             {"{{repository}}": f"min by (repository) ({_metric('repository_readable')})"},
-            "Whether the exporter could read the repository the last time it tried.",
+            "Whether the exporter could read the repository at its last attempt.",
             mappings={"1": ("yes", _GREEN), "0": ("NO", _RED)},
         ),
     ),
@@ -90,28 +89,28 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Oldest sample",
             {"{{repository}}": f"{_newest('oldest_recoverable_timestamp_seconds')} * 1000"},
-            "Time of the oldest sample that a good backup holds. There may be gaps in between.",
+            "Time of the oldest sample in any good backup. There may be gaps after it.",
             unit="dateTimeAsIso",
             width=5,
         ),
         Panel(
-            "Reaches back",
+            "Age of the oldest sample",
             {"{{repository}}": _age("oldest_recoverable_timestamp_seconds")},
-            "How far back that is.",
+            "How far back the backups go.",
             unit="s",
             width=5,
         ),
         Panel(
-            "Lost if it burned down now",
+            "Data loss if Prometheus fails now",
             {"{{repository}}": _age("newest_recoverable_timestamp_seconds")},
-            "Age of the newest sample in a good backup: the recovery point.",
+            "Age of the newest sample in any good backup: the recovery point.",
             unit="s",
             width=5,
         ),
         Panel(
             "Backups by tier",
             {"{{tier}}": f"max by (tier) ({_metric('backups')})"},
-            "What each backup is kept as; none: it goes, or is kept for lack of a better one.",
+            "Retention tier of each backup. none: due for pruning, or kept for another reason.",
             kind="timeseries",
             width=9,
             height=8,
@@ -123,7 +122,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "{{repository}}": _age("last_good_backup_timestamp_seconds"),
                 "expected": _EXPECTED,
             },
-            "A sawtooth: a tooth for each backup. What rises above the line is late.",
+            "Drops with each backup. Above the line, a backup is late.",
             unit="s",
             kind="timeseries",
             width=15,
@@ -131,22 +130,22 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Did verification pass?": (
         Panel(
-            "Last verdicts",
+            "Last results",
             {
                 "{{level}}": "max by (level) "
                 f"({_metric('last_verification_verdict', verdict='pass')})"
             },
-            "Of the last look at a stored backup, by level. tsdb and drill say most.",
+            "Result of the last verification of stored backups. tsdb and drill prove most.",
             mappings={"1": ("pass", _GREEN), "0": ("NOT PASSED", _RED)},
             width=6,
         ),
         Panel(
-            "Since a look that passed",
+            "Since the last pass",
             {
                 "{{level}}": "time() - max by (level) "
                 f"({_metric('last_verification_success_timestamp_seconds')})"
             },
-            "How long ago a stored backup last passed, by level.",
+            "How long ago a stored backup last passed verification, by level.",
             unit="s",
             width=6,
         ),
@@ -156,26 +155,26 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "{{repository}}": "time() - min by (repository) "
                 f"({_metric('oldest_verification_timestamp_seconds')})"
             },
-            "The good backup that has waited longest for a look at it.",
+            "Time since the last verification of the good backup that has waited longest.",
             unit="s",
             thresholds=((None, _GREEN), (92 * 86400, _YELLOW), (100 * 86400, _RED)),
         ),
         Panel(
-            "Restore takes",
+            "Restore duration",
             {"{{repository}}": _newest("last_drill_duration_seconds")},
-            "As long as the last drill took, from the first byte to proved answers.",
+            "Duration of the last drill, from the first byte to the last checked query.",
             unit="s",
         ),
         Panel(
-            "Faults found",
+            "Findings",
             {"{{repository}}": _newest("findings")},
-            "In backups whose failed verification stands.",
+            "Findings in backups that failed verification and have not passed since.",
             thresholds=_ALARM,
         ),
         Panel(
             "Backups by the highest level passed",
             {"{{level}}": f"max by (level) ({_metric('verified_backups')})"},
-            "none: never verified.",
+            "Highest verification level each backup has passed. none: never verified.",
             kind="timeseries",
             width=12,
             height=7,
@@ -184,7 +183,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Steps of the last drill",
             {"{{step}}": f"max by (step) ({_metric('last_drill_step_duration_seconds')})"},
-            "Where the time of a restore goes.",
+            "How long each step of a restore takes.",
             unit="s",
             kind="timeseries",
             width=12,
@@ -193,43 +192,43 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "What does it cost?": (
         Panel(
-            "In the repository",
+            "Repository size",
             {"{{repository}}": _newest("repository_size_bytes")},
-            "Bytes of all backups together.",
+            "Total size of all backups.",
             unit="bytes",
         ),
         Panel(
-            "A month",
+            "Cost per month",
             {"{{repository}}": f"{_newest('repository_size_bytes')} / 1e9 * $price"},
-            "Storage alone, at the price above for a GB and month; requests, and what other "
-            "classes cost to read, come on top: docs/explanation/cost.md.",
+            "Storage only, at the price per GB and month set above. Requests, and retrieval from "
+            "other storage classes, cost extra: docs/explanation/cost.md.",
             unit="currencyUSD",
         ),
         Panel(
-            "Newest backup",
+            "Size of the newest backup",
             {
                 "{{repository}}": _newest("last_backup_size_bytes"),
                 "usual": _newest("previous_backups_median_size_bytes"),
             },
-            "Its size, and the median of those before it.",
+            "Compared with the median size of earlier backups.",
             unit="bytes",
         ),
         Panel(
-            "Size of the repository",
+            "Repository size over time",
             {"{{repository}}": _newest("repository_size_bytes")},
-            "Levels off once the oldest backups go as new ones come.",
+            "Levels off once retention deletes as many backups as are added.",
             unit="bytes",
             kind="timeseries",
             width=12,
             height=7,
         ),
         Panel(
-            "Sent and copied for the newest backup",
+            "Uploaded and copied for the newest backup",
             {
-                "sent": _newest("last_backup_uploaded_bytes"),
+                "uploaded": _newest("last_backup_uploaded_bytes"),
                 "copied by the store": _newest("last_backup_copied_bytes"),
             },
-            "What is copied costs no traffic and little time, but room like any other.",
+            "Copies inside the store cause no traffic and take little time, but use space.",
             unit="bytes",
             kind="timeseries",
             width=12,
@@ -237,11 +236,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             stacked=True,
         ),
     ),
-    "How did the runs go? (Pushgateway or textfile)": (
+    "How did the last runs go? (Pushgateway or textfile)": (
         Panel(
             "Exit codes",
             {"{{command}}": f"max by (command) ({_metric('last_run_exit_code')})"},
-            "Of the last run of each command: docs/exit-codes.md.",
+            "Exit code of the last run of each command: docs/exit-codes.md.",
             thresholds=((None, _GREEN), (1, _RED), (3, _YELLOW), (4, _RED)),
             width=6,
         ),
@@ -251,14 +250,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "{{command}}": "time() - max by (command) "
                 f"({_metric('last_success_timestamp_seconds')})"
             },
-            "Of each command, by exit 0.",
+            "Time since each command last ended with exit code 0.",
             unit="s",
             width=6,
         ),
         Panel(
             "Snapshots left behind",
             {"{{repository}}": _newest("leaked_snapshots")},
-            "They pin disk space of Prometheus.",
+            "Snapshots that could not be removed. They use disk space of Prometheus.",
             thresholds=_ALARM,
         ),
         Panel(
@@ -266,7 +265,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             {
                 "{{command}}": f"max by (command) ({_metric('last_run_deleted_bytes')})",
             },
-            "By retention.",
+            "Bytes deleted by retention.",
             unit="bytes",
         ),
         Panel(
@@ -275,7 +274,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "{{command}}": "time() - max by (command) "
                 f"({_metric('last_attempt_timestamp_seconds')})"
             },
-            "How long ago a run of each command ended, however.",
+            "How long ago each command last ran, whatever its result.",
             unit="s",
         ),
         Panel(
@@ -284,7 +283,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                 "{{phase}}": "max by (phase) "
                 f"({_metric('last_run_phase_duration_seconds', command='backup')})"
             },
-            "Where the time of a backup goes.",
+            "How long each phase of a backup takes.",
             unit="s",
             kind="timeseries",
             width=12,
@@ -294,11 +293,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Bytes of the last backup",
             {
-                "sent": f"max({_metric('last_run_uploaded_bytes', command='backup')})",
+                "uploaded": f"max({_metric('last_run_uploaded_bytes', command='backup')})",
                 "copied by the store": f"max({_metric('last_run_copied_bytes', command='backup')})",
                 "deleted": f"max({_metric('last_run_deleted_bytes', command='backup')})",
             },
-            "Sent, copied and deleted.",
+            "Bytes uploaded, copied inside the store, and deleted.",
             unit="bytes",
             kind="timeseries",
             width=12,

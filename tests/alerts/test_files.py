@@ -1,4 +1,4 @@
-"""The rule files: one made from the other, every alert with what its reader needs."""
+"""The rule files: one is generated from the other; every alert has annotations and a runbook."""
 
 import re
 import shutil
@@ -23,10 +23,12 @@ def _rules(document: Any) -> list[dict[str, Any]]:
 _RULES = _rules(yaml.safe_load(alerts.RULES.read_text()))
 
 
-def test_prometheus_rule_holds_the_rules_of_the_plain_file() -> None:
-    made = alerts.PROMETHEUS_RULE.read_text()
-    assert made == alerts.prometheus_rule(alerts.RULES.read_text()), "python -m devtools.alerts"
-    manifest = yaml.safe_load(made)
+def test_prometheus_rule_has_the_rules_of_the_plain_file() -> None:
+    generated = alerts.PROMETHEUS_RULE.read_text()
+    assert generated == alerts.prometheus_rule(alerts.RULES.read_text()), (
+        "python -m devtools.alerts"
+    )
+    manifest = yaml.safe_load(generated)
     assert (manifest["apiVersion"], manifest["kind"]) == (
         "monitoring.coreos.com/v1",
         "PrometheusRule",
@@ -35,12 +37,12 @@ def test_prometheus_rule_holds_the_rules_of_the_plain_file() -> None:
 
 
 @pytest.mark.parametrize("rule", _RULES, ids=lambda r: f"{r['alert']}-{r['labels'].get('reason')}")
-def test_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(rule: dict[str, Any]) -> None:
+def test_alert_has_summary_description_and_runbook(rule: dict[str, Any]) -> None:
     annotations = rule["annotations"]
     assert annotations.keys() == {"summary", "description", "runbook_url"}
     assert len(annotations["summary"]) < 120
     assert "`" in annotations["description"] or re.search(
-        r"\b(Look|Read|Run|Find|Compare|see|is meant|log)\b", annotations["description"]
+        r"\b(Read|Run|Find|Check|Compare|see|log)\b", annotations["description"]
     )
     path, _, anchor = annotations["runbook_url"].partition("#")
     assert ROOT / path == _PAGE.path
@@ -48,12 +50,12 @@ def test_alert_says_what_is_wrong_what_to_do_and_where_to_read_on(rule: dict[str
     assert anchor == rule["alert"].lower()
 
 
-def test_page_has_every_alert_and_no_other() -> None:
+def test_page_describes_every_alert_and_no_other() -> None:
     titles = re.findall(r"^## (PrometheusBackup\w+)$", _PAGE.text, re.MULTILINE)
     assert sorted(titles) == sorted({rule["alert"] for rule in _RULES})
 
 
-def test_what_endangers_the_data_is_of_high_severity() -> None:
+def test_alerts_about_lost_backups_have_high_severity() -> None:
     high = {r["alert"] for r in _RULES if r["labels"]["severity"] == "high"}
     warning = {r["alert"] for r in _RULES if r["labels"]["severity"] == "warning"}
     assert {"PrometheusBackupFailed", "PrometheusBackupMissing"} <= high
@@ -61,7 +63,7 @@ def test_what_endangers_the_data_is_of_high_severity() -> None:
     assert not high & warning
 
 
-def test_metrics_of_the_tool_in_rules_are_in_its_table() -> None:
+def test_rules_use_only_metrics_that_exist() -> None:
     from prometheus_backup.metrics.families import FAMILIES
 
     named = {
@@ -73,7 +75,7 @@ def test_metrics_of_the_tool_in_rules_are_in_its_table() -> None:
     assert named <= set(FAMILIES)
 
 
-def test_page_says_how_links_are_made_to_open(tmp_path: Path) -> None:
+def test_command_on_the_page_completes_the_runbook_links(tmp_path: Path) -> None:
     monitoring = Page(DOCS / "how-to" / "monitoring.md")
     (command,) = [b.text for b in monitoring.blocks("bash") if b.text.startswith("sed ")]
     shutil.copy(alerts.RULES, tmp_path / "rules.yaml")
@@ -83,13 +85,13 @@ def test_page_says_how_links_are_made_to_open(tmp_path: Path) -> None:
     assert all(rule["annotations"]["runbook_url"].startswith(address) for rule in rules)
 
 
-def test_configuration_on_the_page_is_what_prometheus_takes(
+def test_prometheus_accepts_the_configuration_on_the_page(
     tmp_path: Path, prometheus_binaries: PrometheusBinaries
 ) -> None:
     blocks = Page(DOCS / "how-to" / "monitoring.md").blocks("yaml")
-    wanted = [b.text for b in blocks if b.text.startswith(("scrape_configs", "rule_files"))]
-    assert len(wanted) == 2
-    (tmp_path / "prometheus.yml").write_text("".join(wanted))
+    examples = [b.text for b in blocks if b.text.startswith(("scrape_configs", "rule_files"))]
+    assert len(examples) == 2
+    (tmp_path / "prometheus.yml").write_text("".join(examples))
     shutil.copy(alerts.RULES, tmp_path)
     done = subprocess.run(
         [prometheus_binaries.promtool, "check", "config", tmp_path / "prometheus.yml"],

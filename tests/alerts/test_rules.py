@@ -1,4 +1,4 @@
-"""Every alert fires when it should and is silent when it should: promtool's own unit tests."""
+"""Every alert fires when it should and only then, checked by promtool's unit tests."""
 
 import json
 import re
@@ -11,14 +11,14 @@ import yaml
 
 from devtools.alerts import RULES
 from devtools.fetch_prometheus import PrometheusBinaries
+from tests.alerts.case import Case
 from tests.alerts.cases import CASES
-from tests.alerts.happenings import Case
-from tests.alerts.worlds import (
+from tests.alerts.series import (
     HOUR,
     REPOSITORY,
-    REPOSITORY_WORLD,
-    always,
-    cronjob_world,
+    REPOSITORY_SERIES,
+    constant,
+    cronjob_series,
     failed_job,
     kube,
     tool,
@@ -32,7 +32,7 @@ _RULES = [
 ]
 
 
-def test_rules_are_what_promtool_accepts(prometheus_binaries: PrometheusBinaries) -> None:
+def test_promtool_accepts_the_rules(prometheus_binaries: PrometheusBinaries) -> None:
     done = subprocess.run(
         [prometheus_binaries.promtool, "check", "rules", "--lint=all", "--lint-fatal", RULES],
         capture_output=True,
@@ -42,7 +42,7 @@ def test_rules_are_what_promtool_accepts(prometheus_binaries: PrometheusBinaries
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_fires_in_a_case_and_is_silent_in_another() -> None:
+def test_every_alert_fires_in_a_case() -> None:
     fired = {alert.name for case in CASES for alerts in case.fires.values() for alert in alerts}
     assert fired == {rule["alert"] for rule in _RULES}
 
@@ -54,34 +54,32 @@ def test_alerts_fire_when_they_should_and_only_then(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_wrong_expectation_is_noticed(prometheus_3: PrometheusBinaries, tmp_path: Path) -> None:
+def test_wrong_expectation_fails(prometheus_3: PrometheusBinaries, tmp_path: Path) -> None:
     case = next(c for c in CASES if any(c.fires.values()))
-    silent = Case(case.name, case.world, {hour: [] for hour in case.fires})
+    silent = Case(case.name, case.series, {hour: [] for hour in case.fires})
     done = _promtool(prometheus_3, tmp_path, [_test(silent)])
     assert done.returncode == 1
     assert case.name in done.stdout + done.stderr
 
 
-def test_annotations_name_what_they_are_about_in_words(
-    prometheus_binaries: PrometheusBinaries, tmp_path: Path
-) -> None:
+def test_annotations_are_filled_in(prometheus_binaries: PrometheusBinaries, tmp_path: Path) -> None:
     overdue = _rule("PrometheusBackupMissing", "overdue")["annotations"]
     failed = _rule("PrometheusBackupFailed", "job")["annotations"]
-    world = {
-        **dict(REPOSITORY_WORLD),
-        tool("last_good_backup_timestamp_seconds"): always(2 * HOUR),
-        **cronjob_world(),
+    series = {
+        **dict(REPOSITORY_SERIES),
+        tool("last_good_backup_timestamp_seconds"): constant(2 * HOUR),
+        **cronjob_series(),
         **failed_job("prometheus-backup-1", 26 * HOUR),
-        kube("status_last_successful_time"): always(2 * HOUR + 300),
+        kube("status_last_successful_time"): constant(2 * HOUR + 300),
     }
-    test = _test(Case("words", world, {34: []}))
+    test = _test(Case("annotations", series, {34: []}))
     del test["promql_expr_test"]
     test["alert_rule_test"] = [
         {
             "eval_time": "34h",
             "alertname": "PrometheusBackupMissing",
             "exp_alerts": [
-                _worded(
+                _expected_alert(
                     overdue,
                     {"severity": "high", "reason": "overdue", "repository": REPOSITORY},
                     {
@@ -95,7 +93,7 @@ def test_annotations_name_what_they_are_about_in_words(
             "eval_time": "34h",
             "alertname": "PrometheusBackupFailed",
             "exp_alerts": [
-                _worded(
+                _expected_alert(
                     failed,
                     {
                         "severity": "high",
@@ -116,7 +114,7 @@ def test_annotations_name_what_they_are_about_in_words(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_annotations_use_labels_that_the_alert_has() -> None:
+def test_annotations_use_only_labels_of_the_alert() -> None:
     fired = [a for case in CASES for alerts in case.fires.values() for a in alerts]
     for alert in fired:
         rule = _rule(alert.name, alert.labels.get("reason"))
@@ -130,13 +128,13 @@ def _rule(name: str, reason: str | None) -> dict[str, Any]:
     return found
 
 
-def _worded(
-    annotations: Mapping[str, str], labels: Mapping[str, str], words: Mapping[str, str]
+def _expected_alert(
+    annotations: Mapping[str, str], labels: Mapping[str, str], values: Mapping[str, str]
 ) -> dict[str, object]:
-    """An alert that promtool is to find, its annotations with these words in their places."""
+    """Return the alert that promtool must find, with the templates in its annotations filled in."""
     text = json.dumps(dict(annotations))
-    for template, word in words.items():
-        text = text.replace(template, word)
+    for template, value in values.items():
+        text = text.replace(template, value)
     assert "{{" not in text
     expected = json.loads(text)
     return {"exp_labels": dict(labels), "exp_annotations": expected}
@@ -158,13 +156,13 @@ def _promtool(
 
 
 def _test(case: Case) -> dict[str, object]:
-    """A test of promtool's. The expression says the case's name, as promtool shows nothing else."""
+    """Return a promtool unit test. promtool prints only the expression, so that has the name."""
     hours = max(case.fires) + 1
     return {
         "interval": "1h",
         "input_series": [
-            {"series": name, "values": " ".join(_text(value(h)) for h in range(hours))}
-            for name, value in case.world.items()
+            {"series": name, "values": " ".join(_sample(value(h)) for h in range(hours))}
+            for name, value in case.series.items()
         ],
         "promql_expr_test": [
             {
@@ -185,5 +183,5 @@ def _labels(name: str, severity: str, **labels: str) -> str:
     return "ALERTS{" + ", ".join(f'{k}="{v}"' for k, v in every.items()) + "}"
 
 
-def _text(value: float | None) -> str:
+def _sample(value: float | None) -> str:
     return "_" if value is None else f"{value:.0f}"

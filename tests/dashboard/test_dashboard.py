@@ -1,4 +1,4 @@
-"""Every question of the dashboard has an answer in a real Prometheus, by the tool's own metrics."""
+"""Every dashboard query returns data in a real Prometheus that scrapes the tool's metrics."""
 
 import re
 import shutil
@@ -21,24 +21,24 @@ from tests.support.drills import HEAD_SUM
 from tests.support.exporter import Served
 from tests.support.kustomize import PROMETHEUS, only, render
 from tests.support.runs import cli, settings
-from tests.support.stored import LocalFiles, put_small_backup
+from tests.support.stored_backups import LocalFiles, put_small_backup
 from tests.support.waiting import wait_until
 
 _PANELS = [p for p in dashboard.dashboard()["panels"] if p["type"] != "row"]
 _TARGETS = [(p["title"], target["expr"]) for p in _PANELS for target in p["targets"]]
 
 
-def test_file_is_made_by_devtools() -> None:
+def test_file_is_up_to_date() -> None:
     assert dashboard.PATH.read_text() == dashboard.text(), "python -m devtools.dashboard"
 
 
 def test_config_map_holds_the_file_for_grafana() -> None:
-    made = only(render(PROMETHEUS / "monitoring"), "ConfigMap", "prometheus-backup-dashboard")
-    assert made["metadata"]["labels"] == {"grafana_dashboard": "1"}
-    assert made["data"] == {"dashboard.json": dashboard.text()}
+    config_map = only(render(PROMETHEUS / "monitoring"), "ConfigMap", "prometheus-backup-dashboard")
+    assert config_map["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert config_map["data"] == {"dashboard.json": dashboard.text()}
 
 
-def test_panels_have_words_and_do_not_overlap() -> None:
+def test_panels_have_descriptions_and_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in dashboard.dashboard()["panels"]:
         place = panel["gridPos"]
@@ -52,7 +52,7 @@ def test_panels_have_words_and_do_not_overlap() -> None:
     assert len({panel["title"] for panel in _PANELS}) == len(_PANELS)
 
 
-def test_panels_ask_for_metrics_of_the_table_only() -> None:
+def test_panels_query_known_metrics_only() -> None:
     named = {n for _, e in _TARGETS for n in re.findall(r"(?<!\w)prometheus_backup_\w+", e)}
     assert named <= set(FAMILIES)
     assert len(named) > 25
@@ -60,12 +60,12 @@ def test_panels_ask_for_metrics_of_the_table_only() -> None:
 
 @dataclass(frozen=True)
 class Watched:
-    """A Prometheus that watches the backups of another, and what the last looked like."""
+    """A Prometheus that monitors the backups of another one."""
 
     monitoring: PrometheusServer
 
-    def ask(self, expression: str) -> list[dict[str, Any]]:
-        """The answer to a panel's expression, with the variables as they are at first."""
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Query a panel's expression with the default values of the variables."""
         variables = {
             v["name"]: v.get("allValue") or v["query"]
             for v in dashboard.dashboard()["templating"]["list"]
@@ -79,7 +79,7 @@ class Watched:
 def watched(
     tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
 ) -> Iterator[Watched]:
-    """Backups of five days, the last verified, pruned and drilled for real; all of it scraped."""
+    """Five daily backups, the last one verified, pruned and drilled; all metrics are scraped."""
     folder = tmp_path_factory.mktemp("watched")
     repository = folder / "repository"
     repository.mkdir()
@@ -119,7 +119,7 @@ _LAST_RUN = 'prometheus_backup_last_run_exit_code{command="drill"}'
 
 
 def _quick_rules(folder: Path) -> Path:
-    """The rules, evaluated each second and not at some second of the first minute."""
+    """Write the rules with an evaluation interval of one second; the default is a minute."""
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         group["interval"] = "1s"
@@ -137,7 +137,7 @@ def _configuration(exporter: str, pushgateway: str, rules: Path) -> str:
 
 @pytest.mark.parametrize(("title", "expression"), _TARGETS, ids=[t for t, _ in _TARGETS])
 def test_every_expression_returns_data(watched: Watched, title: str, expression: str) -> None:
-    answers = watched.ask(expression)
+    answers = watched.query(expression)
     assert answers, title
     assert all(answer["value"][1] != "NaN" for answer in answers)
 
@@ -145,17 +145,17 @@ def test_every_expression_returns_data(watched: Watched, title: str, expression:
 def test_healthy_repository_looks_healthy(watched: Watched) -> None:
     def shown(title: str) -> set[float]:
         (expression,) = [e for t, e in _TARGETS if t == title]
-        return {float(answer["value"][1]) for answer in watched.ask(expression)}
+        return {float(answer["value"][1]) for answer in watched.query(expression)}
 
     assert shown("Good backups") == {5}
-    assert shown("Bad backups") == shown("Faults found") == shown("Snapshots left behind") == {0}
+    assert shown("Bad backups") == shown("Findings") == shown("Snapshots left behind") == {0}
     assert shown("Exit codes") == {0}
-    assert shown("Last verdicts") == {1}
+    assert shown("Last results") == {1}
     assert max(shown("Last good backup")) < 600
 
 
-def test_rules_of_the_real_thing_raise_no_alarm_that_they_should_not(watched: Watched) -> None:
-    seen = datetime.now(UTC)  # what is scraped is there
+def test_healthy_backups_fire_no_alert(watched: Watched) -> None:
+    seen = datetime.now(UTC)  # all metrics have been scraped
 
     def evaluated() -> bool:
         groups = watched.monitoring.get("rules")["groups"]
@@ -165,6 +165,6 @@ def test_rules_of_the_real_thing_raise_no_alarm_that_they_should_not(watched: Wa
     wait_until(evaluated)
     groups = watched.monitoring.get("rules")["groups"]
     assert {r["health"] for group in groups for r in group["rules"]} == {"ok"}
-    raised = {a["labels"]["alertname"] for a in watched.monitoring.get("alerts")["alerts"]}
-    # The small backups hold next to nothing, so that of a real Prometheus is out of line.
-    assert raised <= {"PrometheusBackupGrown", "PrometheusBackupVerificationStale"}
+    firing = {a["labels"]["alertname"] for a in watched.monitoring.get("alerts")["alerts"]}
+    # Next to the tiny prepared backups, one of a real Prometheus is unusually large.
+    assert firing <= {"PrometheusBackupGrown", "PrometheusBackupVerificationStale"}

@@ -14,7 +14,7 @@ from devtools.prometheus import PrometheusServer
 from prometheus_backup.repository.manifest import decode_manifest, sha256sums
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import options, take_backup
-from tests.support.stored import LocalFiles, json_of, manifest_of, run_here
+from tests.support.stored_backups import LocalFiles, json_of, manifest_of, run_here
 
 HEAD_SUM = "sum(devtools_head)"
 HEAD_COUNT = "sum by (series) (count_over_time(devtools_head[20m]))"

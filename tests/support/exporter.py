@@ -9,7 +9,7 @@ import httpx
 
 from devtools.s3 import S3Bucket
 from prometheus_backup.metrics.exposition import parse
-from tests.support.started import StartedCli
+from tests.support.started_cli import StartedCli
 
 
 def values(document: str) -> dict[str, float]:

@@ -226,7 +226,7 @@ class SteppedStore(MemoryStore):
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     """A store with what is in it, and the actors that will work on it."""
 
     store: SteppedStore
@@ -234,10 +234,10 @@ class World:
 
 
 def all_interleavings(
-    make: Callable[[Turns], World],
+    make: Callable[[Turns], Scenario],
     *,
-    at_every_step: Callable[[World], None] | None = None,
-    at_the_end: Callable[[World, Outcomes], None],
+    at_every_step: Callable[[Scenario], None] | None = None,
+    at_the_end: Callable[[Scenario, Outcomes], None],
 ) -> int:
     """Run `make`'s actors in every order; return how many orders were run to their end.
 
@@ -248,20 +248,20 @@ def all_interleavings(
     ended = 0
     while to_follow:
         turns = Turns()
-        world = make(turns)
-        turns.start(world.actors)
+        scenario = make(turns)
+        turns.start(scenario.actors)
         order: list[int] = []
-        for wanted in _choices(turns, to_follow.pop(), seen, world, order, to_follow):
+        for wanted in _choices(turns, to_follow.pop(), seen, scenario, order, to_follow):
             turns.advance(wanted)
             order.append(wanted)
             if at_every_step:
-                with _explained(world, order):
-                    at_every_step(world)
+                with _explained(scenario, order):
+                    at_every_step(scenario)
         if turns.ready():
             turns.drop()
             continue
-        with _explained(world, order):
-            at_the_end(world, turns.outcomes())
+        with _explained(scenario, order):
+            at_the_end(scenario, turns.outcomes())
         ended += 1
     return ended
 
@@ -270,14 +270,14 @@ def _choices(
     turns: Turns,
     prefix: Sequence[int],
     seen: set[Hashable],
-    world: World,
+    scenario: Scenario,
     order: Sequence[int],
     to_follow: list[tuple[int, ...]],
 ) -> Iterable[int]:
     """Yield whose turn it is: first as the prefix says, then the first that can go on."""
     yield from prefix
     while ready := turns.ready():
-        situation = (tuple(sorted(world.store.contents().items())), turns.knowledge())
+        situation = (tuple(sorted(scenario.store.contents().items())), turns.knowledge())
         if situation in seen:
             return
         seen.add(situation)
@@ -286,11 +286,11 @@ def _choices(
 
 
 @contextmanager
-def _explained(world: World, order: Sequence[int]) -> Iterator[None]:
-    names = [*world.actors]
+def _explained(scenario: Scenario, order: Sequence[int]) -> Iterator[None]:
+    names = [*scenario.actors]
     try:
         yield
     except AssertionError as error:
         error.add_note(f"in the order {' '.join(names[n] for n in order)}")
-        error.add_note("the store holds " + ", ".join(sorted(world.store.contents())))
+        error.add_note("the store holds " + ", ".join(sorted(scenario.store.contents())))
         raise

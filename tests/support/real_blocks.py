@@ -15,7 +15,7 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusOptions, PrometheusServer
 from devtools.remote_write import Histogram, Series, remote_write
 from prometheus_backup.tsdb.block import read_meta
-from tests.support.looks import live_blocks
+from tests.support.contents import live_blocks
 from tests.support.waiting import wait_until
 
 _STEP = timedelta(seconds=15)

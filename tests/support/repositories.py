@@ -11,13 +11,13 @@ from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
-from tests import manifests
+from tests.support import manifests
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 FILES = {"chunks/000001": b"chunks of the block", "index": b"index of the block"}
 
 
-class StillClock:
+class ManualClock:
     """A clock that stands until it is moved; sleeping moves it."""
 
     def __init__(self, start: datetime = NOON) -> None:
@@ -80,7 +80,7 @@ def put_files(
 
 
 def make_backup(
-    store: ObjectStore, clock: StillClock, *, at: datetime, run_id: str = "earlier"
+    store: ObjectStore, clock: ManualClock, *, at: datetime, run_id: str = "earlier"
 ) -> str:
     """Commit a small backup as if it had been made at that time; its id."""
     present = clock.instant
@@ -113,7 +113,7 @@ def require_whole(contents: Mapping[str, bytes]) -> None:
             assert hashlib.sha256(body).hexdigest() == file.sha256, f"{file.key} was altered"
 
 
-def require_no_strangers(contents: Mapping[str, bytes]) -> None:
+def require_no_extra_objects(contents: Mapping[str, bytes]) -> None:
     """Assert that the folders of visible backups hold what their manifests name, and no more."""
     for backup_id, manifest in visible(contents).items():
         own = {file.key for _, file in manifest.files()}

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -25,10 +24,7 @@ from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.base import ObjectStore
-from prometheus_backup.stores.s3 import S3Settings, S3Store
 from prometheus_backup.transfer import BandwidthLimit, Transfer
-
-PREFIX = "prometheus-snapshots"
 
 _E = TypeVar("_E", bound=Event)
 
@@ -150,13 +146,6 @@ def take_backup(
         return run.run()
 
 
-def s3_store(bucket: S3Bucket, *, prefix: str = PREFIX, sse: str = "AES256") -> S3Store:
-    """The store of a bucket, with the bucket's own credentials."""
-    settings = S3Settings(region=bucket.endpoint.region, endpoint=bucket.endpoint.url, sse=sse)
-    with _environment(bucket.endpoint.environment()):
-        return S3Store(bucket=bucket.name, prefix=prefix, settings=settings)
-
-
 def settings(source: PrometheusServer, repository: S3Bucket | Path, **more: str) -> dict[str, str]:
     """The environment variables with which the command line backs `source` up."""
     variables = {"PROMETHEUS_URL": source.url, "PROMETHEUS_DATA_DIR": str(source.data_dir)}
@@ -205,18 +194,3 @@ def bare_environment(variables: Mapping[str, str]) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         **variables,
     }
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have these variables within the block: a boto3 session reads them when it is made."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

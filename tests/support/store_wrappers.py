@@ -7,7 +7,7 @@ from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.base import ObjectStore
 
 
-class Relay:
+class StoreWrapper:
     """A store that passes everything on to another; to be changed in one method."""
 
     def __init__(self, store: ObjectStore) -> None:
@@ -61,7 +61,7 @@ class Relay:
         return self.inner.stored_checksum(key)
 
 
-class Reading(Relay):
+class ReadRecorder(StoreWrapper):
     """Remembers which objects were read; calls `before` with each key, which may raise or wait."""
 
     def __init__(self, store: ObjectStore, *, before: Callable[[str], None] | None = None) -> None:

@@ -9,7 +9,7 @@ from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.memory import MemoryStore
 
 
-class NotingStore(MemoryStore):
+class RecordingStore(MemoryStore):
     """Notes the keys of bodies that were sent, and the sources of copies."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class NotingStore(MemoryStore):
         super().copy(source, target, size=size, options=options)
 
 
-class DamagingStore(NotingStore):
+class DamagingStore(RecordingStore):
     """Keeps something else than it was sent under keys that end in `ending`, so many times."""
 
     def __init__(self, damage: Callable[[bytes], bytes], *, ending: str, times: int) -> None:
@@ -46,7 +46,7 @@ class DamagingStore(NotingStore):
         super().put(key, [sent], size=size, options=options)
 
 
-class CannotCopyStore(NotingStore):
+class CannotCopyStore(RecordingStore):
     """Copies nothing, as some S3-compatible stores do."""
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
@@ -54,7 +54,7 @@ class CannotCopyStore(NotingStore):
         raise RepositoryUnavailable(f"cannot copy {source}: 501 NotImplemented")
 
 
-class DamagingCopyStore(NotingStore):
+class DamagingCopyStore(RecordingStore):
     """Keeps checksums as AWS does, and copies an index with one bit turned over."""
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:

@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)
-class Ended:
+class CliResult:
     """How it ended: a negative code is a signal's."""
 
     code: int
@@ -52,10 +52,10 @@ class StartedCli:
         """End it as a crash would."""
         self._child.kill()
 
-    def end(self, *, deadline: float = 60) -> Ended:
+    def end(self, *, deadline: float = 60) -> CliResult:
         """Wait for its end."""
         code = self._child.wait(deadline)
-        return Ended(code, self._output.read_text(), self.log())
+        return CliResult(code, self._output.read_text(), self.log())
 
     def __enter__(self) -> Self:
         return self

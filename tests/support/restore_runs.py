@@ -13,7 +13,7 @@ from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import transfer
-from tests.support.stored import LocalFiles, manifest_of
+from tests.support.stored_backups import LocalFiles, manifest_of
 
 # Forks from a process without threads, whatever the test process has running.
 _FORKSERVER = multiprocessing.get_context("forkserver")

@@ -6,7 +6,7 @@ from typing import Self
 
 from devtools.prometheus import PrometheusOptions, PrometheusServer
 
-NUDGEABLE = PrometheusOptions(
+FREQUENT_RELOADS = PrometheusOptions(
     scrape_interval=None,
     min_block_duration="10s",
     # Of these short blocks none is merged with others: it would compact what the test looks at.
@@ -18,11 +18,11 @@ _MOST = 70
 """Samples may lie ten minutes ahead at most."""
 
 
-class Nudges:
+class FrequentReloads:
     """While it is entered, samples that are further and further ahead are written to the server."""
 
     def __init__(self, server: PrometheusServer) -> None:
-        assert server.options == NUDGEABLE
+        assert server.options == FREQUENT_RELOADS
         self._server = server
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._nudge, daemon=True)

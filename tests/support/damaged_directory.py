@@ -10,14 +10,15 @@ from typing import Any
 from devtools.blocks import BlockSpec
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
-from tests.support.stored import json_of, run_here, tree
+from tests.support.contents import tree
+from tests.support.stored_backups import json_of, run_here
 
 QUIET = PrometheusOptions(scrape_interval=None)
 NOBODY = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True)
-class Patient:
+class DamagedDirectory:
     """A data directory of some blocks; `repository` has backups of them."""
 
     fleet: PrometheusFleet

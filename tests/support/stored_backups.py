@@ -20,12 +20,13 @@ from devtools.s3 import S3Bucket
 from prometheus_backup.cli.main import run
 from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.stores.local import LocalStore
-from tests import manifests
+from tests.support import manifests
+from tests.support.contents import tree
 from tests.support.runs import bare_environment, options, take_backup
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredBackups:
     """A `file://` repository with two backups of one Prometheus: `first` with its head block,
     `second`, the newest, without it, so that all its blocks are old. To be read only."""
 
@@ -34,7 +35,9 @@ class Stored:
     second: str
 
 
-def make_stored(directory: Path, binaries: PrometheusBinaries, blocks: Path) -> Stored:
+def make_stored_backups(
+    directory: Path, binaries: PrometheusBinaries, blocks: Path
+) -> StoredBackups:
     """Back a Prometheus with these blocks and a live head up, twice."""
     data = directory / "data"
     shutil.copytree(blocks, data)
@@ -46,7 +49,7 @@ def make_stored(directory: Path, binaries: PrometheusBinaries, blocks: Path) -> 
         first = take_backup(server, store).manifest.backup_id
         second = take_backup(server, store, options(skip_head=True)).manifest.backup_id
         server.kill()
-    return Stored(root, first, second)
+    return StoredBackups(root, first, second)
 
 
 class Files(Protocol):
@@ -116,15 +119,6 @@ def copy_to(files: Files, root: Path) -> None:
     """Put every file of a `file://` repository into another one."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda item: files.put(*item), tree(root).items()))
-
-
-def tree(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory: path relative to it, and bytes."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
 
 
 def manifest_of(files: Files, backup: str) -> dict[str, Any]:
