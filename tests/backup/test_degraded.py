@@ -64,12 +64,12 @@ def test_blocks_of_a_degraded_backup_are_copied_not_uploaded_again(
     prometheus_3: PrometheusBinaries, start_prometheus: PrometheusFleet, data_dir: Path
 ) -> None:
     spoilt = live_blocks(data_dir)[1]
-    whole = (spoilt / "meta.json").read_bytes()
+    original = (spoilt / "meta.json").read_bytes()
     empty_meta(spoilt)
     server = start_prometheus(prometheus_3, data_dir, PrometheusOptions(scrape_interval=None))
     store, recorder = MemoryStore(), Recorder()
     assert take_backup(server, store).manifest.degraded
-    (spoilt / "meta.json").write_bytes(whole)
+    (spoilt / "meta.json").write_bytes(original)
     server.restart()
     report = take_backup(server, store, listener=recorder)
     assert report.outcome is Outcome.DONE
@@ -89,9 +89,9 @@ def test_the_command_line_reports_degraded_and_exits_3(
     env = settings(start_prometheus(prometheus_3, data_dir), tmp_path / "repository")
     done = cli("backup", "--json", env=env)
     assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
-    assert told["outcome"] == "partial"
-    assert spoilt.name in told["degraded"][0]
+    output = json.loads(done.stdout)
+    assert output["outcome"] == "partial"
+    assert spoilt.name in output["degraded"][0]
     assert "degraded" in cli("list", env=env).stdout
 
 

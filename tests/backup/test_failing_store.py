@@ -40,7 +40,7 @@ def sizes(source: PrometheusServer, name: str) -> list[int]:
 
 
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
-"""Under a limit on files, Python would leave cut-off compiled modules behind, for every test."""
+"""With a limit on file size, Python would leave truncated bytecode files to other tests."""
 
 
 class AtFirstUpload(Recorder):

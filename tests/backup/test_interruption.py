@@ -110,12 +110,12 @@ def test_run_killed_at_any_request_leaves_nothing_partial_and_the_next_one_clean
 
         report = take_backup(scene.source, open_s3(scene.bucket, prefix=prefix))
 
-        mended = scene.contents(prefix)
-        require_whole(mended)
-        require_no_extra_objects(mended)
-        assert not [key for key in mended if key.endswith(INCOMPLETE)]
+        after = scene.contents(prefix)
+        require_whole(after)
+        require_no_extra_objects(after)
+        assert not [key for key in after if key.endswith(INCOMPLETE)]
         made = report.manifest.backup_id
-        assert folders(mended) == set(visible(mended)) == {*visible(left), made}
+        assert folders(after) == set(visible(after)) == {*visible(left), made}
         assert set(report.prune.swept) == folders(left) - set(visible(left))
         assert report.outcome is Outcome.DONE
         assert traces(scene.source.data_dir) == CLEAN

@@ -178,13 +178,13 @@ def test_a_read_only_data_directory_is_backed_up_and_the_leftover_snapshot_repor
     with sealed_once_taken(read_only, repository):
         done = cli("backup", "--json", env=env, prefix=without_privileges())
     assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     (name,) = (path.name for path in (read_only.data_dir / "snapshots").iterdir())
-    assert told["problems"] == [f"the snapshot {name} could not be removed"]
-    assert told["totals"]["blocks"] == 5
-    assert not told["degraded"]
+    assert output["problems"] == [f"the snapshot {name} could not be removed"]
+    assert output["totals"]["blocks"] == 5
+    assert not output["degraded"]
     assert name in done.stderr
-    assert (repository / told["backup_id"] / "metadata.json").is_file()
+    assert (repository / output["backup_id"] / "metadata.json").is_file()
     assert not (read_only.data_dir / ".prometheus-backup").exists()
 
 

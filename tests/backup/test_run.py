@@ -298,13 +298,13 @@ def test_the_command_line_makes_the_same_backup_and_reports_it(
         env=settings(source, s3_bucket, S3_PREFIX="team/a"),
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     store = open_s3(s3_bucket, prefix="team/a")
     (backup_id,) = store.list_folders()
     manifest = json.loads(objects(store, backup_id)["metadata.json"])
     assert backup_id in done.stdout
     assert manifest["labels"] == {"cluster": "eu-1"}
     assert manifest["totals"]["blocks"] == 5
-    assert told["backup_id"] == backup_id
-    assert told["totals"] == manifest["totals"]
+    assert output["backup_id"] == backup_id
+    assert output["totals"] == manifest["totals"]
     assert traces(source.data_dir) == CLEAN

@@ -78,7 +78,7 @@ def test_an_unchecked_block_is_checked_by_the_first_backup_at_level_tsdb(
     assert set(faults_of(take_backup(source, store)).values()) == {None}
     report = take_backup(source, store, TSDB, listener=recorder)
     assert read_whole(recorder) == report.manifest.totals.bytes
-    assert len(recorder.of(FileCopied)) == 8, "and what is copied is not sent"
+    assert len(recorder.of(FileCopied)) == 8, "and copied files are not uploaded"
     later = take_backup(source, store)
     assert sorted(faults_of(later).values(), key=str) == [*[()] * 4, None], "all but the head"
 
@@ -175,10 +175,10 @@ def test_the_command_line_names_the_corrupt_block_and_exits_3(
     env = settings(source, tmp_path / "repository", VERIFY_LEVEL="tsdb")
     done = cli("backup", "--json", env=env)
     assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
-    assert told["outcome"] == "partial"
-    assert corrupt.name in told["degraded"][0]
-    assert told["verified"] == "checksum"
+    output = json.loads(done.stdout)
+    assert output["outcome"] == "partial"
+    assert corrupt.name in output["degraded"][0]
+    assert output["verified"] == "checksum"
     (line,) = [one for one in done.stderr.splitlines() if "block is corrupt" in one]
     assert " error " in line
     assert corrupt.name in line

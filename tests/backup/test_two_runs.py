@@ -74,18 +74,18 @@ def test_second_run_on_a_data_directory_exits_11_and_changes_nothing(
     source: PrometheusServer, s3_bucket: S3Bucket, proxy: S3Proxy, tmp_path: Path
 ) -> None:
     """The first run is paused during its transfer, while its snapshot exists."""
-    held, go_on = threading.Event(), threading.Event()
+    paused, go_on = threading.Event(), threading.Event()
 
     def gate(request: S3Request) -> bool:
         if request.method == "PUT" and "/chunks/" in request.path:
-            held.set()
+            paused.set()
             go_on.wait(60)
         return True
 
     proxy.begin(gate)
     env = settings(source, s3_bucket, AWS_ENDPOINT_URL=proxy.url, CONCURRENCY="1")
     with StartedCli("backup", env=env, directory=tmp_path / "first") as first:
-        assert held.wait(60)
+        assert paused.wait(60)
         before = (contents(s3_bucket), tree(source.data_dir), traces(source.data_dir))
         asked_before = len(proxy.requests)
 
@@ -147,8 +147,8 @@ def test_concurrent_runs_of_two_hosts_in_one_repository_both_commit(
     assert set(manifests) == folders(found) == {r["backup_id"] for r in reports}
     assert not [key for key in found if key.endswith(INCOMPLETE)]
     for report, one in zip(reports, (source, other_source), strict=True):
-        held = {block.ulid for block in manifests[report["backup_id"]].blocks}
-        assert held == {path.parent.name for path in one.data_dir.glob("*/meta.json")}
+        ulids = {block.ulid for block in manifests[report["backup_id"]].blocks}
+        assert ulids == {path.parent.name for path in one.data_dir.glob("*/meta.json")}
         assert report["totals"]["copied_bytes"] == 0
         assert traces(one.data_dir) == CLEAN
 
@@ -186,9 +186,9 @@ def test_backup_of_another_host_during_ours_affects_neither(
 def leave_a_run_of_another_host(
     source: PrometheusServer, store: ObjectStore, identifier: str
 ) -> int:
-    """What a run that was killed elsewhere leaves of this source's block; bytes that can be used.
+    """Write what a killed run on another host leaves of this source's block; return its bytes.
 
-    Its data was this directory, too: the volume has moved to another host since.
+    The run backed up the same data directory, before its volume moved to this host.
     """
     [block] = [path.parent for path in source.data_dir.glob("*/meta.json")]
     body = (block / "index").read_bytes()

@@ -45,7 +45,7 @@ UNPRIVILEGED = 65534  # nobody; root may write anywhere
 
 
 @contextmanager
-def held(data_dir: Path) -> Iterator[HostLock]:
+def locked(data_dir: Path) -> Iterator[HostLock]:
     lock = HostLock.take(data_dir)
     try:
         yield lock
@@ -76,7 +76,7 @@ def test_only_one_process_holds_the_lock_of_a_directory(tmp_path: Path) -> None:
 
 
 def test_lock_also_works_within_one_process(tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(RepositoryLocked):
+    with locked(tmp_path), pytest.raises(RepositoryLocked):
         HostLock.take(tmp_path)
     HostLock.take(tmp_path).release()
 
@@ -84,7 +84,7 @@ def test_lock_also_works_within_one_process(tmp_path: Path) -> None:
 def test_directories_are_locked_independently(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
-    with held(tmp_path / "a"), held(tmp_path / "b") as other:
+    with locked(tmp_path / "a"), locked(tmp_path / "b") as other:
         assert other.held
 
 
@@ -93,14 +93,14 @@ def test_lock_of_a_dead_process_is_free_and_its_intent_is_dead(tmp_path: Path, n
     with holder(tmp_path) as process:
         process.send_signal(number)
         process.wait(30)
-    with held(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         assert lock.dead_intents(own_run_id="mine") == [Intent("holder", snapshot="of the holder")]
         lock.forget("holder")
         assert lock.dead_intents(own_run_id="mine") == []
 
 
 def test_recorded_intent_is_read_back(tmp_path: Path) -> None:
-    with held(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         lock.record(Intent("r1"))
         lock.record(FULL)
         lock.record(Intent("r2"))
@@ -115,19 +115,19 @@ def test_recorded_intent_is_read_back(tmp_path: Path) -> None:
 def test_incomplete_intents_are_removed(tmp_path: Path) -> None:
     runs = tmp_path / ".prometheus-backup" / "runs"
     runs.mkdir(parents=True)
-    whole = json.dumps({"run_id": "x"})
-    (runs / "cut.json").write_text(whole[:5])
+    complete = json.dumps({"run_id": "x"})
+    (runs / "cut.json").write_text(complete[:5])
     (runs / "empty.json").touch()
-    (runs / "other-name.json").write_text(whole)
+    (runs / "other-name.json").write_text(complete)
     (runs / "unknown.json").write_text('{"run_id": "unknown", "wheels": 4}')
-    (runs / "killed-while-writing.new").write_text(whole)
-    with held(tmp_path) as lock:
+    (runs / "killed-while-writing.new").write_text(complete)
+    with locked(tmp_path) as lock:
         assert lock.dead_intents(own_run_id="mine") == []
     assert [*runs.iterdir()] == []
 
 
 def test_nothing_else_is_created_in_the_data_directory(tmp_path: Path) -> None:
-    with held(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         lock.record(FULL)
         lock.forget(FULL.run_id)
     made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))

@@ -102,8 +102,8 @@ def test_a_scalar_differs_from_a_vector_with_one_series() -> None:
 def test_histograms_are_compared_to_their_last_bucket(changes: dict[str, Any]) -> None:
     assert differences(histogram(), histogram()) == ()
     assert differences(histogram(), histogram(sum="3.5000000000000004")) == ()
-    (told,) = differences(histogram(), histogram(**changes))
-    assert told.startswith('{s="a"} is a histogram of ')
+    (message,) = differences(histogram(), histogram(**changes))
+    assert message.startswith('{s="a"} is a histogram of ')
 
 
 def test_a_histogram_differs_from_a_number() -> None:
@@ -116,7 +116,7 @@ def test_labels_with_any_text_are_printable() -> None:
     hostile = "\x1b[2J\n\x7f\u202eevil" + "x" * 3000
     result = [{"metric": {"s": hostile}, "value": [AT, "1"]}]
     found = read_answer({"resultType": "vector", "result": result})
-    (told,) = differences(vector(), found)
-    assert told.isprintable()
-    assert told.isascii()
-    assert len(told) < 600
+    (message,) = differences(vector(), found)
+    assert message.isprintable()
+    assert message.isascii()
+    assert len(message) < 600

@@ -165,13 +165,13 @@ def test_proxies_of_the_environment_are_ignored(
 
 def test_a_snapshot_is_taken_and_its_name_returned(prometheus: PrometheusServer) -> None:
     with PrometheusClient(Access(prometheus.url)) as client:
-        whole = client.take_snapshot(skip_head=False)
+        full = client.take_snapshot(skip_head=False)
         written = client.take_snapshot(skip_head=True)
     folder = prometheus.data_dir / "snapshots"
-    assert {path.name for path in folder.iterdir()} == {whole, written}
+    assert {path.name for path in folder.iterdir()} == {full, written}
     live = {block.name for block in live_blocks(prometheus.data_dir)}
     assert {path.name for path in (folder / written).iterdir()} == live
-    assert len(list((folder / whole).iterdir())) == len(live) + 1
+    assert len(list((folder / full).iterdir())) == len(live) + 1
 
 
 def test_a_disabled_admin_api_is_detected_by_its_message_because_it_returns_500(

@@ -80,7 +80,7 @@ def test_queries_from_flags_variables_and_a_file_are_added_to_the_defaults(
 ) -> None:
     (tmp_path / "repository").mkdir()
     queries = tmp_path / "queries"
-    queries.write_text("# what we look at first\n\n  sum(devtools_head)  \ncount(devtools_head)\n")
+    queries.write_text("# a comment\n\n  sum(devtools_head)  \ncount(devtools_head)\n")
     env = settings(source, tmp_path / "repository", FINGERPRINT_FILE=str(queries))
     flag = "--fingerprint-query=max(devtools_head{series=~'1,2|3 4'})"
     files = LocalFiles(tmp_path / "repository")
@@ -132,7 +132,7 @@ def test_answer_with_too_many_series_is_inconclusive(
 ) -> None:
     source.fill_head(series=1001, span=MINUTE, metric="many")
     source.write("old", [(datetime.now(UTC) - 6 * MINUTE, 1.0)])
-    # What is many now is many then: the sums go back to where the samples of the others are.
+    # The instant is five minutes ago, before the new series: `offset -5m` reads them.
     chosen = options(fingerprints=("many offset -5m", "many offset -5m or old"))
     manifest = take_backup(source, store, chosen).manifest
 
@@ -193,7 +193,7 @@ def test_with_skip_head_the_instant_is_the_end_of_the_blocks_on_disk(
 
 
 STALE = struct.unpack("<d", bytes.fromhex("020000000000f07f"))[0]
-"""What Prometheus appends where a target is gone (model/value/value.go, StaleNaN)."""
+"""The value that Prometheus appends when a target is gone (model/value/value.go, StaleNaN)."""
 
 
 def test_series_that_ended_have_also_ended_in_the_drill(

@@ -37,7 +37,7 @@ from tests.support.runs import FakeClock, cli, settings, take_backup
 from tests.support.sources import HTML, FakePrometheus, Proxy
 
 QUICK = 100.0
-"""Speed of the clock where a run waits for a compaction to settle before it refuses."""
+"""Speed of the clock in tests that retry before they refuse."""
 
 
 def refusal(source: Access | PrometheusServer, data_dir: Path) -> BackupToolError:

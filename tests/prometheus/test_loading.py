@@ -1,6 +1,6 @@
 """Waiting until Prometheus has dropped blocks, with one that lists them and one that counts them.
 
-The real servers of the other tests only count them: 3.6 and later list them.
+Prometheus 3.6 and later list them; the real servers of the other tests only count them.
 """
 
 import itertools

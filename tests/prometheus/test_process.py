@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 
 def answer(url: str) -> int:
-    """The status of an answer; 0 where there is none."""
+    """The HTTP status of a response; 0 if there is none."""
     try:
         return httpx.get(url, trust_env=False).status_code
     except httpx.HTTPError:
@@ -65,9 +65,9 @@ def test_it_does_not_inherit_our_environment(
     with start(spy, tmp_path, tmp_path / "run") as server:
         wait_until(lambda: server.exit_code is not None)
 
-    said = "\n".join(server.log())
-    assert "PATH" in said
-    assert "secret" not in said
+    log = "\n".join(server.log())
+    assert "PATH" in log
+    assert "secret" not in log
 
 
 class Stop(BaseException):
