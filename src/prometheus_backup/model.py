@@ -71,7 +71,7 @@ class Verdict(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a command ended that raised no error. Each has one exit code."""
+    """The result of a command that raised no error; each has one exit code."""
 
     DONE = "done"
     PARTIAL = "partial"
@@ -79,12 +79,12 @@ class Outcome(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Return 0 for done, 3 for done in part, 41 for faults found."""
+        """Return 0 if everything was done, 3 if only a part, 41 if faults were found."""
         return {Outcome.DONE: 0, Outcome.PARTIAL: 3, Outcome.FAULTY: 41}[self]
 
 
 class FindingKind(StrEnum):
-    """What verification can find wrong with a backup."""
+    """The kinds of problems that verification finds."""
 
     MISSING = "missing"
     WRONG_SIZE = "wrong-size"
