@@ -1,4 +1,4 @@
-"""What a month costs: by figures that can be worked out by hand."""
+"""The cost of a month, compared with figures that are calculated by hand."""
 
 from datetime import timedelta
 
@@ -36,7 +36,7 @@ def _month(
     return month(Strategy(stages), workload=load, kept=kept, usage=usage, prices=prices)
 
 
-# How long backups stay
+# How long backups are kept
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def _month(
     [
         (Policy(10, 0, 0), 10, 10),
         (Policy(1, 0, 0), 1, 1),
-        # The newest is the one of a 1st on twelve days of the year.
+        # On twelve days of the year the newest backup is also one of the monthly ones.
         (Policy(1, 12, 0), 12 + 353 / 365, 365),
         (Policy(0, 0, 3), 3 + 364 / 365, 1095),
     ],
@@ -55,14 +55,14 @@ def test_backups_are_kept_as_retention_decides(policy: Policy, average: float, o
     assert kept.oldest_days == oldest
 
 
-def test_what_was_deleted_is_gone_after_the_noncurrent_days() -> None:
+def test_deleted_backups_are_purged_after_the_noncurrent_days() -> None:
     kept = simulate_lifetimes(TEN_DAYS, noncurrent_days=14)
     assert kept.average == pytest.approx(10)
     assert {life.purged - life.deleted for life in kept.lifetimes} == {14}
 
 
 @pytest.mark.parametrize("policy", [Policy(36500, 0, 0), Policy(0, 241, 0), Policy(0, 0, 21)])
-def test_a_policy_that_would_take_too_long_to_settle_is_refused(policy: Policy) -> None:
+def test_a_policy_that_takes_too_long_to_simulate_is_refused(policy: Policy) -> None:
     with pytest.raises(UsageError, match="for too long"):
         simulate_lifetimes(policy)
 
@@ -70,16 +70,16 @@ def test_a_policy_that_would_take_too_long_to_settle_is_refused(policy: Policy) 
 # Storage
 
 
-def test_storage_is_what_all_kept_backups_have_together() -> None:
+def test_storage_is_the_sum_of_all_kept_backups() -> None:
     assert _month((0, "STANDARD")).storage == pytest.approx(10 * 100 * 0.023)
 
 
-def test_versions_that_are_kept_are_paid_for() -> None:
+def test_noncurrent_versions_are_billed() -> None:
     kept = _month((0, "STANDARD"), usage=Usage(noncurrent_days=14))
     assert kept.storage == pytest.approx(24 * 100 * 0.023)
 
 
-def test_a_rule_moves_no_version_that_was_deleted() -> None:
+def test_a_rule_does_not_move_deleted_versions() -> None:
     usage = Usage(noncurrent_days=14)
     moved = _month((0, "STANDARD"), (12, "GLACIER_IR"), usage=usage)
     assert moved.storage == pytest.approx(_month((0, "STANDARD"), usage=usage).storage)
@@ -93,7 +93,7 @@ def test_time_as_a_version_counts_for_the_minimum_duration() -> None:
 
 def test_early_deletion_is_billed_up_to_the_minimum_duration() -> None:
     month = _month((0, "GLACIER_IR"))
-    whole = 90 * 100 * 0.004  # as if each backup of 10 days had been there for 90
+    whole = 90 * 100 * 0.004  # as if each backup had been kept for 90 days instead of 10
     assert month.storage + month.early_deletion == pytest.approx(whole, rel=1e-3)
     assert month.early_deletion == pytest.approx(80 * 100 * 0.004)
 
@@ -108,22 +108,24 @@ def test_a_rule_acts_after_retention_of_the_same_day() -> None:
     assert _month((0, "STANDARD"), (10, "GLACIER_IR")).early_deletion == 0
 
 
-def test_small_files_are_billed_for_more_where_they_are_uploaded_to_such_a_class() -> None:
+def test_small_files_are_billed_at_the_minimum_size_of_their_upload_class() -> None:
     many = Workload(100 * GIB, blocks=10_000, files=30_000, upload=GIB)
     direct = _month((0, "STANDARD_IA"), load=many).storage
     assert direct == pytest.approx(10 * 0.0125 * (100 + 20_000 * SMALL / GIB))
     moved = _month((0, "STANDARD"), (1, "STANDARD_IA"), load=many).storage
-    assert moved == pytest.approx((1 * 0.023 + 9 * 0.0125) * 100)  # lifecycle leaves them alone
+    assert moved == pytest.approx(
+        (1 * 0.023 + 9 * 0.0125) * 100
+    )  # lifecycle rules do not move them
 
 
-def test_an_archive_bills_forty_kilobytes_more_for_each_object() -> None:
+def test_an_archive_class_bills_forty_kilobytes_more_per_object() -> None:
     load = Workload(GIB, blocks=0, files=1000, upload=0)
     assert _month((0, "GLACIER"), load=load).storage == pytest.approx(
         10 * 0.0036 * (1 + 1000 * 40 * 1024 / GIB)
     )
 
 
-def test_intelligent_tiering_costs_less_what_is_not_read() -> None:
+def test_intelligent_tiering_is_cheaper_for_objects_that_are_not_read() -> None:
     policy = Policy(100, 0, 0)
     still = _month((0, "INTELLIGENT_TIERING"), policy=policy)
     bytes_ = (30 * 0.023 + 60 * 0.0125 + 10 * 0.004) * 100
@@ -135,12 +137,12 @@ def test_intelligent_tiering_costs_less_what_is_not_read() -> None:
 # Requests and retrieval
 
 
-def test_each_night_copies_all_and_the_source_is_billed_as_read() -> None:
+def test_nightly_copies_are_billed_as_reads_of_their_sources() -> None:
     assert _month((0, "STANDARD_IA")).retrieval == pytest.approx(NIGHTS * 100 * 0.01)
     assert _month((0, "STANDARD"), (5, "STANDARD_IA")).retrieval == 0
 
 
-def test_an_archive_is_neither_copied_from_nor_read_so_each_night_sends_all() -> None:
+def test_nothing_is_copied_from_an_archive_class_so_each_night_uploads_everything() -> None:
     archive, instant = _month((0, "GLACIER")), _month((0, "GLACIER_IR"))
     assert archive.retrieval == 0
     parts = 100 * GIB / PART
@@ -148,7 +150,7 @@ def test_an_archive_is_neither_copied_from_nor_read_so_each_night_sends_all() ->
     assert instant.requests < NIGHTS * parts * 0.02 / 1000
 
 
-def test_verification_is_billed_where_reading_is() -> None:
+def test_verification_is_billed_in_classes_that_bill_reads() -> None:
     usage = Usage(verify_days=10)
     usual, verified = _month((0, "STANDARD_IA")), _month((0, "STANDARD_IA"), usage=usage)
     assert verified.retrieval - usual.retrieval == pytest.approx(NIGHTS / 10 * 10 * 100 * 0.01)
@@ -156,14 +158,14 @@ def test_verification_is_billed_where_reading_is() -> None:
     assert _month((0, "GLACIER"), usage=usage).retrieval == 0
 
 
-def test_a_transition_is_a_request_for_each_large_file() -> None:
+def test_a_transition_is_one_request_per_large_file() -> None:
     requests = _month((0, "STANDARD"), (5, "GLACIER_IR")).requests
     assert requests - _month((0, "STANDARD")).requests == pytest.approx(
         NIGHTS * 220 * 0.02 / 1000, rel=1e-6
     )
 
 
-def test_nothing_moves_that_is_gone_before() -> None:
+def test_backups_deleted_before_a_transition_are_not_moved() -> None:
     assert _month((0, "STANDARD"), (10, "GLACIER_IR")).requests == pytest.approx(
         _month((0, "STANDARD")).requests
     )
@@ -172,20 +174,20 @@ def test_nothing_moves_that_is_gone_before() -> None:
 # A restore
 
 
-def test_a_restore_of_the_newest_costs_less_than_of_one_that_moved() -> None:
+def test_restoring_the_newest_is_cheaper_than_one_that_was_moved() -> None:
     month = _month((0, "STANDARD"), (5, "GLACIER_IR"))
     assert month.restore_newest == pytest.approx(260 * 0.0004 / 1000)
     assert month.restore_oldest == pytest.approx(100 * 0.03 + 260 * 0.01 / 1000)
     assert month.thaw_hours == 0
 
 
-def test_a_restore_from_an_archive_waits_and_says_so() -> None:
+def test_a_restore_from_an_archive_class_reports_how_long_it_waits() -> None:
     month = _month((0, "STANDARD"), (5, "DEEP_ARCHIVE"))
     assert month.thaw_hours == PRICES["DEEP_ARCHIVE"].thaw_hours > 0
     assert month.restore_oldest == pytest.approx(100 * 0.02 + 260 * (0.0004 + 0.10) / 1000)
 
 
-def test_nothing_costs_nothing() -> None:
+def test_empty_backups_cost_nothing() -> None:
     empty = Workload(0, 0, 0, 0)
     month = _month((0, "STANDARD"), load=empty)
     assert (month.storage, month.early_deletion, month.retrieval) == (0, 0, 0)
@@ -194,16 +196,16 @@ def test_nothing_costs_nothing() -> None:
 # Prices
 
 
-def test_every_class_that_can_be_chosen_has_a_price() -> None:
+def test_every_storage_class_has_a_price() -> None:
     assert set(PRICES) == set(STORAGE_CLASSES) - {"REDUCED_REDUNDANCY"}
     assert {name for name, price in PRICES.items() if not price.instant} == set(ARCHIVE_CLASSES)
 
 
-def test_the_part_is_that_of_uploads() -> None:
+def test_the_part_size_is_that_of_uploads() -> None:
     assert PART == PART_SIZE
 
 
-def test_the_lifecycle_of_infrastructure_is_among_the_strategies() -> None:
+def test_the_shipped_lifecycle_rule_is_one_of_the_strategies() -> None:
     (rule,) = [r for r in document("bucket/lifecycle.json")["Rules"] if "Transitions" in r]
     moves = [(t["Days"], t["StorageClass"]) for t in rule["Transitions"]]
     assert Strategy(((0, "STANDARD"), *moves)) in STRATEGIES
@@ -227,12 +229,12 @@ def test_prices_can_be_replaced_one_by_one() -> None:
         {"STANDARD": {"untouched": 1}},
     ],
 )
-def test_prices_that_are_none_are_refused(changes: dict[str, dict[str, float]]) -> None:
+def test_invalid_prices_are_refused(changes: dict[str, dict[str, float]]) -> None:
     with pytest.raises(UsageError, match="cannot use the prices"):
         override_prices(changes)
 
 
-# What a TSDB of a size is expected to be
+# The expected workload of a TSDB of a given size
 
 
 @pytest.mark.parametrize(
@@ -245,19 +247,19 @@ def test_prices_that_are_none_are_refused(changes: dict[str, dict[str, float]]) 
         (900, 79 / 9002, 23),
     ],
 )
-def test_a_night_sends_what_the_compactor_leaves(days: int, share: float, blocks: int) -> None:
+def test_a_night_uploads_what_the_compactor_leaves(days: int, share: float, blocks: int) -> None:
     load = expected_workload(100 * GIB, timedelta(days=days))
     assert load.upload == pytest.approx(share * 100 * GIB, rel=1e-6)
     assert load.blocks == blocks
     assert load.files == blocks * 3 + 180  # segments of half a gibibyte, a tenth is index
 
 
-def test_between_two_known_retentions_it_lies_between() -> None:
+def test_the_workload_is_interpolated_between_known_retentions() -> None:
     shares = [expected_workload(GIB, timedelta(days=d)).upload for d in (15, 20, 30)]
     assert shares[0] > shares[1] > shares[2]
 
 
-def test_lives_of_kept_are_those_of_the_last_year() -> None:
+def test_lifetimes_cover_the_last_year() -> None:
     kept = simulate_lifetimes(TEN_DAYS)
     assert isinstance(kept, KeptBackups)
     assert kept.end - kept.begin == 365

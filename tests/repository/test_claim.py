@@ -1,4 +1,4 @@
-"""Claims in company: every interleaving of two runs' store operations, and of runs and sweeps."""
+"""Concurrent claims: every interleaving of two runs' store operations, and of runs and sweeps."""
 
 from datetime import timedelta
 
@@ -16,22 +16,22 @@ from prometheus_backup.repository.manifest import (
 )
 from prometheus_backup.repository.repository import Repository, State
 from prometheus_backup.stores.memory import MemoryStore
-from tests import manifests
+from tests.support import manifests
 from tests.support.interleavings import (
     Actor,
     Outcomes,
+    Scenario,
     SteppedStore,
     Turns,
-    World,
     all_interleavings,
 )
 from tests.support.repositories import (
     NOON,
-    StillClock,
+    ManualClock,
     make_backup,
     manifest_of,
     put_files,
-    require_no_strangers,
+    require_no_extra_objects,
     require_whole,
     visible,
 )
@@ -41,8 +41,8 @@ ID = "backup-20250301-120000"
 NEXT_ID = "backup-20250301-120001"
 
 
-def small_run(store: SteppedStore, clock: StillClock, run_id: str, ulid: str) -> Actor:
-    """A whole backup of one block with one file, whose bytes tell whose it is."""
+def small_run(store: SteppedStore, clock: ManualClock, run_id: str, ulid: str) -> Actor:
+    """A whole backup of one block with one file, whose bytes identify the run."""
 
     def run() -> str:
         claim = claim_backup(Repository(store, clock=clock), run_id=run_id, intent="a test")
@@ -54,24 +54,24 @@ def small_run(store: SteppedStore, clock: StillClock, run_id: str, ulid: str) ->
     return run
 
 
-def two_runs(turns: Turns, *, conditional: bool) -> World:
-    clock = StillClock()
+def two_runs(turns: Turns, *, conditional: bool) -> Scenario:
+    clock = ManualClock()
     store = SteppedStore(turns, clock=clock, conditional=conditional)
     ulids = {"one": manifests.ULID, "two": manifests.OTHER_ULID}
-    return World(store, {name: small_run(store, clock, name, ulids[name]) for name in ulids})
+    return Scenario(store, {name: small_run(store, clock, name, ulids[name]) for name in ulids})
 
 
 def test_two_runs_of_one_second_commit_under_different_ids_in_every_interleaving() -> None:
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         assert set(outcomes.values()) == {ID, NEXT_ID}
         assert {m.run_id: i for i, m in visible(contents).items()} == outcomes
-        require_no_strangers(contents)
+        require_no_extra_objects(contents)
         assert not [key for key in contents if key.endswith(INCOMPLETE)]
 
     orders = all_interleavings(
         lambda turns: two_runs(turns, conditional=True),
-        at_every_step=lambda world: require_whole(world.store.contents()),
+        at_every_step=lambda scenario: require_whole(scenario.store.contents()),
         at_the_end=check,
     )
     assert orders > 10
@@ -80,8 +80,8 @@ def test_two_runs_of_one_second_commit_under_different_ids_in_every_interleaving
 def test_without_create_only_at_most_one_of_two_runs_commits_under_an_id() -> None:
     """Some S3-compatible stores accept a create-only put of a key that exists."""
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         committed = {name: i for name, i in outcomes.items() if isinstance(i, str)}
         lost = [o for o in outcomes.values() if not isinstance(o, str)]
         assert all(isinstance(o, RepositoryLocked) for o in lost)
@@ -90,16 +90,16 @@ def test_without_create_only_at_most_one_of_two_runs_commits_under_an_id() -> No
 
     all_interleavings(
         lambda turns: two_runs(turns, conditional=False),
-        at_every_step=lambda world: require_whole(world.store.contents()),
+        at_every_step=lambda scenario: require_whole(scenario.store.contents()),
         at_the_end=check,
     )
 
 
-def claimed(store: SteppedStore, clock: StillClock, turns: Turns) -> Claim:
-    """A claim of which all files are uploaded."""
+def claimed(store: SteppedStore, clock: ManualClock, turns: Turns) -> Claim:
+    """A claim with all files uploaded."""
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
     put_files(claim, store)
-    claim._lock = turns.lock()  # type: ignore[assignment]  # it is held over operations
+    claim._lock = turns.lock()  # type: ignore[assignment]  # held during store operations
     return claim
 
 
@@ -108,59 +108,61 @@ def commits(claim: Claim) -> Actor:
 
 
 def beats(claim: Claim) -> Actor:
-    """The work of the heartbeat, as its thread does it."""
+    """One heartbeat, as its thread makes it."""
     return claim._rewrite
 
 
-def sweeps(store: SteppedStore, clock: StillClock) -> Actor:
+def sweeps(store: SteppedStore, clock: ManualClock) -> Actor:
     return lambda: Repository(store, clock=clock).sweep(ID, run_id="sweeper")
 
 
-def test_heartbeat_never_leaves_a_mark_beside_a_committed_manifest() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_heartbeat_never_leaves_a_mark_next_to_a_committed_manifest() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
-        return World(store, {"commit": commits(claim), "heartbeat": beats(claim)})
+        return Scenario(store, {"commit": commits(claim), "heartbeat": beats(claim)})
 
-    def check(world: World, outcomes: Outcomes) -> None:
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
         assert outcomes["commit"] is None
-        assert [*visible(world.store.contents())] == [ID]
-        assert f"{ID}/{INCOMPLETE}" not in world.store.contents()
+        assert [*visible(scenario.store.contents())] == [ID]
+        assert f"{ID}/{INCOMPLETE}" not in scenario.store.contents()
 
     all_interleavings(
-        make, at_every_step=lambda world: require_whole(world.store.contents()), at_the_end=check
+        make,
+        at_every_step=lambda scenario: require_whole(scenario.store.contents()),
+        at_the_end=check,
     )
 
 
-def test_heartbeat_never_takes_an_abandoned_run_back_to_life() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_heartbeat_never_revives_an_abandoned_run() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
-        return World(store, {"abandon": claim.abandon, "heartbeat": beats(claim)})
+        return Scenario(store, {"abandon": claim.abandon, "heartbeat": beats(claim)})
 
-    def check(world: World, outcomes: Outcomes) -> None:
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
         assert outcomes["abandon"] is None
-        document = decode(Incomplete, world.store.contents()[f"{ID}/{INCOMPLETE}"])
+        document = decode(Incomplete, scenario.store.contents()[f"{ID}/{INCOMPLETE}"])
         assert document is not None
         assert document.state == "abandoned"
 
     all_interleavings(make, at_the_end=check)
 
 
-def test_commit_and_a_sweep_that_took_it_for_dead_leave_all_or_nothing_visible() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_commit_during_a_sweep_is_visible_completely_or_not_at_all() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
         actors = {"commit": commits(claim), "sweep": sweeps(store, clock)}
-        return World(store, actors)
+        return Scenario(store, actors)
 
     seen = set()
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         require_whole(contents)
         done = outcomes["commit"] is None
         seen.add(done)
@@ -172,16 +174,16 @@ def test_commit_and_a_sweep_that_took_it_for_dead_leave_all_or_nothing_visible()
     assert seen == {True, False}
 
 
-def test_heartbeat_that_was_asleep_for_a_day_cannot_undo_the_mark_of_a_sweep() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_heartbeat_after_a_day_of_suspension_cannot_undo_the_mark_of_a_sweep() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
 
         def sweep_tomorrow() -> int | None:
             turns.step()
             clock.instant += timedelta(hours=25)
-            turns.answered("a day has gone by")
+            turns.answered("a day has passed")
             repository = Repository(store, clock=clock)
             entry = repository.entry(ID)
             seen_dead = entry and entry.is_dead(store_now=clock.now(), dead_runs=frozenset())
@@ -190,12 +192,12 @@ def test_heartbeat_that_was_asleep_for_a_day_cannot_undo_the_mark_of_a_sweep() -
             return None
 
         actors = {"commit": commits(claim), "heartbeat": beats(claim), "sweep": sweep_tomorrow}
-        return World(store, actors)
+        return Scenario(store, actors)
 
     swept = set()
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         require_whole(contents)
         assert [*visible(contents)] == ([ID] if outcomes["commit"] is None else [])
         swept.add(outcomes["sweep"] is not None)
@@ -205,21 +207,21 @@ def test_heartbeat_that_was_asleep_for_a_day_cannot_undo_the_mark_of_a_sweep() -
 
 
 def test_abandoned_run_that_is_swept_at_once_leaves_nothing_or_its_mark() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
-        return World(store, {"abandon": claim.abandon, "sweep": sweeps(store, clock)})
+        return Scenario(store, {"abandon": claim.abandon, "sweep": sweeps(store, clock)})
 
-    def check(world: World, outcomes: Outcomes) -> None:
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
         assert not any(isinstance(o, Exception) for o in outcomes.values())
-        assert set(world.store.contents()) <= {f"{ID}/{INCOMPLETE}"}
+        assert set(scenario.store.contents()) <= {f"{ID}/{INCOMPLETE}"}
 
     all_interleavings(make, at_the_end=check)
 
 
 def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = SteppedStore(Turns(), clock=clock)
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
     file = FinishedFile(
@@ -242,7 +244,7 @@ def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
 
 
 def test_run_that_was_suspended_for_half_a_day_does_not_commit() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = SteppedStore(Turns(), clock=clock)
     claim = claimed(store, clock, Turns())
     clock.instant += timedelta(hours=12, seconds=1)
@@ -253,9 +255,9 @@ def test_run_that_was_suspended_for_half_a_day_does_not_commit() -> None:
     assert visible(store.contents()) == {}
 
 
-def test_commit_whose_answer_was_lost_is_recognised_as_its_own() -> None:
-    """A retry inside the store then finds the key taken, by the first attempt."""
-    clock = StillClock()
+def test_commit_with_a_lost_response_recognises_its_own_manifest() -> None:
+    """A retry inside the store then finds that the first attempt has created the key."""
+    clock = ManualClock()
 
     class Forgetful(SteppedStore):
         def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
@@ -270,7 +272,7 @@ def test_commit_whose_answer_was_lost_is_recognised_as_its_own() -> None:
 
 
 def test_manifest_of_another_run_under_the_same_id_is_never_replaced() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = SteppedStore(Turns(), clock=clock)
     claim = claimed(store, clock, Turns())
     theirs = manifest_of(claim).model_copy(update={"run_id": "theirs"})
@@ -282,8 +284,8 @@ def test_manifest_of_another_run_under_the_same_id_is_never_replaced() -> None:
     assert visible(store.contents()) == {ID: theirs}
 
 
-def test_run_gives_up_where_no_id_of_the_next_two_minutes_is_free() -> None:
-    clock = StillClock()
+def test_run_gives_up_if_no_id_of_the_next_two_minutes_is_free() -> None:
+    clock = ManualClock()
     store = SteppedStore(Turns(), clock=clock)
     for second in range(120):
         key = f"{backup_id(NOON + timedelta(seconds=second))}/of-another-tool"
@@ -296,47 +298,47 @@ def test_run_gives_up_where_no_id_of_the_next_two_minutes_is_free() -> None:
     assert store.contents() == before
 
 
-class AwayStore(MemoryStore):
-    """A memory store that cannot be read while it is away."""
+class DisconnectedStore(MemoryStore):
+    """A memory store that can be disconnected."""
 
-    away = False
+    disconnected = False
     refused = 0
 
     def get(self, key: str, *, limit: int) -> bytes:
-        if self.away:
+        if self.disconnected:
             self.refused += 1
             raise RepositoryUnavailable(f"cannot read {key}: no connection")
         return super().get(key, limit=limit)
 
 
-def test_heartbeat_notes_finished_files_once_the_store_is_back(
+def test_heartbeat_records_finished_files_once_the_store_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prometheus_backup.repository.claim._TICK", 0.005)
-    store = AwayStore()
-    claim = claim_backup(Repository(store, clock=StillClock()), run_id="ours", intent="a test")
+    store = DisconnectedStore()
+    claim = claim_backup(Repository(store, clock=ManualClock()), run_id="ours", intent="a test")
     key = f"{ID}/{manifests.ULID}/index"
     file = FinishedFile(ulid=manifests.ULID, path="index", size=1, sha256="ab" * 32, key=key)
 
-    def noted() -> tuple[FinishedFile, ...]:
+    def recorded() -> tuple[FinishedFile, ...]:
         document = decode(Incomplete, store.get(f"{ID}/{INCOMPLETE}", limit=10_000))
         assert document is not None
         assert document.state == "running"
         return document.finished
 
     with claim.heartbeat():
-        store.away = True
+        store.disconnected = True
         claim.add_finished(file)
         wait_until(lambda: store.refused > 2)
-        store.away = False
-        wait_until(lambda: noted() == (file,))
+        store.disconnected = False
+        wait_until(lambda: recorded() == (file,))
 
 
-def test_heartbeat_comes_every_minute_though_nothing_is_finished(
+def test_heartbeat_is_written_every_minute_without_finished_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prometheus_backup.repository.claim._TICK", 0.005)
-    clock = StillClock()
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
 

@@ -1,4 +1,4 @@
-"""Recorded answers as they come from the network and from manifests: read, or refused."""
+"""Fingerprints from the network and from manifests: parsed, or refused."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ from prometheus_backup.repository.fingerprint import (
     read_answer,
 )
 from prometheus_backup.repository.manifest import decode_manifest, encode
-from tests.manifests import BACKUP_ID, Json, encoded
+from tests.support.manifests import BACKUP_ID, Json, encoded
 
 AT = 1737504000.123
 SAMPLE: Json = {"labels": {"job": "self"}, "value": "3"}
@@ -26,7 +26,7 @@ HISTOGRAM: Json = {"count": "17", "sum": "NaN", "buckets": [BUCKET]}
 
 
 def fingerprint(*series: Any, **changes: Any) -> Json:
-    """A fingerprint as a manifest has it."""
+    """A fingerprint as in a manifest."""
     return {
         "query": "count by (job) (up)",
         "at": "2025-01-22T01:55:00Z",
@@ -36,7 +36,7 @@ def fingerprint(*series: Any, **changes: Any) -> Json:
 
 
 def recorded(*fingerprints: Any) -> tuple[Fingerprint, ...]:
-    """What the manifest that holds these says."""
+    """The fingerprints of a manifest with these."""
     data = encoded(fingerprints=list(fingerprints))
     return decode_manifest(data, backup_id=BACKUP_ID).fingerprints
 
@@ -73,7 +73,7 @@ def test_series_are_kept_in_the_order_of_their_labels() -> None:
     assert read_answer(vector(one, other)) == read_answer(vector(other, one))
 
 
-def test_fingerprint_without_an_answer_says_why() -> None:
+def test_fingerprint_without_an_answer_has_a_reason() -> None:
     (found,) = recorded(fingerprint(answer=None, at=None, inconclusive="it timed out"))
     assert (found.answer, found.at, found.inconclusive) == (None, None, "it timed out")
 
@@ -149,7 +149,7 @@ def test_too_many_fingerprints_are_refused() -> None:
         (vector(sample(s="\ud800")), "not as Prometheus gives it"),
     ],
 )
-def test_answer_that_cannot_be_kept_says_why(data: Json, cause: str) -> None:
+def test_answer_that_cannot_be_recorded_has_a_cause(data: Json, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         read_answer(data)
 
@@ -162,7 +162,7 @@ JSON = st.recursive(
 
 
 @given(st.fixed_dictionaries({"resultType": st.sampled_from(["scalar", "vector"]), "result": JSON}))
-def test_any_answer_is_kept_within_bounds_or_refused(data: Json) -> None:
+def test_any_answer_is_recorded_within_limits_or_refused(data: Json) -> None:
     try:
         answer = read_answer(data)
     except ValueError:

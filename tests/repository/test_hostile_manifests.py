@@ -1,6 +1,6 @@
-"""A manifest is untrusted input: whatever it holds, it is read, or refused with the right error.
+"""A manifest is untrusted input: any content is parsed, or refused with the right error.
 
-Refusing takes bounded time and memory, because every run and every `list` reads every manifest.
+Refusal must be limited in time and memory, because every run and every `list` reads every manifest.
 """
 
 import json
@@ -23,7 +23,7 @@ from prometheus_backup.repository.manifest import (
     decode,
     decode_manifest,
 )
-from tests.manifests import (
+from tests.support.manifests import (
     BACKUP_ID,
     OLD_SCRIPT,
     OTHER_ULID,
@@ -43,7 +43,7 @@ def decode_hostile(data: bytes) -> Manifest:
 
 
 def refusal(data: bytes) -> UnreadableManifest:
-    """Return the refusal of bytes that must be refused, its message checked to be fit for a log."""
+    """Return the error for bytes that must be refused; its message must be safe for a log."""
     with pytest.raises(UnreadableManifest) as caught:
         decode_hostile(data)
     message = str(caught.value)
@@ -74,12 +74,12 @@ HOSTILE_PATHS = {
 
 
 @pytest.mark.parametrize("path", HOSTILE_PATHS.values(), ids=HOSTILE_PATHS)
-def test_path_that_leaves_its_block_or_hides_is_refused(path: str) -> None:
+def test_unsafe_path_is_refused(path: str) -> None:
     refusal(encoded(blocks=[block(file(path, key=f"{BACKUP_ID}/{ULID}/index"))]))
 
 
 @pytest.mark.parametrize("path", HOSTILE_PATHS.values(), ids=HOSTILE_PATHS)
-def test_key_that_leaves_its_backup_or_hides_is_refused(path: str) -> None:
+def test_unsafe_key_is_refused(path: str) -> None:
     refusal(encoded(blocks=[block(file(key=f"{BACKUP_ID}/{path}"))]))
 
 
@@ -97,7 +97,7 @@ def test_key_that_leaves_its_backup_or_hides_is_refused(path: str) -> None:
         f"{BACKUP_ID.upper()}/{ULID}/index",
         f"{BACKUP_ID} /{ULID}/index",
         f"backup-\u0662\u0660\u0662\u06650122-020000/{ULID}/index",
-        # Bytes of another backup would go with it; a control file is no data.
+        # Deleting this backup must not delete another one's bytes; a control file is not data.
         f"backup-20250121-020000/{ULID}/index",
         f"{BACKUP_ID}/{OTHER_ULID}/index",
         f"{BACKUP_ID}/metadata.json",
@@ -112,7 +112,7 @@ def test_key_outside_of_its_block_in_its_own_backup_is_refused(key: str) -> None
 HOSTILE_BLOCKS: dict[str, list[Any]] = {
     "a path twice": [block(file("index"), file("index"))],
     "a block twice": [block(), block()],
-    # A reader that goes by keys would look at one of the two hashes only.
+    # A reader that uses keys would see only one of the two hashes.
     "an object twice": [block(file("index"), file("other", key=file("index")["key"]))],
     "a file below a file": [block(file("chunks"), file("chunks/000001"))],
     "a file far below a file": [block(file("a/b/c/d"), file("a"))],
@@ -223,13 +223,13 @@ def test_every_prefix_of_a_manifest_is_refused() -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-def test_what_is_no_manifest_at_all_is_refused(data: bytes) -> None:
+def test_anything_but_a_manifest_is_refused(data: bytes) -> None:
     refusal(data)
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=400))
-def test_arbitrary_bytes_raise_nothing_but_their_refusal(data: bytes) -> None:
+def test_arbitrary_bytes_raise_only_the_expected_error(data: bytes) -> None:
     refusal(data)
 
 
@@ -259,7 +259,7 @@ def test_any_value_in_any_field_is_read_or_refused(name: str, value: Any) -> Non
 
 
 @pytest.mark.parametrize("version", [2, 3, 1_000, 10**30])
-def test_newer_format_is_told_from_damage(version: int) -> None:
+def test_newer_format_is_distinguished_from_damage(version: int) -> None:
     with pytest.raises(NewerFormat, match=f"format {version}") as caught:
         decode_hostile(encoded(format_version=version))
     assert caught.value.exit_code == 14
@@ -271,7 +271,7 @@ def test_newer_format_may_differ_in_everything_else() -> None:
         decode_hostile(b'{"format_version": 2, "blocks": {"packed": "zstd"}}')
 
 
-def test_newer_format_is_no_integrity_error() -> None:
+def test_newer_format_is_not_an_integrity_error() -> None:
     assert not issubclass(NewerFormat, IntegrityError)
 
 
@@ -285,8 +285,8 @@ def test_deeply_nested_json_in_a_free_field_is_refused() -> None:
     refusal(encoded().replace(b'"fingerprints": []', b'"fingerprints": [' + nested + b"]"))
 
 
-# Seconds of this process' own time. Reading a valid manifest of 200,000 files takes about three on
-# a slow machine; collecting every fault of a million entries takes twenty.
+# Seconds of CPU time. Parsing a valid manifest of 200,000 files takes about three on a slow
+# machine; collecting every error of a million entries takes twenty.
 SECONDS = 10
 
 
@@ -297,7 +297,7 @@ def assert_refused_quickly(data: bytes) -> None:
 
 
 def repeated(entry: object, *, times: int, within: str) -> bytes:
-    """Return a manifest that holds an entry many times: in `sources`, `files` or `blocks`."""
+    """Return a manifest with an entry many times in `sources`, `files` or `blocks`."""
     many = b",".join([json.dumps(entry).encode()] * times)
     mark = b'"MANY"'
     holder = encoded(blocks=[mark.decode().strip('"')])
@@ -330,7 +330,7 @@ def test_document_over_the_size_limit_is_refused_unread() -> None:
     assert "too large" in str(refusal(b" " * (MAX_DOCUMENT_SIZE + 1)))
 
 
-def test_million_finished_files_are_no_incomplete_of_ours() -> None:
+def test_million_finished_files_are_an_invalid_document() -> None:
     value = {"run_id": "r", "state": "running", "started_at": "2025-01-22T02:00:00Z"}
     data = json.dumps(value | {"finished": [{}] * 1_000_000}).encode()
     begin = time.process_time()
@@ -362,7 +362,7 @@ except UnreadableManifest:
     ids=["lists", "files"],
 )
 def test_tens_of_mebibytes_of_brackets_are_refused_in_bounded_memory(expression: str) -> None:
-    # Every `[]` of three bytes becomes an object of some sixty: a pod would be killed for it.
+    # Each three bytes of `[],` become an object of about sixty, for which a pod would be killed.
     program = _IN_ONE_GIBIBYTE.replace("{expression}", expression)
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

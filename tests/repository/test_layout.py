@@ -73,7 +73,7 @@ def test_backup_ids_sort_as_their_times(one: datetime, other: datetime) -> None:
         "backup-\u0662\u0660\u0662\u06650122-020000",
     ],
 )
-def test_what_is_no_backup_id_is_refused(text: str) -> None:
+def test_invalid_backup_id_is_refused(text: str) -> None:
     assert not is_backup_id(text)
     with pytest.raises(ValueError, match=r".+"):
         backup_time(text)
@@ -92,7 +92,7 @@ def test_no_text_breaks_the_recognition_of_names(text: str) -> None:
     assert verification_level(text) is None or text.startswith("verification-")
 
 
-def test_nothing_that_stands_beside_backups_sorts_after_them() -> None:
+def test_other_names_in_the_repository_sort_before_backups() -> None:
     assert layout.PROBE_PREFIX < "backup-"
     assert layout.TOOL_FOLDER < "backup-"
 
@@ -143,7 +143,7 @@ def test_ulid_is_recognised(text: str) -> None:
         "wal",
     ],
 )
-def test_what_is_no_ulid_is_told(text: str) -> None:
+def test_invalid_ulid_is_recognised(text: str) -> None:
     assert not is_ulid(text)
 
 
@@ -178,7 +178,7 @@ def test_snapshot_name_says_when_it_began(suffix: str) -> None:
         "\u0662\u0660\u0662\u06650122T020000Z-0123456789abcdef",
     ],
 )
-def test_what_is_no_snapshot_name_has_no_time(name: str) -> None:
+def test_invalid_snapshot_name_has_no_time(name: str) -> None:
     assert snapshot_time(name) is None
 
 
@@ -193,18 +193,18 @@ def test_path_below_its_root_is_returned(path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["", "/", "/a", "a/", "a//b", ".", "./a", "..", "../a", "a/..", "a/../b", "a\\b", "a\0"]
 )
-def test_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
+def test_path_that_could_leave_its_root_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         check_path(path)
 
 
 @given(st.text(st.sampled_from("ab./\\\0\n\x7f~$"), max_size=20))
-def test_path_that_is_let_through_stays_below_its_root(path: str) -> None:
+def test_accepted_path_stays_below_its_root(path: str) -> None:
     try:
         check_path(path)
     except ValueError:
         return
-    # normpath changes every form that could lead elsewhere, or name the same file twice.
+    # normpath changes every path that could leave the root or that is not unique.
     assert posixpath.normpath(path) == path
     assert posixpath.join("/root", path) == f"/root/{path}"
     assert not path.startswith("../")

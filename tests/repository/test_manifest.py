@@ -1,4 +1,4 @@
-"""Manifests and their companions, written and read again. Damage: test_hostile_manifests.py."""
+"""Manifests and other documents, written and read again. Damage: test_hostile_manifests.py."""
 
 import hashlib
 import json
@@ -24,7 +24,16 @@ from prometheus_backup.repository.manifest import (
     json_schema,
     sha256sums,
 )
-from tests.manifests import BACKUP_ID, OLD_SCRIPT, OTHER_ULID, ULID, block, document, encoded, file
+from tests.support.manifests import (
+    BACKUP_ID,
+    OLD_SCRIPT,
+    OTHER_ULID,
+    ULID,
+    block,
+    document,
+    encoded,
+    file,
+)
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 
@@ -94,7 +103,7 @@ def test_instants_of_other_zones_are_read_as_utc() -> None:
     assert read.timestamp.utcoffset() == timedelta(0)
 
 
-def test_unknown_fields_are_left_to_newer_writers() -> None:
+def test_unknown_fields_are_ignored() -> None:
     newer = block(file(new=1), new=[{}])
     assert manifest(from_bytes=encoded(new={"a": None}, blocks=[newer])) == manifest()
 
@@ -129,7 +138,7 @@ def test_header_is_the_manifest_without_its_blocks() -> None:
     assert not hasattr(header, "blocks")
 
 
-def test_old_scripts_six_fields_are_foreign() -> None:
+def test_metadata_of_the_old_script_is_foreign() -> None:
     assert is_foreign(OLD_SCRIPT)
 
 
@@ -151,17 +160,17 @@ def test_old_scripts_six_fields_are_foreign() -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-def test_what_may_be_a_damaged_manifest_is_not_foreign(data: bytes) -> None:
+def test_a_possibly_damaged_manifest_is_not_foreign(data: bytes) -> None:
     assert not is_foreign(data)
 
 
 @settings(deadline=None)
 @given(st.binary())
-def test_telling_what_is_foreign_never_raises(data: bytes) -> None:
+def test_is_foreign_never_raises(data: bytes) -> None:
     assert is_foreign(data) in (True, False)
 
 
-# Names that a careless checksum file gets wrong; Prometheus writes none, a manifest may.
+# Names that are difficult in a checksum file. Prometheus never writes them, a manifest may.
 ODD_NAMES = ["index", "chunks/000001", "with two  spaces", "-c", "*star", "grün/файл", "#", "a'b"]
 
 
@@ -254,7 +263,7 @@ def test_incomplete_survives_writing_and_reading() -> None:
 
 @settings(deadline=None)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
-def test_what_is_no_companion_document_is_none(data: bytes) -> None:
+def test_an_invalid_document_is_none(data: bytes) -> None:
     assert decode(Incomplete, data) is None
 
 

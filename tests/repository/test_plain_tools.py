@@ -1,4 +1,4 @@
-"""The bucket without this tool: the commands in users' notes, run with the real `aws` client."""
+"""Using the bucket without this tool: commands from users' notes, with the real `aws` client."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusSe
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
 from tests.support.runs import settings
-from tests.support.stored import json_of, run_here
+from tests.support.stored_backups import json_of, run_here
 
 BUCKET = "health-tracker-prometheus-backups"
 PRETTY = "jq ." if shutil.which("jq") else f"{sys.executable} -m json.tool"
@@ -23,7 +23,7 @@ NOTES = f"s3://{BUCKET}/prometheus-snapshots"
 
 @pytest.fixture
 def bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
-    """The bucket of the users' notes."""
+    """The bucket in the users' notes."""
     made = seaweedfs.endpoint().new_bucket(BUCKET)
     yield made
     made.remove()

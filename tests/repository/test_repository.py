@@ -1,4 +1,4 @@
-"""Backups as a repository holds them; and deletions in company, in every interleaving."""
+"""Backups in a repository, and concurrent deletions in every interleaving."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,16 +27,16 @@ from prometheus_backup.repository.verification import TimeRange, Verification
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.stores.memory import MemoryStore
-from tests import manifests
-from tests.support.interleavings import Outcomes, SteppedStore, Turns, World, all_interleavings
+from tests.support import manifests
+from tests.support.interleavings import Outcomes, Scenario, SteppedStore, Turns, all_interleavings
 from tests.support.repositories import (
     FILES,
     NOON,
-    StillClock,
+    ManualClock,
     make_backup,
     manifest_of,
     put_files,
-    require_no_strangers,
+    require_no_extra_objects,
     require_whole,
     visible,
 )
@@ -62,16 +62,16 @@ def result_of(backup_id: str, verdict: Verdict = Verdict.PASS) -> Verification:
     )
 
 
-def prune_plan(repository: Repository, ids: list[str], clock: StillClock) -> PrunePlan:
-    """The plan of 10 days, made as the command line does but without threads."""
+def prune_plan(repository: Repository, ids: list[str], clock: ManualClock) -> PrunePlan:
+    """A prune plan for 10 days, made as on the command line but without threads."""
     entries = [e for i in ids if (e := repository.entry(i)) is not None]
     policy = Policy(daily=10, monthly=0, yearly=0)
     return plan_prune(entries, policy=policy, now=clock.now(), store_now=clock.now())
 
 
-def test_two_prunes_at_once_delete_what_goes_and_never_what_stays() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_two_concurrent_prunes_delete_expired_backups_and_no_kept_one() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
         ids = [make_backup(store, clock, at=at) for at in (OLD, NOON - timedelta(hours=1))]
@@ -81,22 +81,24 @@ def test_two_prunes_at_once_delete_what_goes_and_never_what_stays() -> None:
             name: partial(apply_prune, repository, plan, run_id=name, listener=ignore)
             for name in ("one", "two")
         }
-        return World(store, actors)
+        return Scenario(store, actors)
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         assert all(isinstance(o, PruneReport) and not o.problems for o in outcomes.values())
         assert [*visible(contents)] == ["backup-20250301-110000"]
         assert {key.partition("/")[0] for key in contents} == {"backup-20250301-110000"}
 
     all_interleavings(
-        make, at_every_step=lambda world: require_whole(world.store.contents()), at_the_end=check
+        make,
+        at_every_step=lambda scenario: require_whole(scenario.store.contents()),
+        at_the_end=check,
     )
 
 
-def test_backup_that_copies_from_one_being_pruned_uploads_what_is_gone() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_backup_that_copies_from_one_being_pruned_uploads_missing_files() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
         old = make_backup(store, clock, at=OLD)
@@ -115,22 +117,24 @@ def test_backup_that_copies_from_one_being_pruned_uploads_what_is_gone() -> None
             return claim.backup_id
 
         actors = {"backup": back_up, "prune": lambda: repository.delete_backup(old, run_id="p")}
-        return World(store, actors)
+        return Scenario(store, actors)
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         assert [*visible(contents)] == [outcomes["backup"]]
-        require_no_strangers(contents)
+        require_no_extra_objects(contents)
         assert {key.partition("/")[0] for key in contents} == {outcomes["backup"]}
 
     all_interleavings(
-        make, at_every_step=lambda world: require_whole(world.store.contents()), at_the_end=check
+        make,
+        at_every_step=lambda scenario: require_whole(scenario.store.contents()),
+        at_the_end=check,
     )
 
 
-def test_verification_of_a_backup_that_is_deleted_meanwhile_leaves_no_result_behind() -> None:
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+def test_verification_of_a_backup_being_deleted_leaves_no_result() -> None:
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
         old = make_backup(store, clock, at=OLD)
@@ -138,20 +142,20 @@ def test_verification_of_a_backup_that_is_deleted_meanwhile_leaves_no_result_beh
             "verify": lambda: repository.results.record(result_of(old)),
             "prune": lambda: repository.delete_backup(old, run_id="p"),
         }
-        return World(store, actors)
+        return Scenario(store, actors)
 
-    def check(world: World, outcomes: Outcomes) -> None:
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
         assert not [o for o in outcomes.values() if isinstance(o, Exception)]
-        assert world.store.contents() == {}
+        assert scenario.store.contents() == {}
 
     all_interleavings(make, at_the_end=check)
 
 
 def test_sweep_of_an_id_that_a_new_run_wants_leaves_the_new_run_alone() -> None:
-    """The clock of the dead run's host was ahead, so that its id is only now due."""
+    """The clock of the dead run's host was ahead, so a new run wants the same id now."""
 
-    def make(turns: Turns) -> World:
-        clock = StillClock()
+    def make(turns: Turns) -> Scenario:
+        clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
         dead = claim_backup(repository, run_id="dead", intent="a test")
@@ -165,19 +169,19 @@ def test_sweep_of_an_id_that_a_new_run_wants_leaves_the_new_run_alone() -> None:
             return claim.backup_id
 
         sweep = lambda: repository.sweep(dead.backup_id, run_id="sweeper")  # noqa: E731
-        return World(store, {"backup": back_up, "sweep": sweep})
+        return Scenario(store, {"backup": back_up, "sweep": sweep})
 
-    def check(world: World, outcomes: Outcomes) -> None:
-        contents = world.store.contents()
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        contents = scenario.store.contents()
         assert [*visible(contents)] == [outcomes["backup"]]
         require_whole(contents)
-        require_no_strangers(contents)
+        require_no_extra_objects(contents)
 
     all_interleavings(make, at_the_end=check)
 
 
-def test_sweep_that_finds_a_manifest_after_all_takes_back_only_its_mark() -> None:
-    clock = StillClock()
+def test_sweep_that_finds_a_manifest_removes_only_its_mark() -> None:
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     kept = make_backup(store, clock, at=OLD)
     before = [o.key for o in store.list()]
@@ -198,33 +202,33 @@ def test_sweep_that_finds_a_manifest_after_all_takes_back_only_its_mark() -> Non
         ("abandoned", timedelta(0), frozenset(), True),
     ],
 )
-def test_run_is_dead_after_a_day_or_by_proof_or_by_its_own_word(
+def test_run_is_dead_after_a_day_or_if_proven_or_if_abandoned(
     state: str, age: timedelta, dead_runs: frozenset[str], *, dead: bool
 ) -> None:
-    store = MemoryStore(clock=StillClock())
+    store = MemoryStore(clock=ManualClock())
     mark(store, "backup-20250228-120000", state)
-    entry = Repository(store, clock=StillClock()).entry("backup-20250228-120000")
+    entry = Repository(store, clock=ManualClock()).entry("backup-20250228-120000")
     assert entry is not None
     assert entry.is_dead(store_now=NOON + age, dead_runs=dead_runs) is dead
 
 
-def test_folder_without_a_mark_of_ours_is_never_dead() -> None:
-    store = MemoryStore(clock=StillClock())
+def test_folder_without_our_mark_is_never_dead() -> None:
+    store = MemoryStore(clock=ManualClock())
     for name in ("index", INCOMPLETE):
         store.put_small(f"backup-20200101-000000/{name}", b"of another tool", options=NONE)
-    entry = Repository(store, clock=StillClock()).entry("backup-20200101-000000")
+    entry = Repository(store, clock=ManualClock()).entry("backup-20200101-000000")
     assert entry is not None
     assert entry.state is State.FOREIGN
     assert not entry.is_dead(store_now=NOON + timedelta(days=999), dead_runs=frozenset())
 
 
 def state_of(store: MemoryStore, backup_id: str) -> State | None:
-    entry = Repository(store, clock=StillClock()).entry(backup_id)
+    entry = Repository(store, clock=ManualClock()).entry(backup_id)
     return entry.state if entry else None
 
 
 def test_states_of_folders() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     made = make_backup(store, clock, at=OLD)
     assert state_of(store, made) is State.COMMITTED
@@ -248,7 +252,7 @@ def test_states_of_folders() -> None:
 
 
 class UnreadableStore(MemoryStore):
-    """A memory store in which manifests cannot be read, though they are there."""
+    """A memory store with manifests that cannot be read."""
 
     def get(self, key: str, *, limit: int) -> bytes:
         if key.endswith(MANIFEST):
@@ -257,7 +261,7 @@ class UnreadableStore(MemoryStore):
 
 
 def test_failed_read_of_a_manifest_is_not_its_absence() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = UnreadableStore(clock=clock)
     made = make_backup(store, clock, at=OLD)
     mark(store, made, "abandoned")
@@ -268,13 +272,13 @@ def test_failed_read_of_a_manifest_is_not_its_absence() -> None:
         repository.find("latest")
     with pytest.raises(RepositoryUnavailable):
         repository.find(made)
-    # Not even a sweep that was told to needs to read it: that it is there is enough.
+    # A sweep does not need to read it: its existence is enough.
     assert repository.sweep(made, run_id="sweeper").objects == 0
     assert f"{made}/{MANIFEST}" in {o.key for o in store.list()}
 
 
-def test_inconclusive_result_replaces_nothing_and_is_kept_where_there_is_none() -> None:
-    clock = StillClock()
+def test_inconclusive_result_replaces_no_other_and_is_recorded_if_there_is_none() -> None:
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     repository = Repository(store, clock=clock)
     made = make_backup(store, clock, at=OLD)
@@ -294,13 +298,13 @@ def test_inconclusive_result_replaces_nothing_and_is_kept_where_there_is_none() 
 
 
 def two_backups(store: MemoryStore) -> tuple[Repository, list[str]]:
-    clock = StillClock()
+    clock = ManualClock()
     ids = [make_backup(store, clock, at=at) for at in (OLD, NOON)]
     return Repository(store, clock=clock), ids
 
 
 def test_pass_of_a_part_proves_the_part_only() -> None:
-    store, clock = MemoryStore(), StillClock()
+    store, clock = MemoryStore(), ManualClock()
     repository = Repository(store, clock=clock)
     backup_id = make_backup(store, clock, at=NOON)
     whole = result_of(backup_id).model_copy(update={"level": Level.DRILL})
@@ -328,7 +332,7 @@ def test_pass_of_a_part_proves_the_part_only() -> None:
     assert stored(part, later) == (later,)
 
 
-def test_latest_is_the_newest_good_backup_and_the_newest_where_none_is_good() -> None:
+def test_latest_is_the_newest_good_backup_or_the_newest_if_none_is_good() -> None:
     store = MemoryStore()
     repository, ids = two_backups(store)
     assert repository.find("latest").backup_id == ids[1]
@@ -341,16 +345,16 @@ def test_latest_is_the_newest_good_backup_and_the_newest_where_none_is_good() ->
     assert newest_good(repository.entries()) is None
 
 
-def test_backup_that_is_not_there_is_answered_with_near_ones() -> None:
+def test_missing_backup_is_reported_with_similar_ids() -> None:
     repository, ids = two_backups(MemoryStore())
     with pytest.raises(BackupNotFound) as caught:
         repository.find("backup-20250301-120001")
     assert ids[1] in caught.value.hint
 
 
-def test_where_no_backup_is_or_none_is_old_enough_the_latest_is_not_found() -> None:
+def test_latest_is_not_found_without_backups_or_before_the_first() -> None:
     with pytest.raises(BackupNotFound, match=r": there is none$") as caught:
-        Repository(MemoryStore(), clock=StillClock()).find("latest")
+        Repository(MemoryStore(), clock=ManualClock()).find("latest")
     assert "check REPOSITORY" in caught.value.hint
 
     repository, _ = two_backups(MemoryStore())

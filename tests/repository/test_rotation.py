@@ -1,4 +1,4 @@
-"""Laws of rotations: every file in exactly one part, every part due in time, no pass too early."""
+"""Properties of rotations: every file is in one part, every part gets due, no pass is early."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +25,7 @@ def test_every_file_is_in_exactly_one_part(sizes: dict[str, int], parts: int, se
 
 
 @given(_SIZES, _PARTS, st.text(max_size=9))
-def test_no_part_has_more_than_the_average_and_one_file(
+def test_no_part_exceeds_the_average_by_more_than_one_file(
     sizes: dict[str, int], parts: int, seed: str
 ) -> None:
     assigned = assign(sizes, parts, seed=seed)
@@ -38,7 +38,7 @@ def test_no_part_has_more_than_the_average_and_one_file(
 
 
 @given(_SIZES, _PARTS, st.randoms(use_true_random=False))
-def test_the_order_in_which_files_are_named_changes_nothing(
+def test_the_order_of_files_does_not_matter(
     sizes: dict[str, int], parts: int, random: object
 ) -> None:
     names = list(sizes)
@@ -54,7 +54,7 @@ def test_equal_files_are_spread_evenly_also_when_they_are_empty() -> None:
         assert [list(assigned.values()).count(part) for part in range(1, 8)] == [10] * 7
 
 
-def test_the_large_files_of_many_backups_do_not_come_together_in_one_part() -> None:
+def test_the_large_files_of_many_backups_are_in_different_parts() -> None:
     sizes = {"chunks/000001": 2**29, "index": 2**20, "meta.json": 300}
     days = [f"backup-202503{day:02}-020000" for day in range(1, 29)]
 
@@ -77,10 +77,10 @@ def result(part: int, parts: int, verdict: Verdict = Verdict.PASS) -> Verificati
     )
 
 
-def turned(
+def rotate(
     rotation: Rotation | None, verdicts: list[Verdict], parts: int, *, day: int = 0
 ) -> tuple[list[int], Rotation | None]:
-    """Look at what is due, once a day, with these verdicts; the parts, and the rotation then."""
+    """Verify the due part once a day with these verdicts; return the parts and the rotation."""
     seen = []
     for number, verdict in enumerate(verdicts, start=day):
         part = due(rotation, Subset(None, parts))
@@ -91,19 +91,19 @@ def turned(
 
 
 @given(st.integers(1, 12), st.integers(1, 3))
-def test_as_many_runs_as_parts_look_at_every_part_once(parts: int, rounds: int) -> None:
-    seen, rotation = turned(None, [Verdict.PASS] * parts * rounds, parts)
+def test_as_many_runs_as_parts_verify_every_part_once(parts: int, rounds: int) -> None:
+    seen, rotation = rotate(None, [Verdict.PASS] * parts * rounds, parts)
 
     assert seen == [*range(1, parts + 1)] * rounds
     assert rotation is not None
     assert rotation.passed == parts
-    # The oldest look of the last round.
+    # The oldest result of the last round.
     assert rotation.passed_at == NOON + timedelta(days=parts * (rounds - 1))
 
 
 @given(st.integers(2, 12))
-def test_all_parts_but_one_are_no_pass(parts: int) -> None:
-    _, rotation = turned(None, [Verdict.PASS] * (parts - 1), parts)
+def test_all_parts_but_one_are_not_a_pass(parts: int) -> None:
+    _, rotation = rotate(None, [Verdict.PASS] * (parts - 1), parts)
 
     assert rotation is not None
     assert (rotation.passed, rotation.passed_at) == (parts - 1, None)
@@ -111,13 +111,15 @@ def test_all_parts_but_one_are_no_pass(parts: int) -> None:
 
 @settings(deadline=None)
 @given(st.data(), st.integers(1, 9))
-def test_whatever_happens_a_pass_is_of_every_part_since(data: st.DataObject, parts: int) -> None:
-    """Against a model that remembers everything: when each part last passed, and last failed."""
-    looks = data.draw(
+def test_a_pass_always_means_that_every_part_has_passed_since(
+    data: st.DataObject, parts: int
+) -> None:
+    """Compare with a model that remembers the last result of each part."""
+    results = data.draw(
         st.lists(st.tuples(st.integers(1, parts), st.sampled_from(Verdict)), max_size=4 * parts)
     )
     rotation, before, last = None, None, {}
-    for day, (part, verdict) in enumerate(looks):
+    for day, (part, verdict) in enumerate(results):
         began = NOON + timedelta(days=day)
         rotation = advance(rotation, result(part, parts, verdict), started_at=began)
         last[part] = (began, verdict)
@@ -127,31 +129,31 @@ def test_whatever_happens_a_pass_is_of_every_part_since(data: st.DataObject, par
         before = expected
 
 
-def test_a_failed_part_does_not_keep_the_others_from_their_turn() -> None:
+def test_a_failed_part_does_not_delay_the_others() -> None:
     verdicts = [Verdict.PASS, Verdict.PASS, Verdict.FAIL, *[Verdict.PASS] * 4]
 
-    seen, rotation = turned(None, verdicts, 7)
+    seen, rotation = rotate(None, verdicts, 7)
 
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert rotation is not None
     assert (rotation.passed, rotation.passed_at) == (6, None)
-    again, rotation = turned(rotation, [Verdict.PASS] * 3, 7, day=7)
+    again, rotation = rotate(rotation, [Verdict.PASS] * 3, 7, day=7)
     assert again == [1, 2, 3]
     assert rotation is not None
     assert rotation.passed_at == NOON + timedelta(days=3)
 
 
-def test_a_part_that_could_not_be_looked_at_is_due_again_after_those_never_looked_at() -> None:
+def test_an_inconclusive_part_is_due_again_after_the_parts_never_read() -> None:
     verdicts = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.PASS, Verdict.PASS]
 
-    seen, rotation = turned(None, verdicts, 4)
+    seen, rotation = rotate(None, verdicts, 4)
 
     assert seen == [1, 2, 3, 4, 2]
     assert rotation is not None
     assert rotation.passed_at == NOON
 
 
-def test_a_part_that_can_never_be_looked_at_does_not_keep_the_others_waiting() -> None:
+def test_a_part_that_can_never_be_read_does_not_block_the_others() -> None:
     rotation, seen = None, []
     for day in range(16):
         part = due(rotation, Subset(None, 4)).part
@@ -166,24 +168,24 @@ def test_a_part_that_can_never_be_looked_at_does_not_keep_the_others_waiting() -
     assert rotation.passed_at is None
 
 
-def test_a_rotation_in_another_number_of_parts_begins_anew_and_keeps_what_was_proved() -> None:
-    _, weekly = turned(None, [Verdict.PASS] * 7, 7)
+def test_changing_the_number_of_parts_begins_a_new_rotation_and_keeps_passed_at() -> None:
+    _, weekly = rotate(None, [Verdict.PASS] * 7, 7)
 
-    seen, monthly = turned(weekly, [Verdict.PASS] * 2, 30, day=7)
+    seen, monthly = rotate(weekly, [Verdict.PASS] * 2, 30, day=7)
 
     assert seen == [1, 2]
     assert monthly is not None
     assert (monthly.parts, monthly.passed, monthly.passed_at) == (30, 2, NOON)
 
 
-def test_the_part_that_was_asked_for_is_looked_at() -> None:
-    _, rotation = turned(None, [Verdict.PASS] * 2, 7)
+def test_a_requested_part_is_due() -> None:
+    _, rotation = rotate(None, [Verdict.PASS] * 2, 7)
 
     assert due(rotation, Subset(5, 7)) == RotationPart(part=5, parts=7)
 
 
-def test_a_backup_never_looked_at_waits_longest() -> None:
-    _, rotation = turned(None, [Verdict.PASS] * 2, 7)
+def test_a_backup_never_read_comes_first() -> None:
+    _, rotation = rotate(None, [Verdict.PASS] * 2, 7)
     assert rotation is not None
 
     assert last_read([rotation], Level.CHECKSUM) == NOON + timedelta(days=1)
@@ -191,7 +193,7 @@ def test_a_backup_never_looked_at_waits_longest() -> None:
     assert last_read([], Level.CHECKSUM) < NOON
 
 
-def test_a_whole_backup_is_no_part_of_a_rotation() -> None:
+def test_the_result_of_a_whole_backup_cannot_advance_a_rotation() -> None:
     whole = result(1, 1).model_copy(update={"rotation": None})
     with pytest.raises(ValueError, match="no rotation"):
         advance(None, whole, started_at=NOON)

@@ -1,4 +1,4 @@
-"""Results of verification: the documents, and which failure stands."""
+"""Verification results: the documents, and which failures are cleared."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from prometheus_backup.repository.verification import (
     Verification,
     uncleared_failures,
 )
-from tests.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
+from tests.support.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 def verification(
     level: Level, verdict: Verdict, *, hours: int = 0, part: RotationPart | None = None
 ) -> Verification:
-    """Return a result of `hours` after noon."""
+    """Return a result from `hours` after noon."""
     return Verification(
         backup_id=BACKUP_ID,
         level=level,
@@ -41,11 +41,11 @@ def verification(
 
 
 def rotation(level: Level, *, hours: int | None, parts: int = 2) -> Rotation:
-    """Return a rotation that has looked at its first part; passed whole so long after noon."""
-    look = PartResult(part=1, at=NOON, verdict=Verdict.PASS, objects=1, bytes_read=10)
+    """Return a rotation with a result of its first part, and `passed_at` hours after noon."""
+    first = PartResult(part=1, at=NOON, verdict=Verdict.PASS, objects=1, bytes_read=10)
     passed_at = None if hours is None else NOON + timedelta(hours=hours)
     return Rotation(
-        backup_id=BACKUP_ID, level=level, parts=parts, looked=(look,), passed_at=passed_at
+        backup_id=BACKUP_ID, level=level, parts=parts, looked=(first,), passed_at=passed_at
     )
 
 
@@ -66,7 +66,7 @@ def test_the_progress_of_a_rotation_survives_writing_and_reading() -> None:
 
 @settings(deadline=None)
 @given(st.binary() | st.sampled_from([b"{}", b"[]", b"null", encoded(), OLD_SCRIPT]))
-def test_what_is_no_result_is_none(data: bytes) -> None:
+def test_an_invalid_result_is_none(data: bytes) -> None:
     assert decode(Verification, data) is None
     assert decode(Rotation, data) is None
 
@@ -81,39 +81,39 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_rotation_that_does_not_hold_together_is_none(what: str) -> None:
+def test_an_inconsistent_rotation_is_none(what: str) -> None:
     document = json.loads(encode(rotation(Level.CHECKSUM, hours=None)))
-    (look,) = document["looked"]
+    (first,) = document["looked"]
     changes = dict(HOSTILE[what])
     if "looked" in changes:
-        changes["looked"] = [look | change for change in changes["looked"]]
+        changes["looked"] = [first | change for change in changes["looked"]]
 
     assert decode(Rotation, json.dumps(document).encode()) is not None
     assert decode(Rotation, json.dumps(document | changes).encode()) is None
 
 
 @pytest.mark.parametrize(
-    ("level", "verdict", "hours", "stands"),
+    ("level", "verdict", "hours", "remains"),
     [
         (Level.CHECKSUM, Verdict.PASS, 1, False),
         (Level.TSDB, Verdict.PASS, 1, False),
-        (Level.SIZE, Verdict.PASS, 1, True),  # a weaker look clears nothing
+        (Level.SIZE, Verdict.PASS, 1, True),  # a lower level clears nothing
         (Level.TSDB, Verdict.PASS, -1, True),  # it passed before, and failed since
         (Level.TSDB, Verdict.INCONCLUSIVE, 1, True),
     ],
 )
 @pytest.mark.parametrize("failed", [None, RotationPart(part=2, parts=7)])
-def test_a_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
-    failed: RotationPart | None, level: Level, verdict: Verdict, hours: int, *, stands: bool
+def test_a_failure_is_cleared_only_by_a_later_pass_at_the_same_or_a_higher_level(
+    failed: RotationPart | None, level: Level, verdict: Verdict, hours: int, *, remains: bool
 ) -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL, part=failed)
     other = verification(level, verdict, hours=hours)
     for results in ([failure, other], [other, failure]):
-        assert uncleared_failures(results) == ((failure,) if stands else ())
+        assert uncleared_failures(results) == ((failure,) if remains else ())
 
 
 @pytest.mark.parametrize(
-    ("level", "hours", "stands"),
+    ("level", "hours", "remains"),
     [
         (Level.CHECKSUM, 1, False),
         (Level.TSDB, 1, False),
@@ -123,15 +123,15 @@ def test_a_failure_is_cleared_only_by_a_later_pass_that_looked_as_hard(
     ],
 )
 def test_a_rotation_clears_a_failure_once_every_part_has_passed_since(
-    level: Level, hours: int | None, *, stands: bool
+    level: Level, hours: int | None, *, remains: bool
 ) -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     result = uncleared_failures([failure], [rotation(level, hours=hours)])
 
-    assert result == ((failure,) if stands else ())
+    assert result == ((failure,) if remains else ())
 
 
-def test_the_pass_of_a_part_clears_nothing() -> None:
+def test_the_pass_of_a_part_clears_no_failure() -> None:
     failure = verification(Level.CHECKSUM, Verdict.FAIL)
     part = verification(Level.TSDB, Verdict.PASS, hours=1, part=RotationPart(part=1, parts=2))
 
@@ -146,7 +146,7 @@ def test_a_failure_is_not_cleared_by_the_pass_of_a_time_range() -> None:
     assert uncleared_failures([failure, passed]) == ()
 
 
-def test_passes_alone_leave_no_failure_standing() -> None:
+def test_without_failures_there_is_none_to_clear() -> None:
     assert uncleared_failures([]) == ()
     assert uncleared_failures([verification(Level.SIZE, Verdict.PASS)]) == ()
     assert uncleared_failures([verification(Level.SIZE, Verdict.INCONCLUSIVE)]) == ()

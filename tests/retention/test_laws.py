@@ -1,4 +1,4 @@
-"""Laws of retention that hold for any backups, any day and any policy."""
+"""Properties of retention for any backups, any day and any policy."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,22 +13,22 @@ from tests.retention.oracle import must_keep
 
 @dataclass(frozen=True)
 class Situation:
-    """What one decision is made on."""
+    """The inputs of a decision."""
 
     backups: list[Candidate]
     today: date
     policy: Policy
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Return what is decided."""
+        """Return the decisions."""
         return decide(self.backups, today=self.today, policy=self.policy)
 
     def kept(self) -> set[str]:
-        """Return the ids of what stays."""
+        """Return the ids of the kept backups."""
         return {d.backup_id for d in self.decisions() if d.keep}
 
     def good(self) -> set[str]:
-        """Return the ids of the good ones."""
+        """Return the ids of the good backups."""
         return {b.backup_id for b in self.backups if b.good}
 
 
@@ -42,7 +42,7 @@ _POLICIES = (
 
 
 def _backups_about(today: date, policy: Policy) -> st.SearchStrategy[Candidate]:
-    """Return backups that lie where a rule turns: random dates alone would hardly ever do so."""
+    """Return backups near the limits of the rules, which random dates would rarely hit."""
     edges = st.sampled_from(
         [
             today,
@@ -69,7 +69,7 @@ def _first_of_month(today: date, months_ago: int) -> date:
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Draw a day, a policy and up to forty backups about them."""
+    """Draw a day, a policy and up to forty backups around the limits."""
     today, policy = draw(_TODAYS), draw(_POLICIES)
     backup = _backups_about(today, policy)
     backups = draw(st.lists(backup, unique_by=lambda c: c.backup_id, max_size=40))
@@ -111,9 +111,7 @@ def test_decisions_do_not_depend_on_the_order_of_the_listing(
 
 @_thorough
 @given(situations(), st.data())
-def test_bad_backup_that_comes_along_deletes_no_good_one(
-    now: Situation, data: st.DataObject
-) -> None:
+def test_additional_bad_backup_deletes_no_good_one(now: Situation, data: st.DataObject) -> None:
     stranger = replace(data.draw(_backups_about(now.today, now.policy)), good=False)
     assume(stranger.backup_id not in {b.backup_id for b in now.backups})
     with_it = replace(now, backups=[*now.backups, stranger])
@@ -122,7 +120,7 @@ def test_bad_backup_that_comes_along_deletes_no_good_one(
 
 @_thorough
 @given(situations(), st.integers(0, 20), st.integers(0, 20), st.integers(0, 5))
-def test_raising_any_tier_deletes_nothing_more(
+def test_raising_a_tier_deletes_no_additional_backup(
     now: Situation, daily: int, monthly: int, yearly: int
 ) -> None:
     narrow = now.policy
@@ -132,8 +130,8 @@ def test_raising_any_tier_deletes_nothing_more(
 
 @_thorough
 @given(situations(), st.integers(1, 800))
-def test_what_is_deleted_today_is_wanted_on_no_later_day(now: Situation, days: int) -> None:
-    # Deletion cannot be undone, so a rule that would want a backup back later is a wrong rule.
+def test_what_is_deleted_today_is_not_needed_on_a_later_day(now: Situation, days: int) -> None:
+    # Deletion cannot be undone, so no rule may need a backup that was deleted earlier.
     later = replace(now, today=now.today + timedelta(days=days))
     assert later.kept() <= now.kept()
 
@@ -157,7 +155,7 @@ def test_every_backup_gets_one_decision_with_a_reason(now: Situation) -> None:
 
 @_thorough
 @given(situations())
-def test_bad_backup_stands_for_no_month_and_no_year(now: Situation) -> None:
+def test_bad_backup_represents_no_month_and_no_year(now: Situation) -> None:
     for decision in now.decisions():
         if decision.backup_id not in now.good():
             assert {tier.value for tier in decision.tiers} <= {"daily"}

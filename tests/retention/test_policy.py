@@ -1,4 +1,4 @@
-"""Which backups stay: examples of every rule. Laws over arbitrary inputs: test_laws.py."""
+"""Which backups are kept: examples of every rule. Properties for any input: test_laws.py."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -26,7 +26,7 @@ def bad(text: str) -> Candidate:
 def kept(
     *candidates: Candidate, today: str, daily: int = 30, monthly: int = 12, yearly: int = 3
 ) -> list[str]:
-    """Return the dates of what stays, oldest first, with the time where it is not 02:00."""
+    """Return the dates of kept backups, oldest first, with the time if it is not 02:00."""
     decisions = decide(
         candidates, today=date.fromisoformat(today), policy=Policy(daily, monthly, yearly)
     )
@@ -40,12 +40,14 @@ def only(decisions: tuple[Decision, ...], candidate: Candidate) -> Decision:
     return decision
 
 
-# A backup made on the day itself, so that none of the others is kept for being the newest.
+# A backup of the day itself, so that no other one is kept because it is the newest.
 TODAY = at("2025-06-20")
 
 
-def fate(*candidates: Candidate, daily: int = 30, monthly: int = 12, yearly: int = 3) -> list[str]:
-    """Return what stays on 20 June 2025 beside that day's own backup."""
+def kept_on_june_20(
+    *candidates: Candidate, daily: int = 30, monthly: int = 12, yearly: int = 3
+) -> list[str]:
+    """Return what is kept on 20 June 2025 in addition to that day's own backup."""
     everything = kept(
         *candidates, TODAY, today="2025-06-20", daily=daily, monthly=monthly, yearly=yearly
     )
@@ -70,11 +72,11 @@ def test_default_policy_is_thirty_days_twelve_months_three_years() -> None:
         ("2024-01-01", True),
         ("2023-01-01", True),  # the third year, the current one counted
         ("2022-01-01", False),  # the fourth
-        ("2023-02-01", False),  # the 1st of a month that is out of reach
+        ("2023-02-01", False),  # the 1st of a month that is too long ago
     ],
 )
 def test_thirty_twelve_three_keeps_what_the_table_says(day: str, *, stays: bool) -> None:
-    # Companions on the 1st of each period leave the backup no other claim than its own date.
+    # With backups on the 1st of each period, only its own date can keep the tested backup.
     firsts = [at(f"{day[:4]}-01-01 03:00"), at(f"{day[:7]}-01 03:00")]
     decisions = decide([at(day), *firsts, TODAY], today=date(2025, 6, 20), policy=Policy())
     assert only(decisions, at(day)).keep is stays
@@ -82,7 +84,7 @@ def test_thirty_twelve_three_keeps_what_the_table_says(day: str, *, stays: bool)
 
 def test_age_counts_calendar_days_and_not_hours() -> None:
     late, early = at("2025-05-22 00:00"), at("2025-05-21 23:59")
-    assert fate(at("2025-05-01"), late, early, at("2025-01-01")) == [
+    assert kept_on_june_20(at("2025-05-01"), late, early, at("2025-01-01")) == [
         "2025-01-01",
         "2025-05-01",
         "2025-05-22 00:00",
@@ -91,7 +93,7 @@ def test_age_counts_calendar_days_and_not_hours() -> None:
 
 def test_first_and_last_second_of_the_first_day_both_count() -> None:
     before, first, last = at("2025-02-28 23:59"), at("2025-03-01 00:00"), at("2025-03-01 23:59")
-    assert fate(at("2025-02-01"), before, first, last, at("2025-01-01")) == [
+    assert kept_on_june_20(at("2025-02-01"), before, first, last, at("2025-01-01")) == [
         "2025-01-01",
         "2025-02-01",
         "2025-03-01 00:00",
@@ -99,15 +101,17 @@ def test_first_and_last_second_of_the_first_day_both_count() -> None:
     ]
 
 
-def test_day_before_a_first_stands_for_no_month_that_has_one() -> None:
-    assert fate(at("2025-03-01"), at("2025-03-31"), at("2025-04-01"), at("2025-01-01")) == [
+def test_day_before_a_first_does_not_represent_a_month_that_has_one() -> None:
+    assert kept_on_june_20(
+        at("2025-03-01"), at("2025-03-31"), at("2025-04-01"), at("2025-01-01")
+    ) == [
         "2025-01-01",
         "2025-03-01",
         "2025-04-01",
     ]
 
 
-def test_months_reach_back_over_the_turn_of_the_year() -> None:
+def test_months_are_counted_across_the_turn_of_the_year() -> None:
     firsts = [at(f"2024-{month:02}-01") for month in range(1, 13)]
     today = at("2025-01-15")
     assert kept(*firsts, today, today="2025-01-15", yearly=0) == [
@@ -122,8 +126,11 @@ def test_leap_day_is_a_day_like_any_other() -> None:
     assert "2024-02-29" not in kept(at("2024-02-29"), *companions, today="2024-03-30")
 
 
-def test_leap_day_can_stand_for_february() -> None:
-    assert fate(at("2024-02-29"), at("2024-01-01"), monthly=24) == ["2024-01-01", "2024-02-29"]
+def test_leap_day_can_represent_february() -> None:
+    assert kept_on_june_20(at("2024-02-29"), at("2024-01-01"), monthly=24) == [
+        "2024-01-01",
+        "2024-02-29",
+    ]
 
 
 def test_today_may_be_a_leap_day() -> None:
@@ -138,53 +145,53 @@ def test_today_may_be_a_leap_day() -> None:
 
 def test_every_backup_of_the_first_is_kept() -> None:
     six_hourly = [at(f"2025-03-01 {hour:02}:00") for hour in (0, 6, 12, 18)]
-    assert fate(*six_hourly, at("2025-01-01")) == [
+    assert kept_on_june_20(*six_hourly, at("2025-01-01")) == [
         "2025-01-01",
         *(f"2025-03-01 {hour:02}:00" for hour in (0, 6, 12, 18)),
     ]
 
 
 def test_every_backup_of_new_year_is_kept() -> None:
-    assert fate(at("2024-01-01 01:00"), at("2024-01-01 13:00")) == [
+    assert kept_on_june_20(at("2024-01-01 01:00"), at("2024-01-01 13:00")) == [
         "2024-01-01 01:00",
         "2024-01-01 13:00",
     ]
 
 
-def test_month_without_its_first_is_held_by_its_single_earliest() -> None:
+def test_month_without_its_first_is_represented_by_its_earliest() -> None:
     backups = at("2025-03-04 02:00"), at("2025-03-04 14:00"), at("2025-03-09"), at("2025-01-01")
-    assert fate(*backups) == ["2025-01-01", "2025-03-04"]
+    assert kept_on_june_20(*backups) == ["2025-01-01", "2025-03-04"]
 
 
-def test_year_without_new_year_is_held_by_its_single_earliest() -> None:
-    assert fate(at("2024-02-10"), at("2024-02-11"), at("2023-12-31"), monthly=1) == [
+def test_year_without_new_year_is_represented_by_its_earliest() -> None:
+    assert kept_on_june_20(at("2024-02-10"), at("2024-02-11"), at("2023-12-31"), monthly=1) == [
         "2023-12-31",
         "2024-02-10",
     ]
 
 
-def test_degraded_backup_of_the_first_gives_its_place_to_the_next_good_one() -> None:
+def test_degraded_backup_of_the_first_is_replaced_by_the_next_good_one() -> None:
     backups = bad("2025-03-01"), bad("2025-03-02"), at("2025-03-03"), at("2025-03-04")
-    assert fate(*backups, at("2025-01-01")) == ["2025-01-01", "2025-03-03"]
+    assert kept_on_june_20(*backups, at("2025-01-01")) == ["2025-01-01", "2025-03-03"]
 
 
-def test_one_good_backup_of_the_first_is_enough_and_the_bad_one_beside_it_goes() -> None:
+def test_bad_backup_of_the_first_is_deleted_if_there_is_a_good_one() -> None:
     backups = bad("2025-03-01 01:00"), at("2025-03-01 07:00"), at("2025-03-02")
-    assert fate(*backups, at("2025-01-01")) == ["2025-01-01", "2025-03-01 07:00"]
+    assert kept_on_june_20(*backups, at("2025-01-01")) == ["2025-01-01", "2025-03-01 07:00"]
 
 
-def test_degraded_new_year_gives_its_place_to_the_next_good_one() -> None:
+def test_degraded_new_year_is_replaced_by_the_next_good_one() -> None:
     backups = bad("2024-01-01"), at("2024-01-02"), at("2024-02-01")
-    assert fate(*backups, monthly=1) == ["2024-01-02"]
+    assert kept_on_june_20(*backups, monthly=1) == ["2024-01-02"]
 
 
 def test_bad_backup_is_kept_by_the_daily_tier() -> None:
-    assert fate(bad("2025-06-02"), at("2025-01-01")) == ["2025-01-01", "2025-06-02"]
+    assert kept_on_june_20(bad("2025-06-02"), at("2025-01-01")) == ["2025-01-01", "2025-06-02"]
 
 
 def test_month_without_any_good_backup_keeps_its_earliest_bad_one_in_no_tier() -> None:
     march = [bad("2025-03-04"), bad("2025-03-05")]
-    assert fate(*march, yearly=0) == ["2025-03-04"]
+    assert kept_on_june_20(*march, yearly=0) == ["2025-03-04"]
     decisions = decide([*march, TODAY], today=date(2025, 6, 20), policy=Policy(30, 12, 0))
     decision = only(decisions, march[0])
     assert decision.tiers == ()
@@ -192,14 +199,14 @@ def test_month_without_any_good_backup_keeps_its_earliest_bad_one_in_no_tier() -
 
 
 def test_year_without_any_good_backup_keeps_its_earliest_bad_one() -> None:
-    assert fate(bad("2023-08-09"), bad("2023-09-09")) == ["2023-08-09"]
+    assert kept_on_june_20(bad("2023-08-09"), bad("2023-09-09")) == ["2023-08-09"]
 
 
-def test_bad_backup_gives_way_as_soon_as_its_month_has_a_good_one() -> None:
-    assert fate(bad("2025-03-04"), at("2025-03-31"), yearly=0) == ["2025-03-31"]
+def test_bad_backup_is_deleted_as_soon_as_its_month_has_a_good_one() -> None:
+    assert kept_on_june_20(bad("2025-03-04"), at("2025-03-31"), yearly=0) == ["2025-03-31"]
 
 
-def test_newest_good_backup_that_is_not_dated_ahead_stays_beside_one_that_is() -> None:
+def test_newest_good_backup_not_dated_in_the_future_is_kept_too() -> None:
     ahead, own = at("2025-01-23"), at("2025-01-22")
     assert kept(own, ahead, today="2025-01-22", daily=0, monthly=0, yearly=1) == [
         "2025-01-22",
@@ -212,20 +219,20 @@ def test_newest_good_backup_that_is_not_dated_ahead_stays_beside_one_that_is() -
     ]
 
 
-def test_newest_good_backup_stays_however_old() -> None:
+def test_newest_good_backup_is_kept_at_any_age() -> None:
     assert kept(at("2019-05-05"), at("2019-05-06"), today="2025-06-20") == ["2019-05-06"]
 
 
-def test_newest_good_backup_stays_when_only_bad_ones_followed() -> None:
+def test_newest_good_backup_is_kept_when_only_bad_ones_followed() -> None:
     backups = at("2019-05-05"), at("2019-05-06"), bad("2019-05-07"), bad("2019-05-08")
     assert kept(*backups, today="2025-06-20") == ["2019-05-06", "2019-05-08"]
 
 
-def test_newest_backup_stays_though_it_is_the_only_one_and_bad() -> None:
+def test_newest_backup_is_kept_even_if_bad() -> None:
     assert kept(bad("2019-05-05"), today="2025-06-20") == ["2019-05-05"]
 
 
-def test_backup_dated_in_the_future_stays_with_every_tier_out_of_reach() -> None:
+def test_backup_dated_in_the_future_is_kept_outside_every_tier() -> None:
     ahead = bad("2025-06-22"), at("2025-06-23"), at("2025-06-24")
     assert kept(*ahead, today="2025-06-20", daily=0, monthly=0, yearly=1) == [
         "2025-06-22",
@@ -249,7 +256,7 @@ def test_nothing_to_decide_gives_no_decisions() -> None:
 def test_tier_of_zero_is_off(off: str, expected: list[str]) -> None:
     backups = at("2024-05-01"), at("2025-01-01"), at("2025-04-01"), at("2025-06-10")
     tiers = {"daily": 30, "monthly": 12, "yearly": 1} | {off: 0}
-    assert fate(*backups, at("2025-06-15"), **tiers) == expected
+    assert kept_on_june_20(*backups, at("2025-06-15"), **tiers) == expected
 
 
 def test_all_three_tiers_at_zero_are_refused() -> None:
@@ -264,7 +271,7 @@ def test_negative_tier_is_refused(tiers: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("tiers", [(10**6, 0, 0), (0, 10**6, 0), (0, 0, 10**6), (0, 0, 2026)])
-def test_tier_that_reaches_before_the_calendar_keeps_what_there_is(
+def test_tier_that_reaches_before_year_1_keeps_everything(
     tiers: tuple[int, int, int],
 ) -> None:
     backups = at("1999-01-01"), at("2025-01-01")
@@ -291,7 +298,7 @@ def test_backup_of_an_ordinary_day_counts_as_daily() -> None:
     assert ordinary.highest_tier is Tier.DAILY
 
 
-def test_backup_that_no_tier_holds_counts_as_daily() -> None:
+def test_backup_in_no_tier_counts_as_daily() -> None:
     (decision,) = decide([bad("2019-05-05")], today=date(2025, 1, 2), policy=Policy())
     assert decision.tiers == ()
     assert decision.highest_tier is Tier.DAILY
@@ -331,7 +338,7 @@ def test_clocks_an_hour_apart_are_trusted_and_a_second_more_is_not() -> None:
         assert "3,601 seconds" in problem
 
 
-def test_backup_a_day_ahead_is_trusted_and_a_second_more_is_not() -> None:
+def test_backup_a_day_in_the_future_is_trusted_and_a_second_more_is_not() -> None:
     times = [NOON - timedelta(days=400), NOON + timedelta(days=1)]
     assert clock_problem(now=NOON, store_now=NOON, backup_times=times) is None
     times.append(NOON + timedelta(days=1, seconds=1))
@@ -340,5 +347,5 @@ def test_backup_a_day_ahead_is_trusted_and_a_second_more_is_not() -> None:
     assert "future" in problem
 
 
-def test_no_backups_and_a_right_clock_leave_no_doubt() -> None:
+def test_no_backups_and_a_correct_clock_are_no_problem() -> None:
     assert clock_problem(now=NOON, store_now=NOON, backup_times=[]) is None

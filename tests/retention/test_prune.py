@@ -1,4 +1,4 @@
-"""`prune` on the command line: what goes and why, what is never touched, what is said of it."""
+"""`prune` on the command line: what is deleted and why, what is never touched, its output."""
 
 import json
 import os
@@ -20,10 +20,11 @@ from prometheus_backup.repository.verification import RecordedFinding, Verificat
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import apply_prune, plan_prune
 from prometheus_backup.stores.local import LocalStore
-from tests import manifests
+from tests.support import manifests
+from tests.support.contents import tree
 from tests.support.runs import Recorder
-from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here, tree
-from tests.support.stores import Relay
+from tests.support.store_wrappers import StoreWrapper
+from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, run_here
 
 TWO_DAYS = {"RETENTION_DAILY": "2", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
 
@@ -35,7 +36,7 @@ def files(tmp_path: Path) -> LocalFiles:
 
 
 def backup_of(files: LocalFiles, *, days_ago: int, **changes: Any) -> str:
-    # Whole days before this moment, so that ages do not depend on the hour.
+    # Whole days before now, so that ages do not depend on the time of day.
     return put_small_backup(files, datetime.now(UTC) - timedelta(days=days_ago), **changes)
 
 
@@ -47,7 +48,7 @@ def prune(files: LocalFiles, *arguments: str, code: int = 0, **env: str) -> dict
 
 
 def put_mark(files: LocalFiles, backup: str, state: str, *, age: timedelta) -> None:
-    """Write the incomplete.json of a run that the store last heard of `age` ago."""
+    """Write the incomplete.json of a run whose last heartbeat was `age` ago."""
     now = datetime.now(UTC)
     mark = Incomplete.model_validate({"run_id": "another", "state": state, "started_at": now})
     files.put(f"{backup}/incomplete.json", encode(mark))
@@ -59,7 +60,7 @@ def decisions(document: dict[str, Any]) -> dict[str, bool]:
     return {d["backup_id"]: d["keep"] for d in document["decisions"]}
 
 
-def test_what_retention_lets_go_is_deleted_whole_and_the_rest_is_untouched(
+def test_expired_backups_are_deleted_completely_and_the_rest_is_untouched(
     files: LocalFiles,
 ) -> None:
     old = [backup_of(files, days_ago=days) for days in (9, 3, 2)]
@@ -93,15 +94,15 @@ def test_every_decision_carries_its_reasons(files: LocalFiles) -> None:
     old, new = backup_of(files, days_ago=5), backup_of(files, days_ago=0)
     env = files.environment() | TWO_DAYS
 
-    said = run_here("prune", "--dry-run", env=env)
-    rows = {row.split()[0]: row for row in said.stdout.splitlines() if row.startswith("backup-")}
+    done = run_here("prune", "--dry-run", env=env)
+    rows = {row.split()[0]: row for row in done.stdout.splitlines() if row.startswith("backup-")}
 
     for decision in prune(files, "--dry-run")["decisions"]:
         assert decision["reasons"], decision
         assert "; ".join(decision["reasons"]) in rows[decision["backup_id"]]
     assert " delete " in rows[old]
     assert " keep " in rows[new]
-    assert "retention: would delete 1 backup\n" in said.stdout
+    assert "retention: would delete 1 backup\n" in done.stdout
     listed = run_here("list", env=env).stdout
     assert "goes at the next prune" in next(r for r in listed.splitlines() if r.startswith(old))
     assert "goes at the next prune" not in next(r for r in listed.splitlines() if new in r)
@@ -117,7 +118,7 @@ def test_log_lines_of_a_deletion_contain_retention(files: LocalFiles) -> None:
     assert "retention: deleted 1 backup\n" in done.stdout
 
 
-def test_what_is_not_ours_to_judge_is_never_touched(files: LocalFiles) -> None:
+def test_foreign_and_unreadable_folders_are_never_touched(files: LocalFiles) -> None:
     old, new = backup_of(files, days_ago=50), backup_of(files, days_ago=0)
     unreadable = backup_of(files, days_ago=60)
     files.put(f"{unreadable}/metadata.json", b'{"format_version": 1, "blocks": ')
@@ -156,7 +157,7 @@ def test_an_interrupted_deletion_is_completed_and_a_dead_run_is_swept(files: Loc
     assert {key.partition("/")[0] for key in files.all_keys()} == {new, young}
 
 
-def test_a_dead_mark_beside_a_manifest_goes_and_the_backup_stays(files: LocalFiles) -> None:
+def test_a_dead_mark_next_to_a_manifest_is_removed_and_the_backup_kept(files: LocalFiles) -> None:
     new = backup_of(files, days_ago=0)
     before = tree(files.root)
     put_mark(files, new, "running", age=timedelta(hours=25))
@@ -167,7 +168,7 @@ def test_a_dead_mark_beside_a_manifest_goes_and_the_backup_stays(files: LocalFil
     assert tree(files.root) == before
 
 
-def test_the_newest_good_backup_stays_however_old_and_failed_ones_do_not_count(
+def test_the_newest_good_backup_is_kept_at_any_age_and_failed_ones_do_not_count(
     files: LocalFiles,
 ) -> None:
     older, good, failed = (backup_of(files, days_ago=days) for days in (90, 80, 70))
@@ -194,20 +195,20 @@ def test_the_newest_good_backup_stays_however_old_and_failed_ones_do_not_count(
     assert {key.partition("/")[0] for key in files.all_keys()} == {good, degraded}
 
 
-def test_a_clock_that_cannot_be_right_deletes_nothing_and_is_exit_3(files: LocalFiles) -> None:
+def test_a_wrong_clock_deletes_nothing_and_is_exit_3(files: LocalFiles) -> None:
     old, _ = backup_of(files, days_ago=50), backup_of(files, days_ago=1)
     backup_of(files, days_ago=-3)
     before = tree(files.root)
 
     document = prune(files, code=3)
-    said = run_here("prune", env=files.environment() | TWO_DAYS)
+    done = run_here("prune", env=files.environment() | TWO_DAYS)
 
     assert tree(files.root) == before
     assert document["deleted"] == []
     assert document["doubt"]
     assert decisions(document)[old] is False
-    assert f"nothing may be deleted: {document['doubt']}" in said.stdout
-    assert "retention: nothing was deleted" in said.stderr
+    assert f"nothing may be deleted: {document['doubt']}" in done.stdout
+    assert "retention: nothing was deleted" in done.stderr
 
 
 def test_a_newer_format_is_exit_14_and_deletes_nothing(files: LocalFiles) -> None:
@@ -223,7 +224,7 @@ def test_a_newer_format_is_exit_14_and_deletes_nothing(files: LocalFiles) -> Non
     assert tree(files.root) == before
 
 
-class _Guarded(Relay):
+class _Guarded(StoreWrapper):
     """Refuses to delete anything of one backup."""
 
     def __init__(self, store: LocalStore, backup: str) -> None:
@@ -236,7 +237,7 @@ class _Guarded(Relay):
         super().delete(keys)
 
 
-def test_one_that_cannot_be_deleted_is_told_and_the_others_go(files: LocalFiles) -> None:
+def test_a_failed_deletion_is_reported_and_the_others_continue(files: LocalFiles) -> None:
     first, stuck, third = (backup_of(files, days_ago=days) for days in (9, 8, 7))
     new = backup_of(files, days_ago=0)
     repository = Repository(_Guarded(LocalStore(files.root), stuck), clock=SystemClock())
@@ -259,7 +260,7 @@ def test_one_that_cannot_be_deleted_is_told_and_the_others_go(files: LocalFiles)
     assert {key.partition("/")[0] for key in files.all_keys()} == {new}
 
 
-def test_an_empty_repository_is_nothing_to_do(files: LocalFiles) -> None:
+def test_pruning_an_empty_repository_does_nothing(files: LocalFiles) -> None:
     document = prune(files)
 
     assert document["deleted"] == document["swept"] == document["problems"] == []

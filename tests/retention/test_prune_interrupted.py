@@ -1,4 +1,4 @@
-"""Deletions that are cut off, denied, or have neighbours that are not theirs to touch."""
+"""Deletions that are interrupted or denied, and foreign objects that must not be touched."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -19,23 +19,24 @@ from prometheus_backup.retention.prune import PruneReport, apply_prune, plan_pru
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.memory import MemoryStore
 from prometheus_backup.stores.s3 import S3Store
-from tests import manifests
-from tests.support.repositories import NOON, StillClock, make_backup, require_whole, visible
-from tests.support.runs import Recorder, s3_store
+from tests.support import manifests
+from tests.support.repositories import NOON, ManualClock, make_backup, require_whole, visible
+from tests.support.runs import Recorder
+from tests.support.s3 import open_s3
 from tests.support.s3_proxy import S3Proxy, S3Request
-from tests.support.started import StartedCli
-from tests.support.stores import Relay
+from tests.support.started_cli import StartedCli
+from tests.support.store_wrappers import StoreWrapper
 
 NONE = PutOptions()
 TEN_DAYS = Policy(daily=10, monthly=0, yearly=0)
 
 
-class Cut(BaseException):
-    """The power goes: no code of ours gets to see this as an error."""
+class PowerCut(BaseException):
+    """The process dies: no code can handle this as an error."""
 
 
-class CutStore(Relay):
-    """Passes on so many changes, deletion by deletion, and then is cut off for good."""
+class DyingStore(StoreWrapper):
+    """Makes `after` changes, one deletion at a time, then raises `PowerCut`."""
 
     def __init__(self, store: ObjectStore, *, after: int) -> None:
         super().__init__(store)
@@ -52,7 +53,7 @@ class CutStore(Relay):
 
     def _count(self) -> None:
         if self._left == 0:
-            raise Cut
+            raise PowerCut
         self._left -= 1
 
 
@@ -65,10 +66,10 @@ def folders(found: Mapping[str, bytes]) -> set[str]:
 
 
 def prune(
-    store: ObjectStore, listener: Recorder | None = None, *, clock: StillClock | None = None
+    store: ObjectStore, listener: Recorder | None = None, *, clock: ManualClock | None = None
 ) -> PruneReport:
-    """Plan and apply, as the command does; the run called `dead` is proved dead."""
-    clock = clock or StillClock()
+    """Plan and apply, as the command does; the run `dead` is known to be dead."""
+    clock = clock or ManualClock()
     repository = Repository(store, clock=clock)
     plan = plan_prune(
         repository.entries(),
@@ -80,9 +81,9 @@ def prune(
     return apply_prune(repository, plan, run_id="pruner", listener=listener or Recorder())
 
 
-def crowded() -> tuple[MemoryStore, list[str], str]:
-    """Two backups that go, one that stays, and a dead run; ids of those that go, and that stay."""
-    clock = StillClock()
+def fill_store() -> tuple[MemoryStore, list[str], str]:
+    """Two expired backups, a kept one, and a dead run; return the ids of expired and kept ones."""
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     going = [make_backup(store, clock, at=NOON - timedelta(days=d)) for d in (40, 20)]
     stays = make_backup(store, clock, at=NOON - timedelta(hours=1))
@@ -92,40 +93,40 @@ def crowded() -> tuple[MemoryStore, list[str], str]:
     return store, going, stays
 
 
-def says_deleting(found: Mapping[str, bytes], backup_id: str) -> bool:
+def is_marked_deleting(found: Mapping[str, bytes], backup_id: str) -> bool:
     document = decode(Incomplete, found.get(f"{backup_id}/{INCOMPLETE}", b""))
     return document is not None and document.state == "deleting"
 
 
-def test_prune_cut_off_at_any_change_leaves_whole_backups_or_marked_rests() -> None:
-    """For every n: cut off before the n-th change; the next prune completes it."""
-    cut_off = 0
+def test_prune_interrupted_at_any_change_leaves_whole_backups_or_marked_folders() -> None:
+    """For every n: interrupt before the n-th change; the next prune completes it."""
+    changes = 0
     while True:
-        store, _, stays = crowded()
+        store, _, stays = fill_store()
         kept = {k: v for k, v in contents(store).items() if k.startswith(stays)}
         try:
-            prune(CutStore(store, after=cut_off))
-        except Cut:
-            cut_off += 1
+            prune(DyingStore(store, after=changes))
+        except PowerCut:
+            changes += 1
         else:
             break
         left = contents(store)
         require_whole(left)
         for backup_id in folders(left) - {"backup-20250227-000000"}:
-            assert backup_id in visible(left) or says_deleting(left, backup_id)
+            assert backup_id in visible(left) or is_marked_deleting(left, backup_id)
         rest = {k for k in left if k.startswith("backup-20250227-000000/")}
         assert not rest or f"backup-20250227-000000/{INCOMPLETE}" in rest
 
         assert prune(store).outcome is Outcome.DONE
 
         assert contents(store) == kept
-    # Mark, manifest, sums, two files, mark for each of the two; the dead run has only one file.
-    assert cut_off == 6 + 6 + 4
+    # Each backup: mark, manifest, sums, two files, mark. The dead run has only one file.
+    assert changes == 6 + 6 + 4
     assert folders(contents(store)) == {stays}
 
 
-class NoDelete(Relay):
-    """Denies the deletion of keys that hold `word`."""
+class NoDelete(StoreWrapper):
+    """Denies the deletion of keys that contain `word`."""
 
     def __init__(self, store: ObjectStore, word: str) -> None:
         super().__init__(store)
@@ -138,8 +139,8 @@ class NoDelete(Relay):
             raise RepositoryDenied(f"cannot delete {keys[0]}: AccessDenied")
 
 
-def test_denied_deletion_is_reported_and_the_rest_goes_on() -> None:
-    store, (first, second), stays = crowded()
+def test_denied_deletion_is_reported_and_the_others_continue() -> None:
+    store, (first, second), stays = fill_store()
     recorder = Recorder()
 
     report = prune(NoDelete(store, first), recorder)
@@ -153,13 +154,13 @@ def test_denied_deletion_is_reported_and_the_rest_goes_on() -> None:
     assert "retention" in report.problems[0]
     assert first in report.problems[0]
     assert report.problems[0] in recorder.warnings
-    # Denied at its manifest, it still is whole.
+    # The deletion of its manifest was denied, so it is still whole.
     assert set(visible(contents(store))) == {first, stays}
     require_whole(contents(store))
 
 
-def test_denied_removal_of_a_stale_mark_is_reported_and_the_rest_goes_on() -> None:
-    store, going, stays = crowded()
+def test_denied_removal_of_a_stale_mark_is_reported_and_the_others_continue() -> None:
+    store, going, stays = fill_store()
     mark = Incomplete(run_id="dead", state="running", started_at=NOON)
     store.put_small(f"{stays}/{INCOMPLETE}", encode(mark), options=NONE)
 
@@ -170,8 +171,8 @@ def test_denied_removal_of_a_stale_mark_is_reported_and_the_rest_goes_on() -> No
     assert stays in report.problems[0]
 
 
-def test_stale_mark_beside_a_kept_manifest_is_taken_away() -> None:
-    store, _, stays = crowded()
+def test_stale_mark_next_to_a_kept_manifest_is_removed() -> None:
+    store, _, stays = fill_store()
     mark = Incomplete(run_id="dead", state="running", started_at=NOON)
     store.put_small(f"{stays}/{INCOMPLETE}", encode(mark), options=NONE)
 
@@ -181,30 +182,30 @@ def test_stale_mark_beside_a_kept_manifest_is_taken_away() -> None:
     assert set(visible(contents(store))) == {stays}
 
 
-STRANGERS: dict[str, bytes] = {
+FOREIGN_OBJECTS: dict[str, bytes] = {
     "README.md": b"at the root of the prefix",
     ".probe-of-somebody": b"",
     "backups/backup-20200101-000000/index": b"a folder of another tool",
     "backup-20200101/index": b"almost an id",
     "backup-20209999-000000/index": b"no date",
-    "backup-20200101-000000/index": b"no mark of ours",
+    "backup-20200101-000000/index": b"without our mark",
     "backup-20200102-000000/metadata.json": manifests.OLD_SCRIPT,
     "backup-20200102-000000/01JJ5W0B8ZC6X3M1S4T9Q2V7KD/index": b"of the old script",
     "backup-20200103-000000/metadata.json": b'{"format_version": 1, "blocks": [',
     "backup-20200104-000000/incomplete.json": b'{"upload": "of another tool"}',
-    "backup-20200104-000000/index": b"with a mark that is not ours",
+    "backup-20200104-000000/index": b"with a foreign mark",
     "backup-20200105-000000/metadata.json": b"",
 }
 
 
 def test_prune_touches_nothing_that_is_not_a_backup_it_can_read() -> None:
-    store, going, stays = crowded()
-    for key, body in STRANGERS.items():
+    store, going, stays = fill_store()
+    for key, body in FOREIGN_OBJECTS.items():
         store.put_small(key, body, options=NONE)
-    # A dead run whose folder has a manifest that cannot be read is no folder to sweep.
+    # The folder of a dead run is not swept if it has an unreadable manifest.
     dead = Incomplete(run_id="dead", state="abandoned", started_at=NOON)
     store.put_small(f"backup-20200105-000000/{INCOMPLETE}", encode(dead), options=NONE)
-    kept = {k: v for k, v in contents(store).items() if k.startswith(stays)} | STRANGERS
+    kept = {k: v for k, v in contents(store).items() if k.startswith(stays)} | FOREIGN_OBJECTS
 
     report = prune(store)
 
@@ -213,11 +214,11 @@ def test_prune_touches_nothing_that_is_not_a_backup_it_can_read() -> None:
     assert list(report.deleted) == going
     assert report.plan.unreadable == ("backup-20200103-000000", "backup-20200105-000000")
     assert {*report.plan.foreign} >= {"backup-20200101-000000", "backup-20200102-000000"}
-    assert report.outcome is Outcome.PARTIAL  # some could not be judged
+    assert report.outcome is Outcome.PARTIAL  # some have no decision
     assert "backup-20200103-000000" in " ".join(report.problems)
 
 
-class NoRead(Relay):
+class NoRead(StoreWrapper):
     """Cannot read one manifest."""
 
     def __init__(self, store: ObjectStore, backup_id: str) -> None:
@@ -230,9 +231,9 @@ class NoRead(Relay):
         return self.inner.get(key, limit=limit)
 
 
-def test_manifest_that_fails_to_be_read_stops_the_prune_before_it_began() -> None:
-    """Absent and unreadable look alike to a careless eye; the one that stays might be it."""
-    store, _, stays = crowded()
+def test_failed_read_of_a_manifest_stops_the_prune_before_it_begins() -> None:
+    """A failed read must not be taken for absence: the manifest may be that of a kept backup."""
+    store, _, stays = fill_store()
     before = contents(store)
     with pytest.raises(BackupToolError):
         prune(NoRead(store, stays))
@@ -240,7 +241,7 @@ def test_manifest_that_fails_to_be_read_stops_the_prune_before_it_began() -> Non
 
 
 def test_young_run_of_another_host_is_left_alone_and_swept_after_a_day() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     store = MemoryStore(clock=clock)
     other = Incomplete(run_id="elsewhere", state="running", host="b", started_at=NOON)
     for name, body in ((INCOMPLETE, encode(other)), (f"{manifests.ULID}/index", b"part")):
@@ -260,24 +261,24 @@ def test_young_run_of_another_host_is_left_alone_and_swept_after_a_day() -> None
     assert contents(store) == {}
 
 
-class PruneScene:
-    """A bucket with, under each prefix, a backup that goes and one that stays, by our clock."""
+class PruneRuns:
+    """A bucket with an expired and a kept backup under each prefix, by our clock."""
 
     def __init__(self, bucket: S3Bucket, proxy: S3Proxy, folder: Path) -> None:
         self._bucket = bucket
         self._proxy = proxy
         self._folder = folder
-        self.clock = StillClock(datetime.now(UTC).replace(microsecond=0))
+        self.clock = ManualClock(datetime.now(UTC).replace(microsecond=0))
 
     def fill(self, prefix: str) -> tuple[S3Store, str, str]:
-        """The store of a prefix, with the ids of what goes and what stays in it."""
-        store = s3_store(self._bucket, prefix=prefix)
+        """The store of a prefix, and the ids of its expired and its kept backup."""
+        store = open_s3(self._bucket, prefix=prefix)
         ages = (timedelta(days=40), timedelta(hours=1))
         going, stays = (make_backup(store, self.clock, at=self.clock.instant - a) for a in ages)
         return store, going, stays
 
     def killed_at(self, number: int, prefix: str) -> bool:
-        """Run `prune` and kill it at this request; False if it ended in order before."""
+        """Run `prune` and kill it at this request; return False if it ended before."""
         env = self._bucket.endpoint.environment() | {
             "AWS_ENDPOINT_URL": self._proxy.url,
             "S3_BUCKET": self._bucket.name,
@@ -309,12 +310,12 @@ def test_prune_killed_at_any_request_is_completed_by_the_next(
     """kill -9 of the real command line before its n-th request to a real S3 server."""
     marked = 0
     with S3Proxy(s3_bucket.endpoint.url) as proxy:
-        scene = PruneScene(s3_bucket, proxy, tmp_path)
+        runs = PruneRuns(s3_bucket, proxy, tmp_path)
         for number in itertools.count(1):
-            store, going, stays = scene.fill(f"n{number}")
+            store, going, stays = runs.fill(f"n{number}")
             kept = {k: v for k, v in contents(store).items() if k.startswith(stays)}
 
-            killed = scene.killed_at(number, f"n{number}")
+            killed = runs.killed_at(number, f"n{number}")
 
             left = without_probes(store)
             require_whole(left)
@@ -323,9 +324,9 @@ def test_prune_killed_at_any_request_is_completed_by_the_next(
                 assert left == kept
                 break
             rest = {k for k in left if k.startswith(going)}
-            assert not rest or going in visible(left) or says_deleting(left, going)
-            marked += bool(rest) and says_deleting(left, going)
-            assert prune(store, clock=scene.clock).outcome is Outcome.DONE
+            assert not rest or going in visible(left) or is_marked_deleting(left, going)
+            marked += bool(rest) and is_marked_deleting(left, going)
+            assert prune(store, clock=runs.clock).outcome is Outcome.DONE
             assert without_probes(store) == kept
     assert number > 12
     assert marked >= 4

@@ -1,4 +1,4 @@
-"""Every kind of store, empty, on its real server where it has one."""
+"""Every kind of store, empty, on a real server if it needs one."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

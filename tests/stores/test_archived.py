@@ -1,4 +1,4 @@
-"""Objects in an archive class: what is said of them, and what goes on without them."""
+"""Objects in an archive class: the messages about them, and what works without them."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,13 +15,20 @@ from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.archived import thaw_command
 from tests.support.runs import settings
 from tests.support.s3 import PREFIX, open_s3
-from tests.support.stored import S3Files, Stored, block_keys, copy_to, json_of, run_here
+from tests.support.stored_backups import (
+    S3Files,
+    StoredBackups,
+    block_keys,
+    copy_to,
+    json_of,
+    run_here,
+)
 
 CLASSES = ("GLACIER", "DEEP_ARCHIVE")
 
 
 @pytest.fixture
-def files(moto_bucket: S3Bucket, stored: Stored) -> S3Files:
+def files(moto_bucket: S3Bucket, stored: StoredBackups) -> S3Files:
     """A bucket with two real backups."""
     made = S3Files(moto_bucket, PREFIX)
     copy_to(made, stored.root)
@@ -29,7 +36,7 @@ def files(moto_bucket: S3Bucket, stored: Stored) -> S3Files:
 
 
 def _archive(files: S3Files, key: str, storage_class: str = "GLACIER") -> None:
-    """Do what a lifecycle rule does to an object."""
+    """Move an object to an archive class, like a lifecycle rule."""
     name, full = files.bucket.name, f"{files.prefix}/{key}"
     files.bucket.client.copy_object(
         Bucket=name,
@@ -41,7 +48,7 @@ def _archive(files: S3Files, key: str, storage_class: str = "GLACIER") -> None:
 
 @pytest.mark.parametrize("storage_class", CLASSES)
 @pytest.mark.parametrize("call", ["get", "stream", "copy"])
-def test_an_archived_object_is_neither_denied_nor_absent(
+def test_an_archived_object_is_not_reported_as_denied_or_missing(
     moto_bucket: S3Bucket, storage_class: str, call: str
 ) -> None:
     store = open_s3(moto_bucket)
@@ -56,16 +63,18 @@ def test_an_archived_object_is_neither_denied_nor_absent(
     assert store.head("file").size == 1
 
 
-def test_a_restore_says_how_to_thaw_and_goes_on_when_that_is_done(
-    files: S3Files, stored: Stored, aws: Callable[[S3Endpoint], AwsCli], tmp_path: Path
+def test_a_restore_prints_how_to_thaw_and_succeeds_afterwards(
+    files: S3Files, stored: StoredBackups, aws: Callable[[S3Endpoint], AwsCli], tmp_path: Path
 ) -> None:
-    for key in block_keys(files, stored.second)[:2]:  # each is a start of the `aws` client
+    for key in block_keys(files, stored.second)[
+        :2
+    ]:  # only two, because each starts the `aws` client
         _archive(files, key)
     restore = ("restore", stored.second, str(tmp_path / "target"))
     done = run_here(*restore, "--json", env=files.environment())
-    told = json_of(done, code=13)
-    assert told["kind"] == "ObjectArchived"
-    command, _, progress = told["hint"].partition(": aws ")[2].partition(" ; ")
+    error = json_of(done, code=13)
+    assert error["kind"] == "ObjectArchived"
+    command, _, progress = error["hint"].partition(": aws ")[2].partition(" ; ")
     command = f"aws {command}"
     assert command == thaw_command(files.bucket.name, f"{PREFIX}/{stored.second}/")
 
@@ -76,7 +85,9 @@ def test_a_restore_says_how_to_thaw_and_goes_on_when_that_is_done(
     assert run_here(*restore, env=files.environment()).returncode == 0
 
 
-def test_a_verification_of_archived_data_is_inconclusive(files: S3Files, stored: Stored) -> None:
+def test_a_verification_of_archived_data_is_inconclusive(
+    files: S3Files, stored: StoredBackups
+) -> None:
     _archive(files, block_keys(files, stored.second)[0])
     done = run_here("verify", stored.second, "--json", env=files.environment())
     (result,) = json_of(done, code=3)["results"]
@@ -88,7 +99,7 @@ def test_a_verification_of_archived_data_is_inconclusive(files: S3Files, stored:
 
 @pytest.mark.parametrize("name", ["metadata.json", "verification-checksum.json"])
 def test_an_archived_control_file_does_not_hide_the_other_backups(
-    files: S3Files, stored: Stored, tmp_path: Path, name: str
+    files: S3Files, stored: StoredBackups, tmp_path: Path, name: str
 ) -> None:
     env = files.environment()
     assert run_here("verify", "--all", env=env).returncode == 0
@@ -107,8 +118,8 @@ def test_an_archived_control_file_does_not_hide_the_other_backups(
     }
     assert (unusable["archived"], unusable["unreadable"]) == (1, 0)
     done = run_here("restore", stored.second, str(tmp_path / "target"), "--json", env=env)
-    told = json_of(done, code=13)
-    assert f"--prefix {PREFIX}/{stored.second}/" in told["hint"]
+    error = json_of(done, code=13)
+    assert f"--prefix {PREFIX}/{stored.second}/" in error["hint"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every store promises (stores/base.py), held against every store there is."""
+"""The contract of stores/base.py, tested with every store."""
 
 import random
 import threading
@@ -50,8 +50,8 @@ def _read(store: ObjectStore, key: str) -> bytes:
     return b"".join(store.stream(key))
 
 
-class _OurOwn(Exception):
-    """What a body raises that no store knows."""
+class _BodyError(Exception):
+    """An error of the body that no store knows."""
 
 
 def _failing(after: int, failure: BaseException) -> Iterator[bytes]:
@@ -64,7 +64,7 @@ def _failing(after: int, failure: BaseException) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_was_put_is_what_is_read(store: ObjectStore, size: int) -> None:
+def test_an_object_is_read_as_it_was_put(store: ObjectStore, size: int) -> None:
     body = _bytes(size)
     store.put("folder/file", _chunks(body, 300_007), size=size, options=PLAIN)
     assert _read(store, "folder/file") == body
@@ -92,7 +92,7 @@ def test_get_refuses_an_object_larger_than_its_limit(store: ObjectStore) -> None
 # Atomic puts
 
 FAILURES = [
-    _OurOwn("of the test"),
+    _BodyError("of the test"),
     Cancelled(),
     KeyboardInterrupt(),
     FileNotFoundError(2, "the source is gone"),
@@ -115,16 +115,16 @@ def test_a_failing_body_leaves_nothing_and_raises_its_own_exception(
 
 
 @pytest.mark.parametrize("size", [10, 4 * PART_SIZE])
-def test_an_interrupted_put_leaves_the_object_that_was_there(store: ObjectStore, size: int) -> None:
+def test_an_interrupted_put_leaves_the_previous_object(store: ObjectStore, size: int) -> None:
     _put(store, "file", b"old")
-    with pytest.raises(_OurOwn):
-        store.put("file", _failing(size // 2, _OurOwn()), size=size, options=PLAIN)
+    with pytest.raises(_BodyError):
+        store.put("file", _failing(size // 2, _BodyError()), size=size, options=PLAIN)
     assert _read(store, "file") == b"old"
     store.put("file", _chunks(_bytes(size)), size=size, options=PLAIN)
     assert _read(store, "file") == _bytes(size)
 
 
-def test_an_object_is_not_seen_before_its_put_ends(store: ObjectStore) -> None:
+def test_an_object_is_not_visible_before_its_put_ends(store: ObjectStore) -> None:
     body = _bytes(PART_SIZE + 1)
     seen: list[list[str]] = []
 
@@ -153,7 +153,9 @@ def test_listings_and_deletions_are_complete_beyond_a_thousand(store: ObjectStor
     assert store.list_folders() == ["few", "many"]
     store.delete(many)
     assert _keys(store) == sorted(few)
-    assert set(store.list_folders()) - {"many"} == {"few"}  # just emptied: it may still show
+    assert set(store.list_folders()) - {"many"} == {
+        "few"
+    }  # just emptied, so it may still be listed
 
 
 def test_listings_are_sorted_bytewise_by_whole_key(store: ObjectStore) -> None:
@@ -166,14 +168,14 @@ def test_listings_are_sorted_bytewise_by_whole_key(store: ObjectStore) -> None:
     assert [o.key for o in store.list_files("a")] == ["a/1", "a/b-", "a/b0"]
 
 
-def test_a_listing_tells_key_size_and_time(store: ObjectStore) -> None:
+def test_a_listing_has_key_size_and_time(store: ObjectStore) -> None:
     _put(store, "folder/file", b"123")
     (listed,) = store.list("folder")
     assert listed == store.head("folder/file") == next(iter(store.list_files("folder")))
     assert (listed.key, listed.size) == ("folder/file", 3)
 
 
-def test_a_folder_is_not_a_prefix_of_names(store: ObjectStore) -> None:
+def test_a_folder_name_does_not_match_as_a_prefix(store: ObjectStore) -> None:
     _put_all(store, ["backup-1/x", "backup-10/x", "backup-1-/x", "backup-1.txt"])
     assert _keys(store, "backup-1") == ["backup-1/x"]
     assert [o.key for o in store.list_files("backup-1")] == ["backup-1/x"]
@@ -181,7 +183,7 @@ def test_a_folder_is_not_a_prefix_of_names(store: ObjectStore) -> None:
     assert store.list_files("backup") == []
 
 
-def test_list_files_shows_only_what_lies_directly_in_the_folder(store: ObjectStore) -> None:
+def test_list_files_lists_only_files_directly_in_the_folder(store: ObjectStore) -> None:
     _put_all(store, ["b/one", "b/two", "b/deep/three", "b/deep/er/four", "c/five"])
     assert [o.key for o in store.list_files("b")] == ["b/one", "b/two"]
     assert _keys(store, "b/deep") == ["b/deep/er/four", "b/deep/three"]
@@ -195,11 +197,11 @@ def test_an_empty_store_lists_nothing(store: ObjectStore) -> None:
     assert list(store.list_files("folder")) == []
 
 
-# Absence
+# Missing objects
 
 
 @pytest.mark.parametrize("key", ["absent", "folder", "folder/absent", "folder/file/below"])
-def test_an_absent_key_is_not_found(store: ObjectStore, key: str) -> None:
+def test_a_missing_key_is_not_found(store: ObjectStore, key: str) -> None:
     _put(store, "folder/file")
     asks: list[Callable[[], object]] = [
         lambda: store.get(key, limit=10),
@@ -214,7 +216,7 @@ def test_an_absent_key_is_not_found(store: ObjectStore, key: str) -> None:
     assert _keys(store) == ["folder/file"]
 
 
-def test_deleting_what_is_absent_is_silent(store: ObjectStore) -> None:
+def test_deleting_a_missing_key_succeeds(store: ObjectStore) -> None:
     store.delete([])
     store.delete(["absent", "folder/absent"])
     _put_all(store, ["folder/a", "folder/b", "folder/c"])
@@ -227,7 +229,7 @@ def test_deleting_what_is_absent_is_silent(store: ObjectStore) -> None:
 # Create
 
 
-def test_create_takes_a_free_key_only(store: ObjectStore) -> None:
+def test_create_fails_if_the_key_exists(store: ObjectStore) -> None:
     store.create("folder/claim", b"first", options=PLAIN)
     with pytest.raises(ObjectExists):
         store.create("folder/claim", b"second", options=PLAIN)
@@ -237,7 +239,7 @@ def test_create_takes_a_free_key_only(store: ObjectStore) -> None:
     assert store.get("folder/claim", limit=10) == b"third"
 
 
-def test_of_creates_at_once_exactly_one_wins(store: ObjectStore) -> None:
+def test_exactly_one_of_concurrent_creates_succeeds(store: ObjectStore) -> None:
     runners = 8
     for attempt in range(2):
         start = threading.Barrier(runners)
@@ -259,7 +261,7 @@ def test_of_creates_at_once_exactly_one_wins(store: ObjectStore) -> None:
 # Copies
 
 
-def test_a_copy_is_whole_and_independent_of_its_source(store: ObjectStore) -> None:
+def test_a_copy_is_complete_and_independent_of_its_source(store: ObjectStore) -> None:
     body = _bytes(MEBIBYTE + 1)
     _put(store, "old/file", body)
     _put(store, "new/file", b"what was there before")
@@ -287,13 +289,13 @@ def test_equal_stored_checksums_mean_equal_bytes(store: ObjectStore) -> None:
 # Clock, threads, address
 
 
-def test_last_modified_is_now_and_moves_with_a_rewrite(store: ObjectStore) -> None:
+def test_last_modified_is_now_and_changes_with_a_rewrite(store: ObjectStore) -> None:
     _put(store, "file")
     first = store.head("file").modified
     assert first.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - first) < timedelta(minutes=1)
     deadline = time.monotonic() + 30
-    while store.head("file").modified <= first:  # servers keep whole seconds
+    while store.head("file").modified <= first:  # servers store whole seconds
         assert time.monotonic() < deadline
         time.sleep(0.1)
         _put(store, "file")
@@ -314,7 +316,7 @@ def test_calls_may_come_from_several_threads(store: ObjectStore) -> None:
     assert left == [[f"worker-{number}/copy"] for number in range(8)]
 
 
-def test_the_address_names_the_place_and_no_secret(store: ObjectStore) -> None:
+def test_the_address_contains_no_secret(store: ObjectStore) -> None:
     assert store.url.partition(":")[0] in ("memory", "file", "s3", "az")
     assert not any(secret in store.url for secret in ("secret", "Eby8", "@", "?", "key"))
     with pytest.raises(ObjectNotFound) as absent:
@@ -322,7 +324,7 @@ def test_the_address_names_the_place_and_no_secret(store: ObjectStore) -> None:
     assert "secret" not in str(absent.value)
 
 
-def test_an_object_is_described_by_a_value_that_does_not_change(store: ObjectStore) -> None:
+def test_object_info_is_immutable(store: ObjectStore) -> None:
     _put(store, "file", b"1")
     before = store.head("file")
     _put(store, "file", b"22")

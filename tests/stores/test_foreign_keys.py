@@ -1,6 +1,6 @@
-"""Keys in the bucket that this program never writes: other tools' and web consoles'.
+"""Keys in the bucket that this program never writes, from other tools and web consoles.
 
-Some are no clean paths, and obstore refuses a whole listing for one of them.
+obstore rejects a whole listing if one of its keys is not a clean path.
 """
 
 import pytest
@@ -26,7 +26,7 @@ def store(moto_bucket: S3Bucket) -> S3Store:
     return opened
 
 
-def _check_that_all_is_seen(store: S3Store, foreign: list[str]) -> None:
+def _check_listings(store: S3Store, foreign: list[str]) -> None:
     store.ping()
     assert [o.key for o in store.list()] == sorted([*OURS, *foreign])
     assert [o.key for o in store.list("backup-1")] == OURS[:2]
@@ -36,11 +36,11 @@ def _check_that_all_is_seen(store: S3Store, foreign: list[str]) -> None:
 
 
 @pytest.mark.parametrize("key", UNCLEAN)
-def test_a_key_that_is_no_clean_path_hides_nothing_of_ours(
+def test_an_unclean_key_does_not_hide_our_objects(
     store: S3Store, moto_bucket: S3Bucket, key: str
 ) -> None:
     moto_bucket.client.put_object(Bucket=moto_bucket.name, Key=f"{PREFIX}/{key}", Body=b"foreign")
-    folders = [f for f in store.list_folders() if f != "a"]  # `a//b` does lie in a folder `a`
+    folders = [f for f in store.list_folders() if f != "a"]  # `a//b` is in a folder `a`
     assert folders == ["backup-1", "backup-2"]
     store.ping()
     assert [o.key for o in store.list()] == OURS
@@ -50,20 +50,20 @@ def test_a_key_that_is_no_clean_path_hides_nothing_of_ours(
         assert (listed.size, listed.modified) == (len(listed.key), store.head(listed.key).modified)
 
 
-def test_keys_with_spaces_and_other_letters_are_seen_as_they_are(
+def test_keys_with_spaces_and_special_characters_are_listed_unchanged(
     store: S3Store, moto_bucket: S3Bucket
 ) -> None:
     foreign = [" leading space", "my notes/read me.txt", "ü/é☃", "100%/a%2Fb", "a+b=c&d", "#x?y"]
     for key in foreign:
         moto_bucket.put(f"{PREFIX}/{key}", b"foreign")
-    _check_that_all_is_seen(store, foreign)
+    _check_listings(store, foreign)
     for key in foreign:
         assert store.get(key, limit=7) == b"foreign"
     store.delete(foreign)
     assert moto_bucket.keys() == [f"{PREFIX}/{key}" for key in OURS]
 
 
-def test_folders_made_by_a_web_console_are_no_objects(
+def test_folders_made_by_a_web_console_are_not_listed(
     store: S3Store, moto_bucket: S3Bucket
 ) -> None:
     for key in (f"{PREFIX}/", f"{PREFIX}/backup-1/", f"{PREFIX}/empty/"):
@@ -76,13 +76,13 @@ def test_folders_made_by_a_web_console_are_no_objects(
     assert store.list_folders() == ["backup-1", "backup-2", "empty"]
 
 
-def test_neighbours_of_the_prefix_are_not_ours(store: S3Store, moto_bucket: S3Bucket) -> None:
+def test_similar_prefixes_are_not_listed(store: S3Store, moto_bucket: S3Bucket) -> None:
     for key in ("other/backup-9/x", f"{PREFIX}-old/backup-9/x", f"{PREFIX}.txt", "backup-9/x"):
         moto_bucket.put(key, b"foreign")
-    _check_that_all_is_seen(store, [])
+    _check_listings(store, [])
 
 
-def test_a_whole_bucket_as_repository_is_listed(moto_bucket: S3Bucket) -> None:
+def test_a_repository_may_be_a_whole_bucket(moto_bucket: S3Bucket) -> None:
     store = open_s3(moto_bucket, prefix="")
     for key in OURS:
         store.put_small(key, b"x", options=PLAIN)
@@ -122,7 +122,7 @@ def _page(first: int, end: int, *, more: str, key: str = "") -> bytes:
     ).encode()
 
 
-def test_a_listing_that_is_cut_off_again_and_again_is_a_failure_and_not_short(
+def test_a_listing_that_is_always_interrupted_fails_instead_of_being_incomplete(
     moto_bucket: S3Bucket,
 ) -> None:
     for key in OURS:

@@ -1,4 +1,4 @@
-"""The directory as a store: what only file systems do to it."""
+"""A directory as a store: what is special to file systems."""
 
 import os
 import resource
@@ -35,14 +35,14 @@ def _put(store: LocalStore, key: str, body: bytes = b"x") -> None:
 
 
 def _files(root: Path) -> list[str]:
-    """Every file and directory below `root`, seen by no code of ours."""
+    """Every file and directory below `root`, listed without our code."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
 def _run_python(
     script: str, *arguments: str | Path, bound_by_modes: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, on request one that file modes bind even as root."""
+    """Run a script in its own process, optionally one that must obey file modes even as root."""
     root_without_its_power = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
     return subprocess.run(
         [
@@ -116,7 +116,7 @@ def endless_put(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         writer.kill()
 
 
-def test_kill_9_in_a_put_leaves_nothing_to_be_seen(
+def test_kill_9_in_a_put_leaves_nothing_visible(
     store: LocalStore, tmp_path: Path, endless_put: subprocess.Popen[str]
 ) -> None:
     _put(store, "backup-1/incomplete.json")
@@ -129,7 +129,7 @@ def test_kill_9_in_a_put_leaves_nothing_to_be_seen(
         store.head("backup-1/block/file")
 
 
-def test_what_a_killed_put_left_goes_with_its_folder(
+def test_files_of_a_killed_put_are_removed_with_their_folder(
     store: LocalStore, tmp_path: Path, endless_put: subprocess.Popen[str]
 ) -> None:
     _put(store, "backup-1/incomplete.json")
@@ -139,7 +139,7 @@ def test_what_a_killed_put_left_goes_with_its_folder(
     assert _files(tmp_path / "repository") == []
 
 
-def test_what_a_living_put_is_writing_stays(
+def test_files_of_a_running_put_are_not_removed(
     store: LocalStore, tmp_path: Path, endless_put: subprocess.Popen[str]
 ) -> None:
     _put(store, "backup-1/block/other")
@@ -154,7 +154,7 @@ def test_what_a_living_put_is_writing_stays(
 def test_a_put_is_synced_before_it_is_renamed_and_its_folders_after(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without this order a power cut can leave a short or empty file under the final name.
+    # In any other order, a power cut can leave a short or empty file under the final name.
     steps: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -183,7 +183,7 @@ def test_a_put_is_synced_before_it_is_renamed_and_its_folders_after(
 # Copies
 
 
-def test_a_copy_is_no_hard_link(store: LocalStore, tmp_path: Path) -> None:
+def test_a_copy_is_not_a_hard_link(store: LocalStore, tmp_path: Path) -> None:
     # One damaged inode would damage every backup that shares it.
     _put(store, "old/file", b"0123456789")
     store.copy("old/file", "new/file", size=10, options=PLAIN)
@@ -245,7 +245,7 @@ def test_puts_survive_deletions_that_empty_their_folder(store: LocalStore) -> No
             deleter.result()
 
 
-# What others put there
+# Foreign files
 
 
 def test_foreign_files_and_folders_are_listed_and_left_alone(
@@ -287,7 +287,9 @@ def test_a_file_in_place_of_the_repository_is_unavailable(tmp_path: Path) -> Non
             LocalStore(root).ping()
 
 
-def test_a_file_in_the_way_of_a_folder_is_no_absence(store: LocalStore, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_not_reported_as_missing(
+    store: LocalStore, tmp_path: Path
+) -> None:
     _put(store, "backup-1/block")
     _put(store, "backup-1/folder/file")
     (tmp_path / "repository/dangling").symlink_to("/nowhere")
@@ -297,7 +299,7 @@ def test_a_file_in_the_way_of_a_folder_is_no_absence(store: LocalStore, tmp_path
     assert [o.key for o in store.list("backup-1")] == ["backup-1/block", "backup-1/folder/file"]
 
 
-# Refusals of the system
+# Errors of the operating system
 
 _EACH_CALL = """
 import sys
@@ -328,7 +330,7 @@ for name, call in {
 """
 
 
-def test_a_folder_without_permission_denies_every_call(store: LocalStore, tmp_path: Path) -> None:
+def test_every_call_without_permission_is_denied(store: LocalStore, tmp_path: Path) -> None:
     _put(store, "closed/file")
     closed = tmp_path / "repository/closed"
     closed.chmod(0)
@@ -358,7 +360,7 @@ except RepositoryDenied as error:
 """
 
 
-def test_delete_goes_on_after_a_denial_and_then_raises(store: LocalStore, tmp_path: Path) -> None:
+def test_delete_continues_after_a_denial_and_then_raises(store: LocalStore, tmp_path: Path) -> None:
     for key in ("open/a", "closed/file", "open/c"):
         _put(store, key)
     closed = tmp_path / "repository/closed"
@@ -369,16 +371,14 @@ def test_delete_goes_on_after_a_denial_and_then_raises(store: LocalStore, tmp_pa
     assert [o.key for o in store.list()] == ["closed/file"]
 
 
-def test_a_repository_without_permission_is_denied_at_the_first_look(tmp_path: Path) -> None:
+def test_a_repository_without_permission_is_denied_by_ping(tmp_path: Path) -> None:
     (tmp_path / "repository").mkdir(mode=0)
     done = _run_python(_EACH_CALL, tmp_path / "repository", bound_by_modes=True)
     assert done.stdout.startswith("ping RepositoryDenied\n"), done.stderr
 
 
 @pytest.mark.parametrize("size", [MEBIBYTE + 1, 8 * MEBIBYTE])
-def test_a_disk_that_takes_no_more_leaves_nothing_half_written(
-    store: LocalStore, tmp_path: Path, size: int
-) -> None:
+def test_a_full_disk_leaves_no_partial_file(store: LocalStore, tmp_path: Path, size: int) -> None:
     _put(store, "folder/file", b"old")
     _put(store, "folder/large", b"x" * size)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Addresses of repositories: which are read, how, and which are refused."""
+"""Addresses of repositories: which are accepted, how they are parsed, which are refused."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
         ("s3://bucket/a..b/...", Location("s3", "bucket", "a..b/..."), "s3://bucket/a..b/..."),
     ],
 )
-def test_an_address_is_read_and_shown(text: str, location: Location, shown: str) -> None:
+def test_an_address_is_parsed_and_printed(text: str, location: Location, shown: str) -> None:
     assert parse_location(text) == location
     assert str(location) == shown
 
@@ -51,13 +51,13 @@ def test_an_address_is_read_and_shown(text: str, location: Location, shown: str)
         ("file:///", "no absolute path"),
         ("file://host/path", "no absolute path"),
         ("file:relative", "no absolute path"),
-        ("file:///a/../b", "its path has . or .."),
-        ("s3://bucket/./a", "its path has . or .."),
-        ("s3://bucket/%2e%2e/a", "its path has . or .."),
+        ("file:///a/../b", "its path contains . or .."),
+        ("s3://bucket/./a", "its path contains . or .."),
+        ("s3://bucket/%2e%2e/a", "its path contains . or .."),
         ("s3://[bucket/p", "Invalid IPv6 URL"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_forms_there_are(text: str, why: str) -> None:
+def test_an_invalid_address_is_refused_with_the_valid_forms(text: str, why: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_location(text)
     assert why in refused.value.message
@@ -82,7 +82,7 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(text: str) -> None
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "s3://", "gs://b/", "az://", "file:///"]))
-def test_any_text_is_read_or_refused(text: str, start: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str, start: str) -> None:
     try:
         location = parse_location(start + text)
     except UsageError:

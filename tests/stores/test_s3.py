@@ -1,4 +1,4 @@
-"""What only S3 has: tags, classes, encryption, large copies, stored checksums, rights."""
+"""What is special to S3: tags, classes, encryption, large copies, checksums, permissions."""
 
 import random
 import uuid
@@ -64,7 +64,7 @@ WRITERS: dict[str, Writer] = {
 
 @pytest.fixture(params=WRITERS)
 def write(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Writer:
-    """Each way in which an object comes to be."""
+    """Each way to create an object."""
     if request.param == "copy in parts":
         monkeypatch.setattr("prometheus_backup.stores.s3._SINGLE_COPY_LIMIT", PART_SIZE)
         monkeypatch.setattr("prometheus_backup.stores.s3._COPY_PART", 5 * 1024 * 1024)
@@ -77,7 +77,7 @@ def _head(bucket: S3Bucket, key: str = "file") -> Any:
     )
 
 
-# What an object carries
+# Attributes of objects
 
 
 def test_a_data_object_carries_its_tags_and_class(moto_bucket: S3Bucket, write: Writer) -> None:
@@ -89,11 +89,11 @@ def test_a_data_object_carries_its_tags_and_class(moto_bucket: S3Bucket, write: 
 def test_a_control_object_carries_tags_and_no_class(moto_bucket: S3Bucket, write: Writer) -> None:
     write(open_s3(moto_bucket), CONTROL)
     assert moto_bucket.tags(f"{PREFIX}/file") == CONTROL.tags
-    assert "StorageClass" not in _head(moto_bucket)  # S3 names every class but STANDARD
+    assert "StorageClass" not in _head(moto_bucket)  # S3 returns every class except STANDARD
 
 
 @pytest.mark.parametrize("encryption", ENCRYPTIONS)
-def test_an_object_is_encrypted_as_told(
+def test_an_object_is_encrypted_as_configured(
     moto_bucket: S3Bucket, write: Writer, encryption: str
 ) -> None:
     settings, expected = ENCRYPTIONS[encryption]
@@ -102,7 +102,7 @@ def test_an_object_is_encrypted_as_told(
     assert (head.get("ServerSideEncryption"), head.get("SSEKMSKeyId")) == expected
 
 
-def test_tags_survive_characters_that_mean_something_in_a_query(moto_bucket: S3Bucket) -> None:
+def test_tags_may_contain_special_characters_of_a_query(moto_bucket: S3Bucket) -> None:
     tags = {"Snapshot Name": "a+b=c/d:e@f", "Date": "2025-01-22"}
     store = open_s3(moto_bucket)
     store.put_small("file", b"x", options=PutOptions(tags=tags))
@@ -111,7 +111,7 @@ def test_tags_survive_characters_that_mean_something_in_a_query(moto_bucket: S3B
     assert moto_bucket.tags(f"{PREFIX}/copy") == tags
 
 
-def test_a_copy_beyond_the_limit_is_whole_and_made_in_parts(
+def test_a_copy_over_the_limit_is_made_in_parts(
     moto_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prometheus_backup.stores.s3._SINGLE_COPY_LIMIT", PART_SIZE)
@@ -151,7 +151,7 @@ def test_a_stored_checksum_is_of_the_bytes(moto_bucket: S3Bucket, algorithm: str
     assert first == same != other
 
 
-def test_where_the_store_keeps_no_checksum_there_is_none(moto_bucket: S3Bucket) -> None:
+def test_there_is_no_checksum_if_the_store_keeps_none(moto_bucket: S3Bucket) -> None:
     store = open_s3(moto_bucket)
     store.put_small("file", b"x", options=PLAIN)
     assert store.stored_checksum("file") is None
@@ -189,7 +189,7 @@ def test_only_a_checksum_of_the_full_object_counts(
         ("http://127.0.0.1:1", "crc64nvme", True),
     ],
 )
-def test_uploads_carry_a_checksum_on_aws_and_elsewhere_where_told(
+def test_uploads_carry_a_checksum_on_aws_and_elsewhere_if_configured(
     endpoint: str | None, checksum: str, *, sends: bool
 ) -> None:
     store = _store_at(endpoint, checksum=checksum)
@@ -206,10 +206,12 @@ def _store_at(endpoint: str | None, *, bucket: str = "bucket", **settings: Any) 
     return S3Store(bucket=bucket, prefix=PREFIX, settings=S3Settings(**given))
 
 
-def test_a_custom_endpoint_is_asked_in_path_style() -> None:
+def test_a_custom_endpoint_is_accessed_in_path_style() -> None:
     empty = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
     with FaultyServer(otherwise=Answer(body=empty)) as server:
-        named = server.url.replace("127.0.0.1", "localhost")  # an address leaves no choice
+        named = server.url.replace(
+            "127.0.0.1", "localhost"
+        )  # an IP address always means path style
         list(_store_at(named).list())
         _store_at(named).stored_checksum("file")
         asked = [(r.headers["host"], r.path.partition("?")[0]) for r in server.requests]
@@ -218,21 +220,21 @@ def test_a_custom_endpoint_is_asked_in_path_style() -> None:
 
 
 @pytest.mark.parametrize(("bucket", "virtual"), [("bucket", True), ("bucket.with.dots", False)])
-def test_aws_is_asked_by_host_name_where_the_certificate_allows(bucket: str, virtual: bool) -> None:
+def test_aws_is_accessed_in_virtual_hosted_style_if_possible(bucket: str, virtual: bool) -> None:
     store = _store_at(None, bucket=bucket)
     for client in (store._store, store._probe):
         config: Any = getattr(client, "config")  # noqa: B009 - only S3's clients have it
         assert config["virtual_hosted_style_request"] == str(virtual).lower()
 
 
-# Rights
+# Permissions
 
 
 def _allow(*actions: str) -> dict[str, object]:
     return {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
 
 
-def test_no_credentials_are_denied_with_what_to_set(
+def test_missing_credentials_are_denied_with_a_hint(
     moto_bucket: S3Bucket,
 ) -> None:
     with pytest.raises(RepositoryDenied, match="there are none") as denied:
@@ -293,7 +295,7 @@ _ONE_DENIED = (
 )
 
 
-def test_delete_goes_on_after_a_denial_and_then_raises(moto_bucket: S3Bucket) -> None:
+def test_delete_continues_after_a_denial_and_then_raises(moto_bucket: S3Bucket) -> None:
     with FaultyServer(upstream=moto_bucket.endpoint.url) as server:
         store = open_s3(moto_bucket, endpoint=server.url)
         for key in ("a", "locked", "z"):
@@ -307,7 +309,7 @@ def test_delete_goes_on_after_a_denial_and_then_raises(moto_bucket: S3Bucket) ->
     assert moto_bucket.keys() == [f"{PREFIX}/locked"]
 
 
-@pytest.mark.parametrize("call", sorted(set(CALLS) - {"head"}))  # a HEAD says no more than 404
+@pytest.mark.parametrize("call", sorted(set(CALLS) - {"head"}))  # a HEAD returns only 404
 def test_a_missing_bucket_is_not_found(moto_bucket: S3Bucket, call: str) -> None:
     absent = S3Bucket(moto_bucket.endpoint, f"absent-{uuid.uuid4().hex[:8]}")
     with pytest.raises(RepositoryNotFound, match=absent.name) as missing:

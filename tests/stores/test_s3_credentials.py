@@ -1,4 +1,4 @@
-"""Where AWS credentials come from: every place that other AWS clients look at."""
+"""AWS credentials come from every source that other AWS clients use."""
 
 import json
 from collections.abc import Iterator
@@ -18,13 +18,15 @@ EMPTY = Answer(body=b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-
 
 @pytest.fixture
 def s3() -> Iterator[FaultyServer]:
-    """An S3 server that lets everybody in, and remembers who came."""
+    """An S3 server that accepts all credentials and records them."""
     with FaultyServer(otherwise=EMPTY) as server:
         yield server
 
 
-def _come(s3: FaultyServer, keys: StaticKeys | None = None) -> list[tuple[str, str | None]]:
-    """Ask by both of our clients; return key id and session token of each request."""
+def _used_credentials(
+    s3: FaultyServer, keys: StaticKeys | None = None
+) -> list[tuple[str, str | None]]:
+    """Send requests with both clients; return key id and session token of each."""
     settings = S3Settings(endpoint=s3.url, keys=keys)
     store = S3Store(bucket="bucket", prefix="prefix", settings=settings)
     list(store.list())
@@ -51,13 +53,13 @@ def _answer(token: str, *, life: timedelta = timedelta(hours=1)) -> bytes:
     ).encode()
 
 
-def test_keys_that_are_given_are_used_by_both_clients(
+def test_static_keys_are_used_by_both_clients(
     s3: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     given = StaticKeys("AKIAGIVEN", "secret", "given-token")
-    assert _come(s3, given) == [("AKIAGIVEN", "given-token")] * 2
+    assert _used_credentials(s3, given) == [("AKIAGIVEN", "given-token")] * 2
     assert "secret" not in repr(given)
     assert "given-token" not in repr(given)
 
@@ -66,7 +68,7 @@ def test_keys_in_the_environment(s3: FaultyServer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
-    assert _come(s3) == [("AKIAENVIRONMENT", "session")] * 2
+    assert _used_credentials(s3) == [("AKIAENVIRONMENT", "session")] * 2
 
 
 def _write_profiles(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,16 +90,16 @@ def test_a_profile_in_the_credentials_file(
     _write_profiles(tmp_path / "credentials", monkeypatch)
     if profile:
         monkeypatch.setenv("AWS_PROFILE", profile)
-    assert _come(s3) == [(key, None)] * 2
+    assert _used_credentials(s3) == [(key, None)] * 2
 
 
-def test_a_profile_that_does_not_exist_is_a_wrong_setting(
+def test_a_missing_profile_is_a_wrong_setting(
     s3: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_profiles(tmp_path / "credentials", monkeypatch)
     monkeypatch.setenv("AWS_PROFILE", "typo")
     with pytest.raises(UsageError, match="typo"):
-        _come(s3)
+        _used_credentials(s3)
     assert s3.requests == []
 
 
@@ -108,7 +110,7 @@ def test_a_role_of_a_pod_by_eks_pod_identity(
     with FaultyServer(otherwise=Answer(body=_answer("session-of-pod"))) as agent:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/v1/credentials")
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
-        assert _come(s3) == [("AKIAFETCHED", "session-of-pod")] * 2
+        assert _used_credentials(s3) == [("AKIAFETCHED", "session-of-pod")] * 2
         assert {r.headers["authorization"] for r in agent.requests} == {"pod-token"}
 
 
@@ -119,7 +121,7 @@ def test_a_role_of_a_pod_by_web_identity(
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.url)
-    (first, token), (second, same_token) = _come(s3)
+    (first, token), (second, same_token) = _used_credentials(s3)
     assert first.startswith("ASIA"), "keys of a session"
     assert token
     assert (second, same_token) == (first, token)
@@ -137,29 +139,29 @@ def test_a_role_of_an_instance_by_its_metadata_service(
         service.otherwise = Answer(body=b"backup-role")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-        assert _come(s3) == [("AKIAFETCHED", "session-of-instance")] * 2
+        assert _used_credentials(s3) == [("AKIAFETCHED", "session-of-instance")] * 2
         assert service.faults == []
         token, *rest = service.requests
     assert token.path == "/latest/api/token"
     assert {r.headers["x-aws-ec2-metadata-token"] for r in rest} == {"imds-token"}
 
 
-def test_credentials_that_end_are_fetched_again(
+def test_expired_credentials_are_fetched_again(
     s3: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # boto renews what ends within ten minutes whenever it is asked.
+    # On each request, boto3 renews credentials that expire within ten minutes.
     (tmp_path / "token").write_text("pod-token")
     with FaultyServer(otherwise=Answer(body=_answer("second"))) as agent:
         agent.faults = [Answer("GET", body=_answer("first", life=timedelta(minutes=1)))]
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/v1/credentials")
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
-        assert _come(s3)[-1] == ("AKIAFETCHED", "second")
+        assert _used_credentials(s3)[-1] == ("AKIAFETCHED", "second")
 
 
-def test_obstore_asks_for_credentials_before_boto_would_renew_them(
+def test_obstore_refreshes_credentials_before_boto_renews_them(
     s3: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # boto renews ten minutes before the end: what obstore keeps for longer could end in its hands.
+    # boto3 renews ten minutes before expiry. If obstore kept them longer, they could expire.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     store = S3Store(bucket="bucket", prefix="prefix", settings=S3Settings(endpoint=s3.url))
@@ -167,7 +169,7 @@ def test_obstore_asks_for_credentials_before_boto_would_renew_them(
     assert kept_until - datetime.now(UTC) < timedelta(minutes=10)
 
 
-def test_an_agent_that_refuses_is_denied(
+def test_a_refusing_agent_is_denied(
     s3: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text("pod-token")
@@ -175,7 +177,7 @@ def test_an_agent_that_refuses_is_denied(
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{agent.url}/v1/credentials")
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
         with pytest.raises(RepositoryDenied, match="cannot get AWS credentials"):
-            _come(s3)
+            _used_credentials(s3)
     assert s3.requests == []
 
 
@@ -193,6 +195,6 @@ def test_a_token_that_sts_refuses_is_denied(
     with FaultyServer(otherwise=refusal) as sts:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
         with pytest.raises(BackupToolError, match="No OpenIDConnect provider") as denied:
-            _come(s3)
+            _used_credentials(s3)
     assert isinstance(denied.value, RepositoryDenied)
     assert "web-identity-token" not in str(denied.value)

@@ -1,6 +1,6 @@
-"""S3 over a bad network, behind a wrong address, in another region: what is retried, what is said.
+"""S3 over a bad network, at a wrong address, in another region: retries and messages.
 
-Each failure is made by a real server on loopback, between us and moto where need be.
+A real server on loopback causes each failure, if necessary as a proxy for moto.
 """
 
 import random
@@ -48,14 +48,14 @@ INTERNAL = _error("InternalError", "We encountered an internal error. Please try
 
 @pytest.fixture
 def server(moto_bucket: S3Bucket) -> Iterator[FaultyServer]:
-    """A server between us and moto."""
+    """A proxy between the client and moto."""
     with FaultyServer(upstream=moto_bucket.endpoint.url) as between:
         yield between
 
 
 @pytest.fixture
 def store(server: FaultyServer, moto_bucket: S3Bucket) -> S3Store:
-    """A store that reaches moto through `server`."""
+    """A store that accesses moto through `server`."""
     return open_s3(moto_bucket, endpoint=server.url)
 
 
@@ -65,7 +65,7 @@ def _store_at(endpoint: str, **settings: Any) -> S3Store:
     return S3Store(bucket="bucket", prefix=PREFIX, settings=S3Settings(**given))
 
 
-# Passing failures
+# Transient failures
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def _store_at(endpoint: str, **settings: Any) -> S3Store:
     ids=["SlowDown", "InternalError", "bad gateway", "too many requests", "connection cut"],
 )
 @pytest.mark.parametrize("call", ["put", "create", "get", "head", "list", "copy", "delete"])
-def test_a_passing_failure_is_tried_again(
+def test_a_transient_failure_is_retried(
     server: FaultyServer, store: S3Store, failure: Answer | CutResponse, call: str
 ) -> None:
     store.put_small("old", b"old", options=PLAIN)
@@ -97,7 +97,7 @@ def test_a_passing_failure_is_tried_again(
     try:
         answer = calls[call]()
     except ObjectExists:
-        # The contract allows this where our own earlier attempt won and the answer was lost.
+        # The contract allows this if an earlier attempt succeeded and its response was lost.
         assert (call, type(failure)) == ("create", CutResponse)
         answer = None
     assert server.faults == []
@@ -123,7 +123,7 @@ def test_a_multipart_put_survives_failures_of_its_parts(
     assert b"".join(store.stream("file")) == body
 
 
-def test_a_put_cut_in_the_middle_is_sent_again(server: FaultyServer, store: S3Store) -> None:
+def test_an_interrupted_put_is_retried(server: FaultyServer, store: S3Store) -> None:
     body = random.Random(2).randbytes(3_000_000)
     server.faults = [CutRequest("PUT", after=1_000_000), CutRequest("PUT", after=0)]
     store.put("file", [body], size=len(body), options=PLAIN)
@@ -131,7 +131,7 @@ def test_a_put_cut_in_the_middle_is_sent_again(server: FaultyServer, store: S3St
     assert store.get("file", limit=len(body)) == body
 
 
-def test_a_get_cut_in_the_middle_is_resumed(server: FaultyServer, store: S3Store) -> None:
+def test_an_interrupted_get_is_resumed(server: FaultyServer, store: S3Store) -> None:
     body = random.Random(3).randbytes(5_000_000)
     store.put("file", [body], size=len(body), options=PLAIN)
     server.requests.clear()
@@ -143,7 +143,7 @@ def test_a_get_cut_in_the_middle_is_resumed(server: FaultyServer, store: S3Store
     assert len(more) == 2, "it was resumed, not begun again"
 
 
-def test_an_object_replaced_during_a_cut_get_is_not_mixed(
+def test_an_object_replaced_during_an_interrupted_get_is_not_mixed(
     server: FaultyServer, store: S3Store, moto_bucket: S3Bucket
 ) -> None:
     size = 5_000_000
@@ -181,7 +181,7 @@ REDIRECT = _error(
     ],
     ids=["AuthorizationHeaderMalformed", "PermanentRedirect"],
 )
-def test_a_bucket_in_another_region_is_said_with_its_name(answer: Answer) -> None:
+def test_a_bucket_in_another_region_is_reported_with_the_region(answer: Answer) -> None:
     with FaultyServer(otherwise=answer) as server:
         store = _store_at(server.url)
         with pytest.raises(UsageError) as wrong:
@@ -194,7 +194,7 @@ def test_a_bucket_in_another_region_is_said_with_its_name(answer: Answer) -> Non
 
 
 @pytest.mark.timeout(60)
-def test_a_closed_port_is_unavailable_at_the_first_look() -> None:
+def test_ping_reports_a_closed_port_as_unavailable() -> None:
     with pytest.raises(
         RepositoryUnavailable, match=r"cannot list s3://bucket.*: no connection"
     ) as e:
@@ -202,7 +202,7 @@ def test_a_closed_port_is_unavailable_at_the_first_look() -> None:
     assert e.value.exit_code == 13
 
 
-def test_the_first_look_gives_up_soon() -> None:
+def test_ping_gives_up_quickly() -> None:
     with FaultyServer(otherwise=Answer(status=503, body=SLOW_DOWN)) as server:
         with pytest.raises(RepositoryUnavailable, match="SlowDown"):
             _store_at(server.url).ping()
@@ -210,14 +210,14 @@ def test_the_first_look_gives_up_soon() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_an_unknown_host_is_unavailable_at_the_first_look() -> None:
+def test_ping_reports_an_unknown_host_as_unavailable() -> None:
     with pytest.raises(RepositoryUnavailable, match="no connection"):
         _store_at("http://no-such-host.invalid").ping()
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("status", [200, 404, 403, 407, 500])
-def test_a_proxy_that_answers_html_is_no_store(status: int) -> None:
+def test_a_proxy_that_returns_html_is_not_a_store(status: int) -> None:
     page = Answer(status=status, body=b"<html><body>Sign in</body></html>")
     with FaultyServer(otherwise=page) as server, pytest.raises(BackupToolError) as error:
         _store_at(server.url).ping()
@@ -236,7 +236,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.mark.timeout(60)
-def test_an_unknown_certificate_is_said_to_be_one(certificate: Certificate) -> None:
+def test_an_untrusted_certificate_is_reported(certificate: Certificate) -> None:
     with FaultyServer(tls=certificate.server_context()) as server:
         store = _store_at(server.url)
         with pytest.raises(
@@ -267,7 +267,7 @@ def test_a_ca_bundle_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> N
             _store_at("https://127.0.0.1:1", ca_bundle=str(path))
 
 
-# The whole of the vendors' exceptions
+# All exceptions of the client libraries
 
 
 def _classes(module: Any, root: type[BaseException]) -> list[type[BaseException]]:
@@ -291,7 +291,7 @@ OBSTORE = {
 }
 
 
-def test_every_exception_of_obstore_has_one_of_ours() -> None:
+def test_every_exception_of_obstore_is_translated() -> None:
     classes = _classes(exceptions, exceptions.BaseError)
     assert [c.__name__ for c in classes] == sorted(OBSTORE)
     for kind in classes:
@@ -351,9 +351,7 @@ BOTO: list[tuple[Exception, type[BackupToolError]]] = [
 @pytest.mark.parametrize(
     ("error", "ours"), BOTO, ids=lambda v: str(v) if isinstance(v, Exception) else v.__name__
 )
-def test_an_exception_of_boto_has_one_of_ours(
-    error: Exception, ours: type[BackupToolError]
-) -> None:
+def test_an_exception_of_boto_is_translated(error: Exception, ours: type[BackupToolError]) -> None:
     translated = translate_boto(error, verb="copy", place="s3://bucket/key")
     assert type(translated) is ours
     assert translated.message.startswith("cannot copy s3://bucket/key: ")
@@ -369,19 +367,19 @@ DENIALS = {
 }
 
 
-@pytest.mark.parametrize("said", DENIALS)
-def test_the_missing_action_is_named_once(said: str) -> None:
+@pytest.mark.parametrize("cause", DENIALS)
+def test_the_missing_permission_is_named_once(cause: str) -> None:
     with (
-        FaultyServer(otherwise=Answer(status=403, body=_error("AccessDenied", said))) as server,
+        FaultyServer(otherwise=Answer(status=403, body=_error("AccessDenied", cause))) as server,
         pytest.raises(RepositoryDenied) as denied,
     ):
         _store_at(server.url).delete(["file"])
     place = f"s3://bucket/{PREFIX}/file"
-    assert denied.value.message == f"cannot delete {place}: {DENIALS[said]}"
+    assert denied.value.message == f"cannot delete {place}: {DENIALS[cause]}"
     assert denied.value.hint == "the credentials need s3:DeleteObject"
 
 
-def test_other_clouds_are_not_told_of_actions_of_s3() -> None:
+def test_messages_of_other_clouds_name_no_s3_action() -> None:
     denied = translate(
         exceptions.PermissionDeniedError("no"), verb="delete", place="az://container/file"
     )

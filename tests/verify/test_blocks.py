@@ -1,4 +1,4 @@
-"""Level `tsdb` of stored backups: blocks are brought aside, checked whole, and nothing is left."""
+"""Level `tsdb` of stored backups: blocks are downloaded and checked, and nothing is left behind."""
 
 import contextlib
 import hashlib
@@ -26,19 +26,19 @@ from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.verify.blocks import ScratchSpace, batches, open_scratch_space
 from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
-from tests import manifests
-from tests.support.bad_stores import flip_a_bit
-from tests.support.looks import live_blocks
+from tests.support import manifests
+from tests.support.contents import live_blocks
+from tests.support.faulty_stores import flip_a_bit
 from tests.support.runs import Recorder, options, take_backup, transfer
-from tests.support.stored import (
+from tests.support.store_wrappers import ReadRecorder
+from tests.support.stored_backups import (
     LocalFiles,
-    Stored,
+    StoredBackups,
     block_keys,
     json_of,
     manifest_of,
     run_here,
 )
-from tests.support.stores import Reading
 
 SEGMENT = "/chunks/000001"
 
@@ -52,7 +52,7 @@ def scratch(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def verify(repository_files: LocalFiles, scratch: Path) -> Iterator[Callable[..., Any]]:
-    """Run `verify --level tsdb`, which must end with `code`; its results. It leaves no trace."""
+    """Run `verify --level tsdb`, expect exit code `code`, return the results; leaves no files."""
 
     def run(*arguments: str, code: int) -> list[dict[str, Any]]:
         options = ("--level", "tsdb", "--scratch", str(scratch), "--json")
@@ -66,7 +66,7 @@ def verify(repository_files: LocalFiles, scratch: Path) -> Iterator[Callable[...
 
 
 def damage(files: LocalFiles, key: str, *, at: int = 100) -> None:
-    """Turn one bit of an object over."""
+    """Flip one bit of an object."""
     body = bytearray(files.get(key))
     body[at] ^= 1
     files.put(key, bytes(body))
@@ -78,7 +78,7 @@ def segments(files: LocalFiles, backup: str) -> list[str]:
 
 
 def damage_at_the_source(files: LocalFiles, backup: str, key: str) -> None:
-    """Make a backup that was taken of a corrupt block: the manifest has the hash of its bytes."""
+    """Make a backup of a corrupt block: damage the block, and put its new hash in the manifest."""
     before = hashlib.sha256(files.get(key)).hexdigest()
     damage(files, key)
     after = hashlib.sha256(files.get(key)).hexdigest()
@@ -89,7 +89,7 @@ def damage_at_the_source(files: LocalFiles, backup: str, key: str) -> None:
 
 
 def test_sound_blocks_pass_and_every_byte_was_read(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     first, second = verify("--all", code=0)
 
@@ -103,8 +103,8 @@ def test_sound_blocks_pass_and_every_byte_was_read(
     assert listed["verified"]["level"] == "tsdb"
 
 
-def test_a_bit_that_turned_in_the_store_is_found_with_its_place_and_series(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+def test_a_bit_flipped_in_the_store_is_found_with_offset_and_series(
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     key = segments(repository_files, stored.second)[1]
     damage(repository_files, key)
@@ -131,8 +131,8 @@ def test_a_bit_that_turned_in_the_store_is_found_with_its_place_and_series(
     assert unsound["series"] in shown
 
 
-def test_damage_from_before_the_backup_is_found_by_no_lower_level_and_told_apart(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+def test_damage_from_before_the_backup_is_found_only_at_level_tsdb_and_has_its_own_kind(
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     key = segments(repository_files, stored.second)[0]
     damage_at_the_source(repository_files, stored.second, key)
@@ -146,14 +146,14 @@ def test_damage_from_before_the_backup_is_found_by_no_lower_level_and_told_apart
     assert finding["detail"].endswith(", already when it was backed up")
 
 
-def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copies_the_others(
+def test_a_block_damaged_before_the_backup_is_uploaded_again_and_the_others_are_copied(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
     tmp_path: Path,
     scratch: Path,
 ) -> None:
-    """Level checksum does not notice; what was mended under the same name is sent."""
+    """Level checksum does not notice the damage. The repaired block is uploaded again."""
     block = live_blocks(data_dir)[1]
     segment = block / "chunks" / "000001"
     sound = segment.read_bytes()
@@ -168,15 +168,15 @@ def test_after_damage_from_before_the_backup_the_next_sends_that_block_and_copie
     recorder = Recorder()
     second = take_backup(server, store, options(skip_head=True), listener=recorder).manifest
 
-    sent = {e.key.split("/")[1] for e in recorder.of(FileUploaded) if "/chunks/" in e.key}
+    uploaded = {e.key.split("/")[1] for e in recorder.of(FileUploaded) if "/chunks/" in e.key}
     copied = {e.key.split("/")[1] for e in recorder.of(FileCopied) if "/chunks/" in e.key}
-    assert sent == {block.name}
+    assert uploaded == {block.name}
     assert copied == {b.name for b in live_blocks(data_dir)} - {block.name}
     assert verify_on(ScratchSpace(scratch, 1), store, second.backup_id).outcome is Outcome.DONE
 
 
 def test_a_block_that_lacks_a_file_is_not_checked_and_the_others_are(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     gone, corrupt = segments(repository_files, stored.second)[:2]
     repository_files.delete(gone)
@@ -196,7 +196,7 @@ def test_a_block_that_lacks_a_file_is_not_checked_and_the_others_are(
 
 
 def test_a_rotation_takes_whole_blocks_and_each_once(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     bad = segments(repository_files, stored.second)[2]
     damage_at_the_source(repository_files, stored.second, bad)
@@ -222,7 +222,7 @@ def test_a_rotation_takes_whole_blocks_and_each_once(
 
 
 def _part_of(files: LocalFiles, backup: str, key: str) -> int:
-    """The part of three that a block is in: found by looking at what each part would read."""
+    """The part (of three) that a block is in."""
     from prometheus_backup.repository.rotation import assign
 
     blocks = manifest_of(files, backup)["blocks"]
@@ -232,14 +232,14 @@ def _part_of(files: LocalFiles, backup: str, key: str) -> int:
     return assign(sizes, 3, seed=backup)[ulid]
 
 
-class Narrow(ScratchSpace):
-    """A bench with less room than its disk has."""
+class SmallScratch(ScratchSpace):
+    """Scratch space with less room than its disk has."""
 
-    roomy = 0
+    free = 0
 
     @property
     def room(self) -> int:
-        return self.roomy
+        return self.free
 
 
 def verify_on(scratch: ScratchSpace, store: ObjectStore, backup: str) -> VerifyReport:
@@ -249,16 +249,19 @@ def verify_on(scratch: ScratchSpace, store: ObjectStore, backup: str) -> VerifyR
     return verifier.verify(select_backups(repository, [backup], every=False))
 
 
-def test_a_block_that_does_not_fit_is_doubt_and_the_others_are_checked(
-    repository_files: LocalFiles, stored: Stored, scratch: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_block_that_does_not_fit_is_inconclusive_and_the_others_are_checked(
+    repository_files: LocalFiles,
+    stored: StoredBackups,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocks = manifest_of(repository_files, stored.first)["blocks"]
     sizes = {b["ulid"]: sum(f["size"] for f in b["files"]) for b in blocks}
     largest = max(sizes, key=lambda ulid: sizes[ulid])
-    monkeypatch.setattr(Narrow, "roomy", sizes[largest] - 1)
-    store = Reading(LocalStore(repository_files.root))
+    monkeypatch.setattr(SmallScratch, "free", sizes[largest] - 1)
+    store = ReadRecorder(LocalStore(repository_files.root))
 
-    report = verify_on(Narrow(scratch, 1), store, stored.first)
+    report = verify_on(SmallScratch(scratch, 1), store, stored.first)
 
     assert report.outcome is Outcome.PARTIAL
     (checked,) = report.checked
@@ -269,28 +272,34 @@ def test_a_block_that_does_not_fit_is_doubt_and_the_others_are_checked(
     assert read == set(sizes) - {largest}
 
 
-def test_no_more_is_on_the_disk_at_once_than_there_is_room_for(
-    repository_files: LocalFiles, stored: Stored, scratch: Path, monkeypatch: pytest.MonkeyPatch
+def test_blocks_in_scratch_never_exceed_the_free_space(
+    repository_files: LocalFiles,
+    stored: StoredBackups,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocks = manifest_of(repository_files, stored.first)["blocks"]
     room = max(sum(f["size"] for f in b["files"]) for b in blocks)
-    monkeypatch.setattr(Narrow, "roomy", room)
-    seen = []
+    monkeypatch.setattr(SmallScratch, "free", room)
+    sizes = []
 
-    def look(key: str) -> None:
+    def measure(key: str) -> None:
         del key
-        seen.append(sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file()))
+        sizes.append(sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file()))
 
-    store = Reading(LocalStore(repository_files.root), before=look)
-    report = verify_on(Narrow(scratch, 1), store, stored.first)
+    store = ReadRecorder(LocalStore(repository_files.root), before=measure)
+    report = verify_on(SmallScratch(scratch, 1), store, stored.first)
 
     assert report.outcome is Outcome.DONE
-    assert 0 < max(seen) <= room
+    assert 0 < max(sizes) <= room
     assert list(scratch.iterdir()) == []
 
 
 def test_several_processes_find_the_same(
-    repository_files: LocalFiles, stored: Stored, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    repository_files: LocalFiles,
+    stored: StoredBackups,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prometheus_backup.verify.blocks._WORTH_PROCESSES", 0)
     keys = segments(repository_files, stored.second)
@@ -304,10 +313,13 @@ def test_several_processes_find_the_same(
     assert found == sorted(keys[1:3])
 
 
-def test_a_checking_process_that_is_killed_makes_it_inconclusive(
-    repository_files: LocalFiles, stored: Stored, scratch: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_checking_process_makes_the_result_inconclusive(
+    repository_files: LocalFiles,
+    stored: StoredBackups,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the kernel does where memory runs out."""
+    """As the kernel does when memory runs out."""
     monkeypatch.setattr("prometheus_backup.verify.blocks._WORTH_PROCESSES", 0)
     over = threading.Event()
 
@@ -335,7 +347,7 @@ def test_a_checking_process_that_is_killed_makes_it_inconclusive(
 
 
 def test_many_faults_are_counted_and_the_first_are_shown(
-    repository_files: LocalFiles, stored: Stored, verify: Callable[..., Any]
+    repository_files: LocalFiles, stored: StoredBackups, verify: Callable[..., Any]
 ) -> None:
     key = segments(repository_files, stored.second)[0]
     body = repository_files.get(key)
@@ -349,12 +361,12 @@ def test_many_faults_are_counted_and_the_first_are_shown(
 
 
 def test_an_object_that_grew_since_the_listing_does_not_fill_the_disk(
-    repository_files: LocalFiles, stored: Stored, scratch: Path
+    repository_files: LocalFiles, stored: StoredBackups, scratch: Path
 ) -> None:
     key = segments(repository_files, stored.second)[0]
     size = len(repository_files.get(key))
 
-    class Growing(Reading):
+    class Growing(ReadRecorder):
         """A store in which an object becomes large when it is read."""
 
         def stream(self, key_read: str) -> Iterator[bytes]:
@@ -373,7 +385,7 @@ def test_an_object_that_grew_since_the_listing_does_not_fill_the_disk(
 
 
 def test_what_a_killed_run_left_is_removed(
-    stored: Stored, scratch: Path, verify: Callable[..., Any]
+    stored: StoredBackups, scratch: Path, verify: Callable[..., Any]
 ) -> None:
     left = scratch / "prometheus-backup-verify" / "data" / manifests.ULID
     left.mkdir(parents=True)
@@ -382,20 +394,20 @@ def test_what_a_killed_run_left_is_removed(
     verify(stored.first, code=0)
 
 
-def test_two_at_once_in_one_directory_are_refused(
-    repository_files: LocalFiles, stored: Stored, scratch: Path
+def test_two_verifications_in_one_scratch_directory_are_refused(
+    repository_files: LocalFiles, stored: StoredBackups, scratch: Path
 ) -> None:
     command = ("verify", stored.first, "--level=tsdb", f"--scratch={scratch}", "--json")
     with open_scratch_space(scratch, processes=1):
         done = run_here(*command, env=repository_files.environment())
 
     error = json_of(done, code=11)
-    assert "another verify is at work" in error["error"]
+    assert "another verify is running" in error["error"]
     assert "--scratch" in error["hint"]
 
 
-def test_a_directory_that_cannot_be_used_is_said_before_anything_is_read(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+def test_an_unusable_scratch_directory_is_reported_before_anything_is_read(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"")
@@ -432,9 +444,7 @@ def _ulid(number: int) -> str:
 
 
 @given(st.lists(st.integers(0, 100), max_size=20), st.integers(1, 120), st.integers(1, 6))
-def test_blocks_come_in_groups_that_fit_and_each_comes_once(
-    sizes: list[int], limit: int, most: int
-) -> None:
+def test_batches_fit_and_contain_each_block_once(sizes: list[int], limit: int, most: int) -> None:
     blocks = _blocks_of(sizes)
 
     groups = list(batches(blocks, limit=limit, most=most))

@@ -1,6 +1,6 @@
-"""Level `stored`: what the store says of whole objects, on stores that keep checksums and others.
+"""Level `stored`: the store's own checksums, on stores that keep them and on others.
 
-SeaweedFS keeps the CRC64NVME that uploads carry, as AWS does, for objects in parts, too.
+Like AWS, SeaweedFS keeps the CRC64NVME of uploads, including multipart uploads.
 """
 
 import base64
@@ -25,20 +25,20 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.s3 import S3Store
 from prometheus_backup.transfer import READ_CHUNK
 from prometheus_backup.verify.checksums import checksum_matches
-from tests.support.repositories import StillClock
+from tests.support.repositories import ManualClock
 from tests.support.runs import FakeClock, Recorder, options, take_backup
 from tests.support.s3 import open_s3
-from tests.support.stored import (
+from tests.support.store_wrappers import StoreWrapper
+from tests.support.stored_backups import (
     LocalFiles,
     S3Files,
-    Stored,
+    StoredBackups,
     block_keys,
     copy_to,
     json_of,
     manifest_of,
     run_here,
 )
-from tests.support.stores import Relay
 
 PLAIN = PutOptions()
 
@@ -50,7 +50,7 @@ def made(
     prometheus_2: PrometheusBinaries,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Manifest, Manifest]:
-    """Two backups whose uploads carried checksums; the second mostly copied. To be read only."""
+    """Two backups uploaded with checksums, the second mostly copied. Do not modify them."""
     data = tmp_path_factory.mktemp("stored-level") / "data"
     shutil.copytree(tsdb_blocks, data)
     store = open_s3(bucket, prefix="made", checksum="crc64nvme")
@@ -64,7 +64,7 @@ def made(
 
 @pytest.fixture
 def files(bucket: S3Bucket, made: tuple[Manifest, Manifest]) -> S3Files:
-    """A copy of these backups, made by the store, with the checksums."""
+    """A copy of these backups, made by the store, including the checksums."""
     assert made, "they are there to be copied"
     copied = S3Files(bucket, f"copy-{uuid4().hex[:8]}")
     root = open_s3(bucket, prefix="")
@@ -97,7 +97,7 @@ def flipped(body: bytes) -> bytes:
     return body[:-1] + bytes([body[-1] ^ 1])
 
 
-def test_a_backup_says_what_the_store_said_of_its_objects(
+def test_a_backup_records_the_checksums_that_the_store_reported(
     bucket: S3Bucket, made: tuple[Manifest, Manifest]
 ) -> None:
     store = open_s3(bucket, prefix="made")
@@ -149,12 +149,12 @@ def test_missing_and_short_objects_and_altered_sums_are_found_too(
     assert found == {first: "missing", second: "wrong-size", sums: "altered"}
 
 
-def test_an_object_put_anew_without_a_comparable_checksum_is_doubt_and_no_pass(
+def test_an_object_put_again_without_a_comparable_checksum_is_inconclusive(
     files: S3Files, made: tuple[Manifest, Manifest]
 ) -> None:
     manifest = made[1]
     key = manifest.blocks[0].files[0].key
-    files.put(key, files.get(key))  # by another tool, which sends another checksum, or none
+    files.put(key, files.get(key))  # as by a tool that sends another checksum or none
 
     (result,) = verify(files, manifest.backup_id, code=3)
 
@@ -164,8 +164,8 @@ def test_an_object_put_anew_without_a_comparable_checksum_is_doubt_and_no_pass(
     verify(files, manifest.backup_id, level="checksum", code=0)
 
 
-def test_what_no_checksum_was_recorded_of_is_inconclusive_and_the_next_level_is_named(
-    bucket: S3Bucket, stored: Stored
+def test_without_recorded_checksums_the_result_is_inconclusive_and_suggests_level_checksum(
+    bucket: S3Bucket, stored: StoredBackups
 ) -> None:
     plain = S3Files(bucket, f"plain-{uuid4().hex[:8]}")
     copy_to(plain, stored.root)
@@ -179,7 +179,7 @@ def test_what_no_checksum_was_recorded_of_is_inconclusive_and_the_next_level_is_
 
 
 def test_a_local_directory_keeps_no_checksums_and_says_so(
-    repository_files: LocalFiles, stored: Stored
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     verify(repository_files, stored.first, level="checksum", code=0)
     done = run_here("verify", stored.first, "--level", "stored", env=repository_files.environment())
@@ -191,7 +191,7 @@ def test_a_local_directory_keeps_no_checksums_and_says_so(
     assert "checksum" in next(row for row in shown.splitlines() if stored.first in row)
 
 
-def test_a_rotation_asks_for_every_object_once(
+def test_a_rotation_requests_the_checksum_of_every_object_once(
     files: S3Files, made: tuple[Manifest, Manifest]
 ) -> None:
     counted = 0
@@ -203,18 +203,18 @@ def test_a_rotation_asks_for_every_object_once(
     assert result["rotation"]["parts_passed"] == 3
 
 
-class _MayNotLook(Relay):
-    """A store whose credentials may not ask for checksums."""
+class _ChecksumsDenied(StoreWrapper):
+    """A store whose credentials may not read checksums."""
 
     def stored_checksum(self, key: str) -> str | None:
-        raise RepositoryDenied(f"cannot look at {key}: AccessDenied")
+        raise RepositoryDenied(f"cannot read {key}: AccessDenied")
 
 
-def test_a_backup_that_may_not_ask_is_made_all_the_same(
+def test_a_backup_succeeds_if_checksums_may_not_be_read(
     source: PrometheusServer, s3_bucket: S3Bucket
 ) -> None:
     recorder = Recorder()
-    store = _MayNotLook(open_s3(s3_bucket, checksum="crc64nvme"))
+    store = _ChecksumsDenied(open_s3(s3_bucket, checksum="crc64nvme"))
 
     manifest = take_backup(source, store, listener=recorder).manifest
 
@@ -222,10 +222,10 @@ def test_a_backup_that_may_not_ask_is_made_all_the_same(
     assert {f.stored_checksum for _, f in manifest.files()} == {None}
 
 
-def test_the_checksum_of_an_object_in_parts_is_that_of_its_bytes(
+def test_the_checksum_of_a_multipart_upload_is_that_of_the_whole_object(
     s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store joins the checksums of the parts: the same as of the same bytes sent at once."""
+    """The store combines the checksums of the parts into that of the whole object."""
     body = os.urandom(20 * 1024 * 1024 + 1)
     store = open_s3(s3_bucket, checksum="crc64nvme")
 
@@ -250,15 +250,15 @@ def test_the_checksum_of_an_object_in_parts_is_that_of_its_bytes(
     assert parts != other
 
 
-def test_a_sha256_that_another_tool_left_is_compared_with_the_manifest(
-    moto_bucket: S3Bucket, stored: Stored
+def test_a_sha256_from_another_tool_is_compared_with_the_manifest(
+    moto_bucket: S3Bucket, stored: StoredBackups
 ) -> None:
-    """Objects put anew with `--checksum-algorithm SHA256`; moto computes what AWS would."""
+    """Objects uploaded again with `--checksum-algorithm SHA256`; moto computes what AWS would."""
     files = S3Files(moto_bucket, "prometheus-snapshots")
     copy_to(files, stored.root)
     keys = block_keys(files, stored.second)
 
-    def put_anew(key: str, body: bytes) -> None:
+    def put_again(key: str, body: bytes) -> None:
         moto_bucket.client.put_object(
             Bucket=moto_bucket.name,
             Key=f"{files.prefix}/{key}",
@@ -268,15 +268,15 @@ def test_a_sha256_that_another_tool_left_is_compared_with_the_manifest(
         )
 
     for key in keys:
-        put_anew(key, files.get(key))
+        put_again(key, files.get(key))
 
-    # In an archive class, so that their bytes cannot be had.
+    # In an archive class, so that their bytes cannot be read.
     (archived,) = verify(files, stored.second, level="checksum", code=3)
     assert "archive" in archived["cause"]
     (result,) = verify(files, stored.second, code=0)
     assert (result["verdict"], result["objects"]) == ("pass", len(keys) + 1)
 
-    put_anew(keys[2], b"x" * len(stored.root.joinpath(keys[2]).read_bytes()))
+    put_again(keys[2], b"x" * len(stored.root.joinpath(keys[2]).read_bytes()))
     (result,) = verify(files, stored.second, code=41)
     assert [f["key"] for f in result["findings"]] == [keys[2]]
 
@@ -285,7 +285,7 @@ SHA256 = hashlib.sha256(b"the file").digest()
 
 
 @pytest.mark.parametrize(
-    ("recorded", "told", "agrees"),
+    ("recorded", "stored", "matches"),
     [
         ("CRC64NVME:AAAAAAAAAAA=", "CRC64NVME:AAAAAAAAAAA=", True),
         ("CRC64NVME:AAAAAAAAAAA=", "CRC64NVME:AAAAAAAAAAE=", False),
@@ -298,7 +298,7 @@ SHA256 = hashlib.sha256(b"the file").digest()
     ],
 )
 def test_only_checksums_of_one_kind_are_compared(
-    recorded: str | None, told: str | None, *, agrees: bool | None
+    recorded: str | None, stored: str | None, *, matches: bool | None
 ) -> None:
     file = File(
         path="index",
@@ -308,7 +308,7 @@ def test_only_checksums_of_one_kind_are_compared(
         stored_checksum=recorded,
     )
 
-    assert checksum_matches(file, told) is agrees
+    assert checksum_matches(file, stored) is matches
 
 
 def test_a_pass_at_stored_clears_no_failure_of_checksum(
@@ -322,18 +322,18 @@ def test_a_pass_at_stored_clears_no_failure_of_checksum(
 
     verify(files, backup_id, code=0)
 
-    clock = StillClock()
+    clock = ManualClock()
     entry = Repository(store_of(files), clock=clock).entry(backup_id)
     assert entry is not None
     assert not entry.good
 
 
-def test_a_copy_is_compared_with_what_the_manifest_says_of_its_original(
+def test_a_copy_is_compared_with_the_checksum_of_its_original_in_the_manifest(
     files: S3Files, source: PrometheusServer
 ) -> None:
-    """An original whose bytes changed under its name since is sent anew, not copied on."""
+    """If the bytes of the original have changed since, the file is uploaded, not copied."""
     store = store_of(files)
-    clock = FakeClock(FakeClock().now() + timedelta(days=1))  # after the backups that are there
+    clock = FakeClock(FakeClock().now() + timedelta(days=1))  # after the existing backups
     first = take_backup(source, store, clock=clock).manifest
     original = next(f for _, f in first.files() if f.path == "index")
     put(files, original.key, flipped(files.get(original.key)))

@@ -1,4 +1,4 @@
-"""Verification in parts that is killed, stopped, or not alone: real processes on SeaweedFS."""
+"""Verification in parts that is killed, stopped or run twice at once: real processes."""
 
 import signal
 import threading
@@ -10,8 +10,8 @@ import pytest
 
 from devtools.s3 import S3Bucket
 from tests.support.s3_proxy import S3Proxy, S3Request
-from tests.support.started import StartedCli
-from tests.support.stored import S3Files, Stored, block_keys, json_of, run_here
+from tests.support.started_cli import StartedCli
+from tests.support.stored_backups import S3Files, StoredBackups, block_keys, json_of, run_here
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def proxy(bucket: S3Bucket) -> Iterator[S3Proxy]:
 
 
 class Halt:
-    """A gate that holds back every read of a block file of one backup; says when one is held."""
+    """A gate that blocks every read of a block file of one backup, and records when it does."""
 
     def __init__(self, backup: str) -> None:
         self._backup = backup
@@ -40,7 +40,7 @@ def through(files: S3Files, proxy: S3Proxy) -> dict[str, str]:
 
 
 def turn(files: S3Files, *arguments: str, parts: int, code: int = 0) -> list[tuple[str, int]]:
-    """Verify the part that is due of all; which that was, of which backup, in order."""
+    """Verify the due part of all backups; return (backup, part) in order."""
     command = ("verify", "--all", "--subset", f"next/{parts}", *arguments, "--json")
     done = run_here(*command, env=files.environment())
     results: list[dict[str, Any]] = json_of(done, code=code)["results"]
@@ -54,7 +54,7 @@ def verified_at(files: S3Files) -> list[str | None]:
 
 
 def test_a_run_that_is_killed_is_continued_by_the_next(
-    files: S3Files, stored: Stored, proxy: S3Proxy, tmp_path: Path
+    files: S3Files, stored: StoredBackups, proxy: S3Proxy, tmp_path: Path
 ) -> None:
     halt = Halt(stored.second)
     proxy.begin(halt)
@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_is_continued_by_the_next(
     halt.open.set()
     before = verified_at(files)
 
-    # The first backup had its part; the second, which waits longer now, has it again.
+    # The first backup has its result. The second has waited longer, so it comes first now.
     assert turn(files, parts=2) == [(stored.second, 1), (stored.first, 2)]
     first, second = verified_at(files)
     assert first != before[0], "all of it has passed"
@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_is_continued_by_the_next(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_at_level_tsdb_that_is_stopped_leaves_nothing_in_its_scratch_directory(
-    files: S3Files, stored: Stored, proxy: S3Proxy, tmp_path: Path, number: int, code: int
+    files: S3Files, stored: StoredBackups, proxy: S3Proxy, tmp_path: Path, number: int, code: int
 ) -> None:
     scratch = tmp_path / "scratch"
     halt = Halt(stored.second)
@@ -97,9 +97,9 @@ def test_a_run_at_level_tsdb_that_is_stopped_leaves_nothing_in_its_scratch_direc
 
 
 def test_two_runs_at_once_find_every_fault_and_lose_none(
-    files: S3Files, stored: Stored, proxy: S3Proxy, tmp_path: Path
+    files: S3Files, stored: StoredBackups, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    """Both begin before either ends; each backup has a fault in each of two parts."""
+    """Both run at the same time; each backup has a fault in each of two parts."""
     bad = {}
     for backup in (stored.first, stored.second):
         keys = [k for k in block_keys(files, backup) if k.endswith("/index")]

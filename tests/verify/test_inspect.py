@@ -1,4 +1,4 @@
-"""`inspect`: blocks on a disk are checked whole, and every outcome has its exit code."""
+"""`inspect`: blocks on a disk are checked, and every outcome has its exit code."""
 
 import json
 import shutil
@@ -8,9 +8,9 @@ from devtools.prometheus import PrometheusServer
 from prometheus_backup.events import BytesMoved, Event, LongStepBegan, Step
 from prometheus_backup.model import Outcome
 from prometheus_backup.verify.inspect import inspect_blocks
-from tests.support.looks import live_blocks, tree
+from tests.support.contents import live_blocks, tree
 from tests.support.runs import Recorder
-from tests.support.stored import json_of, run_here
+from tests.support.stored_backups import json_of, run_here
 
 
 def damage(block: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_fault_is_exit_41_and_names_block_file_offset_series_and_effect(data_d
     assert done.stdout.count(" pass\n") == 3
 
 
-def test_a_single_block_is_inspected_too_whatever_its_directory_is_called(
+def test_a_single_block_is_inspected_whatever_its_directory_is_called(
     data_dir: Path, tmp_path: Path
 ) -> None:
     block = live_blocks(data_dir)[0]
@@ -72,13 +72,13 @@ def test_a_block_without_meta_json_is_inspected_and_faulty(data_dir: Path) -> No
         assert found["faults"][0]["effect"] == "hides-data"
 
 
-def test_nothing_looked_at_is_exit_3(tmp_path: Path) -> None:
+def test_a_directory_without_blocks_is_exit_3(tmp_path: Path) -> None:
     done = run_here("inspect", str(tmp_path))
     assert done.returncode == 3
     assert "nothing was looked at" in done.stdout
 
 
-def test_a_path_that_is_no_directory_is_exit_2(tmp_path: Path, data_dir: Path) -> None:
+def test_a_path_that_is_not_a_directory_is_exit_2(tmp_path: Path, data_dir: Path) -> None:
     for path in (tmp_path / "absent", live_blocks(data_dir)[0] / "index"):
         done = run_here("inspect", str(path))
         assert done.returncode == 2
@@ -94,7 +94,7 @@ def test_several_processes_find_what_one_finds(data_dir: Path) -> None:
     assert one == several
 
 
-def test_the_data_directory_of_a_running_prometheus_is_inspected_beside_it(
+def test_the_data_directory_of_a_running_prometheus_is_inspected(
     prometheus: PrometheusServer,
 ) -> None:
     done = run_here("inspect", str(prometheus.data_dir))
@@ -104,7 +104,7 @@ def test_the_data_directory_of_a_running_prometheus_is_inspected_beside_it(
 
 
 class Remover(Recorder):
-    """Removes a block once the blocks are listed, as Prometheus does after a compaction."""
+    """Removes a block after the blocks are listed, as Prometheus does after a compaction."""
 
     def __init__(self, block: Path) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Remover(Recorder):
             shutil.rmtree(self._block)
 
 
-def test_a_block_that_is_removed_meanwhile_is_no_fault(data_dir: Path) -> None:
+def test_a_block_removed_during_the_check_is_not_a_fault(data_dir: Path) -> None:
     gone = live_blocks(data_dir)[0]
     remover = Remover(gone)
     report = inspect_blocks(data_dir, processes=1, listener=remover)

@@ -1,4 +1,4 @@
-"""Verification in parts, of real backups: what each run reads and finds, what is then known."""
+"""Verification of real backups in parts: what each run reads, finds and records."""
 
 import json
 import threading
@@ -15,18 +15,18 @@ from prometheus_backup.repository.rotation import assign
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
-from tests.support.repositories import StillClock
+from tests.support.repositories import ManualClock
 from tests.support.runs import Recorder, transfer
-from tests.support.stored import (
+from tests.support.store_wrappers import ReadRecorder, StoreWrapper
+from tests.support.stored_backups import (
     LocalFiles,
-    Stored,
+    StoredBackups,
     block_keys,
     json_of,
     manifest_of,
     put_small_backup,
     run_here,
 )
-from tests.support.stores import Reading, Relay
 
 PARTS = 4
 BEGIN = datetime(2125, 3, 1, 3, tzinfo=UTC)  # long after the real backups were made
@@ -37,8 +37,8 @@ class Days:
 
     def __init__(self, files: LocalFiles) -> None:
         self.files = files
-        self.clock = StillClock(BEGIN)
-        self.store = Reading(LocalStore(files.root))
+        self.clock = ManualClock(BEGIN)
+        self.store = ReadRecorder(LocalStore(files.root))
 
     def run(
         self, *names: str, part: int | None = None, store: ObjectStore | None = None
@@ -47,7 +47,7 @@ class Days:
         return self._verify(names, Subset(part, PARTS), store=store or self.store)
 
     def run_whole(self, *names: str, level: Level) -> VerifyReport:
-        """Verify these backups whole."""
+        """Verify all of these backups."""
         return self._verify(names, None, store=self.store, level=level)
 
     def _verify(
@@ -66,7 +66,7 @@ class Days:
         return report
 
     def entry(self, backup: str) -> BackupEntry:
-        """What the repository knows of a backup."""
+        """The entry of a backup in the repository."""
         entry = Repository(LocalStore(self.files.root), clock=self.clock).entry(backup)
         assert entry is not None
         return entry
@@ -92,14 +92,14 @@ def days(repository_files: LocalFiles) -> Days:
 
 
 def flip_one_bit(files: LocalFiles, key: str) -> bytes:
-    """Alter an object without changing its size; what it was."""
+    """Change an object but not its size; return its original bytes."""
     body = files.get(key)
     files.put(key, body[:-1] + bytes([body[-1] ^ 1]))
     return body
 
 
 def test_as_many_runs_as_parts_read_every_file_of_every_backup_once(
-    days: Days, stored: Stored
+    days: Days, stored: StoredBackups
 ) -> None:
     reports = [days.run() for _ in range(PARTS)]
 
@@ -115,8 +115,8 @@ def test_as_many_runs_as_parts_read_every_file_of_every_backup_once(
     assert max(read) < total / 2, "no run reads most of it"
 
 
-def test_nothing_is_passed_before_the_last_part_and_then_it_is_since_the_first(
-    days: Days, stored: Stored
+def test_a_backup_passes_with_its_last_part_as_of_the_first(
+    days: Days, stored: StoredBackups
 ) -> None:
     committed = days.entry(stored.first).verified
     for _ in range(PARTS - 1):
@@ -130,7 +130,7 @@ def test_nothing_is_passed_before_the_last_part_and_then_it_is_since_the_first(
     assert (checked.rotation.passed, checked.rotation.passed_at) == (PARTS, BEGIN)
 
 
-def test_a_backup_committed_midway_is_read_whole_too(days: Days) -> None:
+def test_a_backup_committed_midway_is_verified_completely(days: Days) -> None:
     days.run()
     days.run()
     late = put_small_backup(days.files, datetime(2125, 3, 2, tzinfo=UTC))
@@ -145,7 +145,7 @@ def test_a_backup_committed_midway_is_read_whole_too(days: Days) -> None:
 
 @pytest.mark.parametrize("day", range(1, PARTS + 1))
 def test_an_altered_object_is_found_on_the_day_of_its_part_and_counts_at_once(
-    days: Days, stored: Stored, day: int
+    days: Days, stored: StoredBackups, day: int
 ) -> None:
     bad = days.key_in_part(stored.second, day)
     flip_one_bit(days.files, bad)
@@ -164,7 +164,7 @@ def test_an_altered_object_is_found_on_the_day_of_its_part_and_counts_at_once(
 
 
 def test_a_missing_object_is_found_on_the_first_day_whatever_its_part(
-    days: Days, stored: Stored
+    days: Days, stored: StoredBackups
 ) -> None:
     days.files.delete(days.key_in_part(stored.second, PARTS))
 
@@ -172,7 +172,9 @@ def test_a_missing_object_is_found_on_the_first_day_whatever_its_part(
     assert not days.entry(stored.second).good
 
 
-def test_a_failed_part_stands_until_every_part_has_passed_since(days: Days, stored: Stored) -> None:
+def test_a_failed_part_counts_until_every_part_has_passed_since(
+    days: Days, stored: StoredBackups
+) -> None:
     bad = days.key_in_part(stored.second, 3)
     whole = flip_one_bit(days.files, bad)
     for _ in range(3):
@@ -190,7 +192,9 @@ def test_a_failed_part_stands_until_every_part_has_passed_since(days: Days, stor
     assert days.entry(stored.second).verified == (Level.CHECKSUM, BEGIN + timedelta(days=3))
 
 
-def test_a_failed_part_is_cleared_by_a_pass_of_the_whole_backup(days: Days, stored: Stored) -> None:
+def test_a_failed_part_is_cleared_by_a_pass_of_the_whole_backup(
+    days: Days, stored: StoredBackups
+) -> None:
     bad = days.key_in_part(stored.second, 1)
     whole = flip_one_bit(days.files, bad)
     days.run(stored.second)
@@ -203,7 +207,7 @@ def test_a_failed_part_is_cleared_by_a_pass_of_the_whole_backup(days: Days, stor
     assert days.entry(stored.second).good
 
 
-def test_what_is_found_in_parts_is_listed_and_shown(days: Days, stored: Stored) -> None:
+def test_findings_of_parts_are_listed_and_shown(days: Days, stored: StoredBackups) -> None:
     bad = days.key_in_part(stored.second, 2)
     flip_one_bit(days.files, bad)
     days.run()
@@ -224,9 +228,7 @@ def test_what_is_found_in_parts_is_listed_and_shown(days: Days, stored: Stored) 
     assert "checksum 2/4" not in sound
 
 
-def test_a_fault_found_since_is_not_hidden_behind_what_had_passed_before(
-    days: Days, stored: Stored
-) -> None:
+def test_a_new_fault_is_not_hidden_by_an_earlier_pass(days: Days, stored: StoredBackups) -> None:
     for _ in range(PARTS):
         days.run()
     env = days.files.environment()
@@ -241,11 +243,11 @@ def test_a_fault_found_since_is_not_hidden_behind_what_had_passed_before(
 
 
 class _Dies(Exception):
-    """Stands for SIGKILL: nothing is written after it."""
+    """Simulates SIGKILL: nothing is written after it."""
 
 
-class _KilledAt(Relay):
-    """A store whose process dies at the n-th read."""
+class _KilledAt(StoreWrapper):
+    """A store at whose n-th read the process dies."""
 
     def __init__(self, store: ObjectStore, *, reads: int) -> None:
         super().__init__(store)
@@ -260,8 +262,8 @@ class _KilledAt(Relay):
         return self.inner.stream(key)
 
 
-def test_a_run_that_is_killed_is_continued_by_the_next(days: Days, stored: Stored) -> None:
-    """Killed in the second backup: the first goes on, the second has its part again."""
+def test_a_run_that_is_killed_is_continued_by_the_next(days: Days, stored: StoredBackups) -> None:
+    """Killed in the second backup: the first continues, the second repeats its part."""
     of_first = sum(days.part_of(stored.first, k) == 1 for k in block_keys(days.files, stored.first))
     with pytest.raises(_Dies):
         days.run(store=_KilledAt(LocalStore(days.files.root), reads=of_first + 1))
@@ -276,8 +278,8 @@ def test_a_run_that_is_killed_is_continued_by_the_next(days: Days, stored: Store
     assert report.checked[0].result.backup_id == stored.second, "who waits longest comes first"
 
 
-def test_jobs_without_a_disk_continue_by_what_the_repository_says(
-    days: Days, stored: Stored
+def test_jobs_without_a_disk_continue_from_the_state_in_the_repository(
+    days: Days, stored: StoredBackups
 ) -> None:
     env = days.files.environment()
     began = datetime.now(UTC).replace(microsecond=0)
@@ -296,8 +298,8 @@ def test_jobs_without_a_disk_continue_by_what_the_repository_says(
     assert all(datetime.fromisoformat(entry["verified"]["at"]) >= began for entry in listed)
 
 
-class _SpokeBetween(Relay):
-    """Lets another run do its whole work between this run's look at the progress and its note."""
+class _RunsOtherBetween(StoreWrapper):
+    """Starts and finishes another run after this run has read the progress, before it writes it."""
 
     def __init__(self, store: ObjectStore, other: Any) -> None:
         super().__init__(store)
@@ -310,8 +312,8 @@ class _SpokeBetween(Relay):
         self.inner.put_small(key, body, options=options)
 
 
-def test_of_two_runs_at_once_no_fault_is_lost_and_what_is_lost_is_read_again(
-    days: Days, stored: Stored
+def test_two_runs_at_once_lose_no_fault_and_read_lost_progress_again(
+    days: Days, stored: StoredBackups
 ) -> None:
     bad = days.key_in_part(stored.second, 2)
     flip_one_bit(days.files, bad)
@@ -319,13 +321,13 @@ def test_of_two_runs_at_once_no_fault_is_lost_and_what_is_lost_is_read_again(
     def other() -> None:
         days.run(stored.second, part=2)
 
-    days.run(stored.second, part=1, store=_SpokeBetween(days.store, other))
+    days.run(stored.second, part=1, store=_RunsOtherBetween(days.store, other))
 
     entry = days.entry(stored.second)
     assert entry.failure is not None
     assert [f.key for f in entry.failure.findings] == [bad]
     (rotation,) = entry.rotations
-    assert [look.part for look in rotation.looked] == [1], "the other's progress was written over"
+    assert [r.part for r in rotation.looked] == [1], "the other's progress was overwritten"
     again = days.run(stored.second)
     assert again.checked[0].result.rotation is not None
     assert again.checked[0].result.rotation.part == 2
@@ -333,13 +335,15 @@ def test_of_two_runs_at_once_no_fault_is_lost_and_what_is_lost_is_read_again(
 
 
 def test_a_store_that_dies_is_inconclusive_and_the_part_is_due_again(
-    days: Days, stored: Stored
+    days: Days, stored: StoredBackups
 ) -> None:
     def no_answer(key: str) -> None:
         raise RepositoryUnavailable(f"cannot read {key}: the store does not answer")
 
     days.run(stored.second)
-    report = days.run(stored.second, store=Reading(LocalStore(days.files.root), before=no_answer))
+    report = days.run(
+        stored.second, store=ReadRecorder(LocalStore(days.files.root), before=no_answer)
+    )
 
     assert report.outcome is Outcome.PARTIAL
     assert report.checked[0].result.verdict is Verdict.INCONCLUSIVE
@@ -353,7 +357,7 @@ def test_a_store_that_dies_is_inconclusive_and_the_part_is_due_again(
     assert days.entry(stored.second).verified == (Level.CHECKSUM, BEGIN)
 
 
-def test_an_unreadable_manifest_counts_in_parts_too(days: Days, stored: Stored) -> None:
+def test_an_unreadable_manifest_counts_in_parts_too(days: Days, stored: StoredBackups) -> None:
     key = f"{stored.first}/metadata.json"
     days.files.put(key, days.files.get(key)[:500])
 
@@ -362,7 +366,9 @@ def test_an_unreadable_manifest_counts_in_parts_too(days: Days, stored: Stored) 
     assert days.entry(stored.second).good
 
 
-def test_the_last_line_of_a_listing_is_still_the_newest_backup(days: Days, stored: Stored) -> None:
+def test_the_last_line_of_a_listing_is_still_the_newest_backup(
+    days: Days, stored: StoredBackups
+) -> None:
     days.run()
 
     assert max(path.name for path in days.files.root.iterdir()) == stored.second
@@ -373,7 +379,7 @@ WRONG = ["0/7", "8/7", "next/0", "next/1001", "7", "a/b", "-1/7", "1/7/9", ""]
 
 
 @pytest.mark.parametrize("subset", WRONG)
-def test_a_subset_that_is_none_is_refused(repository_files: LocalFiles, subset: str) -> None:
+def test_an_invalid_subset_is_refused(repository_files: LocalFiles, subset: str) -> None:
     done = run_here("verify", f"--subset={subset}", env=repository_files.environment())
 
     assert done.returncode == 2

@@ -19,32 +19,32 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
-from tests import manifests
+from tests.support import manifests
 from tests.support.runs import Recorder, take_backup, transfer
-from tests.support.stored import (
+from tests.support.store_wrappers import ReadRecorder
+from tests.support.stored_backups import (
     Files,
     LocalFiles,
     S3Files,
-    Stored,
+    StoredBackups,
     block_keys,
     json_of,
     manifest_of,
     run_here,
 )
-from tests.support.stores import Reading
 
 LEVELS = ("size", "checksum")
 
 
 def verify(files: Files, *arguments: str, code: int) -> list[dict[str, Any]]:
-    """Run `verify --json`, which must end with `code`; the results."""
+    """Run `verify --json`, expect exit code `code`, return the results."""
     results = json_of(run_here("verify", "--json", *arguments, env=files.environment()), code=code)
     assert isinstance(results["results"], list)
     return results["results"]
 
 
 def listed(files: Files) -> dict[str, dict[str, Any]]:
-    """What `list --json` says of each backup."""
+    """The entries of `list --json` by backup."""
     document = json_of(run_here("list", "--json", env=files.environment()))
     return {entry["backup_id"]: entry for entry in document["backups"]}
 
@@ -56,7 +56,7 @@ def recorded(files: Files, backup: str, level: str) -> Verification:
 
 
 def flip_one_bit(files: Files, key: str) -> bytes:
-    """Alter an object without changing its size; what it was."""
+    """Change an object but not its size; return its original bytes."""
     body = files.get(key)
     middle = len(body) // 2
     files.put(key, body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :])
@@ -65,7 +65,7 @@ def flip_one_bit(files: Files, key: str) -> bytes:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_sound_backup_passes_and_the_pass_is_recorded(
-    files: S3Files, stored: Stored, level: str
+    files: S3Files, stored: StoredBackups, level: str
 ) -> None:
     (result,) = verify(files, stored.first, "--level", level, code=0)
 
@@ -104,7 +104,7 @@ def _remove(files: Files, key: str) -> None:
     files.delete(key)
 
 
-SEEN_BY_SIZE: dict[str, tuple[Damage, str]] = {
+FOUND_BY_SIZE: dict[str, tuple[Damage, str]] = {
     "missing": (_remove, "missing"),
     "short": (_shorten, "wrong-size"),
     "longer": (_lengthen, "wrong-size"),
@@ -113,11 +113,11 @@ SEEN_BY_SIZE: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("what", ["block file", "SHA256SUMS"])
-@pytest.mark.parametrize("damage", SEEN_BY_SIZE)
+@pytest.mark.parametrize("damage", FOUND_BY_SIZE)
 def test_an_object_of_the_wrong_size_is_a_finding_at_every_level(
-    files: S3Files, stored: Stored, what: str, damage: str
+    files: S3Files, stored: StoredBackups, what: str, damage: str
 ) -> None:
-    inflict, kind = SEEN_BY_SIZE[damage]
+    inflict, kind = FOUND_BY_SIZE[damage]
     sums = f"{stored.second}/SHA256SUMS"
     key = sums if what == "SHA256SUMS" else block_keys(files, stored.second)[3]
     inflict(files, key)
@@ -134,7 +134,7 @@ def test_an_object_of_the_wrong_size_is_a_finding_at_every_level(
 
 @pytest.mark.parametrize("what", ["block file", "SHA256SUMS"])
 def test_one_altered_bit_is_found_by_checksum_and_not_by_size(
-    files: S3Files, stored: Stored, what: str
+    files: S3Files, stored: StoredBackups, what: str
 ) -> None:
     sums = f"{stored.second}/SHA256SUMS"
     key = sums if what == "SHA256SUMS" else block_keys(files, stored.second)[-2]
@@ -146,7 +146,7 @@ def test_one_altered_bit_is_found_by_checksum_and_not_by_size(
     assert [(f["kind"], f["key"]) for f in result["findings"]] == [("altered", key)]
 
 
-def test_every_fault_is_told_not_only_the_first(files: S3Files, stored: Stored) -> None:
+def test_every_fault_is_reported_not_only_the_first(files: S3Files, stored: StoredBackups) -> None:
     keys = block_keys(files, stored.second)
     _remove(files, keys[0])
     _shorten(files, keys[4])
@@ -159,8 +159,8 @@ def test_every_fault_is_told_not_only_the_first(files: S3Files, stored: Stored) 
 
 
 @pytest.mark.parametrize("how", ["named", "--all"])
-def test_an_unreadable_manifest_is_a_finding_and_the_others_are_still_looked_at(
-    files: S3Files, stored: Stored, how: str
+def test_an_unreadable_manifest_is_a_finding_and_the_other_backups_are_verified(
+    files: S3Files, stored: StoredBackups, how: str
 ) -> None:
     key = f"{stored.first}/metadata.json"
     files.put(key, files.get(key)[:500])
@@ -177,7 +177,7 @@ def test_an_unreadable_manifest_is_a_finding_and_the_others_are_still_looked_at(
 
 
 def test_a_failed_backup_is_not_good_and_restore_latest_takes_the_one_before(
-    files: S3Files, stored: Stored, tmp_path: Any
+    files: S3Files, stored: StoredBackups, tmp_path: Any
 ) -> None:
     flip_one_bit(files, block_keys(files, stored.second)[0])
     latest = ("restore", "latest", str(tmp_path / "t"), "--dry-run", "--json")
@@ -215,7 +215,7 @@ def test_the_next_backup_copies_nothing_from_a_failed_one(
 
 
 def test_a_failure_is_cleared_by_a_pass_at_the_same_level_and_not_at_a_lower_one(
-    files: S3Files, stored: Stored
+    files: S3Files, stored: StoredBackups
 ) -> None:
     key = block_keys(files, stored.second)[0]
     whole = flip_one_bit(files, key)
@@ -229,7 +229,9 @@ def test_a_failure_is_cleared_by_a_pass_at_the_same_level_and_not_at_a_lower_one
     assert listed(files)[stored.second]["good"] is True
 
 
-def test_a_failure_is_cleared_by_a_pass_at_a_higher_level(files: S3Files, stored: Stored) -> None:
+def test_a_failure_is_cleared_by_a_pass_at_a_higher_level(
+    files: S3Files, stored: StoredBackups
+) -> None:
     key = block_keys(files, stored.second)[0]
     whole = files.get(key)
     files.delete(key)
@@ -242,7 +244,7 @@ def test_a_failure_is_cleared_by_a_pass_at_a_higher_level(files: S3Files, stored
 
 
 class _DiesMidway:
-    """Lets some reads through, then says that the store does not answer."""
+    """Allows some reads, then raises because the store does not respond."""
 
     def __init__(self, reads: int) -> None:
         self._left = reads
@@ -254,14 +256,14 @@ class _DiesMidway:
 
 
 def _verify_with_dying_store(files: LocalFiles, backup: str, recorder: Recorder) -> VerifyReport:
-    store = Reading(LocalStore(files.root), before=_DiesMidway(5))
+    store = ReadRecorder(LocalStore(files.root), before=_DiesMidway(5))
     repository = Repository(store, clock=SystemClock())
     verifier = Verifier(repository, transfer(recorder), Level.CHECKSUM, recorder)
     return verifier.verify(select_backups(repository, [backup], every=False))
 
 
-def test_a_store_that_dies_midway_is_inconclusive_and_says_why(
-    repository_files: LocalFiles, stored: Stored
+def test_a_store_that_fails_midway_is_inconclusive_with_its_cause(
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     recorder = Recorder()
 
@@ -277,8 +279,8 @@ def test_a_store_that_dies_midway_is_inconclusive_and_says_why(
     assert listed(repository_files)[stored.second]["good"] is True
 
 
-def test_a_fault_seen_before_the_store_died_still_counts(
-    repository_files: LocalFiles, stored: Stored
+def test_a_fault_found_before_the_store_failed_counts(
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     gone = block_keys(repository_files, stored.second)[-1]
     repository_files.delete(gone)
@@ -293,7 +295,7 @@ def test_a_fault_seen_before_the_store_died_still_counts(
 
 @pytest.mark.parametrize("before", ["pass", "fail"])
 def test_an_inconclusive_result_never_replaces_an_earlier_one(
-    repository_files: LocalFiles, stored: Stored, before: str
+    repository_files: LocalFiles, stored: StoredBackups, before: str
 ) -> None:
     if before == "fail":
         flip_one_bit(repository_files, block_keys(repository_files, stored.second)[-1])
@@ -307,7 +309,7 @@ def test_an_inconclusive_result_never_replaces_an_earlier_one(
     assert listed(repository_files)[stored.second]["good"] is (before == "pass")
 
 
-def test_a_store_that_cannot_be_reached_is_exit_13_and_no_pass(
+def test_an_unreachable_store_is_exit_13_and_not_a_pass(
     own_seaweedfs: SeaweedFS,
 ) -> None:
     env = S3Files(own_seaweedfs.endpoint().new_bucket(), "prefix").environment()
@@ -330,8 +332,8 @@ def test_an_empty_repository_is_exit_3_and_nothing_was_verified(bucket: S3Bucket
     assert run_here("verify", env=env).returncode == 30
 
 
-def test_without_a_name_the_latest_is_verified_and_several_are_in_the_order_given(
-    repository_files: LocalFiles, stored: Stored
+def test_the_default_is_latest_and_several_backups_keep_their_order(
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     (alone,) = verify(repository_files, code=0)
     (named,) = verify(repository_files, "latest", code=0)
@@ -341,10 +343,10 @@ def test_without_a_name_the_latest_is_verified_and_several_are_in_the_order_give
     assert [r["backup_id"] for r in several] == [stored.second, stored.first]
 
 
-def test_an_unknown_id_is_exit_30_with_the_near_ones(
-    repository_files: LocalFiles, stored: Stored
+def test_an_unknown_id_is_exit_30_and_suggests_similar_ids(
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
-    mistyped = stored.first.replace("backup-2", "backup-3")  # a thousand years from now
+    mistyped = stored.first.replace("backup-2", "backup-3")  # in the year 3000
     before = repository_files.all_keys()
 
     for name in (mistyped, "yesterday"):
@@ -356,13 +358,13 @@ def test_an_unknown_id_is_exit_30_with_the_near_ones(
 
 
 def _make_newer(files: Files, backup: str) -> None:
-    """Turn a backup into one of a later version of this program."""
+    """Turn a backup into one of a newer format."""
     document = manifest_of(files, backup) | {"format_version": 2}
     files.put(f"{backup}/metadata.json", json.dumps(document).encode())
 
 
 def test_a_newer_format_is_exit_14_and_is_not_written_into(
-    repository_files: LocalFiles, stored: Stored
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     _make_newer(repository_files, stored.first)
     before = repository_files.all_keys()
@@ -378,8 +380,8 @@ def test_a_newer_format_is_exit_14_and_is_not_written_into(
     assert added == {f"{stored.second}/verification-checksum.json"}
 
 
-def test_all_passes_over_what_is_no_backup_and_naming_it_is_exit_30(
-    repository_files: LocalFiles, stored: Stored
+def test_all_skips_foreign_folders_and_naming_one_is_exit_30(
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     repository_files.put("backup-20240301-020000/metadata.json", manifests.OLD_SCRIPT)
     repository_files.put("backup-20240302-020000/leftover", b"")

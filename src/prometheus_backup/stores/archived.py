@@ -26,8 +26,8 @@ def archived(verb: str, place: str) -> ObjectArchived:
 
 def _hint(bucket: str, prefix: str) -> str:
     return (
-        f"thaw the backup: {thaw_command(bucket, prefix)} ; "
-        f"check the progress: {progress_command(bucket, prefix)} ; then run this again"
+        f"thaw the backup, then run this again: {thaw_command(bucket, prefix)} ; "
+        f"check the progress with: {progress_command(bucket, prefix)}"
     )
 
 
