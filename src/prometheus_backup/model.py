@@ -1,9 +1,10 @@
 """Values that several modules share: blocks, objects, levels, tiers, findings, outcomes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +82,14 @@ class Outcome(StrEnum):
     def exit_code(self) -> int:
         """Return 0 if everything was done, 3 if only a part, 41 if faults were found."""
         return {Outcome.DONE: 0, Outcome.PARTIAL: 3, Outcome.FAULTY: 41}[self]
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict]) -> Self:
+        """Return FAULTY for any failure, PARTIAL if a verdict is inconclusive or there is none."""
+        found = set(verdicts)
+        if Verdict.FAIL in found:
+            return cls.FAULTY
+        return cls.DONE if found == {Verdict.PASS} else cls.PARTIAL
 
 
 class FindingKind(StrEnum):

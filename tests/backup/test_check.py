@@ -20,7 +20,7 @@ from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, cli, settings
 from tests.support.store_wrappers import StoreWrapper
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here

@@ -12,8 +12,8 @@ from prometheus_backup.errors import SnapshotUnusable
 from prometheus_backup.events import FileCopied
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, keys, live_blocks, traces
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 
 Spoil = Callable[[Path], object]

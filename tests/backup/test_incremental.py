@@ -16,9 +16,9 @@ from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.base import ObjectStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import SnapshotKeeper, live_blocks, objects, tree
 from tests.support.faulty_stores import CannotCopyStore, RecordingStore, flip_a_bit
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 from tests.support.s3 import open_s3
 

@@ -22,8 +22,8 @@ from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, traces, tree
+from tests.support.memory_store import MemoryStore
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import Recorder, cli, settings, take_backup
 from tests.support.s3 import open_s3

@@ -21,9 +21,9 @@ from prometheus_backup.events import SnapshotTaken
 from prometheus_backup.model import CONTROL, Outcome
 from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.repository.manifest import Incomplete, encode
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, keys, live_blocks, traces, tree
 from tests.support.manifests import BACKUP_ID, OLD_SCRIPT, encoded
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import Recorder, cli, options, settings, take_backup
 
 READ_ONLY = 0o555

@@ -23,8 +23,8 @@ from prometheus_backup.events import (
 from prometheus_backup.model import Level, Outcome
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 from tests.support.s3 import open_s3
 

@@ -14,8 +14,8 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import apply_prune, plan_prune
 from prometheus_backup.stores.base import ObjectStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, live_blocks, traces
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 
 SEGMENT = "chunks/000001"

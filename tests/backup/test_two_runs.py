@@ -22,8 +22,8 @@ from prometheus_backup.repository.layout import INCOMPLETE, backup_id
 from prometheus_backup.repository.manifest import FinishedFile, Incomplete, encode
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, traces, tree
+from tests.support.memory_store import MemoryStore
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import FakeClock, Recorder, options, settings, take_backup
 from tests.support.s3 import PREFIX

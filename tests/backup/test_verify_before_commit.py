@@ -19,7 +19,6 @@ from prometheus_backup.events import (
 from prometheus_backup.model import Level, Outcome, PutOptions
 from prometheus_backup.repository.repository import Repository, State
 from prometheus_backup.stores.base import ObjectStore
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.contents import CLEAN, SnapshotKeeper, live_blocks, objects, traces, tree
 from tests.support.faulty_stores import (
     DamagingCopyStore,
@@ -28,6 +27,7 @@ from tests.support.faulty_stores import (
     cut_short,
     flip_a_bit,
 )
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import (
     FakeClock,
     Recorder,

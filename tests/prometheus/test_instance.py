@@ -30,9 +30,9 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.prometheus.instance import head_block_estimate
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support.certificates import self_signed
 from tests.support.contents import keys, live_blocks, traces
+from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, cli, settings, take_backup
 from tests.support.sources import HTML, FakePrometheus, Proxy
 

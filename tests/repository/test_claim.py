@@ -15,7 +15,6 @@ from prometheus_backup.repository.manifest import (
     encode,
 )
 from prometheus_backup.repository.repository import Repository, State
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support import manifests
 from tests.support.interleavings import (
     Actor,
@@ -25,6 +24,7 @@ from tests.support.interleavings import (
     Turns,
     all_interleavings,
 )
+from tests.support.memory_store import MemoryStore
 from tests.support.repositories import (
     NOON,
     ManualClock,

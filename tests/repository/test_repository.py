@@ -26,9 +26,9 @@ from prometheus_backup.repository.repository import (
 from prometheus_backup.repository.verification import TimeRange, Verification
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
-from prometheus_backup.stores.memory import MemoryStore
 from tests.support import manifests
 from tests.support.interleavings import Outcomes, Scenario, SteppedStore, Turns, all_interleavings
+from tests.support.memory_store import MemoryStore
 from tests.support.repositories import (
     FILES,
     NOON,

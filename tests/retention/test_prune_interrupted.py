@@ -17,9 +17,9 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PruneReport, apply_prune, plan_prune
 from prometheus_backup.stores.base import ObjectStore
-from prometheus_backup.stores.memory import MemoryStore
 from prometheus_backup.stores.s3 import S3Store
 from tests.support import manifests
+from tests.support.memory_store import MemoryStore
 from tests.support.repositories import NOON, ManualClock, make_backup, require_whole, visible
 from tests.support.runs import Recorder
 from tests.support.s3 import open_s3

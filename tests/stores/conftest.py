@@ -11,7 +11,7 @@ from devtools.seaweedfs import SeaweedFS
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.location import open_store, parse_location
-from prometheus_backup.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 from tests.support.s3 import open_s3
 
 KINDS = ("memory", "local", "seaweedfs", "seaweedfs-checksums", "moto", "azurite")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import PutOptions
-from prometheus_backup.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 
 class RecordingStore(MemoryStore):

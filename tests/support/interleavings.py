@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.model import ObjectInfo, PutOptions
-from prometheus_backup.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 _T = TypeVar("_T")
 

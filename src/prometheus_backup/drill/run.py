@@ -78,11 +78,7 @@ class DrillReport:
     @property
     def outcome(self) -> Outcome:
         """Return FAULTY if there are findings, PARTIAL if the drill was inconclusive."""
-        return {
-            Verdict.FAIL: Outcome.FAULTY,
-            Verdict.PASS: Outcome.DONE,
-            Verdict.INCONCLUSIVE: Outcome.PARTIAL,
-        }[self.result.verdict]
+        return Outcome.of([self.result.verdict])
 
 
 @dataclass(frozen=True, slots=True)

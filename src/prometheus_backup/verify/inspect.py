@@ -16,7 +16,7 @@ from prometheus_backup.events import (
     Step,
     Warned,
 )
-from prometheus_backup.model import Outcome, Verdict
+from prometheus_backup.model import Outcome
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.parallel import block_size, check_blocks
@@ -31,11 +31,8 @@ class InspectReport:
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY for any fault, PARTIAL if a result is inconclusive or there is none."""
-        verdicts = {report.verdict for report in self.blocks}
-        if Verdict.FAIL in verdicts:
-            return Outcome.FAULTY
-        return Outcome.DONE if verdicts == {Verdict.PASS} else Outcome.PARTIAL
+        """Return what all verdicts together mean for the command."""
+        return Outcome.of(report.verdict for report in self.blocks)
 
 
 def find_blocks(path: Path) -> tuple[Path, ...]:

@@ -56,11 +56,8 @@ class VerifyReport:
 
     @property
     def outcome(self) -> Outcome:
-        """Return FAULTY for any fault, PARTIAL if a result is inconclusive or there is none."""
-        verdicts = {c.result.verdict for c in self.checked}
-        if Verdict.FAIL in verdicts:
-            return Outcome.FAULTY
-        return Outcome.DONE if verdicts == {Verdict.PASS} else Outcome.PARTIAL
+        """Return what all verdicts together mean for the command."""
+        return Outcome.of(c.result.verdict for c in self.checked)
 
 
 @dataclass(frozen=True, slots=True)

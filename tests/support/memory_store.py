@@ -1,4 +1,4 @@
-"""A store in memory, for tests: the contract in its simplest form."""
+"""A store in memory: the contract in its simplest form."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,11 +32,11 @@ class MemoryStore:
 
     @property
     def keeps_checksums(self) -> bool:
-        """Return False: there are none."""
+        """Return False: objects have no checksums."""
         return False
 
     def ping(self) -> None:
-        """Do nothing: memory is there."""
+        """Do nothing: memory is always available."""
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object from chunks."""
@@ -44,7 +44,7 @@ class MemoryStore:
         self.put_small(key, b"".join(body), options=options)
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store an object, replacing what was there."""
+        """Store an object, replacing an existing one."""
         with self._lock:
             self._objects[key] = _Stored(body, self._clock.now(), options)
 
@@ -56,7 +56,7 @@ class MemoryStore:
             self._objects[key] = _Stored(body, self._clock.now(), options)
 
     def get(self, key: str, *, limit: int) -> bytes:
-        """Return an object whole."""
+        """Return a whole object."""
         body = self._stored(key).body
         if len(body) > limit:
             raise RepositoryUnavailable(f"cannot read {key}: larger than {limit:,} bytes")
@@ -102,12 +102,12 @@ class MemoryStore:
                 self._objects.pop(key, None)
 
     def stored_checksum(self, key: str) -> str | None:
-        """Return None: a dictionary keeps no checksums."""
+        """Return None: objects have no checksums."""
         self._stored(key)
         return None
 
     def options(self, key: str) -> PutOptions:
-        """Return what an object carries besides its bytes."""
+        """Return the options that an object was put with."""
         return self._stored(key).options
 
     def _stored(self, key: str) -> _Stored:
