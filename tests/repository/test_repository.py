@@ -38,6 +38,7 @@ from tests.support.repositories import (
     put_files,
     require_no_extra_objects,
     require_whole,
+    verification_of,
     visible,
 )
 
@@ -48,18 +49,6 @@ NONE = PutOptions()
 def mark(store: MemoryStore, backup_id: str, state: str, *, run_id: str = "other") -> None:
     document = Incomplete.model_validate({"run_id": run_id, "state": state, "started_at": NOON})
     store.put_small(f"{backup_id}/{INCOMPLETE}", encode(document), options=NONE)
-
-
-def result_of(backup_id: str, verdict: Verdict = Verdict.PASS) -> Verification:
-    return Verification(
-        backup_id=backup_id,
-        level=Level.CHECKSUM,
-        verdict=verdict,
-        verified_at=NOON,
-        tool_version="1",
-        objects=3,
-        bytes_read=9,
-    )
 
 
 def prune_plan(repository: Repository, ids: list[str], clock: ManualClock) -> PrunePlan:
@@ -139,7 +128,7 @@ def test_verification_of_a_backup_being_deleted_leaves_no_result() -> None:
         repository = Repository(store, clock=clock)
         old = make_backup(store, clock, at=OLD)
         actors = {
-            "verify": lambda: repository.results.record(result_of(old)),
+            "verify": lambda: repository.results.record(verification_of(old)),
             "prune": lambda: repository.delete_backup(old, run_id="p"),
         }
         return Scenario(store, actors)
@@ -288,12 +277,12 @@ def test_inconclusive_result_replaces_no_other_and_is_recorded_if_there_is_none(
         assert entry is not None
         return [v.verdict for v in entry.verifications]
 
-    repository.results.record(result_of(made, Verdict.INCONCLUSIVE))
+    repository.results.record(verification_of(made, Verdict.INCONCLUSIVE))
     assert recorded() == [Verdict.INCONCLUSIVE]
     for verdict in (Verdict.FAIL, Verdict.PASS):
-        repository.results.record(result_of(made, verdict))
+        repository.results.record(verification_of(made, verdict))
         assert recorded() == [verdict]
-        repository.results.record(result_of(made, Verdict.INCONCLUSIVE))
+        repository.results.record(verification_of(made, Verdict.INCONCLUSIVE))
         assert recorded() == [verdict]
 
 
@@ -307,7 +296,7 @@ def test_pass_of_a_part_proves_the_part_only() -> None:
     store, clock = MemoryStore(), ManualClock()
     repository = Repository(store, clock=clock)
     backup_id = make_backup(store, clock, at=NOON)
-    whole = result_of(backup_id).model_copy(update={"level": Level.DRILL})
+    whole = verification_of(backup_id).model_copy(update={"level": Level.DRILL})
     failure = whole.model_copy(update={"verdict": Verdict.FAIL})
     part = whole.model_copy(update={"part": TimeRange(start=NOON, end=None)})
 
@@ -337,10 +326,10 @@ def test_latest_is_the_newest_good_backup_or_the_newest_if_none_is_good() -> Non
     repository, ids = two_backups(store)
     assert repository.find("latest").backup_id == ids[1]
     assert repository.find("latest", at=NOON - timedelta(days=1)).backup_id == ids[0]
-    repository.results.record(result_of(ids[1], Verdict.FAIL))
+    repository.results.record(verification_of(ids[1], Verdict.FAIL))
     assert repository.find("latest").backup_id == ids[0]
     assert newest_good(repository.entries()) == repository.find(ids[0])
-    repository.results.record(result_of(ids[0], Verdict.FAIL))
+    repository.results.record(verification_of(ids[0], Verdict.FAIL))
     assert repository.find("latest").backup_id == ids[1]
     assert newest_good(repository.entries()) is None
 

@@ -1,6 +1,6 @@
 """Properties of rotations: every file is in one part, every part gets due, no pass is early."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from prometheus_backup.model import Level, Subset, Verdict
 from prometheus_backup.repository.rotation import advance, assign, due, last_read
 from prometheus_backup.repository.verification import Rotation, RotationPart, Verification
+from tests.support.repositories import NOON, verification_of
 
-NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 BACKUP = "backup-20250301-120000"
 _SIZES = st.dictionaries(st.text(min_size=1, max_size=6), st.integers(0, 2**40), max_size=60)
 _PARTS = st.integers(1, 40)
@@ -65,16 +65,7 @@ def test_the_large_files_of_many_backups_are_in_different_parts() -> None:
 
 def result(part: int, parts: int, verdict: Verdict = Verdict.PASS) -> Verification:
     """Return a result of a part."""
-    return Verification(
-        backup_id=BACKUP,
-        level=Level.CHECKSUM,
-        verdict=verdict,
-        verified_at=NOON,
-        tool_version="1.0.0",
-        objects=3,
-        bytes_read=10,
-        rotation=RotationPart(part=part, parts=parts),
-    )
+    return verification_of(BACKUP, verdict, part=RotationPart(part=part, parts=parts))
 
 
 def rotate(

@@ -1,7 +1,7 @@
 """Verification results: the documents, and which failures are cleared."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,24 +20,15 @@ from prometheus_backup.repository.verification import (
     uncleared_failures,
 )
 from tests.support.manifests import BACKUP_ID, OLD_SCRIPT, ULID, encoded
-
-NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+from tests.support.repositories import NOON, verification_of
 
 
 def verification(
     level: Level, verdict: Verdict, *, hours: int = 0, part: RotationPart | None = None
 ) -> Verification:
     """Return a result from `hours` after noon."""
-    return Verification(
-        backup_id=BACKUP_ID,
-        level=level,
-        verdict=verdict,
-        verified_at=NOON + timedelta(hours=hours),
-        tool_version="1.0.0",
-        objects=1,
-        bytes_read=10,
-        rotation=part,
-    )
+    at = NOON + timedelta(hours=hours)
+    return verification_of(BACKUP_ID, verdict, level=level, at=at, part=part)
 
 
 def rotation(level: Level, *, hours: int | None, parts: int = 2) -> Rotation:

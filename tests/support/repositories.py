@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from prometheus_backup.model import PutOptions
+from prometheus_backup.model import Level, PutOptions, Verdict
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.repository.verification import RotationPart, Verification
 from prometheus_backup.stores.base import ObjectStore
 from tests.support import manifests
 
@@ -33,6 +34,27 @@ class ManualClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.instant += timedelta(seconds=seconds)
+
+
+def verification_of(
+    backup_id: str,
+    verdict: Verdict = Verdict.PASS,
+    *,
+    level: Level = Level.CHECKSUM,
+    at: datetime = NOON,
+    part: RotationPart | None = None,
+) -> Verification:
+    """The result of a verification, of a whole backup or of a part."""
+    return Verification(
+        backup_id=backup_id,
+        level=level,
+        verdict=verdict,
+        verified_at=at,
+        tool_version="1.0.0",
+        objects=3,
+        bytes_read=10,
+        rotation=part,
+    )
 
 
 def manifest_of(

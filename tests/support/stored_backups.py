@@ -22,6 +22,7 @@ from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.stores.local import LocalStore
 from tests.support import manifests
 from tests.support.contents import tree
+from tests.support.faulty_stores import flip_a_bit
 from tests.support.runs import bare_environment, options, take_backup
 
 
@@ -132,6 +133,13 @@ def block_keys(files: Files, backup: str) -> list[str]:
     """The keys of all block files of a backup, in the manifest's order."""
     blocks = manifest_of(files, backup)["blocks"]
     return [file["key"] for block in blocks for file in block["files"]]
+
+
+def flip_one_bit(files: Files, key: str) -> bytes:
+    """Change an object but not its size; return its original bytes."""
+    body = files.get(key)
+    files.put(key, flip_a_bit(body))
+    return body
 
 
 def put_small_backup(files: Files, taken: datetime, **changes: Any) -> str:

@@ -25,6 +25,7 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.s3 import S3Store
 from prometheus_backup.transfer import READ_CHUNK
 from prometheus_backup.verify.checksums import checksum_matches
+from tests.support.faulty_stores import flip_a_bit
 from tests.support.repositories import ManualClock
 from tests.support.runs import FakeClock, Recorder, options, take_backup
 from tests.support.s3 import open_s3
@@ -93,10 +94,6 @@ def put(files: S3Files, key: str, body: bytes) -> None:
     store_of(files).put_small(key, body, options=PLAIN)
 
 
-def flipped(body: bytes) -> bytes:
-    return body[:-1] + bytes([body[-1] ^ 1])
-
-
 def test_a_backup_records_the_checksums_that_the_store_reported(
     bucket: S3Bucket, made: tuple[Manifest, Manifest]
 ) -> None:
@@ -125,7 +122,7 @@ def test_an_object_with_other_bytes_of_the_same_size_is_found(
 ) -> None:
     uploaded, copied = made[0].blocks[0].files[0].key, made[1].blocks[0].files[0].key
     for key in (uploaded, copied):
-        put(files, key, flipped(files.get(key)))
+        put(files, key, flip_a_bit(files.get(key)))
 
     results = verify(files, "--all", code=41)
 
@@ -141,7 +138,7 @@ def test_missing_and_short_objects_and_altered_sums_are_found_too(
     files.delete(first)
     files.put(second, files.get(second)[:-1])
     sums = f"{made[1].backup_id}/SHA256SUMS"
-    files.put(sums, flipped(files.get(sums)))
+    files.put(sums, flip_a_bit(files.get(sums)))
 
     (result,) = verify(files, made[1].backup_id, code=41)
 
@@ -234,7 +231,7 @@ def test_the_checksum_of_a_multipart_upload_is_that_of_the_whole_object(
 
     store.put("parts", chunks(body), size=len(body), options=PLAIN)
     store.put_small("whole", body, options=PLAIN)
-    store.put("other", chunks(flipped(body)), size=len(body), options=PLAIN)
+    store.put("other", chunks(flip_a_bit(body)), size=len(body), options=PLAIN)
     store.copy("parts", "copy", size=len(body), options=PLAIN)
     monkeypatch.setattr("prometheus_backup.stores.s3._SINGLE_COPY_LIMIT", 8 * 1024 * 1024)
     monkeypatch.setattr("prometheus_backup.stores.s3._COPY_PART", 8 * 1024 * 1024)
@@ -316,7 +313,7 @@ def test_a_pass_at_stored_clears_no_failure_of_checksum(
 ) -> None:
     backup_id, key = made[1].backup_id, made[1].blocks[0].files[0].key
     whole = files.get(key)
-    put(files, key, flipped(whole))
+    put(files, key, flip_a_bit(whole))
     verify(files, backup_id, level="checksum", code=41)
     put(files, key, whole)
 
@@ -336,7 +333,7 @@ def test_a_copy_is_compared_with_the_checksum_of_its_original_in_the_manifest(
     clock = FakeClock(FakeClock().now() + timedelta(days=1))  # after the existing backups
     first = take_backup(source, store, clock=clock).manifest
     original = next(f for _, f in first.files() if f.path == "index")
-    put(files, original.key, flipped(files.get(original.key)))
+    put(files, original.key, flip_a_bit(files.get(original.key)))
     recorder = Recorder()
 
     second = take_backup(

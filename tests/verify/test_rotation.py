@@ -22,6 +22,7 @@ from tests.support.stored_backups import (
     LocalFiles,
     StoredBackups,
     block_keys,
+    flip_one_bit,
     json_of,
     manifest_of,
     put_small_backup,
@@ -89,13 +90,6 @@ class Days:
 @pytest.fixture
 def days(repository_files: LocalFiles) -> Days:
     return Days(repository_files)
-
-
-def flip_one_bit(files: LocalFiles, key: str) -> bytes:
-    """Change an object but not its size; return its original bytes."""
-    body = files.get(key)
-    files.put(key, body[:-1] + bytes([body[-1] ^ 1]))
-    return body
 
 
 def test_as_many_runs_as_parts_read_every_file_of_every_backup_once(

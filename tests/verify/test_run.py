@@ -28,6 +28,7 @@ from tests.support.stored_backups import (
     S3Files,
     StoredBackups,
     block_keys,
+    flip_one_bit,
     json_of,
     manifest_of,
     run_here,
@@ -53,14 +54,6 @@ def recorded(files: Files, backup: str, level: str) -> Verification:
     result = decode(Verification, files.get(f"{backup}/verification-{level}.json"))
     assert result is not None
     return result
-
-
-def flip_one_bit(files: Files, key: str) -> bytes:
-    """Change an object but not its size; return its original bytes."""
-    body = files.get(key)
-    middle = len(body) // 2
-    files.put(key, body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :])
-    return body
 
 
 @pytest.mark.parametrize("level", LEVELS)
