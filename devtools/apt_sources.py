@@ -1,7 +1,7 @@
-"""Reads which archive this machine gets its packages from: URI, components and keyring.
+"""Reads the apt sources of this machine: URI, components and keyring.
 
-Both of apt's formats are read (sources.list(5): one-line, and deb822 stanzas). What is returned
-can be pointed at another suite of the same archive.
+It reads both formats of sources.list(5), one-line and deb822. The result can be used for another
+suite of the same archive.
 """
 
 import re
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 APT = Path("/etc/apt")
-# What a machine's sources may say in place of its suite's name.
+# Names that apt sources may use instead of the suite's codename.
 ALIASES = frozenset({"oldstable", "stable", "testing", "unstable", "sid"})
 OS_RELEASE = Path("/etc/os-release")
 
 
 @dataclass(frozen=True)
 class Release:
-    """The distribution this machine runs: `debian` or `ubuntu`, and its suite's name."""
+    """The distribution of this machine: `debian` or `ubuntu`, and its codename."""
 
     family: str
     codename: str
@@ -25,7 +25,7 @@ class Release:
 
 @dataclass(frozen=True)
 class AptSource:
-    """One archive; `options` are those of the one-line format, such as `signed-by=...`."""
+    """One archive. `options` are in the one-line format, for example `signed-by=...`."""
 
     uri: str
     suites: tuple[str, ...]
@@ -33,13 +33,13 @@ class AptSource:
     options: tuple[str, ...]
 
     def line(self, suite: str) -> str:
-        """The one-line source entry for `suite` of this archive."""
+        """Return the one-line source entry for `suite` of this archive."""
         options = f"[{' '.join(self.options)}] " if self.options else ""
         return f"deb {options}{self.uri} {suite} {' '.join(self.components)}"
 
 
 def os_release(path: Path = OS_RELEASE) -> Release:
-    """The machine's distribution; a derivative counts as the family it is made from."""
+    """Return the distribution of this machine; a derivative counts as its parent distribution."""
     fields = dict(
         line.split("=", 1) for line in path.read_text().splitlines() if re.match(r"\w+=", line)
     )
@@ -51,9 +51,9 @@ def os_release(path: Path = OS_RELEASE) -> Release:
 
 
 def distribution_sources(codename: str, apt: Path = APT) -> list[AptSource]:
-    """The archives that carry the machine's own suite, so not the third-party ones.
+    """Return the archives that have this machine's suite, which excludes third-party archives.
 
-    Each has all its components together, because Ubuntu may list them in separate entries.
+    The components of an archive are merged, because Ubuntu may list them in separate entries.
     """
     archives: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
     for source in _all_sources(apt):
@@ -95,7 +95,7 @@ def _stanzas(text: str) -> Iterator[AptSource]:
         fields = _fields(stanza)
         if "deb" not in fields.get("types", "").split() or fields.get("enabled") == "no":
             continue
-        # A key given inline cannot stand in a one-line entry; apt's common keyring is then tried.
+        # A one-line entry cannot contain an inline key; apt then tries its default keyring.
         keyrings = [word for word in fields.get("signed-by", "").split() if word.startswith("/")]
         options = [f"signed-by={','.join(keyrings)}"] if keyrings else []
         if "trusted" in fields:
@@ -110,7 +110,7 @@ def _stanzas(text: str) -> Iterator[AptSource]:
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    """The fields of a deb822 stanza, names in lower case, continued lines joined."""
+    """Return the fields of a deb822 stanza: names in lower case, continuation lines joined."""
     fields: dict[str, str] = {}
     name = ""
     for line in stanza.splitlines():

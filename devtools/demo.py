@@ -1,7 +1,7 @@
 """`make demo`: a real Prometheus backed up to a real S3 server, verified, restored and compared.
 
-Everything runs on 127.0.0.1 in a temporary directory and is gone at the end, also after Ctrl-C.
-The commands are the ones that users type; the exit code is 1 where anything is not as it must be.
+Everything runs on 127.0.0.1 in a temporary directory and is removed at the end, also after Ctrl-C.
+The commands are those that users type. The exit code is 1 if any result is not as expected.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ _WIDTH = 100
 _BLOCKS = 8
 _SERIES = 200
 _STEP = timedelta(seconds=15)
-# With one length alone nothing is compacted: the second backup finds the blocks of the first.
+# Prevents compaction, so that the second backup has the same blocks as the first.
 _SOURCE = PrometheusOptions(extra_flags=("--storage.tsdb.max-block-duration=2h",))
-_SETTLED = timedelta(seconds=2)  # scrapes of that age are in the head for sure
+_SETTLED = timedelta(seconds=2)  # older scrapes are certainly in the head
 _QUERIES = (
     f"sum_over_time({METRIC}[30h])",
     f"quantile_over_time(0.99, {METRIC}[30h])",
@@ -43,30 +43,30 @@ _QUERIES = (
 
 
 class DemoError(Exception):
-    """Something is not as it must be."""
+    """A result is not as expected."""
 
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs the installed command line as a user would, and shows what it says."""
+    """Runs the installed command line as a user would, and shows its output."""
 
     directory: Path
     environment: dict[str, str]
 
     def __call__(self, command: str, *, skip: int = 0, lines: int | None = None) -> str:
-        """Run `prometheus-backup COMMAND`; show its output, at most `lines` after `skip`."""
+        """Run `prometheus-backup COMMAND`; show at most `lines` lines of output, after `skip`."""
         print(f"$ prometheus-backup {command}", flush=True)
         output = self.run(command)
         shown = [line.rstrip() for line in output.splitlines() if line.strip()]
         last = len(shown) if lines is None else min(skip + lines, len(shown))
-        _say_left_out(skip)
+        _print_omitted(skip)
         for line in shown[skip:last]:
-            _say(line)
-        _say_left_out(len(shown) - last)
+            _print_line(line)
+        _print_omitted(len(shown) - last)
         return output
 
     def run(self, command: str) -> str:
-        """Run it, and return its standard output; raise DemoError if it fails."""
+        """Run it and return its standard output; raise DemoError if it fails."""
         program = Path(sys.executable).with_name("prometheus-backup")
         child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "--", program, *command.split()],
@@ -76,7 +76,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for us: we then end it in good order
+            start_new_session=True,  # Ctrl-C goes to the demo, which then stops it cleanly
         )
         try:
             output, log = child.communicate(timeout=120)
@@ -92,31 +92,31 @@ class Shell:
 
 
 class Stop:
-    """Turns the first SIGINT or SIGTERM into KeyboardInterrupt, but never between a server's start
-    and the note that it must be stopped."""
+    """Turns the first SIGINT or SIGTERM into KeyboardInterrupt, but never between the start of a
+    server and the registration of its cleanup."""
 
     def __init__(self) -> None:
-        """Take both signals over."""
-        self._asked = False
-        self._shielded = False
+        """Install the signal handlers."""
+        self._requested = False
+        self._deferring = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._on_signal)
 
     @contextlib.contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Let a signal wait until the end of the block."""
-        self._shielded = True
+    def deferred(self) -> Iterator[None]:
+        """Defer a signal until the end of the block."""
+        self._deferring = True
         try:
             yield
         finally:
-            self._shielded = False
-        if self._asked:
+            self._deferring = False
+        if self._requested:
             raise KeyboardInterrupt
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        first, self._asked = not self._asked, True
-        if first and not self._shielded:
+        first, self._requested = not self._requested, True
+        if first and not self._deferring:
             raise KeyboardInterrupt
 
 
@@ -128,31 +128,33 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="prometheus-backup-demo-") as directory:
             _demo(Path(directory), stop)
     except KeyboardInterrupt:
-        print("\nstopped; everything that was started is gone", file=sys.stderr)
+        print("\nstopped; everything was cleaned up", file=sys.stderr)
         return 130
     except (DemoError, RuntimeError, OSError) as error:
         print(f"\nthe demo failed: {error}", file=sys.stderr)
         return 1
-    print(f"All as it must be, in {time.monotonic() - began:.0f} s. Everything is cleaned up.")
+    print(
+        f"All results as expected, in {time.monotonic() - began:.0f} s. Everything was cleaned up."
+    )
     return 0
 
 
 def _demo(directory: Path, stop: Stop) -> None:
     binaries = fetch_prometheus.find(max(fetch_prometheus.MAJORS))
     print(
-        f"Prometheus {binaries.version} and an S3 server (SeaweedFS) start on 127.0.0.1. Prometheus"
-        f"\nhas {_BLOCKS} blocks of two hours, and in memory what came after them.",
+        f"Starting Prometheus {binaries.version} and an S3 server (SeaweedFS) on 127.0.0.1."
+        f"\nPrometheus has {_BLOCKS} blocks of two hours, and newer samples in memory.",
         flush=True,
     )
     blocks_end = _write_blocks(directory / "data", binaries.promtool)
     with contextlib.ExitStack() as servers:
-        with stop.held_back():
+        with stop.deferred():
             storage = servers.enter_context(SeaweedFS(directory / "s3"))
         storage.endpoint().new_bucket(BUCKET)
-        with stop.held_back():
+        with stop.deferred():
             source = PrometheusServer(binaries, directory / "data", _SOURCE)
-            servers.callback(source.kill)  # an orderly stop takes longer; the data is thrown away
-        # At once: after the first scrape of itself, it takes no samples that are an hour older.
+            servers.callback(source.kill)  # faster than a clean stop; the data is deleted anyway
+        # Immediately: after its first scrape, Prometheus rejects samples more than an hour older.
         source.fill_head(
             series=_SERIES,
             span=datetime.now(UTC) - blocks_end - _STEP,
@@ -182,14 +184,14 @@ def _demo(directory: Path, stop: Stop) -> None:
         options = PrometheusOptions(
             scrape_interval=None, admin_api=False, retention=None, extra_flags=(flag,)
         )
-        with stop.held_back():
+        with stop.deferred():
             restored = PrometheusServer(binaries, directory / "restored", options)
             servers.callback(restored.kill)
         _compare(source, restored, at)
 
 
 def _write_blocks(data_dir: Path, promtool: Path) -> datetime:
-    """Write blocks that end lately, as Prometheus itself would have; return their end."""
+    """Write blocks up to the recent past, as Prometheus would have; return their end."""
     recent = datetime.now(UTC) - timedelta(minutes=30)
     end = recent - (recent - datetime(1970, 1, 1, tzinfo=UTC)) % BLOCK_LENGTH
     spec = BlockSpec(
@@ -204,13 +206,13 @@ def _write_blocks(data_dir: Path, promtool: Path) -> datetime:
 
 
 def _back_up(shell: Shell, source: PrometheusServer) -> datetime:
-    """Take two backups, look at them; return an instant that the second one holds for sure."""
+    """Make two backups and show them; return an instant that the second one certainly covers."""
     shell("check", lines=1)
     shell("backup", lines=3)
     source.wait_until_scraped()
     at = datetime.now(UTC)
     time.sleep(_SETTLED.total_seconds())
-    print("Prometheus went on scraping. The second backup sends only what is new:")
+    print("Prometheus keeps scraping. The second backup uploads only what is new:")
     shell("backup", skip=1, lines=3)
     totals = json.loads(shell.run("show latest --json"))["manifest"]["totals"]
     if not 0 < totals["uploaded_bytes"] < totals["copied_bytes"]:
@@ -225,7 +227,7 @@ def _back_up(shell: Shell, source: PrometheusServer) -> datetime:
 
 
 def _drill(shell: Shell) -> None:
-    """Have the program restore the newest backup aside, start Prometheus on it, and compare."""
+    """Drill the newest backup: restore it, start Prometheus on it and compare query results."""
     shell("drill latest --scratch scratch", skip=1, lines=4)
     result = json.loads(shell.run("show latest --json"))["verifications"]
     if [one["verdict"] for one in result if one["level"] == "drill"] != ["pass"]:
@@ -236,41 +238,41 @@ def _drill(shell: Shell) -> None:
 
 
 def _restore(shell: Shell) -> str:
-    """Restore the newest backup; return the flag that the command says Prometheus needs."""
+    """Restore the newest backup; return the Prometheus flag that the command prints."""
     output = shell("restore latest restored", skip=_BLOCKS + 2)
     flags = [word for word in output.split() if word.startswith("--storage.tsdb.retention.time=")]
     if len(flags) != 1:
-        raise DemoError(f"`restore` did not say which retention is needed:\n{output}")
+        raise DemoError(f"`restore` did not print the retention flag:\n{output}")
     return flags[0]
 
 
 def _compare(source: PrometheusServer, restored: PrometheusServer, at: datetime) -> None:
-    print(f"Both are asked the same at {at:%Y-%m-%d %H:%M:%S} UTC, series by series:")
+    print(f"Comparing query results of both at {at:%Y-%m-%d %H:%M:%S} UTC, series by series:")
     for query in _QUERIES:
         expected, found = _answers(source, query, at), _answers(restored, query, at)
         if not expected:
-            raise DemoError(f"{query}: the source has no answer")
+            raise DemoError(f"{query}: the source returns no result")
         if expected != found:
             differ = [k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)]
             raise DemoError(
                 f"{query}: {len(differ)} of {len(expected)} series differ, the first is {differ[0]}"
-                f": {expected.get(differ[0])} before, {found.get(differ[0])} after"
+                f": expected {expected.get(differ[0])}, got {found.get(differ[0])}"
             )
-        _say(f"{query:<60}  {len(found):>3} series, every value equal")
+        _print_line(f"{query:<60}  {len(found):>3} series, every value equal")
 
 
 def _answers(server: PrometheusServer, query: str, at: datetime) -> dict[str, str]:
     return {json.dumps(one["metric"]): str(one["value"][1]) for one in server.query(query, at)}
 
 
-def _say(line: str) -> None:
-    """Print one line of output, cut to the width of the screen."""
+def _print_line(line: str) -> None:
+    """Print one line of output, truncated to the screen width."""
     print("  " + (line if len(line) <= _WIDTH - 2 else line[: _WIDTH - 5] + "..."), flush=True)
 
 
-def _say_left_out(count: int) -> None:
+def _print_omitted(count: int) -> None:
     if count:
-        _say(f"... ({count} more {'line' if count == 1 else 'lines'})")
+        _print_line(f"... ({count} more {'line' if count == 1 else 'lines'})")
 
 
 if __name__ == "__main__":

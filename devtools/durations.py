@@ -1,7 +1,7 @@
-"""How long backup and restore are expected to take, by the size of the TSDB.
+"""Estimates how long backup and restore take, from the size of the TSDB.
 
-Computed from what was measured (docs/benchmarks.md, and HEAD_SERIES below) and from assumptions
-that have names here. The first are of 2 cores; the second are to be replaced by your own.
+The estimates use measurements on 2 cores (docs/benchmarks.md, and HEAD_SERIES below) and the
+assumptions named below.
 """
 
 import re
@@ -15,23 +15,23 @@ BENCHMARKS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MIB = 2**20
 
 HEAD_SERIES = 20_000
-"""Series a second that Prometheus writes from its head into a snapshot. Measured with Prometheus
-3.5 on 2 busy cores: 50,000 series of 600 samples (two and a half hours) in 2.4 to 3.4 s."""
+"""Series per second that Prometheus writes from its head into a snapshot. Measured with Prometheus
+3.5 on 2 busy cores: 50,000 series of 600 samples (two and a half hours) took 2.4 to 3.4 s."""
 BYTES_OF_A_SAMPLE = 1.5
 """On disk; Prometheus' documentation says 1 to 2."""
 SCRAPE_INTERVAL = timedelta(seconds=15)
 RETENTION = timedelta(days=15)
 USABLE = 0.9
-"""Of a link's bits, for bytes of files."""
+"""Share of a link's bandwidth that is available for file content."""
 STORE_COPIES = 800 * MIB
-"""Bytes a second that S3 copies by itself: 16 copies at once of 50 MiB a second each."""
-REST = 5.0
-"""Seconds for the checks, the listing, the manifest and retention."""
+"""Bytes per second that S3 copies internally: 16 parallel copies of 50 MiB per second each."""
+OVERHEAD = 5.0
+"""Seconds for checks, listing, manifest and retention."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes a second that this program moved in the benchmark, client and server on 2 cores."""
+    """Bytes per second in the benchmark, with client and server on the same 2 cores."""
 
     send: float
     read: float
@@ -39,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Expected:
-    """Seconds, for one TSDB over one link; `sent` and `series` are of a usual night."""
+    """Seconds for one TSDB over one link. `sent` (bytes) and `series` are for a typical night."""
 
     series: int
     snapshot: float
@@ -52,7 +52,7 @@ class Expected:
 
 
 def measured(page: str) -> Measured:
-    """The rates that docs/benchmarks.md has."""
+    """Read the rates from docs/benchmarks.md."""
     data = float(_found(r"^- Data: (\d+) MiB", page)) * MIB
     row = r"^\| {} \| ([\d.]+) s"
     send = _found(row.format(r"ours, `--verify-level size`"), page)
@@ -68,7 +68,7 @@ def _found(pattern: str, text: str) -> str:
 
 
 def durations(size: int, *, bits: float, rates: Measured) -> Expected:
-    """What to expect for a TSDB of `size` bytes over a link of `bits` a second."""
+    """Estimate the durations for a TSDB of `size` bytes over a link of `bits` per second."""
     load = expected_workload(size, RETENTION)
     link = bits / 8 * USABLE
     up, down = min(link, rates.send), min(link, rates.read)
@@ -77,7 +77,9 @@ def durations(size: int, *, bits: float, rates: Measured) -> Expected:
     copied = (size - load.upload) / STORE_COPIES
 
     def total(sent: int, copying: float) -> float:
-        return REST + snapshot + sent / up + copying + sent / down  # read back at level checksum
+        return (
+            OVERHEAD + snapshot + sent / up + copying + sent / down
+        )  # level checksum reads it back
 
     return Expected(
         series=series,
@@ -87,5 +89,5 @@ def durations(size: int, *, bits: float, rates: Measured) -> Expected:
         sent=load.upload,
         night_upload=load.upload / up + copied,
         night_total=total(load.upload, copied),
-        restore=REST + size / down,
+        restore=OVERHEAD + size / down,
     )

@@ -1,7 +1,7 @@
-"""Puts kubectl, buildah and debootstrap into `.tools/`, from the Debian packages.
+"""Fetches kubectl, buildah and debootstrap from Debian packages into `.tools/`.
 
-Like `fetch_prometheus`: nothing is installed, no service is started, and the archive is the one
-that this machine's apt sources name. What is installed already is used as it is.
+Like `fetch_prometheus`, it installs nothing, starts no service, and uses the archive from this
+machine's apt sources. Programs that are already installed are used.
 """
 
 import os
@@ -19,24 +19,24 @@ from devtools.private_apt import PrivateApt, missing_program
 TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 _TREE = TOOLS / "containers"
 _KUBECTL = TOOLS / "kubectl"
-_OLDEST_KUBECTL = (1, 27)  # its kustomize 5 is the first with all that the manifests use
+_OLDEST_KUBECTL = (1, 27)  # the first with kustomize 5, which the manifests need
 _KUBECTL_SUITES = ("forky", "testing", "trixie")
 
 
 class ContainerToolMissingError(RuntimeError):
-    """A tool is not there; the message says how to get it."""
+    """A tool is missing; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program, and what it must find in its environment to run from where it was unpacked."""
+    """A program, and the environment variables that it needs to run from `.tools/`."""
 
     path: Path
     environment: dict[str, str]
 
 
 def find_kubectl() -> Program:
-    """The kubectl that `KUBECTL` names, else that of `.tools/`, else of PATH, if new enough."""
+    """Find a kubectl that is new enough: from `KUBECTL`, else `.tools/`, else PATH."""
     named = os.environ.get("KUBECTL")
     candidates = [named] if named else [str(_KUBECTL), shutil.which("kubectl")]
     for candidate in candidates:
@@ -45,23 +45,23 @@ def find_kubectl() -> Program:
     oldest = ".".join(map(str, _OLDEST_KUBECTL))
     raise ContainerToolMissingError(
         f"cannot find kubectl {oldest} or newer: run `make test`, which fetches it, or install it "
-        "and name it in KUBECTL"
+        "and set KUBECTL to its path"
     )
 
 
 def find_buildah() -> Program:
-    """Buildah, which builds images without a container engine."""
+    """Find buildah, which builds images without a container engine."""
     return _find("buildah", "usr/bin/buildah", {})
 
 
 def find_debootstrap() -> Program:
-    """Debootstrap, which makes the base image of tests."""
+    """Find debootstrap, which creates the base image for tests."""
     scripts = {"DEBOOTSTRAP_DIR": str(_TREE / "usr/share/debootstrap")}
     return _find("debootstrap", "usr/sbin/debootstrap", scripts)
 
 
 def fetch() -> None:
-    """Download into `.tools/` what `find_...` does not find yet."""
+    """Download the missing tools into `.tools/`."""
     TOOLS.mkdir(exist_ok=True)
     try:
         find_kubectl()
@@ -97,61 +97,63 @@ def _kubectl_version(program: str) -> tuple[int, int]:
 
 
 def _fetch_kubectl(missing: ContainerToolMissingError) -> None:
-    complaints = []
+    failures = []
     for suite in (os_release().codename, *_KUBECTL_SUITES):
         with tempfile.TemporaryDirectory(dir=TOOLS, prefix="apt-") as name:
-            complaint = _kubectl_from(suite, Path(name))
-        if complaint is None:
+            failure = _kubectl_from(suite, Path(name))
+        if failure is None:
             find_kubectl()
             return
-        complaints.append(f"  {suite}: {complaint}")
-    raise ContainerToolMissingError("\n".join([str(missing), *complaints]))
+        failures.append(f"  {suite}: {failure}")
+    raise ContainerToolMissingError("\n".join([str(missing), *failures]))
 
 
 def _kubectl_from(suite: str, scratch: Path) -> str | None:
-    """Take kubectl from one suite; say why not, where it cannot."""
-    apt, complaint = _apt(suite, scratch, beside_installed=False)
-    if complaint:
-        return complaint
-    version = apt.offered("kubectl")  # older suites have it in kubernetes-client, and too old
+    """Fetch kubectl from one suite; return the reason if that fails."""
+    apt, failure = _apt(suite, scratch, use_installed=False)
+    if failure:
+        return failure
+    version = apt.newest_version(
+        "kubectl"
+    )  # older suites only have an old one, in kubernetes-client
     if version is None:
-        return "carries no package kubectl"
+        return "has no package kubectl"
     print(f"fetching kubectl={version} from {suite}", flush=True)
-    if complaint := apt.download(f"kubectl={version}"):
-        return complaint
+    if failure := apt.download(f"kubectl={version}"):
+        return failure
     apt.unpack(scratch / "tree")
     program = scratch / "tree/usr/bin/kubectl"
     if _kubectl_version(str(program)) < _OLDEST_KUBECTL:
-        return f"kubectl {version} is too old, or does not run on this machine"
+        return f"kubectl {version} is too old or does not run on this machine"
     program.replace(_KUBECTL)
     return None
 
 
 def _fetch_tree(missing: ContainerToolMissingError) -> None:
-    """Unpack buildah and debootstrap, with the libraries that this machine does not have."""
+    """Unpack buildah and debootstrap, with the libraries that this machine lacks."""
     suite = os_release().codename
     with tempfile.TemporaryDirectory(dir=TOOLS, prefix="apt-") as name:
         scratch = Path(name)
-        apt, complaint = _apt(suite, scratch, beside_installed=True)
+        apt, failure = _apt(suite, scratch, use_installed=True)
         print(f"fetching buildah and debootstrap from {suite}", flush=True)
-        complaint = complaint or apt.download_with_missing("buildah", "debootstrap", "patchelf")
-        if complaint:
-            raise ContainerToolMissingError(f"{missing}\n  {suite}: {complaint}")
+        failure = failure or apt.download_with_dependencies("buildah", "debootstrap", "patchelf")
+        if failure:
+            raise ContainerToolMissingError(f"{missing}\n  {suite}: {failure}")
         tree = scratch / "tree"
         apt.unpack(tree)
-        _find_own_libraries(tree)
-        # Only whole trees ever appear under the final name: a run that is cut leaves none.
+        _set_library_path(tree)
+        # Renamed when complete, so that an interrupted run never leaves a partial tree.
         shutil.rmtree(_TREE, ignore_errors=True)
         tree.rename(_TREE)
     find_buildah()
     find_debootstrap()
 
 
-def _find_own_libraries(tree: Path) -> None:
-    """Let buildah find the libraries that came with it, in the tree's final place.
+def _set_library_path(tree: Path) -> None:
+    """Make buildah use the libraries that were unpacked with it, at their final path.
 
-    LD_LIBRARY_PATH would not do, nor $ORIGIN: it starts itself again from a copy in memory, with
-    an environment of the container's.
+    LD_LIBRARY_PATH and $ORIGIN do not work: buildah re-executes itself from a copy in memory, with
+    the environment of the container.
     """
     patchelf = shutil.which("patchelf") or str(tree / "usr/bin/patchelf")
     libraries = [str(_TREE / folder.relative_to(tree)) for folder in tree.glob("usr/lib/*-linux-*")]
@@ -161,19 +163,19 @@ def _find_own_libraries(tree: Path) -> None:
     )
 
 
-def _apt(suite: str, scratch: Path, *, beside_installed: bool) -> tuple[PrivateApt, str | None]:
+def _apt(suite: str, scratch: Path, *, use_installed: bool) -> tuple[PrivateApt, str | None]:
     if program := missing_program():
         raise ContainerToolMissingError(
-            f"cannot fetch kubectl, buildah and debootstrap: {program} is missing, and only Debian "
-            "and Ubuntu have it; install all three by hand"
+            f"cannot fetch kubectl, buildah and debootstrap: {program} is missing (only Debian "
+            "and Ubuntu have it); install all three by hand"
         )
     lines = [source.line(suite) for source in distribution_sources(os_release().codename)]
-    apt = PrivateApt(scratch, *lines, beside_installed=beside_installed)
+    apt = PrivateApt(scratch, *lines, use_installed=use_installed)
     return apt, apt.update()
 
 
 def main() -> int:
-    """Fetch all."""
+    """Fetch all tools."""
     try:
         fetch()
     except ContainerToolMissingError as error:

@@ -1,9 +1,9 @@
-"""Puts Prometheus 2.x and 3.x (prometheus and promtool) into `.tools/`, from the Debian packages.
+"""Fetches Prometheus 2.x and 3.x (prometheus and promtool) from Debian packages into `.tools/`.
 
-Nothing is installed and no service is started: the packages are downloaded with a private apt
-state, and unpacked. The archive is the machine's own, as its apt sources name it; only the suite
-differs. Uses the standard library alone, so that it also runs before the virtual environment is
-there: `python -m devtools.fetch_prometheus [2] [3]`.
+`python -m devtools.fetch_prometheus [2] [3]` downloads and unpacks the packages with a private apt
+state; it installs nothing and starts no service. It uses the archive from this machine's apt
+sources, if necessary with another suite. It only needs the standard library, so that it also runs
+before the virtual environment exists.
 """
 
 import fcntl
@@ -25,8 +25,8 @@ TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 MAJORS = (2, 3)
 PROGRAMS = ("prometheus", "promtool")
 
-# Suites tried after the machine's own, in this order. Debian 12 and 13 carry 2.x, 14 and later
-# carry 3.x; the aliases at the end outlive the names.
+# Suites to try after this machine's own, in this order. Debian 12 and 13 have 2.x, 14 and later
+# have 3.x. The aliases at the end still work when the codenames are outdated.
 OTHER_SUITES = {
     ("debian", 2): ("bookworm", "trixie"),
     ("debian", 3): ("forky", "testing", "unstable"),
@@ -36,12 +36,12 @@ OTHER_SUITES = {
 
 
 class PrometheusMissingError(RuntimeError):
-    """A Prometheus of the wanted major version is not there; the message says how to get it."""
+    """The requested major version of Prometheus is missing; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class PrometheusBinaries:
-    """One Prometheus version: the server and its tool, of the same release."""
+    """The prometheus and promtool binaries of one release."""
 
     major: int
     version: str
@@ -50,9 +50,9 @@ class PrometheusBinaries:
 
 
 def find(major: int) -> PrometheusBinaries:
-    """The binaries from `PROMETHEUS_<major>_DIR`, else `.tools/`, else PATH.
+    """Find the binaries: in `PROMETHEUS_<major>_DIR`, else `.tools/`, else PATH.
 
-    Raises `PrometheusMissingError` where none of them has that major version.
+    Raises `PrometheusMissingError` if none of them has that major version.
     """
     variable = f"PROMETHEUS_{major}_DIR"
     named = os.environ.get(variable)
@@ -60,7 +60,7 @@ def find(major: int) -> PrometheusBinaries:
         binaries = _in_directory(Path(named))
         if binaries is None or binaries.major != major:
             raise PrometheusMissingError(
-                f"cannot use {variable}={named}: it holds no working prometheus and promtool "
+                f"cannot use {variable}={named}: it has no working prometheus and promtool "
                 f"of version {major}.x"
             )
         return binaries
@@ -74,19 +74,19 @@ def find(major: int) -> PrometheusBinaries:
             return binaries
     raise PrometheusMissingError(
         f"cannot find Prometheus {major}.x: run `make setup`, or put prometheus and promtool "
-        f"{major}.x into a folder and name it in {variable}"
+        f"{major}.x into a folder and set {variable} to it"
     )
 
 
 def fetch(major: int) -> PrometheusBinaries:
-    """The binaries that `find` finds, downloaded into `.tools/` first where there are none."""
+    """Find the binaries; if they are missing, download them into `.tools/` first."""
     TOOLS.mkdir(exist_ok=True)
-    with _only_one_fetcher():
+    with _fetch_lock():
         try:
             return find(major)
         except PrometheusMissingError:
             if os.environ.get(f"PROMETHEUS_{major}_DIR"):
-                raise  # the user named a place: downloading another one would hide the mistake
+                raise  # downloading another one would hide the mistake in the variable
         _download(major)
         return find(major)
 
@@ -111,14 +111,14 @@ def _version(program: Path) -> str | None:
         )
     except OSError:
         return None
-    # 2.x prints it on stderr in some releases, on stdout in others.
+    # Some 2.x releases print the version to stderr, others to stdout.
     found = re.search(r"version (\d+\.\d+\.\d+)", done.stdout + done.stderr)
     return found.group(1) if found and done.returncode == 0 else None
 
 
 @contextmanager
-def _only_one_fetcher() -> Iterator[None]:
-    """Two `make` runs at once: the second waits, and then finds what the first has fetched."""
+def _fetch_lock() -> Iterator[None]:
+    """Take a lock, so that a second `make` waits and then uses what the first has fetched."""
     with (TOOLS / ".fetch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -127,50 +127,52 @@ def _only_one_fetcher() -> Iterator[None]:
 def _download(major: int) -> None:
     variable = f"PROMETHEUS_{major}_DIR"
     otherwise = (
-        f"; otherwise put prometheus and promtool {major}.x into a folder and name it in {variable}"
+        f"; otherwise put prometheus and promtool {major}.x into a folder and set {variable} to it"
     )
     if program := missing_program():
         raise PrometheusMissingError(
-            f"cannot fetch Prometheus {major}.x: {program} is missing, and only Debian and "
-            f"Ubuntu have it{otherwise}"
+            f"cannot fetch Prometheus {major}.x: {program} is missing (only Debian and "
+            f"Ubuntu have it){otherwise}"
         )
     release = os_release()
     sources = distribution_sources(release.codename)
     if not sources:
         raise PrometheusMissingError(
-            f"cannot fetch Prometheus {major}.x: no apt source of this machine names its own "
-            f"suite, {release.codename!r}{otherwise}"
+            f"cannot fetch Prometheus {major}.x: no apt source of this machine has its "
+            f"suite {release.codename!r}{otherwise}"
         )
     suites = dict.fromkeys((release.codename, *OTHER_SUITES.get((release.family, major), ())))
-    complaints = []
+    failures = []
     for suite in suites:
         for source in sources:
-            complaint = _download_from(source, suite, major)
-            if complaint is None:
+            failure = _download_from(source, suite, major)
+            if failure is None:
                 return
-            complaints.append(f"  {suite}: {complaint}")
+            failures.append(f"  {suite}: {failure}")
     raise PrometheusMissingError(
-        f"cannot fetch Prometheus {major}.x with apt (is the network there?){otherwise}\n"
-        + "\n".join(complaints)
+        f"cannot fetch Prometheus {major}.x with apt (no network?){otherwise}\n"
+        + "\n".join(failures)
     )
 
 
 def _download_from(source: AptSource, suite: str, major: int) -> str | None:
-    """Unpack Prometheus from one suite into `.tools/`; say why not, where it cannot."""
+    """Unpack Prometheus from one suite into `.tools/`; return the reason if that fails."""
     with tempfile.TemporaryDirectory(dir=TOOLS, prefix="apt-") as scratch_name:
         scratch = Path(scratch_name)
         apt = PrivateApt(scratch, source.line(suite))
-        if complaint := apt.update():
-            return complaint
-        version = apt.offered("prometheus", f"{major}.")
+        if failure := apt.update():
+            return failure
+        version = apt.newest_version("prometheus", f"{major}.")
         if version is None:
-            return f"carries no Prometheus {major}.x"
+            return f"has no Prometheus {major}.x"
         wanted = [f"prometheus={version}"]
-        if apt.offered("promtool", f"{major}.") == version:  # its own package in newer suites
+        if (
+            apt.newest_version("promtool", f"{major}.") == version
+        ):  # a separate package in newer suites
             wanted.append(f"promtool={version}")
         print(f"fetching {' and '.join(wanted)} from {suite}", flush=True)
-        if complaint := apt.download(*wanted):
-            return complaint
+        if failure := apt.download(*wanted):
+            return failure
         apt.unpack(scratch / "tree")
         return _unpack(scratch, TOOLS / f"prometheus-{major}", major)
 
@@ -181,19 +183,19 @@ def _unpack(scratch: Path, destination: Path, major: int) -> str | None:
     for program in PROGRAMS:
         unpacked = tree / "usr" / "bin" / program
         if not unpacked.is_file():
-            return f"its package holds no {program}"
+            return f"its package has no {program}"
         unpacked.rename(ready / program)
     binaries = _in_directory(ready)
     if binaries is None or binaries.major != major:
         return "its programs do not run on this machine"
-    # Only whole folders ever appear under the final name: a run that is cut leaves none.
+    # Renamed when complete, so that an interrupted run never leaves a partial folder.
     shutil.rmtree(destination, ignore_errors=True)
     ready.rename(destination)
     return None
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch the major versions named, or all."""
+    """Fetch the given major versions, or all."""
     for major in [int(argument) for argument in arguments] or MAJORS:
         try:
             binaries = fetch(major)

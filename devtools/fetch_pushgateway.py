@@ -1,7 +1,7 @@
-"""Puts Prometheus' Pushgateway into `.tools/`, from the Debian package.
+"""Fetches the Prometheus Pushgateway from its Debian package into `.tools/`.
 
-Like `fetch_prometheus`: nothing is installed, no service is started, and the archive is the one
-that this machine's apt sources name. One that is installed is used as it is.
+Like `fetch_prometheus`, it installs nothing, starts no service, and uses the archive from this
+machine's apt sources. A Pushgateway that is already installed is used.
 """
 
 import os
@@ -19,52 +19,52 @@ _SUITES = ("trixie", "forky", "testing")
 
 
 class PushgatewayMissingError(RuntimeError):
-    """The Pushgateway is not there; the message says how to get it."""
+    """The Pushgateway is missing; the message says how to get it."""
 
 
 def find() -> Path:
-    """The program that `PUSHGATEWAY` names, else that of `.tools/`, else of PATH."""
+    """Find the program: from `PUSHGATEWAY`, else `.tools/`, else PATH."""
     candidates = [os.environ.get("PUSHGATEWAY"), str(TOOLS / _PACKAGE)]
     for name in (*candidates, shutil.which(_PACKAGE), shutil.which("pushgateway")):
         if name and os.access(name, os.X_OK):
             return Path(name)
     raise PushgatewayMissingError(
         "cannot find the Pushgateway: run `make test`, which fetches it, or install "
-        f"{_PACKAGE}, or name the program in PUSHGATEWAY"
+        f"{_PACKAGE}, or set PUSHGATEWAY to its path"
     )
 
 
 def fetch() -> Path:
-    """The program that `find` finds, downloaded into `.tools/` first where there is none."""
+    """Find the program; if it is missing, download it into `.tools/` first."""
     TOOLS.mkdir(exist_ok=True)
     try:
         return find()
     except PushgatewayMissingError as error:
         if program := missing_program():
             raise PushgatewayMissingError(f"{error} ({program} is missing)") from None
-        complaints = []
+        failures = []
         for suite in dict.fromkeys((os_release().codename, *_SUITES)):
-            complaint = _download(suite)
-            if complaint is None:
+            failure = _download(suite)
+            if failure is None:
                 return find()
-            complaints.append(f"  {suite}: {complaint}")
-        raise PushgatewayMissingError("\n".join([str(error), *complaints])) from None
+            failures.append(f"  {suite}: {failure}")
+        raise PushgatewayMissingError("\n".join([str(error), *failures])) from None
 
 
 def _download(suite: str) -> str | None:
-    """Take it from one suite; say why not, where it cannot."""
+    """Fetch it from one suite; return the reason if that fails."""
     with tempfile.TemporaryDirectory(dir=TOOLS, prefix="apt-") as name:
         scratch = Path(name)
         lines = [source.line(suite) for source in distribution_sources(os_release().codename)]
         apt = PrivateApt(scratch, *lines)
-        if complaint := apt.update():
-            return complaint
-        version = apt.offered(_PACKAGE)
+        if failure := apt.update():
+            return failure
+        version = apt.newest_version(_PACKAGE)
         if version is None:
-            return f"carries no package {_PACKAGE}"
+            return f"has no package {_PACKAGE}"
         print(f"fetching {_PACKAGE}={version} from {suite}", flush=True)
-        if complaint := apt.download(f"{_PACKAGE}={version}"):
-            return complaint
+        if failure := apt.download(f"{_PACKAGE}={version}"):
+            return failure
         apt.unpack(scratch / "tree")
         (scratch / "tree" / "usr" / "bin" / _PACKAGE).replace(TOOLS / _PACKAGE)
     return None

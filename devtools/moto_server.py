@@ -1,4 +1,4 @@
-"""moto's S3 server, for what only AWS does: encryption headers, storage classes, IAM, archive thaw.
+"""Runs moto's S3 server, for AWS features: encryption headers, storage classes, IAM, archives.
 
 It keeps everything in memory: store megabytes in it, not gigabytes.
 """
@@ -29,10 +29,10 @@ _APP = Path(__file__).parent / "moto_app.py"
 
 
 class MotoServer:
-    """moto in a process of its own; any credentials may do all until IAM is enforced."""
+    """moto in its own process. Any credentials are allowed everything until IAM is enforced."""
 
     def __init__(self, directory: Path) -> None:
-        """Start it, and return when it answers; raises `ProcessFailedError`."""
+        """Start it and wait until it answers; raises `ProcessFailedError`."""
         if not _MOTO.is_file():
             raise FileNotFoundError(f"cannot find {_MOTO}: run `make setup`")
         self._directory = directory
@@ -41,7 +41,7 @@ class MotoServer:
 
     @property
     def url(self) -> str:
-        """The endpoint, of S3 and of every other service."""
+        """The endpoint of S3 and all other services."""
         return f"http://{LOOPBACK}:{self._port}"
 
     @property
@@ -50,26 +50,26 @@ class MotoServer:
         return self._process.pid
 
     def endpoint(self, credentials: Credentials = ADMIN) -> S3Endpoint:
-        """Where and as whom to talk to it."""
+        """Return the endpoint with these credentials."""
         return S3Endpoint(url=self.url, region="us-east-1", credentials=credentials)
 
     def reset(self) -> None:
-        """Forget all buckets, users and roles."""
+        """Delete all buckets, users and roles."""
         self._post("/moto-api/reset")
 
-    # moto counts how many requests it lets through unauthenticated: none, or any number.
+    # The body is the number of requests that moto allows without authentication.
 
     def enforce_iam(self) -> None:
-        """From the next request on, credentials and policies count, as on AWS."""
+        """Enforce credentials and policies from the next request on, as on AWS."""
         self._post("/moto-api/reset-auth", b"0")
 
     def stop_enforcing_iam(self) -> None:
-        """Any credentials may do all again."""
+        """Allow everything to any credentials again."""
         self._post("/moto-api/reset-auth", b"inf")
 
     @contextmanager
     def enforcing_iam(self) -> Iterator[None]:
-        """Credentials and policies count within the block."""
+        """Enforce credentials and policies within the block."""
         self.enforce_iam()
         try:
             yield
@@ -77,9 +77,9 @@ class MotoServer:
             self.stop_enforcing_iam()
 
     def new_user(self, *statements: dict[str, object]) -> Credentials:
-        """A user with these policy statements, such as `{"Effect": "Allow", "Action": ...}`.
+        """Create a user with these policy statements, such as `{"Effect": "Allow", "Action": ...}`.
 
-        To be made while IAM is not enforced; counts once it is.
+        Call it while IAM is not enforced.
         """
         iam = self.iam()
         name = f"user-{uuid.uuid4().hex[:12]}"
@@ -93,7 +93,7 @@ class MotoServer:
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
     def iam(self) -> IAMClient:
-        """A boto3 client for users, roles and policies, to be used while IAM is not enforced."""
+        """Return a boto3 client for users, roles and policies. Use it while IAM is not enforced."""
         client: IAMClient = boto3.client(
             "iam",
             endpoint_url=self.url,
@@ -104,7 +104,7 @@ class MotoServer:
         return client
 
     def pause(self) -> None:
-        """Stop answering, with connections left open, until `resume`."""
+        """Stop answering until `resume`, with connections left open."""
         self._process.pause()
 
     def resume(self) -> None:
@@ -112,7 +112,7 @@ class MotoServer:
         self._process.resume()
 
     def kill(self) -> None:
-        """End it: connections are refused from now on."""
+        """Kill it: connections are refused from now on."""
         self._process.kill()
 
     def __enter__(self) -> Self:
@@ -133,7 +133,7 @@ class MotoServer:
             log=self._directory / "moto.log",
             environment=clean_environment(
                 self._directory / "home",
-                # Not the instance metadata of the machine that runs the tests.
+                # Do not use the instance metadata of the machine that runs the tests.
                 AWS_EC2_METADATA_DISABLED="true",
             ),
         )

@@ -1,4 +1,4 @@
-"""apt with sources, lists and cache of its own: takes packages of any suite, installs nothing."""
+"""Runs apt with private sources, lists and cache: downloads packages, installs nothing."""
 
 import os
 import re
@@ -8,21 +8,20 @@ from pathlib import Path
 
 
 class PrivateApt:
-    """One set of sources in a scratch folder; the machine's own apt stays untouched.
+    """apt with its state in a scratch folder; this machine's apt is not changed.
 
-    With `beside_installed`, what is installed on this machine counts as there, so that `install`
-    downloads only what is missing; without, nothing is installed.
+    With `use_installed`, dependencies that are installed on this machine are not downloaded.
     """
 
-    def __init__(self, scratch: Path, *source_lines: str, beside_installed: bool = False) -> None:
+    def __init__(self, scratch: Path, *source_lines: str, use_installed: bool = False) -> None:
         for needed in ("state/lists/partial", "cache/archives/partial"):
             (scratch / needed).mkdir(parents=True)
         sources = scratch / "sources.list"
         sources.write_text("".join(f"{line}\n" for line in source_lines))
         self._directory = scratch
         self._configuration = scratch / "apt.conf"
-        # Read after the machine's own configuration: the hooks there clean the machine's cache,
-        # and its pins could hide a suite.
+        # Read after this machine's configuration, whose hooks would clean its cache and whose pins
+        # could hide a suite.
         self._configuration.write_text(
             "#clear APT::Update::Pre-Invoke;\n"
             "#clear APT::Update::Post-Invoke;\n"
@@ -33,34 +32,34 @@ class PrivateApt:
             'Dir::Etc::sourceparts "/dev/null";\n'
             'Dir::Etc::preferences "/dev/null";\n'
             'Dir::Etc::preferencesparts "/dev/null";\n'
-            'APT::Sandbox::User "root";\n'  # its own user could not write in a private folder
+            'APT::Sandbox::User "root";\n'  # the user _apt cannot write to this folder
             'APT::Install-Recommends "false";\n'
-            'Debug::NoLocking "true";\n'  # the lock is the machine's, and nothing is installed
+            'Debug::NoLocking "true";\n'  # nothing is installed, so no lock is needed
             'Acquire::Languages "none";\n'
             'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n'
             'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";\n'
             'Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";\n'
             'Acquire::Retries "3";\n'
         )
-        if beside_installed:
+        if use_installed:
             with self._configuration.open("a") as configuration:
                 configuration.write('Dir::State::status "/var/lib/dpkg/status";\n')
 
     def update(self) -> str | None:
-        """Read the lists; say why not, where that fails."""
-        return _complaint("update", self.run("apt-get", "update", "--error-on=any"))
+        """Update the package lists; return the reason if that fails."""
+        return _failure("update", self.run("apt-get", "update", "--error-on=any"))
 
     def download(self, *packages: str) -> str | None:
-        """Download these packages alone, such as `prometheus=2.42.0+ds-5`; say why not."""
-        return _complaint("download", self.run("apt-get", "download", *packages))
+        """Download packages such as `prometheus=2.42.0+ds-5`; return the reason if that fails."""
+        return _failure("download", self.run("apt-get", "download", *packages))
 
-    def download_with_missing(self, *packages: str) -> str | None:
-        """Download these packages and all that they need and is not installed; say why not."""
+    def download_with_dependencies(self, *packages: str) -> str | None:
+        """Download packages and their missing dependencies; return the reason if that fails."""
         done = self.run("apt-get", "install", "--yes", "--download-only", *packages)
-        return _complaint("install --download-only", done)
+        return _failure("install --download-only", done)
 
-    def offered(self, package: str, version: str = "") -> str | None:
-        """The newest version on offer that starts so, such as `2.42.0+ds-5+deb12u1` for `2.`."""
+    def newest_version(self, package: str, version: str = "") -> str | None:
+        """Return the newest version with this prefix, such as `2.42.0+ds-5+deb12u1` for `2.`."""
         for line in self.run("apt-cache", "madison", package).stdout.splitlines():
             fields = [field.strip() for field in line.split("|")]
             if len(fields) == 3 and re.match(rf"(\d+:)?{re.escape(version)}", fields[1]):
@@ -68,12 +67,12 @@ class PrivateApt:
         return None
 
     def unpack(self, tree: Path) -> None:
-        """Unpack all that was downloaded into `tree`."""
+        """Unpack all downloaded packages into `tree`."""
         for package in self._directory.rglob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(package), str(tree)], check=True)
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `apt-get` or `apt-cache` on these sources."""
+        """Run `apt-get` or `apt-cache` with these sources."""
         return subprocess.run(
             [program, "-q", "-c", str(self._configuration), *arguments],
             cwd=self._directory,
@@ -86,12 +85,12 @@ class PrivateApt:
 
 
 def missing_program() -> str | None:
-    """Name the first program of apt that this machine does not have, if any."""
+    """Return the first apt program that is missing on this machine, if any."""
     programs = ("apt-get", "apt-cache", "dpkg-deb")
     return next((program for program in programs if shutil.which(program) is None), None)
 
 
-def _complaint(what: str, done: subprocess.CompletedProcess[str]) -> str | None:
+def _failure(what: str, done: subprocess.CompletedProcess[str]) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:"))]

@@ -1,7 +1,7 @@
-"""Runs one real server process: free loopback ports, a clean environment, a log, an orderly end.
+"""Runs a server process: free loopback ports, a clean environment, a log, a clean stop.
 
-A process is only ever ended by the pid that was started here, and it ends by itself when the
-thread that started it does (`setpriv --pdeathsig`), so that a killed test run leaves none behind.
+A process is only stopped by its own pid. It is killed when the thread that started it ends
+(`setpriv --pdeathsig`), so that a killed test run leaves no process behind.
 """
 
 import os
@@ -18,8 +18,8 @@ import psutil
 
 T = TypeVar("T")
 
-# Below Linux' range for outgoing connections (32768-60999), so that none of those takes a port
-# between the moment it was found free and the moment the server binds it.
+# Below Linux' range for outgoing connections (32768-60999), so that none of them takes a free port
+# before the server binds it.
 _PORTS = range(15000, 32000)
 _port_choice = random.Random()
 
@@ -31,11 +31,11 @@ class ProcessFailedError(RuntimeError):
 
 
 class PortTakenError(ProcessFailedError):
-    """Another process took the port in between: try again with other ports."""
+    """Another process has taken the port meanwhile: try again with other ports."""
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports that nothing listens on, on any address of this machine."""
+    """Return `count` different ports that are free on all addresses of this machine."""
     found: list[int] = []
     while len(found) < count:
         port = _port_choice.choice(_PORTS)
@@ -45,12 +45,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """One port that nothing listens on."""
+    """Return a free port."""
     return free_ports(1)[0]
 
 
 def _is_free(port: int) -> bool:
-    # Both addresses, because a server on 0.0.0.0 leaves 127.0.0.1 bindable for some programs.
+    # Both addresses: despite a server on 0.0.0.0, some programs can bind 127.0.0.1.
     for address in (LOOPBACK, "0.0.0.0"):  # noqa: S104 - probed and closed, never served
         with socket.socket() as probe:
             try:
@@ -61,7 +61,7 @@ def _is_free(port: int) -> bool:
 
 
 def with_free_ports(count: int, start: Callable[[list[int]], T], attempts: int = 5) -> T:
-    """What `start` returns, called again with other ports while it raises `PortTakenError`."""
+    """Call `start` with free ports; on `PortTakenError`, try again with other ports."""
     for _ in range(attempts - 1):
         try:
             return start(free_ports(count))
@@ -95,7 +95,7 @@ class Process:
         environment: dict[str, str],
         user: int | None = None,
     ) -> None:
-        """Start `command`; its output is added to `log`. `user` is a uid, and gid, if not ours."""
+        """Start `command`, appending its output to `log`, as uid and gid `user` if given."""
         identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
         self.name = name
         self.log = log
@@ -109,17 +109,17 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=log.parent,
-                start_new_session=True,  # Ctrl-C is for us: we then stop it in our order
+                start_new_session=True,  # Ctrl-C goes to the test run, which then stops it
             )
 
     @property
     def pid(self) -> int:
-        """The process id, valid until it was stopped."""
+        """The process id, valid until it is stopped."""
         return self._child.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still running."""
         return self._child.poll() is None
 
     @property
@@ -128,7 +128,7 @@ class Process:
         return self._child.poll()
 
     def log_text(self) -> str:
-        """What this process, and none before it, wrote to the log."""
+        """Return the log of this process, without that of earlier ones."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
@@ -136,7 +136,7 @@ class Process:
     def wait_until(
         self, ready: Callable[[], bool], *, what: str = "is ready", deadline: float = 60
     ) -> None:
-        """Return when `ready` says so; raise `ProcessFailedError` at the end or the deadline."""
+        """Wait until `ready()`; raise `ProcessFailedError` if the process ends or on timeout."""
         end = time.monotonic() + deadline
         pause = 0.01
         while not ready():
@@ -144,12 +144,12 @@ class Process:
                 raise self._failure(f"ended with {self.exit_code} before it {what}")
             if time.monotonic() > end:
                 self.kill()
-                raise self._failure(f"was not seen in {deadline:.0f} s that it {what}")
+                raise self._failure(f"timed out after {deadline:.0f} s before it {what}")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
 
     def check_listens(self, *ports: int) -> None:
-        """Raise `PortTakenError` unless this very process listens on all these ports."""
+        """Raise `PortTakenError` unless this process listens on all these ports."""
         listening = {
             connection.laddr.port
             for connection in psutil.Process(self.pid).net_connections("tcp")
@@ -169,25 +169,25 @@ class Process:
         return ProcessFailedError(message)
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nothing answers (as in a network failure)."""
+        """Suspend it: connections stay open, but nothing answers, as in a network failure."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Resume a paused process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def stop(self, deadline: float = 30) -> None:
-        """Terminate it and wait; kill it after the deadline. Nothing happens if it has ended."""
+        """Terminate it and wait; kill it after the deadline. Does nothing if it has ended."""
         if self.running:
             self._child.terminate()
-            self.resume()  # a paused process would not see the signal
+            self.resume()  # a paused process would not handle the signal
             try:
                 self._child.wait(deadline)
             except subprocess.TimeoutExpired:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would end it, and wait."""
+        """Kill it with SIGKILL, like a crash, and wait."""
         if self.running:
             self._child.kill()
             self._child.wait(30)

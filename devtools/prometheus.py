@@ -1,4 +1,4 @@
-"""A real Prometheus server on loopback, scraping itself, with its Admin API at hand."""
+"""Runs a real Prometheus server on loopback, which scrapes itself, and calls its API."""
 
 import json
 import random
@@ -16,41 +16,41 @@ from devtools.remote_write import Histogram, Series, remote_write
 
 USERNAME = "backup"
 PASSWORD = "prometheus-secret"
-# bcrypt of PASSWORD at the lowest cost, which Prometheus computes at each request.
+# bcrypt of PASSWORD at the lowest cost: Prometheus computes it for each request.
 _PASSWORD_HASH = "$2b$04$Gy44UrzU2tMXX/dQaMeBQekXBX6bmLrdYujBHa/LNSL0fYPIRt9Fq"
-# One and a half times the length of a block: of a longer head, Prometheus writes a block.
+# 1.5 times the block length: Prometheus compacts a longer head into a block.
 _LONGEST_HEAD = timedelta(hours=3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrometheusOptions:
-    """How a Prometheus is started; the defaults suit a source of backups."""
+    """How Prometheus is started. The defaults are for the source of a backup."""
 
     scrape_interval: str | None = "1s"
-    """Of its own metrics, which makes a live head; None scrapes nothing."""
+    """How often it scrapes its own metrics, which fill the head; None for no scraping."""
     admin_api: bool = True
     agent: bool = False
     basic_auth: bool = False
-    """Ask for `USERNAME` and `PASSWORD` at every path."""
+    """Require `USERNAME` and `PASSWORD` for every path."""
     route_prefix: str = ""
-    """Such as `/prom`; the URL carries it."""
+    """For example `/prom`; the URL includes it."""
     retention: str | None = "10y"
-    """None leaves the default, 15d, which deletes old blocks soon after the start."""
+    """None for the default, 15d, which deletes old blocks soon after the start."""
     min_block_duration: str | None = None
-    """A hidden flag: with `10s` the head becomes a block after some 15 s."""
+    """A hidden flag: with `10s`, the head becomes a block after about 15 s."""
     external_labels: dict[str, str] = field(default_factory=dict)
     config: str = ""
     """More YAML for the configuration file, such as `storage:` or `rule_files:`."""
     extra_flags: tuple[str, ...] = ()
     user: int | None = None
-    """The uid and gid to run as; program and data directory must be within its reach."""
+    """The uid and gid to run as; it must have access to the program and the data directory."""
 
 
 class PrometheusServer:
     """One server on one data directory; a context manager that stops it.
 
-    The configuration and the log lie beside the data directory, in `<name>.run/`. Times are aware
-    datetimes.
+    The configuration and the log are next to the data directory, in `<name>.run/`. Times are
+    timezone-aware.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PrometheusServer:
         data_dir: Path,
         options: PrometheusOptions | None = None,
     ) -> None:
-        """Start it, and return when it is ready; raises `ProcessFailedError`."""
+        """Start it and wait until it is ready; raises `ProcessFailedError`."""
         self.binaries = binaries
         self.data_dir = data_dir
         self.options = options or PrometheusOptions()
@@ -69,7 +69,7 @@ class PrometheusServer:
 
     @property
     def url(self) -> str:
-        """Its URL with the route prefix and without a slash at the end."""
+        """Its URL with the route prefix and without a trailing slash."""
         return f"http://{LOOPBACK}:{self._port}{self.options.route_prefix}"
 
     @property
@@ -84,11 +84,11 @@ class PrometheusServer:
 
     @property
     def running(self) -> bool:
-        """Whether its process has not ended."""
+        """Whether its process is still running."""
         return self._process.running
 
     def start(self) -> None:
-        """Start it again, on the same port, after `stop` or `kill`."""
+        """Start it again on the same port, after `stop` or `kill`."""
         self._process = self._start(self._port)
 
     def stop(self) -> None:
@@ -96,16 +96,16 @@ class PrometheusServer:
         self._process.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would end it."""
+        """Kill it with SIGKILL, like a crash."""
         self._process.kill()
 
     def restart(self) -> None:
-        """Stop it in order and start it again, on the same port."""
+        """Stop it cleanly and start it again on the same port."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Stop answering, with connections left open, until `resume`."""
+        """Stop answering until `resume`, with connections left open."""
         self._process.pause()
 
     def resume(self) -> None:
@@ -119,15 +119,15 @@ class PrometheusServer:
         self.stop()
 
     def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an API answer, such as of `status/flags`; raises on an error answer."""
+        """GET an API path such as `status/flags`; return `data` or raise `RuntimeError`."""
         return self._call("GET", path, parameters)
 
     def post(self, path: str, **parameters: str) -> Any:
-        """Likewise, with POST; a parameter of several values is not possible."""
+        """POST to an API path; return `data` or raise `RuntimeError`."""
         return self._call("POST", path, parameters)
 
     def query(self, expression: str, at: datetime | None = None) -> list[dict[str, Any]]:
-        """The result of an instant query, sorted by labels so that two servers' compare."""
+        """Run an instant query; return the result sorted by labels, for comparison."""
         parameters = {"query": expression}
         if at is not None:
             parameters["time"] = f"{at.timestamp():.3f}"
@@ -139,7 +139,7 @@ class PrometheusServer:
     def query_range(
         self, expression: str, start: datetime, end: datetime, step: str = "60s"
     ) -> list[dict[str, Any]]:
-        """The result of a range query, sorted by labels."""
+        """Run a range query; return the result sorted by labels."""
         data = self.get(
             "query_range",
             query=expression,
@@ -150,7 +150,7 @@ class PrometheusServer:
         return sorted(data["result"], key=lambda one: json.dumps(one["metric"], sort_keys=True))
 
     def wait_until_series(self, expression: str, *, deadline: float = 30) -> None:
-        """Return when an instant query of it has a result."""
+        """Wait until an instant query of the expression returns a result."""
         self._process.wait_until(
             lambda: bool(self.query(expression)),
             what=f"answers {expression!r}",
@@ -158,7 +158,7 @@ class PrometheusServer:
         )
 
     def wait_until_blocks(self, count: int, *, deadline: float = 60) -> None:
-        """Return when the server has loaded at least so many blocks."""
+        """Wait until the server has loaded at least `count` blocks."""
         self._process.wait_until(
             lambda: self.loaded_blocks() >= count,
             what=f"has loaded {count} blocks",
@@ -166,11 +166,11 @@ class PrometheusServer:
         )
 
     def loaded_blocks(self) -> int:
-        """How many blocks it has loaded, by its own metric."""
+        """Return the number of loaded blocks, from its own metric."""
         return int(self._metric("prometheus_tsdb_blocks_loaded"))
 
     def wait_until_scraped(self, samples: int = 2, *, deadline: float = 30) -> None:
-        """Return when the head holds so many scrapes of itself; the first takes six seconds."""
+        """Wait until the head has this many scrapes of itself; the first takes six seconds."""
         self._process.wait_until(
             lambda: any(
                 float(one["value"][1]) >= samples
@@ -183,7 +183,7 @@ class PrometheusServer:
     def write(
         self, metric: str, samples: Sequence[tuple[datetime, float | Histogram]], **labels: str
     ) -> None:
-        """Add samples of one series to the head, in the order of time."""
+        """Add samples of one series to the head, in order of time."""
         remote_write(self.url, [Series({"__name__": metric, **labels}, samples)], self._auth)
 
     def fill_head(
@@ -195,11 +195,11 @@ class PrometheusServer:
         metric: str = "devtools_head",
         seed: int = 0,
     ) -> None:
-        """Add samples of the last `span` until now to the head, without waiting for a scrape.
+        """Add samples from the last `span` to the head, without waiting for a scrape.
 
-        Of a span of over three hours, Prometheus writes the older part as blocks, within seconds.
-        Where its newest block is older than that, the head counts as that long from the first
-        sample on, and a block that stays empty is begun and thrown away: that is over on return.
+        If the span is over three hours, Prometheus compacts the older part into blocks within
+        seconds. If its newest block is older than that, it also starts a block, finds it empty and
+        discards it. This waits until both are done.
         """
         values = random.Random(seed)
         end = datetime.now(UTC)
@@ -225,16 +225,16 @@ class PrometheusServer:
         return timedelta(milliseconds=newest - self._metric("prometheus_tsdb_head_min_time"))
 
     def snapshot(self, *, skip_head: bool = False) -> Path:
-        """Make a snapshot through the Admin API; its directory."""
+        """Create a snapshot with the Admin API; return its directory."""
         name = self.post("admin/tsdb/snapshot", skip_head=str(skip_head).lower())["name"]
         return self.data_dir / "snapshots" / str(name)
 
     def delete_series(self, matcher: str) -> None:
-        """Mark series as deleted: writes tombstones into the blocks that hold them."""
+        """Delete series: writes tombstones into the blocks that contain them."""
         self.post("admin/tsdb/delete_series", **{"match[]": matcher})
 
     def clean_tombstones(self) -> None:
-        """Rewrite the blocks with tombstones, under new ULIDs."""
+        """Rewrite blocks that have tombstones, with new ULIDs."""
         self.post("admin/tsdb/clean_tombstones")
 
     def _call(self, method: str, path: str, parameters: dict[str, str]) -> Any:
@@ -250,7 +250,7 @@ class PrometheusServer:
         for line in text.splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
-        raise AssertionError(f"no {name} in its metrics")
+        raise AssertionError(f"its metrics do not include {name}")
 
     @property
     def _auth(self) -> tuple[str, str] | None:
@@ -311,10 +311,10 @@ class PrometheusServer:
 
 
 class PrometheusFleet:
-    """Starts any number of servers, and stops all of them at its end."""
+    """Starts any number of servers; a context manager that stops them all."""
 
     def __init__(self, directory: Path) -> None:
-        """Data directories that are not given are made under `directory`."""
+        """Create data directories that are not given in `directory`."""
         self._directory = directory
         self._servers: list[PrometheusServer] = []
 
@@ -324,7 +324,7 @@ class PrometheusFleet:
         data_dir: Path | None = None,
         options: PrometheusOptions | None = None,
     ) -> PrometheusServer:
-        """Start one more; see `PrometheusServer`."""
+        """Start another server; see `PrometheusServer`."""
         data_dir = data_dir or self._directory / f"prometheus-{len(self._servers)}" / "data"
         server = PrometheusServer(binaries, data_dir, options)
         self._servers.append(server)
@@ -335,7 +335,7 @@ class PrometheusFleet:
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
-            server.kill()  # their data is thrown away: an orderly stop would only take longer
+            server.kill()  # faster than a clean stop; their data is deleted anyway
 
 
 def _configuration(options: PrometheusOptions, port: int) -> str:

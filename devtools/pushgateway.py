@@ -1,4 +1,4 @@
-"""A real Pushgateway on loopback."""
+"""Runs a real Pushgateway on loopback."""
 
 from pathlib import Path
 from typing import Self
@@ -10,10 +10,10 @@ from devtools.processes import LOOPBACK, Process, clean_environment, with_free_p
 
 
 class Pushgateway:
-    """One server that keeps what it is sent in memory; a context manager that stops it."""
+    """A server that keeps pushed metrics in memory; a context manager that stops it."""
 
     def __init__(self, directory: Path) -> None:
-        """Start it, and return when it answers; raises `ProcessFailedError`."""
+        """Start it and wait until it answers; raises `ProcessFailedError`."""
         self._program = fetch_pushgateway.find()
         self._directory = directory
         self._port = 0
@@ -21,15 +21,15 @@ class Pushgateway:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its URL."""
         return f"http://{LOOPBACK}:{self._port}"
 
-    def page(self) -> str:
-        """What it shows to Prometheus."""
+    def metrics(self) -> str:
+        """Return the metrics that Prometheus scrapes."""
         return httpx.get(f"{self.url}/metrics", trust_env=False).text
 
     def pause(self) -> None:
-        """Stop answering, with connections left open, until `resume`."""
+        """Stop answering until `resume`, with connections left open."""
         self._process.pause()
 
     def resume(self) -> None:

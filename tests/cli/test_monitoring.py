@@ -13,8 +13,8 @@ from prometheus_backup.metrics.exposition import parse
 from prometheus_backup.metrics.families import PREFIX
 from tests.support.faulty_http import Answer, FaultyServer
 from tests.support.runs import settings
-from tests.support.started import StartedCli
-from tests.support.stored import LocalFiles, Stored, run_here
+from tests.support.started_cli import StartedCli
+from tests.support.stored_backups import LocalFiles, StoredBackups, run_here
 
 
 def told(path: Path) -> dict[tuple[str, ...], float]:
@@ -70,7 +70,7 @@ def test_backup_tells_what_it_did_and_what_the_repository_then_holds(
 
 
 def test_verification_with_findings_is_told(
-    repository_files: LocalFiles, stored: Stored, textfile: Path
+    repository_files: LocalFiles, stored: StoredBackups, textfile: Path
 ) -> None:
     index = next(k for k in repository_files.all_keys() if k.startswith(stored.second))
     repository_files.delete(index)
@@ -86,7 +86,7 @@ def test_verification_with_findings_is_told(
 
 
 def test_prune_tells_what_it_deleted(
-    repository_files: LocalFiles, stored: Stored, textfile: Path
+    repository_files: LocalFiles, stored: StoredBackups, textfile: Path
 ) -> None:
     env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
     held = [k for k in repository_files.all_keys() if k.startswith(stored.first)]
@@ -207,7 +207,7 @@ def test_pushgateway_and_switch_hear_of_success_and_of_failure(
     assert (done.returncode, failed.returncode) == (0, 20)
     assert [r.path for r in switch.requests] == ["/a-secret", "/a-secret/fail"]
     assert "a-secret" not in done.stderr + failed.stderr
-    found = {s.name.removeprefix(PREFIX): s.value for s in parse(pushgateway.page())}
+    found = {s.name.removeprefix(PREFIX): s.value for s in parse(pushgateway.metrics())}
     assert found["last_run_exit_code"] == 20
     assert found["good_backups"] == 1
     assert found["last_success_timestamp_seconds"] < found["last_attempt_timestamp_seconds"]

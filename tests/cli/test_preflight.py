@@ -10,7 +10,7 @@ from devtools.prometheus import PrometheusServer
 from devtools.pushgateway import Pushgateway
 from tests.support.faulty_http import Answer, FaultyServer
 from tests.support.runs import settings
-from tests.support.stored import json_of, run_here
+from tests.support.stored_backups import json_of, run_here
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_what_is_right_is_said_and_nobody_is_told_anything(
     assert all(ok for ok, _, _ in found.values())
     assert "a-secret" not in str(found)
     assert switch.requests == []
-    assert "prometheus_backup_" not in pushgateway.page()
+    assert "prometheus_backup_" not in pushgateway.metrics()
     assert list(tmp_path.glob("*.prom")) == []
 
 

@@ -6,7 +6,7 @@ from devtools.durations import (
     BENCHMARKS,
     HEAD_SERIES,
     MIB,
-    REST,
+    OVERHEAD,
     STORE_COPIES,
     Measured,
     durations,
@@ -30,7 +30,7 @@ def test_the_slower_of_link_and_program_decides() -> None:
     slow, fast = (durations(10 * GB, bits=bits, rates=RATES) for bits in (1e8, 1e11))
     assert slow.first_upload == pytest.approx(10 * GB / (1e8 / 8 * 0.9))
     assert fast.first_upload == pytest.approx(10 * GB / (100 * MIB))
-    assert fast.restore == pytest.approx(REST + 10 * GB / (400 * MIB))
+    assert fast.restore == pytest.approx(OVERHEAD + 10 * GB / (400 * MIB))
 
 
 def test_a_night_sends_what_is_new_and_copies_the_rest() -> None:
@@ -39,6 +39,8 @@ def test_a_night_sends_what_is_new_and_copies_the_rest() -> None:
     copies = (10 * GB - found.sent) / STORE_COPIES
     assert found.night_upload == pytest.approx(found.sent / (100 * MIB) + copies)
     reading = found.sent / (400 * MIB)
-    assert found.night_total == pytest.approx(REST + found.snapshot + found.night_upload + reading)
+    assert found.night_total == pytest.approx(
+        OVERHEAD + found.snapshot + found.night_upload + reading
+    )
     assert found.snapshot == found.series / HEAD_SERIES
     assert found.series == round(10 * GB / 1.5 / (15 * 86400 / 15))

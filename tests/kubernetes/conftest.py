@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.buildah import BASE, PINS, Buildah, only_one_builder
+from devtools.buildah import BASE, PINS, Buildah, exclusive_build
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusOptions, PrometheusServer
 from devtools.s3 import S3Bucket
@@ -37,7 +37,7 @@ def buildah() -> Buildah:
 def built_image(buildah: Buildah) -> str:
     """The project's image as a user builds it, but for its base; built again when it changes."""
     tag = f"{_REPOSITORY}:{_state_of_the_sources()}"
-    with only_one_builder():
+    with exclusive_build():
         if not buildah.has(tag):
             flags = shlex.join([*buildah.offline(), f"--build-arg=BASE={BASE}"])
             arguments = (f"ENGINE={buildah.program}", f"IMAGE={tag}", f"IMAGE_FLAGS={flags}")
@@ -59,7 +59,7 @@ def _state_of_the_sources() -> str:
 def image(buildah: Buildah, built_image: str) -> Image:
     """The built image, unpacked; all tests share it, so they must not change it."""
     inspected = json.loads(buildah.run("inspect", "--type", "image", built_image))
-    with only_one_builder():
+    with exclusive_build():
         return Image((buildah.root(built_image),), inspected["OCIv1"]["config"])
 
 
@@ -69,7 +69,7 @@ def prometheus_image(buildah: Buildah, tmp_path: Path, prometheus_3: PrometheusB
     programs = tmp_path / "prometheus-image" / "usr" / "bin"
     programs.mkdir(parents=True)
     shutil.copy(prometheus_3.prometheus, programs)
-    with only_one_builder():
+    with exclusive_build():
         return Image((tmp_path / "prometheus-image", buildah.root(BASE)), {"Env": []})
 
 

@@ -8,7 +8,7 @@ from prometheus_backup.metrics.families import Sample, labelled, sample
 from prometheus_backup.metrics.push import JOB, ping, push
 from prometheus_backup.metrics.run import RunRecorder
 from tests.support.faulty_http import Answer, FaultyServer
-from tests.support.repositories import NOON, StillClock
+from tests.support.repositories import NOON, ManualClock
 
 HERE = {"repository": "s3://bucket/a b"}
 OTHER = {"repository": "s3://bucket/b"}
@@ -16,7 +16,7 @@ OTHER = {"repository": "s3://bucket/b"}
 
 def ended(command: str, code: int, *, hours: int = 0, where: dict[str, str] = HERE) -> list[Sample]:
     """What a run tells that ended some hours after noon."""
-    clock = StillClock()
+    clock = ManualClock()
     clock.sleep(hours * 3600)
     return labelled(RunRecorder(command, clock).samples(code), where)
 
@@ -24,7 +24,7 @@ def ended(command: str, code: int, *, hours: int = 0, where: dict[str, str] = HE
 def held(server: Pushgateway) -> dict[tuple[str, str, str], float]:
     """What it shows of ours: short name, command and repository."""
     found = {}
-    for one in parse(server.page()):
+    for one in parse(server.metrics()):
         assert one.labels["job"] == JOB
         short = one.name.removeprefix("prometheus_backup_")
         key = short, one.labels.get("command", ""), one.labels["repository"]

@@ -1,9 +1,8 @@
-"""Puts together the root of the final image: what the program needs of this one, and no more.
+"""Builds the root file system of the final image from the build stage: `assemble.py /image`.
 
-Runs in the build stage, by the Python that the image is to have: `python3 assemble.py /image`.
-Taken are the program, the interpreter with its library, the shared libraries that any of them is
-linked with, certificates, and the records by which scanners know of which packages the files are.
-Left out are shell, package manager, and every other program.
+It must run with the Python that the image will contain. It copies the program, the interpreter with
+its standard library, the shared libraries they are linked with, certificates, and the package
+records that vulnerability scanners read. Everything else, such as the shell, is left out.
 """
 
 import compileall
@@ -17,11 +16,11 @@ from pathlib import Path
 
 PROGRAM = Path("/opt/prometheus-backup")
 LIBRARY = Path(sysconfig.get_path("stdlib"))
-LEFT_OUT = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo")
-ALSO_LEFT_OUT = ("__pycache__", "config-*", "dist-packages", "site-packages")
-MERGED = ("bin", "lib", "lib64", "sbin")  # links into /usr, in Debian
-ALSO_TAKEN = ("etc/ld.so.cache", "etc/os-release", "etc/ssl", "usr/lib/os-release", "usr/lib/ssl")
-WRITTEN = {
+IGNORED_MODULES = ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo")
+IGNORED_PATTERNS = ("__pycache__", "config-*", "dist-packages", "site-packages")
+MERGED = ("bin", "lib", "lib64", "sbin")  # links into /usr on Debian
+ALSO_COPIED = ("etc/ld.so.cache", "etc/os-release", "etc/ssl", "usr/lib/os-release", "usr/lib/ssl")
+GENERATED = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
@@ -31,48 +30,48 @@ PACKAGES = Path("/var/lib/dpkg")
 
 
 def main(image: Path) -> None:
-    """Make the folder `image`."""
+    """Create the directory `image`."""
     image.mkdir()
     for name in MERGED:
         if Path("/", name).is_symlink():
             (image / name).symlink_to(Path("/", name).readlink())
-    take(PROGRAM, image)
-    take(LIBRARY, image, *LEFT_OUT, *ALSO_LEFT_OUT)
+    copy(PROGRAM, image)
+    copy(LIBRARY, image, *IGNORED_MODULES, *IGNORED_PATTERNS)
     compileall.compile_dir(inside(image, LIBRARY), stripdir=image, quiet=1)
-    taken = [PROGRAM / "bin" / "python3", *shared_libraries(image)]
-    for path in [*taken, *(Path("/", name) for name in ALSO_TAKEN)]:
-        take(path, image)
-    for name, text in WRITTEN.items():
+    copied = [PROGRAM / "bin" / "python3", *shared_libraries(image)]
+    for path in [*copied, *(Path("/", name) for name in ALSO_COPIED)]:
+        copy(path, image)
+    for name, text in GENERATED.items():
         (image / name).write_text(text)
     for name, mode in FOLDERS.items():
         (image / name).mkdir()
         (image / name).chmod(mode)
-    record_packages([*taken, LIBRARY / "os.py"], image)
+    record_packages([*copied, LIBRARY / "os.py"], image)
 
 
 def inside(image: Path, path: Path) -> Path:
-    """Return the place of a path in the image."""
+    """Return the path inside the image directory."""
     return image / path.relative_to("/")
 
 
-def take(path: Path, image: Path, *left_out: str) -> None:
-    """Copy a file, a folder or a chain of links to its place in the image."""
+def copy(path: Path, image: Path, *ignored: str) -> None:
+    """Copy a file, directory or chain of links into the image."""
     path = path.parent.resolve() / path.name
-    place = inside(image, path)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    target = inside(image, path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
-        if not place.is_symlink():
-            place.symlink_to(path.readlink())
-        take(path.parent / path.readlink(), image)
+        if not target.is_symlink():
+            target.symlink_to(path.readlink())
+        copy(path.parent / path.readlink(), image)
     elif path.is_dir():
-        ignore = shutil.ignore_patterns(*left_out)
-        shutil.copytree(path, place, symlinks=True, ignore=ignore, dirs_exist_ok=True)
+        ignore = shutil.ignore_patterns(*ignored)
+        shutil.copytree(path, target, symlinks=True, ignore=ignore, dirs_exist_ok=True)
     elif path.exists():
-        shutil.copy2(path, place)
+        shutil.copy2(path, target)
 
 
 def shared_libraries(image: Path) -> list[Path]:
-    """Return what the interpreter and the compiled modules in the image are linked with."""
+    """Return the libraries that the interpreter and compiled modules are linked with."""
     modules = [path for path in image.rglob("*.so*") if path.is_file()]
     found = set()
     for binary in [Path(sys.executable).resolve(), *modules]:
@@ -81,9 +80,9 @@ def shared_libraries(image: Path) -> list[Path]:
     return sorted(path for path in map(Path, found) if not path.is_relative_to(image))
 
 
-def record_packages(taken: list[Path], image: Path) -> None:
-    """Write down the packages that the files are of, as distroless images do."""
-    owners = {"base-files", "ca-certificates", *_owners({str(path.resolve()) for path in taken})}
+def record_packages(copied: list[Path], image: Path) -> None:
+    """Record the packages that own the files, in the format of distroless images."""
+    owners = {"base-files", "ca-certificates", *_owners({str(path.resolve()) for path in copied})}
     records = image / "var/lib/dpkg/status.d"
     records.mkdir(parents=True)
     for record in re.split(r"\n\n+", (PACKAGES / "status").read_text()):
@@ -93,7 +92,7 @@ def record_packages(taken: list[Path], image: Path) -> None:
 
 
 def _owners(files: set[str]) -> Iterator[str]:
-    """Yield the packages that installed any of these files."""
+    """Yield the packages that own any of these files."""
     for listing in (PACKAGES / "info").glob("*.list"):
         installed = {str(Path(line).resolve()) for line in listing.read_text().splitlines()}
         if installed & files:
