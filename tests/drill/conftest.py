@@ -1,4 +1,4 @@
-"""Backups to drill, each made by one major version of Prometheus."""
+"""Backups to drill, one made by each major version of Prometheus."""
 
 import shutil
 from pathlib import Path
@@ -50,5 +50,5 @@ def drilling_3(
     tsdb_blocks: Path,
     tmp_path: Path,
 ) -> Drilling:
-    """The same of 3.x, where the version does not matter."""
+    """A backup of 3.x, for tests that do not depend on the version."""
     return _drilling(3, _drillables, tmp_path_factory, tsdb_blocks, tmp_path)

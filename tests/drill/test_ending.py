@@ -1,4 +1,4 @@
-"""How drills end that cannot go on: stopped, killed, in company, without room or Prometheus."""
+"""Drills that cannot be completed: stopped, killed, concurrent, without space or Prometheus."""
 
 import os
 import signal
@@ -27,14 +27,14 @@ FOLDER = "prometheus-backup-drill"
 
 
 def program(path: Path, *lines: str) -> str:
-    """A program of these lines of Python; its path."""
+    """Write an executable Python program; return its path."""
     path.write_text("\n".join([f"#!{sys.executable}", "import os, sys, time", *lines, ""]))
     path.chmod(0o755)
     return str(path)
 
 
 def never_ready(drilling: Drilling, directory: Path) -> str:
-    """The real Prometheus, but where the drill does not look for it."""
+    """The real Prometheus, under a URL path that the drill does not use."""
     real = str(drilling.binaries.prometheus)
     return program(
         directory / "prometheus",
@@ -44,7 +44,7 @@ def never_ready(drilling: Drilling, directory: Path) -> str:
 
 
 def servers(scratch: Path) -> list[psutil.Process]:
-    """The processes of Prometheus on a scratch directory."""
+    """The Prometheus processes that use a scratch directory."""
     flag = f"--storage.tsdb.path={scratch}/"
     return [
         p
@@ -55,13 +55,13 @@ def servers(scratch: Path) -> list[psutil.Process]:
 
 
 def started(drilling: Drilling, directory: Path) -> StartedCli:
-    """A drill that waits for its Prometheus."""
+    """Start a drill that waits until its Prometheus is ready."""
     env = drilling.environment(PROMETHEUS_BINARY=never_ready(drilling, directory))
     return StartedCli("drill", drilling.backup, env=env, directory=directory / "drill")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_drill_ends_prometheus_and_removes_what_it_restored(
+def test_stopped_drill_stops_prometheus_and_removes_restored_files(
     drilling_3: Drilling, tmp_path: Path, number: int, code: int
 ) -> None:
     with started(drilling_3, tmp_path) as drill:
@@ -77,7 +77,7 @@ def test_stopped_drill_ends_prometheus_and_removes_what_it_restored(
     assert not [key for key in keys if key.endswith("verification-drill.json")]
 
 
-def test_killed_drill_takes_prometheus_along_and_the_next_one_removes_the_rest(
+def test_prometheus_ends_with_a_killed_drill_and_the_next_drill_removes_the_rest(
     drilling: Drilling, tmp_path: Path
 ) -> None:
     with started(drilling, tmp_path) as drill:
@@ -85,7 +85,7 @@ def test_killed_drill_takes_prometheus_along_and_the_next_one_removes_the_rest(
         drill.kill()
         drill.end()
     wait_until(lambda: servers(drilling.scratch) == [])
-    assert list((drilling.scratch / FOLDER / "data").iterdir()), "nobody has removed it"
+    assert list((drilling.scratch / FOLDER / "data").iterdir()), "the killed drill left its files"
 
     done = drilling.run()
 
@@ -93,7 +93,9 @@ def test_killed_drill_takes_prometheus_along_and_the_next_one_removes_the_rest(
     assert "removing leftovers of a killed drill" in done.stderr
 
 
-def test_two_drills_do_not_meet_in_one_directory(drilling_3: Drilling, tmp_path: Path) -> None:
+def test_a_second_drill_in_the_same_directory_is_exit_11(
+    drilling_3: Drilling, tmp_path: Path
+) -> None:
     with started(drilling_3, tmp_path) as drill:
         wait_until(lambda: len(servers(drilling_3.scratch)) == 1)
         restored = set((drilling_3.scratch / FOLDER / "data").iterdir())
@@ -108,7 +110,7 @@ def test_two_drills_do_not_meet_in_one_directory(drilling_3: Drilling, tmp_path:
         drill.end()
 
 
-def test_what_else_is_in_the_directory_stays(drilling_3: Drilling) -> None:
+def test_other_files_in_the_directory_are_not_removed(drilling_3: Drilling) -> None:
     drilling_3.scratch.mkdir()
     (drilling_3.scratch / "mine").write_text("mine")
 
@@ -127,7 +129,7 @@ def _run(drilling: Drilling) -> int:
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_folder_that_is_not_ours_is_not_used(
+def test_existing_link_or_file_is_not_used_as_scratch_folder(
     drilling_3: Drilling, tmp_path: Path, kind: str
 ) -> None:
     drilling_3.scratch.mkdir()
@@ -142,7 +144,7 @@ def test_folder_that_is_not_ours_is_not_used(
     assert (tmp_path / "elsewhere" / "precious").read_text() == "precious"
 
 
-def test_without_room_nothing_is_read(drilling_3: Drilling) -> None:
+def test_without_free_space_nothing_is_downloaded(drilling_3: Drilling) -> None:
     def huge(document: dict[str, Any]) -> None:
         document["blocks"][0]["files"][0]["size"] = 2**49
 
@@ -165,7 +167,7 @@ def test_without_room_nothing_is_read(drilling_3: Drilling) -> None:
         ("/etc/passwd", "there is no such program"),
     ],
 )
-def test_without_a_prometheus_it_says_so_before_anything_is_done(
+def test_without_a_prometheus_nothing_is_done(
     drilling_3: Drilling, binary: str, cause: str
 ) -> None:
     done = drilling_3.run(PROMETHEUS_BINARY=binary)
@@ -181,7 +183,7 @@ def test_prometheus_is_found_on_the_path(drilling_3: Drilling) -> None:
     assert drilling_3.run(PROMETHEUS_BINARY="prometheus", PATH=path).returncode == 0
 
 
-def test_prometheus_that_ends_at_once_is_inconclusive_with_its_own_words(
+def test_prometheus_that_exits_at_once_is_inconclusive_and_its_log_is_shown(
     drilling_3: Drilling, tmp_path: Path
 ) -> None:
     broken = program(
@@ -203,17 +205,17 @@ def test_prometheus_that_is_never_ready_is_inconclusive(
     drilling_3: Drilling, tmp_path: Path
 ) -> None:
     never = never_ready(drilling_3, tmp_path)
-    for seconds in (1, 10, 60):  # until it is long enough for Prometheus to say something
+    for seconds in (1, 10, 60):  # until Prometheus has had time to log something
         value = drilling_3.result(f"--wait={seconds}s", code=3, PROMETHEUS_BINARY=never)
         assert value["cause"] == f"Prometheus was not ready within {seconds} s"
         if any("ready to receive web requests" in line for line in value["log"]):
             break
     else:
-        pytest.fail("its log is not shown")
+        pytest.fail("its log was not shown")
     assert servers(drilling_3.scratch) == []
 
 
-def test_store_that_fails_on_the_way_is_inconclusive_and_replaces_no_result(
+def test_store_that_fails_during_a_drill_is_inconclusive_and_replaces_no_result(
     drilling_3: Drilling,
 ) -> None:
     drilling_3.result()
@@ -236,7 +238,7 @@ def test_store_that_fails_on_the_way_is_inconclusive_and_replaces_no_result(
     assert drilling_3.recorded() == before
 
 
-def test_range_that_ends_before_it_begins_is_a_usage_error(drilling_3: Drilling) -> None:
+def test_range_that_ends_before_it_starts_is_a_usage_error(drilling_3: Drilling) -> None:
     done = drilling_3.run("--from=2025-01-02", "--to=2025-01-01")
     assert done.returncode == 2
     assert "--to is not after --from" in done.stderr

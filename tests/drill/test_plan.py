@@ -1,4 +1,4 @@
-"""What a drill brings, what must be loaded, what can be asked, and what it then comes to."""
+"""What a drill restores, which blocks must be loaded, which queries it runs, and its verdict."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,14 +10,11 @@ from prometheus_backup.model import Finding, FindingKind, Verdict
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.verification import TimeRange
 from tests.support import manifests
+from tests.support.blocks import ulid
 
 NOON = datetime(2025, 1, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FINDING = Finding(FindingKind.NOT_LOADED, "key", "it was not loaded")
-
-
-def ulid(number: int) -> str:
-    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
 
 
 def block(number: int, *, end: datetime, parents: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def manifest(*fingerprints: dict[str, Any], blocks: list[dict[str, Any]] | None 
     return decode_manifest(data, backup_id=manifests.BACKUP_ID)
 
 
-def test_all_blocks_are_brought_newest_first_and_all_is_asked() -> None:
+def test_all_blocks_are_restored_newest_first_and_all_queries_are_run() -> None:
     plan = plan_drill(manifest(fingerprint(), fingerprint("sum(up @ 5)")))
     assert [b.ulid for b in plan.blocks] == [ulid(3), ulid(2), ulid(1)]
     assert plan.loaded == {ulid(1), ulid(2), ulid(3)}
@@ -51,18 +48,18 @@ def test_all_blocks_are_brought_newest_first_and_all_is_asked() -> None:
     assert (plan.skipped, plan.part, plan.size, plan.files) == ((), None, 30, 3)
 
 
-def test_a_part_is_the_blocks_that_meet_it() -> None:
-    def brought(start: datetime | None, end: datetime | None) -> list[str]:
+def test_a_part_is_the_blocks_that_overlap_it() -> None:
+    def restored(start: datetime | None, end: datetime | None) -> list[str]:
         return [b.ulid for b in plan_drill(manifest(), start=start, end=end).blocks]
 
-    assert brought(NOON - 2 * HOUR, None) == [ulid(3)]
-    assert brought(NOON - 2.5 * HOUR, None) == [ulid(3), ulid(2)]
-    assert brought(None, NOON - 4 * HOUR) == [ulid(1)]
-    assert brought(NOON - 3 * HOUR, NOON - 2 * HOUR) == [ulid(2)]
-    assert brought(NOON, None) == []
+    assert restored(NOON - 2 * HOUR, None) == [ulid(3)]
+    assert restored(NOON - 2.5 * HOUR, None) == [ulid(3), ulid(2)]
+    assert restored(None, NOON - 4 * HOUR) == [ulid(1)]
+    assert restored(NOON - 3 * HOUR, NOON - 2 * HOUR) == [ulid(2)]
+    assert restored(NOON, None) == []
 
 
-def test_a_block_that_another_names_as_its_parent_need_not_be_loaded() -> None:
+def test_a_parent_of_another_block_need_not_be_loaded() -> None:
     blocks = [block(1, end=NOON), block(2, end=NOON, parents=(1,))]
     assert plan_drill(manifest(blocks=blocks)).loaded == {ulid(2)}
 
@@ -72,27 +69,37 @@ def test_a_block_that_another_names_as_its_parent_need_not_be_loaded() -> None:
     [
         ("up", NOON - 2 * HOUR, None, ""),
         ("up", NOON - HOUR - timedelta(minutes=5), None, ""),
-        ("up", NOON - HOUR - timedelta(minutes=4), None, "it reads data since 2025-01-22T10:55:00Z"),
+        (
+            "up",
+            NOON - HOUR - timedelta(minutes=4),
+            None,
+            "it reads data since 2025-01-22T10:55",
+        ),
         ("up", None, NOON, ""),
         ("up", None, NOON - HOUR, "its time, 2025-01-22T11:00:00Z, is after"),
         ("sum_over_time(up[1h])", NOON - 2.1 * HOUR, None, ""),
-        ("sum_over_time(up[1h])", NOON - 2 * HOUR, None, "it reads data since 2025-01-22T09:55:00Z"),
+        (
+            "sum_over_time(up[1h])",
+            NOON - 2 * HOUR,
+            None,
+            "it reads data since 2025-01-22T09:55",
+        ),
         ("up @ end()", NOON - 2 * HOUR, None, "the range that it reads is unknown"),
         ("up[9000y]", NOON - 2 * HOUR, None, "it reads data from before"),
     ],
 )
-def test_of_a_part_only_what_lies_in_it_is_asked(
+def test_on_a_part_only_queries_of_its_time_range_are_run(
     query: str, start: datetime | None, end: datetime | None, cause: str
 ) -> None:
     plan = plan_drill(manifest(fingerprint(query)), start=start, end=end)
     assert plan.part == TimeRange(start=start, end=end)
     assert [f.query for f in plan.queries] == ([] if cause else [query])
-    for unasked in plan.skipped:
-        assert unasked.verdict is Verdict.INCONCLUSIVE
-        assert unasked.detail.startswith(cause)
+    for skipped in plan.skipped:
+        assert skipped.verdict is Verdict.INCONCLUSIVE
+        assert skipped.detail.startswith(cause)
 
 
-def test_what_the_source_did_not_answer_is_not_asked() -> None:
+def test_queries_that_the_source_did_not_answer_are_skipped() -> None:
     none = {"query": "foo(", "inconclusive": "parse error"}
     plan = plan_drill(manifest(none))
     assert plan.queries == ()
@@ -103,7 +110,7 @@ def compared(verdict: Verdict = Verdict.PASS, series: int = 1) -> Comparison:
     return Comparison("up", NOON, verdict, series=series)
 
 
-def test_only_a_drill_that_compared_all_and_something_has_passed() -> None:
+def test_a_drill_passes_only_if_all_answers_match_and_one_is_not_empty() -> None:
     passed, empty = compared(), compared(series=0)
     unknown = compared(Verdict.INCONCLUSIVE)
     assert judge([], [passed, empty]) == (Verdict.PASS, "")
@@ -114,11 +121,11 @@ def test_only_a_drill_that_compared_all_and_something_has_passed() -> None:
     assert judge([], [passed], cause="no room") == (Verdict.INCONCLUSIVE, "no room")
 
 
-def test_a_finding_is_a_failure_whatever_else_could_not_be_looked_at() -> None:
+def test_a_finding_is_a_failure_even_if_the_drill_was_not_completed() -> None:
     assert judge([FINDING], [], cause="it ended") == (Verdict.FAIL, "")
     assert judge([FINDING], [compared()]) == (Verdict.FAIL, "")
 
 
-def test_ranges_have_meant_the_same_since_the_last_major_version() -> None:
+def test_query_semantics_depend_on_the_major_version() -> None:
     assert same_query_semantics("3.0.0", "3.14.2+ds1")
     assert not same_query_semantics("2.55.1", "3.0.0")

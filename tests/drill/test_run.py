@@ -1,4 +1,4 @@
-"""Drills of real backups by a real Prometheus: what passes, and every loss that must be caught."""
+"""Drills of real backups with a real Prometheus: what passes, and each loss that must be found."""
 
 import json
 from datetime import timedelta
@@ -28,12 +28,12 @@ def other_replica(
     prometheus_3: PrometheusBinaries,
     tsdb_blocks: Path,
 ) -> Drillable:
-    """A backup of a Prometheus that scraped the same targets, at other moments."""
+    """A backup of a Prometheus that scraped the same targets at other times."""
     directory = tmp_path_factory.mktemp("replica")
     return make_drillable(directory, prometheus_3, tsdb_blocks, seed=1)
 
 
-def test_sound_backup_passes_and_says_how_long_each_step_took(drilling: Drilling) -> None:
+def test_sound_backup_passes_and_the_time_of_each_step_is_reported(drilling: Drilling) -> None:
     value = drilling.result()
 
     assert (value["outcome"], value["verdict"], value["cause"]) == ("done", "pass", "")
@@ -52,7 +52,7 @@ def test_sound_backup_passes_and_says_how_long_each_step_took(drilling: Drilling
     assert listed["backups"][0]["verified"]["level"] == "drill"
 
 
-def test_report_for_people_names_result_time_and_every_query(drilling_3: Drilling) -> None:
+def test_text_report_has_result_time_and_every_query(drilling_3: Drilling) -> None:
     done = drilling_3.run()
 
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_report_for_people_names_result_time_and_every_query(drilling_3: Drillin
         assert query in done.stdout
 
 
-def test_queries_in_experimental_language_are_understood(drilling_3: Drilling) -> None:
+def test_queries_with_experimental_functions_are_supported(drilling_3: Drilling) -> None:
     def experimental(document: dict[str, Any]) -> None:
         document["fingerprints"][0]["query"] = "sum(sort_by_label(devtools_head, 'series'))"
 
@@ -70,19 +70,19 @@ def test_queries_in_experimental_language_are_understood(drilling_3: Drilling) -
     assert drilling_3.result()["verdict"] == "pass"
 
 
-def test_monitoring_hears_of_a_drill_as_of_any_run(drilling_3: Drilling, tmp_path: Path) -> None:
+def test_a_drill_writes_the_metrics_of_any_run(drilling_3: Drilling, tmp_path: Path) -> None:
     textfile = tmp_path / "drill.prom"
     drilling_3.result(METRICS_TEXTFILE=str(textfile))
 
     lines = textfile.read_text().splitlines()
-    told = {line.partition("{")[0]: line for line in lines if 'command="drill"' in line}
-    assert told["prometheus_backup_last_run_exit_code"].endswith(" 0.0")
-    assert float(told["prometheus_backup_last_run_restored_bytes"].split()[-1]) > 0
+    metrics = {line.partition("{")[0]: line for line in lines if 'command="drill"' in line}
+    assert metrics["prometheus_backup_last_run_exit_code"].endswith(" 0.0")
+    assert float(metrics["prometheus_backup_last_run_restored_bytes"].split()[-1]) > 0
     passed = "prometheus_backup_last_verification_success_timestamp_seconds"
     assert any(line.startswith(passed) and 'level="drill"' in line for line in lines)
 
 
-def test_show_says_how_long_a_recovery_took_and_of_what(drilling_3: Drilling) -> None:
+def test_show_reports_the_recovery_time_and_the_drilled_part(drilling_3: Drilling) -> None:
     def shown() -> str:
         return run_here("show", drilling_3.backup, env=drilling_3.files.environment()).stdout
 
@@ -100,7 +100,7 @@ def test_show_says_how_long_a_recovery_took_and_of_what(drilling_3: Drilling) ->
     assert "drill of 2025-02-01T00:00:00Z to the end  pass" in shown()
 
 
-def test_block_that_is_missing_in_the_store_is_found_before_anything_is_read(
+def test_missing_object_is_found_before_anything_is_downloaded(
     drilling_3: Drilling,
 ) -> None:
     key = f"{drilling_3.backup}/{drilling_3.ulids()[1]}/index"
@@ -113,7 +113,7 @@ def test_block_that_is_missing_in_the_store_is_found_before_anything_is_read(
     assert drilling_3.recorded()["verdict"] == "fail"
 
 
-def test_bytes_that_were_altered_are_found(drilling_3: Drilling) -> None:
+def test_altered_bytes_are_found(drilling_3: Drilling) -> None:
     key = f"{drilling_3.backup}/{drilling_3.ulids()[1]}/chunks/000001"
     body = bytearray(drilling_3.files.get(key))
     body[len(body) // 2] ^= 1
@@ -124,7 +124,7 @@ def test_bytes_that_were_altered_are_found(drilling_3: Drilling) -> None:
     assert [(f["kind"], f["key"]) for f in value["findings"]] == [("altered", key)]
 
 
-def test_block_that_the_backup_never_had_is_missed_by_what_was_in_it(drilling: Drilling) -> None:
+def test_block_missing_from_the_manifest_is_found_by_its_samples(drilling: Drilling) -> None:
     gone = drilling.ulids()[1]
 
     def without(document: dict[str, Any]) -> None:
@@ -139,10 +139,10 @@ def test_block_that_the_backup_never_had_is_missed_by_what_was_in_it(drilling: D
     assert "and 14 more" in detail
 
 
-def test_block_that_is_replaced_by_an_older_one_is_found(
+def test_block_replaced_by_an_older_one_is_found(
     drilling: Drilling, tsdb_block_spec: BlockSpec
 ) -> None:
-    """As if the newest block had been a copy of one before it, but for its name."""
+    """The newest block has the contents of the one before it."""
     *_, before, newest, _head = drilling.ulids()
     meta = json.loads(drilling.files.get(f"{drilling.backup}/{newest}/meta.json"))
     older = json.loads(drilling.files.get(f"{drilling.backup}/{before}/meta.json"))
@@ -159,7 +159,7 @@ def test_block_that_is_replaced_by_an_older_one_is_found(
     assert f"is {samples - 120}, the source had {samples}" in value["findings"][0]["detail"]
 
 
-def test_tombstones_that_are_lost_bring_back_what_was_deleted(drilling: Drilling) -> None:
+def test_lost_tombstones_are_found_by_the_deleted_series(drilling: Drilling) -> None:
     for ulid in drilling.ulids()[:-1]:
         drilling.replace_file(ulid, "tombstones", EMPTY_TOMBSTONES)
 
@@ -172,7 +172,7 @@ def test_tombstones_that_are_lost_bring_back_what_was_deleted(drilling: Drilling
 
 
 def test_backup_of_another_replica_is_found(drilling_3: Drilling, other_replica: Drillable) -> None:
-    """The other's blocks and manifest, under fingerprints of this one."""
+    """The blocks and manifest of the other replica, with the fingerprints of this one."""
     theirs = LocalFiles(other_replica.root)
     mine = manifest_of(drilling_3.files, drilling_3.backup)["fingerprints"]
     swapped = Drilling(
@@ -180,7 +180,7 @@ def test_backup_of_another_replica_is_found(drilling_3: Drilling, other_replica:
     )
     for key in theirs.all_keys():
         swapped.files.put(key, theirs.get(key))
-    assert swapped.result()["verdict"] == "pass", "in itself it is sound"
+    assert swapped.result()["verdict"] == "pass", "the backup itself is sound"
 
     swapped.change_manifest(lambda document: document.update(fingerprints=mine))
     value = swapped.result(code=41)
@@ -205,8 +205,8 @@ def test_one_sample_too_few_is_found(drilling: Drilling) -> None:
     assert "is 40, the source had 41" in finding["detail"]
 
 
-def test_block_that_prometheus_passes_over_is_found(drilling: Drilling) -> None:
-    """It starts without a block whose meta.json it cannot read, and says so in its log only."""
+def test_block_that_prometheus_skips_is_found(drilling: Drilling) -> None:
+    """Prometheus starts without a block whose meta.json it cannot read and only logs that."""
     ulid = drilling.ulids()[0]
     drilling.replace_file(ulid, "meta.json", b"{}")
 
@@ -216,7 +216,7 @@ def test_block_that_prometheus_passes_over_is_found(drilling: Drilling) -> None:
     assert any(ulid in line for line in value["log"]), "the log of Prometheus says which"
 
 
-def test_block_that_prometheus_cannot_open_fails_with_its_own_words(drilling: Drilling) -> None:
+def test_block_that_prometheus_cannot_open_fails_and_its_log_is_shown(drilling: Drilling) -> None:
     ulid = drilling.ulids()[0]
     index = drilling.files.get(f"{drilling.backup}/{ulid}/index")
     drilling.replace_file(ulid, "index", index[:-4] + b"\0\0\0\0")  # the CRC of its TOC
@@ -243,7 +243,7 @@ def test_chunk_that_cannot_be_read_fails_the_query_that_reads_it(drilling: Drill
     assert "checksum mismatch" in finding["detail"]
 
 
-def test_part_of_a_backup_asks_what_lies_in_it_and_says_so_of_the_rest(
+def test_part_of_a_backup_runs_only_queries_of_its_time_range(
     drilling_3: Drilling,
 ) -> None:
     value = drilling_3.result("--from=-1h", code=3)
@@ -254,7 +254,7 @@ def test_part_of_a_backup_asks_what_lies_in_it_and_says_so_of_the_rest(
     assert verdicts == {HEAD_SUM: "pass", HEAD_COUNT: "pass", ALL_COUNT: "inconclusive"}
 
 
-def test_part_that_answers_all_passes_and_is_no_level_of_the_whole(drilling_3: Drilling) -> None:
+def test_drill_of_a_part_passes_but_does_not_verify_the_whole_backup(drilling_3: Drilling) -> None:
     def without_all(document: dict[str, Any]) -> None:
         kept = [f for f in document["fingerprints"] if f["query"] != ALL_COUNT]
         document["fingerprints"] = kept
@@ -267,7 +267,7 @@ def test_part_that_answers_all_passes_and_is_no_level_of_the_whole(drilling_3: D
     assert drilling_3.recorded()["part"]["start"]
 
 
-def test_instant_outside_of_what_is_drilled_is_inconclusive(
+def test_query_after_the_drilled_range_is_inconclusive(
     drilling_3: Drilling, tsdb_block_spec: BlockSpec
 ) -> None:
     value = drilling_3.result(f"--to={tsdb_block_spec.max_time + timedelta(days=1)}", code=3)
@@ -277,7 +277,7 @@ def test_instant_outside_of_what_is_drilled_is_inconclusive(
     assert all("is after the drilled range" in f["detail"] for f in value["fingerprints"])
 
 
-def test_times_without_a_block_prove_nothing(drilling_3: Drilling) -> None:
+def test_time_range_without_blocks_is_inconclusive(drilling_3: Drilling) -> None:
     value = drilling_3.result("--from=2001-01-01", "--to=2001-01-02", code=3)
     assert value["cause"] == "it has no block in this time range"
 
@@ -286,13 +286,13 @@ def test_backup_without_fingerprints_is_inconclusive(drilling_3: Drilling) -> No
     drilling_3.change_manifest(lambda document: document.update(fingerprints=[]))
     value = drilling_3.result(code=3)
     assert "no fingerprints" in value["cause"]
-    assert value["seconds"]["start"] > 0, "it was started all the same"
+    assert value["seconds"]["start"] > 0, "Prometheus was started anyway"
 
 
-def test_other_answer_of_another_major_version_is_no_finding(
+def test_different_answer_of_another_major_version_is_not_a_finding(
     drilling_3: Drilling, prometheus_2: PrometheusBinaries
 ) -> None:
-    """A range holds the sample at its very beginning in 2.x, and does not in 3.x."""
+    """A range includes a sample at its start in 2.x, but not in 3.x."""
 
     def one_more(document: dict[str, Any]) -> None:
         document["fingerprints"][0]["answer"]["series"][0]["value"] = "1"
@@ -304,10 +304,10 @@ def test_other_answer_of_another_major_version_is_no_finding(
     assert "may answer differently" in value["fingerprints"][0]["detail"]
 
 
-def test_block_that_another_was_made_of_is_not_missed(
+def test_parent_of_another_block_is_not_required(
     drilling_3: Drilling,
 ) -> None:
-    """Prometheus deletes a block when it loads one that names it as its parent."""
+    """Prometheus deletes the parents of a block that it loads."""
     parent, child = drilling_3.ulids()[:2]
     meta = json.loads(drilling_3.files.get(f"{drilling_3.backup}/{child}/meta.json"))
     meta["compaction"]["parents"] = [{"ulid": parent, "minTime": 0, "maxTime": 1}]

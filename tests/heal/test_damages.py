@@ -1,7 +1,7 @@
-"""Every damage that Prometheus is known to suffer from, before and after `heal`, on 2.x and 3.x.
+"""Every known kind of damage, before and after `heal`, with Prometheus 2.x and 3.x.
 
-Before, the damage does what it is said to do; after, Prometheus starts and answers as it did when
-the block was sound.
+Before, the damage has the reported effect; after, Prometheus starts and answers as it did when the
+block was sound.
 """
 
 import shutil
@@ -12,144 +12,142 @@ import pytest
 
 from devtools.blocks import BlockSpec
 from devtools.processes import ProcessFailedError
-from tests.support.damages import FAILS_QUERIES, HIDES_DATA, STOPS_A_START, change_meta
-from tests.support.patients import Patient, only_bad, samples
-from tests.support.stored import tree
+from tests.support.contents import tree
+from tests.support.damage import FAILS_QUERIES, HIDES_DATA, STOPS_A_START, change_meta
+from tests.support.damaged_directory import DamagedDirectory, only_bad, samples
+
+
+def heal_and_compare(
+    damaged: DamagedDirectory, effect: str, spec: BlockSpec, sound_samples: list[Any]
+) -> Any:
+    """Heal the directory and check that Prometheus serves it as before; the repaired block."""
+    found = only_bad(damaged.heal(code=41))
+    assert (found["block"], found["effect"]) == (damaged.block.name, effect)
+    healed = only_bad(damaged.heal("--apply"))
+    assert samples(damaged.start(), spec) == sound_samples
+    assert damaged.present()
+    return healed
 
 
 @pytest.mark.parametrize("damage", STOPS_A_START)
-def test_prometheus_that_a_block_stops_starts_again(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
+def test_prometheus_starts_again_after_a_block_prevented_it(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
-    STOPS_A_START[damage](patient.block)
+    STOPS_A_START[damage](damaged.block)
     with pytest.raises(ProcessFailedError, match="opening storage failed"):
-        patient.start()
+        damaged.start()
 
-    found = only_bad(patient.heal(code=41))
-    assert (found["block"], found["effect"]) == (patient.block.name, "stops-start")
-    healed = only_bad(patient.heal("--apply"))
+    healed = heal_and_compare(damaged, "stops-start", tsdb_block_spec, sound_samples)
 
     assert tree(Path(healed["quarantine"])) != {}
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
-    assert patient.present()
 
 
 @pytest.mark.parametrize("damage", HIDES_DATA)
-def test_samples_that_prometheus_silently_misses_are_there_again(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
+def test_samples_that_prometheus_silently_skipped_are_back(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
-    HIDES_DATA[damage](patient.block)
-    before = patient.start()
+    HIDES_DATA[damage](damaged.block)
+    before = damaged.start()
     assert samples(before, tsdb_block_spec) == [*sound_samples[:2], [], [], *sound_samples[4:]]
     before.kill()
 
-    found = only_bad(patient.heal(code=41))
-    assert (found["block"], found["effect"]) == (patient.block.name, "hides-data")
-    patient.heal("--apply")
-
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
-    assert patient.present()
+    heal_and_compare(damaged, "hides-data", tsdb_block_spec, sound_samples)
 
 
 @pytest.mark.parametrize("damage", FAILS_QUERIES)
-def test_queries_that_failed_are_answered_again(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
+def test_queries_that_failed_succeed_again(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
-    FAILS_QUERIES[damage](patient.block)
-    before = patient.start()
+    FAILS_QUERIES[damage](damaged.block)
+    before = damaged.start()
     with pytest.raises(RuntimeError, match="422"):
         samples(before, tsdb_block_spec)
     before.kill()
 
-    found = only_bad(patient.heal(code=41))
-    assert (found["block"], found["effect"]) == (patient.block.name, "fails-queries")
-    patient.heal("--apply")
-
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
-    assert patient.present()
+    heal_and_compare(damaged, "fails-queries", tsdb_block_spec, sound_samples)
 
 
-def test_snapshots_work_again_where_tombstones_were_missing(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+def test_snapshots_work_again_after_tombstones_were_missing(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec
 ) -> None:
-    (patient.block / "tombstones").unlink()
-    before = patient.start()
+    (damaged.block / "tombstones").unlink()
+    before = damaged.start()
     assert samples(before, tsdb_block_spec) == sound_samples
     with pytest.raises(RuntimeError, match="create snapshot tombstones"):
         before.snapshot()
     before.kill()
 
-    assert only_bad(patient.heal(code=41))["effect"] == "breaks-snapshots"
-    patient.heal("--apply")
+    assert only_bad(damaged.heal(code=41))["effect"] == "breaks-snapshots"
+    damaged.heal("--apply")
 
-    after = patient.start()
+    after = damaged.start()
     assert samples(after, tsdb_block_spec) == sound_samples
-    assert (after.snapshot(skip_head=True) / patient.block.name).is_dir()
+    assert (after.snapshot(skip_head=True) / damaged.block.name).is_dir()
 
 
-def test_block_under_a_wrong_name_gets_its_own(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+def test_block_under_a_wrong_name_is_renamed(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec
 ) -> None:
-    wrong = patient.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
-    patient.block.rename(wrong)
-    before = patient.start()
+    wrong = damaged.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
+    damaged.block.rename(wrong)
+    before = damaged.start()
     assert samples(before, tsdb_block_spec) == sound_samples
     before.kill()
 
-    found = only_bad(patient.heal(code=41))
+    found = only_bad(damaged.heal(code=41))
     assert (found["block"], found["remedy"]) == (wrong.name, "rename")
-    patient.heal("--apply")
+    damaged.heal("--apply")
 
     assert not wrong.exists()
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
-    assert patient.present()
+    assert samples(damaged.start(), tsdb_block_spec) == sound_samples
+    assert damaged.present()
 
 
 def test_second_copy_of_a_block_is_moved_away_and_snapshots_work_again(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec
 ) -> None:
-    second = patient.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
-    shutil.copytree(patient.block, second)
-    before = patient.start()
+    second = damaged.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
+    shutil.copytree(damaged.block, second)
+    before = damaged.start()
     assert samples(before, tsdb_block_spec) == sound_samples
     with pytest.raises(RuntimeError, match="snapshot"):
         before.snapshot(skip_head=True)
     before.kill()
 
-    found = only_bad(patient.heal(code=41))
+    found = only_bad(damaged.heal(code=41))
     assert (found["block"], found["remedy"]) == (second.name, "drop")
-    patient.heal("--apply")
+    damaged.heal("--apply")
 
-    after = patient.start()
+    after = damaged.start()
     assert samples(after, tsdb_block_spec) == sound_samples
     after.snapshot(skip_head=True)
 
 
-def test_old_version_of_meta_json_is_put_right_as_prometheus_would(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+def test_old_version_of_meta_json_is_upgraded_as_by_prometheus(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec
 ) -> None:
-    change_meta(patient.block, version=2)
+    change_meta(damaged.block, version=2)
 
-    found = only_bad(patient.heal(code=41))
+    found = only_bad(damaged.heal(code=41))
     assert (found["effect"], found["remedy"]) == ("hides-data", "mend")
-    patient.heal("--apply")
+    damaged.heal("--apply")
 
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
+    assert samples(damaged.start(), tsdb_block_spec) == sound_samples
 
 
-def test_bad_block_whose_sound_child_is_there_is_left_to_prometheus(
-    patient: Patient, sound_samples: list[Any], tsdb_block_spec: BlockSpec
+def test_bad_parent_of_a_sound_block_is_left_to_prometheus(
+    damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec
 ) -> None:
-    bad = patient.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
-    shutil.copytree(patient.block, bad)
+    bad = damaged.data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV"
+    shutil.copytree(damaged.block, bad)
     (bad / "index").unlink()
     parents = [{"ulid": bad.name, "minTime": 0, "maxTime": 1}]
-    compaction = {"level": 2, "sources": [patient.block.name], "parents": parents}
+    compaction = {"level": 2, "sources": [damaged.block.name], "parents": parents}
     change_meta(bad, ulid=bad.name)
-    change_meta(patient.block, compaction=compaction)
+    change_meta(damaged.block, compaction=compaction)
 
-    assert only_bad(patient.heal())["remedy"] == "nothing"
+    assert only_bad(damaged.heal())["remedy"] == "nothing"
     assert bad.exists()
 
-    assert samples(patient.start(), tsdb_block_spec) == sound_samples
+    assert samples(damaged.start(), tsdb_block_spec) == sound_samples
     assert not bad.exists()

@@ -1,6 +1,6 @@
-"""A heal that is killed with SIGKILL at any change that it makes to the disk, and continued.
+"""A heal that is killed with SIGKILL at each change to the disk, and resumed.
 
-In between, Prometheus starts once the blocks that stop it are away, whatever else is left to do.
+In between, Prometheus starts as soon as the blocks that prevent it are in the quarantine.
 """
 
 import shutil
@@ -24,11 +24,11 @@ WRONG = "01BX5ZZKBKACTAV9WEVGEMMVRZ"
 
 
 @dataclass(frozen=True)
-class Ill:
-    """A data directory with four blocks of which each needs another remedy.
+class Damaged:
+    """A data directory with four blocks, each of which needs a different remedy.
 
-    `sound` is what it held before, `bad` the files of the directories that are bad, by name;
-    `stoppers` are those that keep Prometheus from starting.
+    `sound` are its files before the damage, `bad` the files of the bad directories, by name;
+    `stoppers` are the names of those that prevent Prometheus from starting.
     """
 
     sound: dict[str, bytes]
@@ -36,19 +36,19 @@ class Ill:
     stoppers: frozenset[str]
 
 
-def make_ill(data_dir: Path) -> Ill:
+def make_damaged(data_dir: Path) -> Damaged:
     sound = tree(data_dir)
     spliced, mended, misnamed, covered = sorted(data_dir.iterdir())
     cut(spliced / "index", 1000)
     (mended / "tombstones").unlink()
     misnamed.rename(data_dir / WRONG)
-    # A block that no backup has; one of the same time and of another name is in the backups.
+    # No backup has a block of this name, but one with the same time range and another name.
     text = (covered / "meta.json").read_text().replace(covered.name, OTHER)
     (covered / "meta.json").write_text(text)
     cut(covered / "index", 1000)
     covered.rename(data_dir / OTHER)
     bad = {name: tree(data_dir / name) for name in (spliced.name, mended.name, OTHER)}
-    return Ill(sound, bad, frozenset({spliced.name, OTHER}))
+    return Damaged(sound, bad, frozenset({spliced.name, OTHER}))
 
 
 def _blocks(data_dir: Path) -> set[str]:
@@ -56,53 +56,53 @@ def _blocks(data_dir: Path) -> set[str]:
 
 
 def _moved(data_dir: Path) -> dict[str, Path]:
-    """What is in the quarantine, by the name that it had."""
+    """The directories in the quarantine, by their original names."""
     quarantine = data_dir / ".prometheus-backup" / "quarantine"
     return {p.name.split("-")[1]: p for p in quarantine.glob("*-*") if p.is_dir()}
 
 
-def _require_nothing_lost(data_dir: Path, ill: Ill) -> None:
-    """Each bad block is somewhere, as it was; what is in a place is either bad still or whole."""
+def _require_nothing_lost(data_dir: Path, expected: Damaged) -> None:
+    """Each bad block is unchanged somewhere; each block in place is still bad, or sound."""
     moved = _moved(data_dir)
-    for name, files in ill.bad.items():
+    for name, files in expected.bad.items():
         place = moved.get(name, data_dir / name)
-        assert tree(place) == files, f"{name} is not what it was"
+        assert tree(place) == files, f"{name} has changed"
     for name in _blocks(data_dir):
-        still_bad = name in ill.bad and name not in moved
+        still_bad = name in expected.bad and name not in moved
         assert still_bad or name == WRONG or not check_block(data_dir / name).counts
 
 
-def test_killed_at_any_change_it_loses_nothing_and_is_continued(
+def test_heal_killed_at_any_change_loses_nothing_and_can_be_resumed(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
     repository_files: LocalFiles,
     tmp_path: Path,
 ) -> None:
-    ill = make_ill(data_dir)
-    continued = started = 0
+    expected = make_damaged(data_dir)
+    resumed = started = 0
     for changes in range(1, 500):
-        damaged = tmp_path / f"patient-{changes}"
-        shutil.copytree(data_dir, damaged)
-        if not heal_and_die(damaged, repository_files.root, changes=changes):
+        data = tmp_path / f"data-{changes}"
+        shutil.copytree(data_dir, data)
+        if not heal_and_die(data, repository_files.root, changes=changes):
             break
-        _require_nothing_lost(damaged, ill)
-        continued += (damaged / ".prometheus-backup" / "heal" / "ready").is_dir()
-        if changes % 2 and ill.stoppers <= _moved(damaged).keys():
-            shutil.copytree(damaged, tmp_path / f"started-{changes}")
+        _require_nothing_lost(data, expected)
+        resumed += (data / ".prometheus-backup" / "heal" / "ready").is_dir()
+        if changes % 2 and expected.stoppers <= _moved(data).keys():
+            shutil.copytree(data, tmp_path / f"started-{changes}")
             start_prometheus(prometheus_3, tmp_path / f"started-{changes}", QUIET).kill()
             started += 1
 
-        report = heal(damaged, repository_files.root)
+        report = heal(data, repository_files.root)
 
         assert report.outcome is Outcome.DONE
-        _require_nothing_lost(damaged, ill)
-        found = {p: b for p, b in tree(damaged).items() if not p.startswith(".prometheus-backup")}
-        assert found == ill.sound
-        assert not (damaged / ".prometheus-backup" / "heal").exists()
-        assert changes % 10 or heal(damaged, repository_files.root).plan.repairs == ()
-        shutil.rmtree(damaged)
+        _require_nothing_lost(data, expected)
+        found = {p: b for p, b in tree(data).items() if not p.startswith(".prometheus-backup")}
+        assert found == expected.sound
+        assert not (data / ".prometheus-backup" / "heal").exists()
+        assert changes % 10 or heal(data, repository_files.root).plan.repairs == ()
+        shutil.rmtree(data)
     else:
-        pytest.fail("no heal came to its end")
-    assert started > 3, "it was killed between the moves and the end"
-    assert continued > 15, "the kills did not hit the middle"
+        pytest.fail("no heal was completed")
+    assert started > 3, "the kills did not hit the time after the moves"
+    assert resumed > 15, "the kills did not hit the middle"

@@ -1,4 +1,4 @@
-"""What is done about each bad block: every remedy, and what keeps a copy from being used."""
+"""How each bad block is repaired: every remedy, and what prevents the use of a copy."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -37,15 +37,15 @@ def backup(*blocks: Block, name: str = "newest") -> CandidateBlocks:
 
 
 def heal(
-    ill: BadBlock,
+    bad_block: BadBlock,
     *candidates: CandidateBlocks,
     sound: Sequence[TargetBlock] = (),
     request: HealRequest = DEFAULT_REQUEST,
     memory_from: datetime | None = None,
 ) -> Repair:
-    """What is done about one bad block."""
+    """The repair of one bad block."""
     (repair,) = plan_heal(
-        [ill], TargetBlocks(tuple(sound), memory_from=memory_from), candidates, request
+        [bad_block], TargetBlocks(tuple(sound), memory_from=memory_from), candidates, request
     ).repairs
     return repair
 
@@ -61,7 +61,7 @@ def test_the_first_backup_that_has_the_block_is_used() -> None:
     assert repair.heals
 
 
-def test_a_copy_that_turned_out_unsound_is_passed_over() -> None:
+def test_a_copy_that_turned_out_unsound_is_skipped() -> None:
     request = HealRequest(unsound=frozenset({BlockCopy("newest", ulid(1))}))
 
     repair = heal(bad(), backup(block(1)), backup(block(1), name="older"), request=request)
@@ -70,7 +70,7 @@ def test_a_copy_that_turned_out_unsound_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("effect", Effect)
-def test_without_a_backup_what_is_served_stays_and_the_rest_is_moved_away(effect: Effect) -> None:
+def test_without_a_backup_served_blocks_stay_and_others_are_moved_away(effect: Effect) -> None:
     repair = heal(bad(effect=effect))
 
     expected = {
@@ -84,23 +84,23 @@ def test_without_a_backup_what_is_served_stays_and_the_rest_is_moved_away(effect
     assert repair.gaps == ((span(),) if expected is Remedy.MOVE_AWAY else ())
 
 
-def test_what_is_served_is_moved_away_where_that_is_asked_for() -> None:
+def test_a_block_that_is_served_is_moved_away_with_without_copy() -> None:
     repair = heal(bad(effect=Effect.FAILS_QUERIES), request=HealRequest(without_copy=True))
 
     assert (repair.remedy, repair.heals) == (Remedy.MOVE_AWAY, False)
 
 
-def test_what_can_be_made_anew_without_loss_needs_no_backup() -> None:
+def test_a_block_that_can_be_rebuilt_without_loss_needs_no_backup() -> None:
     assert heal(bad(mendable=True), backup(block(1))).remedy is Remedy.MEND
 
 
-def test_what_a_backup_knows_better_is_made_anew_only_without_one() -> None:
-    ill = bad(effect=Effect.HIDES_DATA, rebuildable=True)
+def test_a_block_that_a_backup_restores_better_is_rebuilt_only_without_one() -> None:
+    bad_block = bad(effect=Effect.HIDES_DATA, rebuildable=True)
 
-    assert heal(ill, backup(block(1))).remedy is Remedy.SPLICE
-    assert heal(ill).remedy is Remedy.MEND
+    assert heal(bad_block, backup(block(1))).remedy is Remedy.SPLICE
+    assert heal(bad_block).remedy is Remedy.MEND
     request = HealRequest(unsound=frozenset({BlockCopy("", ulid(1))}))
-    assert heal(ill, request=request).remedy is Remedy.MOVE_AWAY
+    assert heal(bad_block, request=request).remedy is Remedy.MOVE_AWAY
 
 
 def test_a_bad_parent_of_a_sound_block_is_left_to_prometheus() -> None:
@@ -109,7 +109,7 @@ def test_a_bad_parent_of_a_sound_block_is_left_to_prometheus() -> None:
     assert heal(bad(), backup(block(1)), sound=[child]).remedy is Remedy.NOTHING
 
 
-def test_a_block_whose_samples_are_in_others_is_moved_away_and_not_replaced() -> None:
+def test_a_block_whose_samples_are_in_others_is_dropped() -> None:
     grandchild = existing(9, 0, 6, sources=(1, 2, 3), parents=(7, 8))
 
     repair = heal(bad(), backup(block(1)), sound=[grandchild])
@@ -126,7 +126,7 @@ def test_a_sound_block_under_a_wrong_name_is_renamed_unless_its_name_is_taken() 
     assert heal(wrong, sound=[existing(1)]).remedy is Remedy.DROP
 
 
-def test_a_bad_block_gives_its_name_to_the_sound_one_that_has_a_wrong_one() -> None:
+def test_a_bad_block_is_replaced_by_the_sound_one_under_a_wrong_name() -> None:
     wrong = bad(5, Effect.MISLEADS, ulid=ulid(1), sources=(ulid(1),), misnamed=True)
 
     first, second = plan_heal(
@@ -137,20 +137,20 @@ def test_a_bad_block_gives_its_name_to_the_sound_one_that_has_a_wrong_one() -> N
     assert (second.bad.name, second.remedy) == (ulid(5), Remedy.RENAME)
 
 
-def test_blocks_of_several_backups_cover_a_block_that_none_has() -> None:
-    ill = bad(span=span(0, 6))
+def test_blocks_of_several_backups_cover_a_block_without_a_copy() -> None:
+    bad_block = bad(span=span(0, 6))
     newer, older = (
         backup(block(4, 4, 6), block(3, 8, 10)),
         backup(block(2, 0, 4), name="older"),
     )
 
-    repair = heal(ill, newer, older)
+    repair = heal(bad_block, newer, older)
 
     assert (repair.remedy, repair.heals) == (Remedy.COVER, True)
     assert copies(repair) == [("newest", ulid(4)), ("older", ulid(2))]
 
 
-def test_what_is_covered_in_part_only_is_replaced_only_if_nothing_of_it_is_served() -> None:
+def test_a_partly_covered_block_is_replaced_only_if_none_of_it_is_served() -> None:
     half = backup(block(2, 0, 1))
 
     stopper = heal(bad(), half)
@@ -163,34 +163,36 @@ def test_what_is_covered_in_part_only_is_replaced_only_if_nothing_of_it_is_serve
     assert asked.remedy is Remedy.COVER
 
 
-def test_no_block_covers_another_that_reaches_into_the_samples_in_memory() -> None:
-    ill, cover = bad(span=span(0, 2)), backup(block(2, 0, 3))
+def test_a_block_that_ends_after_the_start_of_the_head_is_not_used_as_cover() -> None:
+    bad_block, cover = bad(span=span(0, 2)), backup(block(2, 0, 3))
 
-    assert heal(ill, cover).remedy is Remedy.COVER
-    assert heal(ill, cover, memory_from=DAY + 2 * HOUR).remedy is Remedy.MOVE_AWAY
+    assert heal(bad_block, cover).remedy is Remedy.COVER
+    assert heal(bad_block, cover, memory_from=DAY + 2 * HOUR).remedy is Remedy.MOVE_AWAY
 
 
-def test_no_block_covers_another_whose_samples_are_there_already() -> None:
+def test_a_block_whose_samples_are_present_already_is_not_used_as_cover() -> None:
     child = existing(9, 0, 8, sources=(2, 3))
 
     assert heal(bad(), backup(block(2)), sound=[child]).remedy is Remedy.MOVE_AWAY
 
 
-def test_deleted_series_do_not_come_back_unless_that_is_accepted() -> None:
-    ill, cover = bad(deletions=True), backup(block(2))
+def test_deleted_series_do_not_come_back_unless_undelete_is_set() -> None:
+    bad_block, cover = bad(deletions=True), backup(block(2))
 
-    assert heal(ill, cover).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, cover, request=HealRequest(undelete=True)).remedy is Remedy.COVER
-
-
-def test_what_forgets_deletions_is_made_anew_only_where_that_is_accepted() -> None:
-    ill = bad(effect=Effect.STOPS_START, deletions=True, rebuildable=True, loses_deletions=True)
-
-    assert heal(ill).remedy is Remedy.MOVE_AWAY
-    assert heal(ill, request=HealRequest(undelete=True)).remedy is Remedy.MEND
+    assert heal(bad_block, cover).remedy is Remedy.MOVE_AWAY
+    assert heal(bad_block, cover, request=HealRequest(undelete=True)).remedy is Remedy.COVER
 
 
-def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() -> None:
+def test_a_rebuild_that_loses_deletions_needs_undelete() -> None:
+    bad_block = bad(
+        effect=Effect.STOPS_START, deletions=True, rebuildable=True, loses_deletions=True
+    )
+
+    assert heal(bad_block).remedy is Remedy.MOVE_AWAY
+    assert heal(bad_block, request=HealRequest(undelete=True)).remedy is Remedy.MEND
+
+
+def test_a_head_block_that_was_never_loaded_does_not_drop_samples_in_memory() -> None:
     odd_end = backup(block(1, 0, 2.0001))
 
     never_loaded = heal(bad(), odd_end, memory_from=DAY + HOUR)
@@ -199,24 +201,24 @@ def test_a_head_block_that_was_never_loaded_does_not_cost_samples_in_memory() ->
 
     assert never_loaded.remedy is Remedy.MOVE_AWAY
     assert loaded.remedy is Remedy.SPLICE
-    assert own.remedy is Remedy.SPLICE, "it was cut from the head by Prometheus itself"
+    assert own.remedy is Remedy.SPLICE, "Prometheus wrote it from the head itself"
 
 
-def test_the_worst_comes_first() -> None:
-    ill = [bad(1, Effect.MISLEADS), bad(2, Effect.HIDES_DATA), bad(3, Effect.STOPS_START)]
+def test_the_worst_block_comes_first() -> None:
+    bad_block = [bad(1, Effect.MISLEADS), bad(2, Effect.HIDES_DATA), bad(3, Effect.STOPS_START)]
 
-    plan = plan_heal(ill, TargetBlocks(()), [], DEFAULT_REQUEST)
+    plan = plan_heal(bad_block, TargetBlocks(()), [], DEFAULT_REQUEST)
 
     assert [h.bad.name for h in plan.repairs] == [ulid(3), ulid(2), ulid(1)]
 
 
-def test_a_block_that_is_not_opened_does_not_stop_a_start_whatever_else_is_wrong() -> None:
+def test_a_block_that_is_never_opened_does_not_prevent_a_start() -> None:
     assert worst({Effect.STOPS_START, Effect.HIDES_DATA}) is Effect.HIDES_DATA
     assert worst({Effect.STOPS_START, Effect.FAILS_QUERIES}) is Effect.STOPS_START
 
 
 @pytest.mark.parametrize("kind", FaultKind)
-def test_every_kind_of_fault_has_an_effect_that_has_its_place_in_the_order(
+def test_every_kind_of_fault_has_an_effect_in_the_order(
     kind: FaultKind,
 ) -> None:
     assert worst({kind.effect, Effect.NONE}) is kind.effect

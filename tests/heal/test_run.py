@@ -1,4 +1,4 @@
-"""`heal` beside its damages: what it reads and writes, which copy it takes, and what it refuses."""
+"""What `heal` reads and writes, which copy it uses, and what it refuses."""
 
 import fcntl
 import hashlib
@@ -29,13 +29,18 @@ from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, man
 
 
 def command(data_dir: Path, *options: str, env: dict[str, str], code: int = 0) -> Any:
-    """Run `heal` with settings of its own; its document."""
+    """Run `heal` with its own settings; return its JSON document."""
     arguments = ("heal", str(data_dir), f"--prometheus-url={NOBODY}", "--json", *options)
     return json_of(run_here(*arguments, env=env), code=code)
 
 
+def data_files(data_dir: Path) -> dict[str, bytes]:
+    """The files of a data directory, without the tool's own."""
+    return {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
+
+
 def spoil(files: LocalFiles, backup: str, key_end: str, *, openly: bool) -> None:
-    """Damage an object of a backup; not `openly`, as it was in the source already."""
+    """Damage objects of a backup, and if not `openly` the manifest too, as if damaged before."""
     manifest = manifest_of(files, backup)
     for block in manifest["blocks"]:
         for file in block["files"]:
@@ -73,7 +78,7 @@ _OPENED = {**STOPS_A_START, **HIDES_DATA, **BREAKS_SNAPSHOTS}
 
 
 @pytest.mark.parametrize("damage", _OPENED)
-def test_quick_finds_what_prometheus_stumbles_over_when_it_opens_a_block(
+def test_quick_finds_faults_that_prometheus_hits_when_it_opens_a_block(
     data_dir: Path, repository_files: LocalFiles, damage: str
 ) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
@@ -83,12 +88,11 @@ def test_quick_finds_what_prometheus_stumbles_over_when_it_opens_a_block(
     healed = command(data_dir, "--quick", "--apply", env=env)
 
     assert only_bad(healed)["block"] == block.name
-    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
-    assert found == before
+    assert data_files(data_dir) == before
 
 
 @pytest.mark.parametrize("damage", ["series entry bit flip", "chunk bit flip", "segment truncated"])
-def test_quick_looks_at_no_series_and_no_chunk(
+def test_quick_does_not_check_series_and_chunks(
     data_dir: Path, repository_files: LocalFiles, damage: str
 ) -> None:
     FAILS_QUERIES[damage](min(data_dir.iterdir()))
@@ -96,7 +100,7 @@ def test_quick_looks_at_no_series_and_no_chunk(
     assert command(data_dir, "--quick", env=repository_files.environment())["bad"] == []
 
 
-def test_only_bad_files_are_brought(
+def test_only_bad_files_are_downloaded(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
@@ -110,7 +114,7 @@ def test_only_bad_files_are_brought(
 
 
 @pytest.mark.parametrize("openly", [True, False], ids=["in the store", "in the source"])
-def test_a_copy_that_is_bad_itself_is_passed_over_for_an_older_one(
+def test_an_older_copy_is_used_if_the_newest_is_bad(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups, openly: bool
 ) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
@@ -121,11 +125,10 @@ def test_a_copy_that_is_bad_itself_is_passed_over_for_an_older_one(
 
     (copy,) = only_bad(healed)["copies"]
     assert copy["backup_id"] == stored.first
-    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
-    assert found == before
+    assert data_files(data_dir) == before
 
 
-def test_the_quarantine_says_what_was_wrong(
+def test_the_quarantine_has_a_note_about_the_faults(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
@@ -142,7 +145,7 @@ def test_the_quarantine_says_what_was_wrong(
     assert stored.second in note["because"]
 
 
-def test_a_second_bad_block_of_one_name_does_not_take_the_place_of_the_first(
+def test_bad_blocks_of_the_same_name_do_not_overwrite_each_other_in_the_quarantine(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
     block = min(data_dir.iterdir())
@@ -155,7 +158,7 @@ def test_a_second_bad_block_of_one_name_does_not_take_the_place_of_the_first(
 
 
 def without(files: LocalFiles, backup: str, ulid: str) -> None:
-    """Take a block out of a backup, as if it had been made before there was one."""
+    """Remove a block from a backup, as if the backup had been made before the block existed."""
     manifest = manifest_of(files, backup)
     manifest["blocks"] = [b for b in manifest["blocks"] if b["ulid"] != ulid]
     manifest["totals"]["blocks"] = len(manifest["blocks"])
@@ -164,7 +167,7 @@ def without(files: LocalFiles, backup: str, ulid: str) -> None:
     files.put(f"{backup}/metadata.json", json.dumps(manifest).encode())
 
 
-def test_a_block_that_is_read_in_part_stays_until_it_is_asked_for(
+def test_a_partly_served_block_stays_unless_without_copy_is_set(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
@@ -176,14 +179,14 @@ def test_a_block_that_is_read_in_part_stays_until_it_is_asked_for(
 
     left = command(data_dir, "--apply", env=env, code=3)
     assert only_bad(left)["remedy"] == "leave"
-    assert {p: b for p, b in tree(data_dir).items() if not p.startswith(".prom")} == before
+    assert data_files(data_dir) == before
 
     moved = command(data_dir, "--apply", "--without-copy", env=env, code=3)
     assert only_bad(moved)["remedy"] == "move-away"
     assert not block.exists()
 
 
-def test_a_repository_that_cannot_be_read_stops_an_apply_and_no_scan(
+def test_an_unreadable_repository_stops_apply_but_not_a_scan(
     data_dir: Path, tmp_path: Path
 ) -> None:
     STOPS_A_START["index missing"](min(data_dir.iterdir()))
@@ -199,19 +202,19 @@ def test_a_repository_that_cannot_be_read_stops_an_apply_and_no_scan(
         ({}, "UsageError", 2),
     ):
         assert command(data_dir, "--apply", env=settings, code=code)["kind"] == kind
-        assert {p: b for p, b in tree(data_dir).items() if not p.startswith(".prom")} == before
+        assert data_files(data_dir) == before
 
     forced = command(data_dir, "--apply", "--without-copy", env=env, code=3)
     assert only_bad(forced)["remedy"] == "move-away"
 
 
-def test_what_needs_no_copy_needs_no_repository(data_dir: Path) -> None:
+def test_a_repair_without_a_copy_needs_no_repository(data_dir: Path) -> None:
     (min(data_dir.iterdir()) / "tombstones").unlink()
 
     assert only_bad(command(data_dir, "--apply", env={}))["remedy"] == "mend"
 
 
-def test_a_sound_copy_under_a_wrong_name_takes_the_place_of_the_bad_block(data_dir: Path) -> None:
+def test_a_sound_copy_under_a_wrong_name_replaces_the_bad_block(data_dir: Path) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
     shutil.copytree(block, data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV")
     STOPS_A_START["index missing"](block)
@@ -219,12 +222,11 @@ def test_a_sound_copy_under_a_wrong_name_takes_the_place_of_the_bad_block(data_d
     healed = command(data_dir, "--apply", env={})
 
     assert [bad["remedy"] for bad in healed["bad"]] == ["drop", "rename"]
-    found = {p: b for p, b in tree(data_dir).items() if not p.startswith(".prometheus-backup")}
-    assert found == before
+    assert data_files(data_dir) == before
 
 
 @pytest.mark.parametrize("damage", [name for name in HIDES_DATA if name.startswith("meta")])
-def test_without_any_backup_meta_json_is_written_anew(
+def test_without_any_backup_meta_json_is_rebuilt(
     damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
     HIDES_DATA[damage](damaged.block)
@@ -249,7 +251,7 @@ def test_series_that_were_deleted_stay_deleted(
     FAILS_QUERIES["chunk bit flip"](damaged.block)
     meta = json.loads((damaged.block / "meta.json").read_text())
     assert meta["stats"]["numTombstones"] == 1
-    # As a compaction that failed on it leaves it: it would never be compacted again.
+    # A failed compaction sets this, and Prometheus then never compacts the block again.
     change_meta(damaged.block, compaction=meta["compaction"] | {"failed": True})
 
     damaged.heal("--apply")
@@ -260,7 +262,7 @@ def test_series_that_were_deleted_stay_deleted(
     assert healed["compaction"] == meta["compaction"]
 
 
-def test_a_head_block_that_was_copied_by_hand_costs_no_samples_in_memory(
+def test_a_head_block_that_was_copied_by_hand_does_not_drop_samples_in_memory(
     damaged: DamagedDirectory, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     server = damaged.start()
@@ -280,12 +282,14 @@ def test_a_head_block_that_was_copied_by_hand_costs_no_samples_in_memory(
     server = damaged.start()
     assert server.query("count_over_time(own[1h])", at) == own
     server.stop()
-    shutil.copytree(whole, copied)  # what the copy would have done, had it been replaced
+    shutil.copytree(whole, copied)  # show what replacing it with the copy would have done
     fewer = damaged.start().query("count_over_time(own[1h])", at)
     assert sum(float(one["value"][1]) for one in fewer) < sum(float(one["value"][1]) for one in own)
 
 
-def test_what_another_run_holds_is_exit_11(data_dir: Path, repository_files: LocalFiles) -> None:
+def test_a_directory_that_another_run_uses_is_exit_11(
+    data_dir: Path, repository_files: LocalFiles
+) -> None:
     STOPS_A_START["index missing"](min(data_dir.iterdir()))
     lock = HostLock.take(data_dir)
 
@@ -295,11 +299,11 @@ def test_what_another_run_holds_is_exit_11(data_dir: Path, repository_files: Loc
     assert refused["kind"] == "RepositoryLocked"
 
 
-def test_a_prometheus_that_runs_on_it_and_does_not_answer_is_exit_2(
+def test_a_prometheus_that_uses_it_but_does_not_answer_is_exit_2(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
     STOPS_A_START["index missing"](min(data_dir.iterdir()))
-    with (data_dir / "lock").open("w") as file:  # as Prometheus holds it
+    with (data_dir / "lock").open("w") as file:  # as Prometheus locks it
         fcntl.flock(file, fcntl.LOCK_EX)
 
         refused = command(data_dir, "--apply", env=repository_files.environment(), code=2)
@@ -308,7 +312,7 @@ def test_a_prometheus_that_runs_on_it_and_does_not_answer_is_exit_2(
     assert "--prometheus-url" in refused["hint"]
 
 
-def test_replacements_belong_to_the_owner_of_the_data(
+def test_replacements_get_the_owner_of_the_data(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
     block, owner = min(data_dir.iterdir()), 65534 if os.geteuid() == 0 else os.geteuid()

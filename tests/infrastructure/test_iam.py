@@ -16,7 +16,7 @@ from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from tests.support.aws_policies import BUCKET, PREFIX, Statement, statements
 from tests.support.runs import settings
-from tests.support.stored import S3Files, Stored, copy_to, put_small_backup, run_here
+from tests.support.stored_backups import S3Files, StoredBackups, copy_to, put_small_backup, run_here
 
 Done = subprocess.CompletedProcess[str]
 OLD = datetime(2020, 6, 15, 2, tzinfo=UTC)
@@ -67,7 +67,7 @@ def account(moto: MotoServer, source: PrometheusServer) -> Account:
 
 
 @pytest.fixture
-def stocked(account: Account, stored: Stored) -> Account:
+def stocked(account: Account, stored: StoredBackups) -> Account:
     """The bucket with two real backups in it, and one that retention lets go."""
     copy_to(account.files, stored.root)
     put_small_backup(account.files, OLD, labels={})
@@ -258,7 +258,7 @@ def test_a_verifier_records_its_results_and_changes_nothing_else(
     _ended(stocked.run(user, "verify", "latest", "--subset", "next/2"), 0)
     drill = ("drill", "latest", "--scratch", str(tmp_path))
     done = stocked.run(user, *drill, PROMETHEUS_BINARY=str(prometheus_2.prometheus))
-    assert "could not be recorded" not in done.stderr
+    assert "cannot record" not in done.stderr
     after = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
     assert sorted(k.rpartition("/")[2] for k in after.keys() - before.keys()) == [
         "verification-checksum.json",

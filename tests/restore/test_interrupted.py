@@ -1,4 +1,4 @@
-"""A restore that is killed with SIGKILL at any moment, and the same command that continues it."""
+"""A restore that is killed with SIGKILL at any moment, and the same command that resumes it."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def _staged(target: Path, wanted: dict[str, bytes]) -> set[str]:
     return {path for path, body in tree(staging).items() if wanted.get(path) == body}
 
 
-def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
+def test_restore_killed_at_any_moment_leaves_complete_newest_blocks_and_can_be_resumed(
     repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     wanted = expected(repository_files, stored.first)
@@ -34,7 +34,7 @@ def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
         there = placed(target) if target.exists() else set()
         assert there == set(order[: len(there)]), "newest first"
         have = {path for path in wanted if path.partition("/")[0] in there}
-        assert all((target / path).read_bytes() == wanted[path] for path in have), "whole"
+        assert all((target / path).read_bytes() == wanted[path] for path in have), "complete"
         have |= _staged(target, wanted)
         in_between += 0 < len(have) < len(wanted)
 
@@ -47,11 +47,11 @@ def test_killed_at_any_moment_it_leaves_whole_newest_blocks_and_is_continued(
         assert tree(target) == wanted
         assert not (target / ".prometheus-backup").exists()
     else:
-        pytest.fail("no restore came to its end")
+        pytest.fail("no restore was completed")
     assert in_between >= 4, "the kills did not hit the middle"
 
 
-def test_prometheus_may_be_started_wherever_it_was_cut_off_and_it_is_continued_beside_it(
+def test_prometheus_starts_on_any_interrupted_restore_which_can_then_be_resumed(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     repository_files: LocalFiles,
@@ -64,13 +64,13 @@ def test_prometheus_may_be_started_wherever_it_was_cut_off_and_it_is_continued_b
     command = ("restore", stored.second, str(target))
     env = repository_files.environment()
     seen: list[int] = []
-    # Each is killed a little later than the one before, and goes on where that one ended.
+    # Each run resumes the one before and is killed a little later.
     while restore_and_die(repository_files.root, stored.second, target, events=4 + 3 * len(seen)):
         there = placed(target)
         server = start_prometheus(prometheus_binaries, target, PrometheusOptions())
         server.wait_until_scraped(1)
         blocks = {name for name in there if is_ulid(name)}
-        assert server.loaded_blocks() == len(blocks), "each that is there, and whole"
+        assert server.loaded_blocks() == len(blocks), "every restored block is complete"
         assert all((target / path).read_bytes() == wanted[path] for path in _of(blocks, wanted))
         server.stop()
         seen.append(len(blocks))
@@ -78,7 +78,7 @@ def test_prometheus_may_be_started_wherever_it_was_cut_off_and_it_is_continued_b
 
     again = run_here(*command, env=env)
 
-    assert again.returncode == 31, "it has ended: what is there now is data like any other"
+    assert again.returncode == 31, "once completed, the target is like any other with data"
     assert run_here(*command, "--merge", env=env).returncode == 0
     server = start_prometheus(prometheus_binaries, target, PrometheusOptions())
     assert server.loaded_blocks() == tsdb_block_spec.blocks
@@ -89,7 +89,7 @@ def _of(blocks: set[str], files: dict[str, bytes]) -> list[str]:
     return [path for path in files if path.partition("/")[0] in blocks]
 
 
-def test_a_damaged_staged_file_is_read_again(
+def test_a_damaged_staged_file_is_downloaded_again(
     repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"

@@ -1,6 +1,6 @@
-"""Merging a backup into a Prometheus that has data, 2.x and 3.x: nothing of either is lost.
+"""Merge a backup into a Prometheus 2.x and 3.x that has data: neither loses samples.
 
-Each trap is shown twice: the command keeps out of it, and without its rule the data is gone.
+Each danger is shown twice: the command avoids it, and without the rule data is lost.
 """
 
 import shutil
@@ -23,19 +23,19 @@ from tests.support.waiting import wait_until
 
 QUIET = PrometheusOptions(scrape_interval=None)
 SHORT = PrometheusOptions(scrape_interval=None, min_block_duration="10s")
-"""The head becomes blocks of ten seconds, which are merged into larger ones at once."""
+"""The head becomes ten-second blocks, which are compacted into larger ones immediately."""
 
 
 def samples(server: PrometheusServer, selector: str, begin: datetime, end: datetime) -> float:
-    """How many samples it reads in a stretch of time."""
+    """The number of samples that it serves in a time range."""
     seconds = int((end - begin).total_seconds())
     found = server.query(f"sum(count_over_time({selector}[{seconds}s]))", end)
     return sum(float(one["value"][1]) for one in found)
 
 
 def old_samples(server: PrometheusServer, spec: BlockSpec) -> float:
-    """How many of the old blocks' samples it reads."""
-    # Prometheus 3 leaves out a sample at the very begin of a range.
+    """The number of the old blocks' samples that it serves."""
+    # Prometheus 3 excludes a sample at the start of a range.
     just_before = timedelta(seconds=1)
     return samples(server, spec.metric, spec.min_time - just_before, spec.max_time - just_before)
 
@@ -49,13 +49,13 @@ def blocks_in(data: Path) -> set[str]:
 
 
 def compact_now(server: PrometheusServer) -> None:
-    """Have it look whether the head is to be cut, as it does at each write; else once a minute."""
+    """Trigger the check for compaction, which runs at each write and otherwise once a minute."""
     server.write("devtools_look", [(datetime.now(UTC), 1.0)])
 
 
 @contextmanager
 def queries(server: PrometheusServer, spec: BlockSpec) -> Iterator[list[str]]:
-    """Ask all the while, of the present and of the past; the failures."""
+    """Query current and old samples continuously; yield the failures."""
     failures: list[str] = []
     done = threading.Event()
 
@@ -63,7 +63,7 @@ def queries(server: PrometheusServer, spec: BlockSpec) -> Iterator[list[str]]:
         while not done.wait(0.02):
             try:
                 if not server.query("up"):
-                    failures.append("no answer of the present")
+                    failures.append("no current samples")
                 old_samples(server, spec)
             except Exception as error:  # noqa: BLE001 -- each is a failed query, counted
                 failures.append(repr(error))
@@ -79,7 +79,7 @@ def queries(server: PrometheusServer, spec: BlockSpec) -> Iterator[list[str]]:
             asker.join()
 
 
-def test_history_streams_into_a_running_prometheus_that_scrapes_and_answers_all_the_while(
+def test_a_running_prometheus_scrapes_and_answers_queries_throughout_a_merge(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     repository_files: LocalFiles,
@@ -89,14 +89,14 @@ def test_history_streams_into_a_running_prometheus_that_scrapes_and_answers_all_
 ) -> None:
     env = repository_files.environment()
     data = tmp_path / "data"
-    every_2_s = PrometheusOptions(scrape_interval="2s")  # which is also what a scrape may take
+    every_2_s = PrometheusOptions(scrape_interval="2s")  # also the scrape timeout
     server = start_prometheus(prometheus_binaries, data, every_2_s)
     server.wait_until_scraped()
     env["PROMETHEUS_URL"] = server.url
     began = datetime.now(UTC)
 
     with queries(server, tsdb_block_spec) as failures:
-        # Two reload intervals after the last block is in place, no longer.
+        # Allow two reload intervals after the last block is in place.
         command = ("restore", stored.second, str(data), "--merge", "--wait=120", "--json")
         done = run_here(*command, env=env)
     document = json_of(done)
@@ -107,8 +107,8 @@ def test_history_streams_into_a_running_prometheus_that_scrapes_and_answers_all_
     assert document["outcome"] == "done"
     assert old_samples(server, tsdb_block_spec) == wanted(tsdb_block_spec)
     scraped = samples(server, "up", began, ended)
-    assert scraped > (ended - began).total_seconds() / 2 * 0.8, "it was scraped all the while"
-    assert server.query("min_over_time(up[10m])", ended)[0]["value"][1] == "1", "none failed"
+    assert scraped > (ended - began).total_seconds() / 2 * 0.8, "no gap between scrapes"
+    assert server.query("min_over_time(up[10m])", ended)[0]["value"][1] == "1", "no scrape failed"
     assert not (data / ".prometheus-backup" / "restore").exists()
 
     again = run_here("restore", stored.second, str(data), "--merge", env=env)
@@ -126,7 +126,7 @@ def test_history_streams_into_a_running_prometheus_that_scrapes_and_answers_all_
 
 
 @pytest.mark.parametrize("rule", [True, False], ids=["with the rule", "without it"])
-def test_a_block_that_reaches_into_the_wal_is_left_out_because_it_would_cost_the_samples_there(
+def test_a_block_that_overlaps_the_wal_is_left_out_because_samples_in_the_wal_would_be_lost(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     data_dir: Path,
@@ -161,7 +161,7 @@ def test_a_block_that_reaches_into_the_wal_is_left_out_because_it_would_cost_the
     target.options = SHORT
     target.start()
     if rule:
-        # The head becomes blocks, and the blocks of both that overlap are merged.
+        # The head becomes blocks, and overlapping blocks are compacted together.
         compact_now(target)
         target._process.wait_until(
             lambda: before.isdisjoint(blocks_in(data_dir)), what="has compacted", deadline=60
@@ -173,7 +173,7 @@ def test_a_block_that_reaches_into_the_wal_is_left_out_because_it_would_cost_the
 
 
 @pytest.mark.parametrize("limit", ["time", "size"])
-def test_blocks_that_are_there_are_never_pushed_out_by_retention(
+def test_a_merge_never_makes_retention_delete_existing_blocks(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     tmp_path: Path,
@@ -199,10 +199,10 @@ def test_blocks_that_are_there_are_never_pushed_out_by_retention(
         done = run_here(*command, *more, env=env)
         return done.returncode, done.stdout + done.stderr
 
-    code, said = restore(retention)
+    code, output = restore(retention)
     assert code == 32
-    assert "retention would delete" in said
-    assert restore(retention, "--ignore-retention")[0] == 32, "not even then"
+    assert "retention would delete" in output
+    assert restore(retention, "--ignore-retention")[0] == 32, "not even with --ignore-retention"
     assert restore(retention, "--dry-run")[0] == 32
     assert blocks_in(data) == own
     assert restore("90d,1GB")[0] == 0
@@ -223,12 +223,14 @@ def test_blocks_that_are_there_are_never_pushed_out_by_retention(
     kept = start("90d,1GB")
     kept.fill_head(span=timedelta(seconds=60), step=timedelta(seconds=1))
     kept.wait_until_blocks(len(both) + 2)
-    assert both <= blocks_in(data), "past the first new block"
+    assert both <= blocks_in(data), "after the first new block"
     assert old_samples(kept, there) == wanted(there)
     assert old_samples(kept, newer) == wanted(newer)
     kept.stop()
     lost = start(retention)
-    lost._process.wait_until(lambda: not own & blocks_in(data), what="has lost what was there")
+    lost._process.wait_until(
+        lambda: not own & blocks_in(data), what="has deleted the existing blocks"
+    )
     assert old_samples(lost, there) == 0
 
 
@@ -263,7 +265,7 @@ def test_deleted_series_stay_deleted(
     assert old_samples(server, tsdb_block_spec) == left
 
 
-def test_a_wal_without_a_block_says_nothing_and_is_refused_until_the_user_tells(
+def test_a_wal_without_blocks_is_refused_without_head_from(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     repository_files: LocalFiles,
@@ -283,7 +285,7 @@ def test_a_wal_without_a_block_says_nothing_and_is_refused_until_the_user_tells(
     assert run_here(*command, "--head-from=-1h", env=env).returncode == 0
 
 
-def test_a_prometheus_that_is_not_the_targets_is_noticed(
+def test_a_prometheus_that_does_not_use_the_target_is_detected(
     prometheus: PrometheusServer,
     tsdb_blocks: Path,
     repository_files: LocalFiles,
@@ -301,10 +303,10 @@ def test_a_prometheus_that_is_not_the_targets_is_noticed(
 
     assert any("does not store its data in" in warning for warning in document["warnings"])
     assert [block["ulid"] for block in document["place"]] == [missing]
-    assert document["loaded"] is None, "it was not waited for"
+    assert document["loaded"] is None, "the restore did not wait for it"
 
 
-def test_a_prometheus_that_is_not_ready_or_wants_a_password_ends_it_before_anything_is_written(
+def test_a_prometheus_that_requires_a_password_is_exit_20_before_anything_is_written(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,

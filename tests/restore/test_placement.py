@@ -1,4 +1,4 @@
-"""Which blocks may be put beside others: each rule, and what they do together."""
+"""Which blocks of a backup can be placed in a target: each rule, and all rules together."""
 
 from collections.abc import Sequence
 
@@ -42,19 +42,19 @@ def action_of(number: int, placements: dict[str, Placement]) -> BlockAction:
     return placements[ulid(number)].action
 
 
-def test_blocks_are_placed_newest_first_whatever_their_order() -> None:
+def test_blocks_are_placed_newest_first() -> None:
     placements = place(block(1, 0, 2), block(2, 8, 10), block(3, 4, 6))
 
     assert list(placements) == [ulid(2), ulid(3), ulid(1)]
     assert {p.action for p in placements.values()} == {BlockAction.PLACE}
 
 
-def test_a_block_that_is_there_is_not_placed_again() -> None:
+def test_a_present_block_is_not_placed_again() -> None:
     assert action_of(1, place(block(1), there=[existing(1)])) is BlockAction.PRESENT
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readable: bool) -> None:
+def test_a_block_of_the_same_name_with_other_bytes_is_left_out(readable: bool) -> None:
     there = [existing(1, differs=True)] if readable else []
 
     placed = place(block(1), there=there, unreadable=() if readable else (1,))[ulid(1)]
@@ -64,7 +64,7 @@ def test_a_block_of_the_same_name_with_other_bytes_is_left_alone_and_said(readab
     assert "heal" in placed.reason
 
 
-def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
+def test_a_block_that_was_compacted_into_an_existing_one_is_skipped() -> None:
     placed = place(block(1), there=[existing(9, 0, 6, sources=(1, 2, 3))])[ulid(1)]
 
     assert placed.action is BlockAction.COVERED
@@ -72,7 +72,7 @@ def test_a_block_that_was_compacted_into_one_that_is_there_is_skipped() -> None:
     assert ulid(9) in placed.reason
 
 
-def test_a_block_whose_sources_are_in_several_blocks_is_skipped() -> None:
+def test_a_block_whose_sources_are_in_several_existing_blocks_is_skipped() -> None:
     there = [existing(1), existing(2, 2, 4), existing(3, 4, 6)]
 
     assert (
@@ -83,10 +83,8 @@ def test_a_block_whose_sources_are_in_several_blocks_is_skipped() -> None:
     )
 
 
-def test_a_parent_of_a_block_that_is_there_is_not_placed_because_prometheus_would_delete_it() -> (
-    None
-):
-    # As after clean_tombstones: the child is its own only source.
+def test_a_parent_of_an_existing_block_is_not_placed_because_prometheus_would_delete_it() -> None:
+    # As after clean_tombstones: the only source of the child is itself.
     placed = place(block(1), there=[existing(2, parents=(1,))])[ulid(1)]
 
     assert placed.action is BlockAction.PARENT
@@ -107,7 +105,7 @@ def test_a_parent_of_a_block_that_is_left_out_is_placed() -> None:
     assert action_of(1, placements) is BlockAction.PLACE
 
 
-def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out() -> None:
+def test_a_block_that_would_make_prometheus_delete_an_existing_one_is_left_out() -> None:
     placed = place(block(9, 0, 6, sources=(1, 2, 3), parents=(1, 2, 3)), there=[existing(1)])[
         ulid(9)
     ]
@@ -126,7 +124,7 @@ def test_a_block_that_would_make_prometheus_delete_one_that_is_there_is_left_out
     ],
     ids=["tombstones", "cleaned", "tombstones of a compacted one"],
 )
-def test_a_block_that_brings_deleted_series_back_is_left_out_unless_it_is_wished(
+def test_a_block_that_brings_deleted_series_back_is_left_out_unless_undelete_is_set(
     there: TargetBlock,
 ) -> None:
     compacted = block(9, 0, 6, sources=(1, 2, 3))
@@ -135,7 +133,7 @@ def test_a_block_that_brings_deleted_series_back_is_left_out_unless_it_is_wished
     assert action_of(9, place(compacted, there=[there], undelete=True)) is BlockAction.PLACE
 
 
-def test_deletions_of_unrelated_blocks_are_no_reason() -> None:
+def test_deletions_in_unrelated_blocks_do_not_matter() -> None:
     there = [existing(7, deletions=True)]
 
     assert action_of(9, place(block(9, 0, 6, sources=(1, 2, 3)), there=there)) is BlockAction.PLACE
@@ -149,12 +147,12 @@ def test_a_block_that_ends_after_the_samples_in_memory_begin_is_not_placed() -> 
         BlockAction.PLACE,
         BlockAction.IN_MEMORY,
     ]
-    # A block 10:00 to 12:00 is written at 13:00: then memory begins at 12:00.
+    # Prometheus writes the block of 10:00 to 12:00 at 13:00; then the head starts at 12:00.
     assert placements[ulid(3)].not_before == DAY + 13 * HOUR
     assert placements[ulid(2)].not_before is None
 
 
-def test_what_the_targets_own_blocks_reach_is_out_of_memory_already() -> None:
+def test_samples_up_to_the_end_of_the_targets_own_blocks_are_no_longer_in_memory() -> None:
     there = [existing(7, 8, 11)]
 
     placements = place(block(1, 9, 11), block(2, 9, 11.5), there=there, memory_from=10)
@@ -163,7 +161,7 @@ def test_what_the_targets_own_blocks_reach_is_out_of_memory_already() -> None:
     assert action_of(2, placements) is BlockAction.IN_MEMORY
 
 
-def test_blocks_of_late_samples_say_nothing_of_what_is_in_memory() -> None:
+def test_out_of_order_blocks_do_not_show_which_samples_are_in_memory() -> None:
     there = [existing(7, 8, 12, in_order=False)]
 
     assert (
@@ -171,7 +169,7 @@ def test_blocks_of_late_samples_say_nothing_of_what_is_in_memory() -> None:
     )
 
 
-def test_without_samples_in_memory_everything_may_be_placed() -> None:
+def test_without_samples_in_memory_every_block_can_be_placed() -> None:
     assert action_of(1, place(block(1, 0, 10_000), there=[existing(2)])) is BlockAction.PLACE
 
 
@@ -179,7 +177,7 @@ def test_without_samples_in_memory_everything_may_be_placed() -> None:
     ("start", "end", "chosen"),
     [(None, None, {1, 2, 3}), (2, None, {2, 3}), (None, 2, {1}), (3, 4.5, {2, 3}), (1, 1.5, {1})],
 )
-def test_a_range_chooses_the_blocks_that_meet_it(
+def test_a_time_range_selects_the_blocks_that_overlap_it(
     start: float | None, end: float | None, chosen: set[int]
 ) -> None:
     wanted = TimeRange(
@@ -192,7 +190,7 @@ def test_a_range_chooses_the_blocks_that_meet_it(
     assert {p.action for p in placements.values()} <= {BlockAction.PLACE, BlockAction.OUTSIDE}
 
 
-def test_overlaps_are_foreseen() -> None:
+def test_overlapping_blocks_are_listed() -> None:
     there = [existing(7, 0, 2), existing(8, 2, 4), existing(9, 6, 8)]
 
     assert place(block(1, 1, 6), there=there)[ulid(1)].overlaps == (ulid(7), ulid(8))
@@ -225,7 +223,7 @@ TARGET_BLOCKS = st.builds(
     there=st.lists(TARGET_BLOCKS, unique_by=lambda b: b.ulid, max_size=6),
     memory_from=st.none() | st.integers(0, 20),
 )
-def test_nothing_that_is_placed_costs_the_target_anything(
+def test_a_placed_block_never_makes_the_target_lose_data(
     blocks: list[Block], there: list[TargetBlock], memory_from: int | None
 ) -> None:
     placements = place(*blocks, there=there, memory_from=memory_from)
@@ -233,14 +231,14 @@ def test_nothing_that_is_placed_costs_the_target_anything(
     placed = [p.block for p in placements.values() if p.action is BlockAction.PLACE]
     names = {b.ulid for b in there}
     assert len(placements) == len(blocks)
-    assert names.isdisjoint(b.ulid for b in placed), "nothing is overwritten"
+    assert names.isdisjoint(b.ulid for b in placed), "no block is overwritten"
     deleted_at_load = {parent for b in there for parent in b.parents}
     deleted_at_load |= {parent for b in placed for parent in b.parents}
-    assert deleted_at_load.isdisjoint(b.ulid for b in placed), "what is placed stays"
-    assert names.isdisjoint(parent for b in placed for parent in b.parents), "what is there stays"
+    assert deleted_at_load.isdisjoint(b.ulid for b in placed), "placed blocks stay"
+    assert names.isdisjoint(parent for b in placed for parent in b.parents), "existing blocks stay"
     if memory_from is not None:
-        reached = [DAY + memory_from * HOUR, *(b.max_time for b in there if b.in_order)]
-        assert all(b.max_time <= max(reached) for b in placed), "no sample in memory is dropped"
+        ends = [DAY + memory_from * HOUR, *(b.max_time for b in there if b.in_order)]
+        assert all(b.max_time <= max(ends) for b in placed), "no sample in memory is dropped"
     for p in placements.values():
         assert p.reason or p.action is BlockAction.PLACE
 
@@ -261,5 +259,5 @@ def span(begin: float, end: float) -> Span:
         ([span(11, 12)], [span(0, 10)]),
     ],
 )
-def test_gaps_are_what_nothing_covers(covered: list[Span], expected: list[Span]) -> None:
+def test_gaps_are_the_times_that_no_span_covers(covered: list[Span], expected: list[Span]) -> None:
     assert list(gaps(covered, span(0, 10))) == expected

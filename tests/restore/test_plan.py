@@ -1,4 +1,4 @@
-"""What a restore would do, and what retention would make of it."""
+"""What a restore would do, and what retention would delete afterwards."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,18 +23,15 @@ from prometheus_backup.restore.plan import (
     plan_restore,
 )
 from tests.support import manifests
+from tests.support.blocks import ulid
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 EMPTY = TargetView(NO_BLOCKS)
 
 
-def ulid(number: int) -> str:
-    return f"01JJ5W0B8ZC6X3M1S4T9Q2V7{number:02d}"
-
-
 def block(number: int, *, end: datetime, size: int = 10) -> dict[str, Any]:
-    """A block of two hours up to `end`."""
+    """A two-hour block that ends at `end`."""
     key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
     return manifests.block(
         manifests.file(size=size, key=key),
@@ -64,7 +61,7 @@ def plan(
     return plan_restore(backup, view, request, now=NOW)
 
 
-def test_blocks_that_are_there_are_not_placed_again_and_still_count_for_retention() -> None:
+def test_present_blocks_are_not_placed_again_but_count_for_retention() -> None:
     backup = manifest(block(1, end=NOW - 100 * DAY, size=7), block(2, end=NOW, size=5))
     there = TargetView(TargetBlocks((existing(1, end=NOW - 100 * DAY, size=7),)))
 
@@ -76,7 +73,7 @@ def test_blocks_that_are_there_are_not_placed_again_and_still_count_for_retentio
     assert rest.need == plan(backup).need
 
 
-def test_an_empty_target_is_judged_by_the_retention_that_the_source_had() -> None:
+def test_an_empty_target_is_planned_with_the_retention_of_the_source() -> None:
     backup = manifest(block(1, end=NOW - 20 * DAY), block(2, end=NOW), retention_time="15d")
 
     found = plan(backup)
@@ -86,7 +83,7 @@ def test_an_empty_target_is_judged_by_the_retention_that_the_source_had() -> Non
     assert found.retention_of == "the Prometheus that was backed up"
 
 
-def test_blocks_that_only_the_next_new_one_makes_too_old_are_foreseen() -> None:
+def test_blocks_that_become_too_old_with_the_next_new_block_are_predicted() -> None:
     backup = manifest(block(1, end=NOW - 20 * DAY), block(2, end=NOW - 18 * DAY))
 
     found = plan(backup, target(retention=TsdbRetention(15 * DAY)))
@@ -95,7 +92,7 @@ def test_blocks_that_only_the_next_new_one_makes_too_old_are_foreseen() -> None:
     assert plan(backup, target(retention=TsdbRetention(30 * DAY))).loses_restored == ()
 
 
-def test_the_range_that_the_plan_names_survives_retention() -> None:
+def test_retention_keeps_the_range_that_the_plan_suggests() -> None:
     backup = manifest(*(block(n, end=NOW - n * DAY) for n in range(30)))
     view = target(retention=TsdbRetention(15 * DAY))
 
@@ -107,7 +104,7 @@ def test_the_range_that_the_plan_names_survives_retention() -> None:
     assert rest.loses_restored == ()
 
 
-def test_blocks_of_the_target_that_newer_ones_push_out_are_named() -> None:
+def test_existing_blocks_that_retention_would_delete_are_listed() -> None:
     old = [existing(n, end=NOW - 40 * DAY - n * DAY) for n in (1, 2)]
     backup = manifest(block(9, end=NOW - DAY))
 
@@ -119,7 +116,7 @@ def test_blocks_of_the_target_that_newer_ones_push_out_are_named() -> None:
     assert plan(backup, target(*old, retention=TsdbRetention())).loses_existing == ()
 
 
-def test_what_goes_all_the_same_is_a_warning_and_not_laid_to_the_restore() -> None:
+def test_blocks_that_retention_deletes_anyway_are_only_a_warning() -> None:
     there = [existing(1, end=NOW - 16 * DAY), existing(2, end=NOW)]
 
     found = plan(
@@ -131,7 +128,7 @@ def test_what_goes_all_the_same_is_a_warning_and_not_laid_to_the_restore() -> No
     assert "will delete 1 existing blocks of the target soon, with or without" in warning
 
 
-def test_the_head_counts_for_retention_by_size() -> None:
+def test_the_head_counts_for_size_retention() -> None:
     there = [existing(1, end=NOW - 2 * DAY, size=100)]
     backup = manifest(block(3, end=NOW - DAY, size=100))
 
@@ -143,7 +140,7 @@ def test_the_head_counts_for_retention_by_size() -> None:
     assert loses(250)
 
 
-def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
+def test_remaining_gaps_are_listed_from_the_oldest_block_to_now() -> None:
     backup = manifest(
         block(1, end=NOW - timedelta(hours=8)), block(2, end=NOW - timedelta(hours=4))
     )
@@ -155,7 +152,7 @@ def test_gaps_that_remain_are_shown_between_the_oldest_and_now() -> None:
     )
 
 
-def test_a_range_is_the_window_for_gaps() -> None:
+def test_gaps_are_limited_to_the_requested_range() -> None:
     backup = manifest(block(1, end=NOW - 3 * DAY), block(2, end=NOW))
     request = RestoreRequest(TimeRange(NOW - timedelta(hours=5), NOW))
 
@@ -165,19 +162,19 @@ def test_a_range_is_the_window_for_gaps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"degraded": ["block X is missing"]}, "degraded: block X is missing"),
         ({"verified": None}, "not verified when it was made"),
     ],
 )
-def test_what_a_reader_must_know_is_a_warning(changes: dict[str, Any], said: str) -> None:
+def test_a_degraded_or_unverified_backup_is_reported(changes: dict[str, Any], message: str) -> None:
     (warning,) = plan(manifest(block(1, end=NOW), **changes)).warnings
 
-    assert said in warning
+    assert message in warning
 
 
-def test_the_callers_caveats_are_warnings_and_a_good_backup_has_none() -> None:
+def test_the_callers_warnings_are_in_the_plan_and_a_good_backup_has_none() -> None:
     backup = manifest(block(1, end=NOW))
 
     assert plan(backup).warnings == ()
@@ -185,7 +182,7 @@ def test_the_callers_caveats_are_warnings_and_a_good_backup_has_none() -> None:
     assert found.warnings == ("it rains",)
 
 
-def test_retention_that_is_not_understood_is_a_warning() -> None:
+def test_retention_that_cannot_be_parsed_is_a_warning() -> None:
     backup = manifest(block(1, end=NOW), retention_time="15d or 80%")
 
     (warning,) = plan(backup).warnings
@@ -194,6 +191,6 @@ def test_retention_that_is_not_understood_is_a_warning() -> None:
     assert rfc3339(NOW) not in warning
 
 
-def test_no_blocks_need_nothing() -> None:
+def test_a_backup_without_blocks_needs_no_retention() -> None:
     assert plan(manifest()).need is None
     assert plan(manifest()).gaps == ()

@@ -1,4 +1,4 @@
-"""A real Prometheus, 2.x and 3.x, on a restored directory: it answers as before, and keeps it."""
+"""Start Prometheus 2.x and 3.x on a restored directory: same answers, and no block is deleted."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +10,12 @@ from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusSe
 from tests.support.runs import settings
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
-# With these the head becomes a block as soon as it holds more than fifteen seconds, and the
-# restored blocks are left as they are.
+# The head becomes a block once it spans more than fifteen seconds, and restored blocks are not
+# compacted.
 SHORT_BLOCKS = ("--storage.tsdb.max-block-duration=10s",)
 
 
-def test_it_answers_the_same_queries_as_the_source_did_before_the_backup(
+def test_it_answers_queries_as_the_source_did_before_the_backup(
     start_prometheus: PrometheusFleet,
     prometheus: PrometheusServer,
     tsdb_block_spec: BlockSpec,
@@ -48,7 +48,7 @@ def test_it_answers_the_same_queries_as_the_source_did_before_the_backup(
 
 
 def _restored_samples(server: PrometheusServer, spec: BlockSpec) -> float:
-    """How many samples of the old blocks it can still read."""
+    """The number of samples of the old blocks that it still serves."""
     length = int((spec.max_time - spec.min_time).total_seconds())
     query = f"sum(count_over_time({spec.metric}[{length}s]))"
     just_before_the_end = spec.max_time - timedelta(seconds=1)
@@ -110,7 +110,7 @@ def test_the_printed_flags_keep_all_blocks_past_the_first_new_one_and_smaller_on
         lambda: _restored_samples(lost, tsdb_block_spec) == 0, what="has lost the old blocks"
     )
     kept = write_first_block(tmp_path / "kept", flags)
-    # It reloads after each new block: with the second one, retention has run on the first.
+    # Prometheus reloads after each new block: after the second, retention has run on the first.
     kept.wait_until_blocks(len(blocks) + 2)
     assert blocks <= {path.name for path in (tmp_path / "kept").iterdir()}
     assert _restored_samples(kept, tsdb_block_spec) == wanted()
