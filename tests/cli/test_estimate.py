@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prometheus_backup.cost.lifetimes import expected_workload
-from tests.support.stored import LocalFiles, json_of, put_small_backup, run_here
+from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, run_here
 
 
 def _by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -126,4 +126,4 @@ def test_a_first_backup_alone_is_taken_for_that_of_a_steady_tsdb(tmp_path: Path)
         document["backup"]["nightly_upload_bytes"]
         == expected_workload(10, timedelta(days=15)).upload
     )
-    assert any("no backup yet" in text for text in document["assumptions"])
+    assert any("no backup shows it yet" in text for text in document["assumptions"])
