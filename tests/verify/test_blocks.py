@@ -301,7 +301,7 @@ def test_several_processes_find_the_same(
     scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prometheus_backup.verify.blocks._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("prometheus_backup.verify.blocks._MIN_PARALLEL_BYTES", 0)
     keys = segments(repository_files, stored.second)
     for key in keys[1:3]:
         damage(repository_files, key)
@@ -320,7 +320,7 @@ def test_a_killed_checking_process_makes_the_result_inconclusive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the kernel does when memory runs out."""
-    monkeypatch.setattr("prometheus_backup.verify.blocks._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("prometheus_backup.verify.blocks._MIN_PARALLEL_BYTES", 0)
     over = threading.Event()
 
     def kill_them() -> None:

@@ -139,7 +139,7 @@ class _Model:
     ) -> None:
         self._workload = workload
         self._kept = kept
-        self._habits = usage
+        self._usage = usage
         self._standard = prices["STANDARD"]
         self._stages = [_Stage(day, prices[name]) for day, name in strategy.stages]
         self._periods = [p for life in kept.lifetimes for p in self._periods_of(life)]
@@ -187,7 +187,7 @@ class _Model:
     def _bands(self, period: _StagePeriod) -> Iterator[tuple[int, int, float]]:
         """Split a period by price: yield (begin, end, price of a GB-month)."""
         # Objects that verification reads never count as untouched.
-        untouched = () if self._habits.verify_days else period.stage.price.untouched
+        untouched = () if self._usage.verify_days else period.stage.price.untouched
         steps = [(0, period.stage.price.gb_month), *untouched]
         ends = [period.begin + day for day, _ in untouched]
         for (day, gb_month), end in zip(steps, [*ends, period.end], strict=True):
@@ -197,7 +197,7 @@ class _Model:
         return (self._workload.size + self._workload.large * price.extra_bytes) / GIB
 
     def _months(self, life: BackupLifetime, begin: int, end: int) -> float:
-        """Return the months per month that one backup is billed for ages [begin, end)."""
+        """Return how many months of storage at ages [begin, end) are billed per month."""
         days = self._kept.days(life.created + begin, life.created + end)
         return days / (self._kept.end - self._kept.begin)
 
@@ -250,7 +250,7 @@ class _Model:
 
     def _read(self, period: _StagePeriod) -> float:
         """Return how often per month verification reads a kept backup while it is in a stage."""
-        days = self._habits.verify_days
+        days = self._usage.verify_days
         months = self._months(period.life, period.begin, max(period.begin, period.kept_until))
         return months * _DAYS_IN_MONTH / days if days else 0.0
 

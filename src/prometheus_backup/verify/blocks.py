@@ -23,8 +23,8 @@ from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
 
 _BATCH_BYTES = 1 << 30
 """Bytes of blocks in the scratch directory at the same time; a larger block is checked alone."""
-_ROOM_TO_SPARE = 64 << 20
-_WORTH_PROCESSES = 64 << 20
+_RESERVED_BYTES = 64 << 20
+_MIN_PARALLEL_BYTES = 64 << 20
 """Bytes. Starting processes takes longer than checking fewer bytes than this."""
 _MAX_FAULTS = 20
 """Faults reported for one block; further faults are only counted."""
@@ -40,7 +40,7 @@ class ScratchSpace:
     @property
     def room(self) -> int:
         """Return how many bytes of blocks fit."""
-        return shutil.disk_usage(self.folder).free - _ROOM_TO_SPARE
+        return shutil.disk_usage(self.folder).free - _RESERVED_BYTES
 
 
 @contextlib.contextmanager
@@ -166,7 +166,7 @@ class _Batch:
 
     def _check_blocks(self, folders: Sequence[Path]) -> None:
         size = sum(self._blocks[folder.name].size for folder in folders)
-        processes = self._scratch.processes if size >= _WORTH_PROCESSES else 1
+        processes = self._scratch.processes if size >= _MIN_PARALLEL_BYTES else 1
         reports = check_blocks(folders, processes=processes, keep=_MAX_FAULTS)
         try:
             with contextlib.closing(reports):
