@@ -151,19 +151,19 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     before = tree(tmp_path)
     command = ("restore", stored.first, str(target), "--dry-run")
 
-    said = run_here(*command, env=repository_files.environment())
+    done = run_here(*command, env=repository_files.environment())
     document = json_of(run_here(*command, "--json", env=repository_files.environment()))
 
-    assert said.returncode == 0
+    assert done.returncode == 0
     assert not target.exists()
     assert tree(tmp_path) == before
-    assert "would restore" in said.stdout
+    assert "would restore" in done.stdout
     assert document["dry_run"] is True
     assert "files" not in document
     for ulid in newest_first(repository_files, stored.first):
-        assert ulid in said.stdout
+        assert ulid in done.stdout
     for flag in document["required_flags"]:
-        assert flag in said.stdout
+        assert flag in done.stdout
     assert len(document["required_flags"]) == 2
 
 

@@ -102,7 +102,7 @@ def judge(
     return (Verdict.INCONCLUSIVE, cause) if cause else (Verdict.PASS, "")
 
 
-def same_query_semantics(source: str, drilled: str) -> bool:
+def same_semantics(source: str, drilled: str) -> bool:
     """Return whether two versions of Prometheus evaluate queries in the same way.
 
     In 2.x a range includes a sample at its start; since 3.0 it does not.

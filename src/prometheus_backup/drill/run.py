@@ -12,13 +12,7 @@ from pathlib import Path
 
 from prometheus_backup import __version__
 from prometheus_backup.datadir.scratch import Scratch
-from prometheus_backup.drill.plan import (
-    Comparison,
-    DrillPlan,
-    judge,
-    plan_drill,
-    same_query_semantics,
-)
+from prometheus_backup.drill.plan import Comparison, DrillPlan, judge, plan_drill, same_semantics
 from prometheus_backup.errors import (
     BackupToolError,
     RepositoryError,
@@ -211,7 +205,7 @@ class _Attempt:
     ) -> tuple[LocalPrometheus, PrometheusClient] | None:
         drill = self.drill
         source = self.manifest.prometheus
-        if not same_query_semantics(source.version, drill.binary.version):
+        if not same_semantics(source.version, drill.binary.version):
             drill.listener(
                 Warned(
                     f"the source was Prometheus {source.version}, but the drill uses "
@@ -320,7 +314,7 @@ class _Attempt:
             if found:
                 verdict, detail = Verdict.FAIL, _shortened(found)
         source, drilled = self.manifest.prometheus.version, self.drill.binary.version
-        if verdict is Verdict.FAIL and not same_query_semantics(source, drilled):
+        if verdict is Verdict.FAIL and not same_semantics(source, drilled):
             verdict = Verdict.INCONCLUSIVE
             detail = f"Prometheus {source} and {drilled} may answer differently: {detail}"
         return Comparison(fingerprint.query, at, verdict, detail, len(recorded.series))

@@ -217,8 +217,8 @@ class _Planner:
         self._sound = sound
         self._request = request
         self._candidates = [
-            replace(o, blocks=tuple(b for b in o.blocks if self._is_usable(o.backup_id, b.ulid)))
-            for o in candidates
+            replace(c, blocks=tuple(b for b in c.blocks if self._is_usable(c.backup_id, b.ulid)))
+            for c in candidates
         ]
 
     def repair_alone(self, bad: BadBlock) -> Repair | None:
@@ -265,9 +265,9 @@ class _Planner:
 
     def _copy(self, bad: BadBlock) -> CopySource | None:
         found = (
-            CopySource(o.backup_id, b)
-            for o in self._candidates
-            for b in o.blocks
+            CopySource(c.backup_id, b)
+            for c in self._candidates
+            for b in c.blocks
             if b.ulid == bad.name and not self._drops_head_samples(bad, b)
         )
         return next(found, None)

@@ -219,9 +219,7 @@ class _Run:
         candidates: tuple[CandidateBlocks, ...] = ()
         missing: BackupToolError | None = None
         try:
-            candidates = self._find_candidates(
-                [b for b in bad if b.needs_copy], again=bool(request.unsound)
-            )
+            candidates = self._search([b for b in bad if b.needs_copy], again=bool(request.unsound))
             if self._finder and not candidates:
                 missing = BackupNotFound(
                     f"cannot heal from {self._finder.repository.url}: it contains no backup",
@@ -237,9 +235,7 @@ class _Run:
                 raise missing
         return plan
 
-    def _find_candidates(
-        self, bad: Sequence[BadBlock], *, again: bool
-    ) -> tuple[CandidateBlocks, ...]:
+    def _search(self, bad: Sequence[BadBlock], *, again: bool) -> tuple[CandidateBlocks, ...]:
         if not bad:
             return ()
         if self._finder is None:

@@ -52,9 +52,7 @@ def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> 
             continue
         reports[folder.name] = report
         bad.append(describe_bad_block(report, read_meta(folder)))
-    return Scan(
-        tuple(held for folder in sound for held in _sound_block(folder)), tuple(bad), reports
-    )
+    return Scan(tuple(b for folder in sound for b in _sound_block(folder)), tuple(bad), reports)
 
 
 def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Iterator[BlockReport]:
@@ -88,10 +86,7 @@ def block_folders(data_dir: Path) -> list[Path]:
 
 
 def describe_bad_block(report: BlockReport, meta: Mapping[str, Any] | None) -> BadBlock:
-    """Return the facts about a block with faults that a repair depends on.
-
-    `meta` is its meta.json, None if unreadable.
-    """
+    """Describe a block with faults; `meta` is its meta.json, None if it cannot be read."""
     kinds = frozenset(report.counts)
     misnamed = kinds == {_K.META_ULID}
     trusted = meta if meta is not None and (misnamed or _K.META_ULID not in kinds) else None

@@ -65,7 +65,6 @@ class RestorePlan:
     backup_id: str
     placements: tuple[Placement, ...]
     need: RetentionNeed | None
-    retention: TsdbRetention
     retention_of: str
     loses_existing: tuple[str, ...]
     loses_restored: tuple[str, ...]
@@ -128,7 +127,6 @@ def plan_restore(
         backup_id=manifest.backup_id,
         placements=placements,
         need=retention_need([*existing, *placed], now=now, head_size=target.head_size),
-        retention=retention,
         retention_of=retention_of,
         loses_existing=_ulids_in(
             existing, (a - b for a, b in zip(lost_with, lost_anyway, strict=True))
@@ -137,11 +135,7 @@ def plan_restore(
         keeps_from=max((b.max_time for b in lost), default=None),
         gaps=_gaps(manifest, target.blocks, placed, request.time_range, now),
         memory_from=target.blocks.placeable_until,
-        warnings=(
-            *_warnings(manifest),
-            *_target_warnings(retention, lost_anyway),
-            *extra_warnings,
-        ),
+        warnings=(*_warnings(manifest, retention, lost_anyway), *extra_warnings),
     )
 
 
@@ -187,19 +181,18 @@ def _gaps(
     return gaps(covered, Span(start, min(end, max(now, start))))
 
 
-def _warnings(manifest: Manifest) -> Iterable[str]:
+def _warnings(
+    manifest: Manifest,
+    retention: TsdbRetention,
+    lost_anyway: tuple[frozenset[str], frozenset[str]],
+) -> Iterable[str]:
     for reason in manifest.degraded:
         yield f"this backup is degraded: {reason}"
     if manifest.verified is None:
         yield "this backup was not verified when it was made"
-
-
-def _target_warnings(
-    retention: TsdbRetention, deleted_anyway: tuple[frozenset[str], frozenset[str]]
-) -> Iterable[str]:
     if retention.unparsed:
         yield f"cannot predict what retention {retention.unparsed!r} deletes"
-    if ulids := frozenset[str]().union(*deleted_anyway):
+    if ulids := frozenset[str]().union(*lost_anyway):
         yield (
             f"retention will delete {len(ulids)} existing blocks of the target soon, "
             "with or without this restore"

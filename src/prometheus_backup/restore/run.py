@@ -24,11 +24,7 @@ from prometheus_backup.datadir.filesystem import (
     target_errors,
 )
 from prometheus_backup.datadir.lock import HostLock
-from prometheus_backup.errors import (
-    TargetNotEmpty,
-    TargetWouldLoseData,
-    UsageError,
-)
+from prometheus_backup.errors import TargetNotEmpty, TargetWouldLoseData, UsageError
 from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
 from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.prometheus.loading import RELOAD_TIMEOUT, LoadResult, wait_until_loaded
@@ -156,7 +152,7 @@ class Restore:
         for warning in plan.warnings:
             self.listener(Warned(warning))
         files = sum(len(block.files) for block in plan.place)
-        if plan.place or self._marked:
+        if plan.place or self._marker.exists():
             self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
             self.listener(PlanMade(files, plan.size, 0, 0))
             self._write(prepared)
@@ -175,10 +171,6 @@ class Restore:
     def _marker(self) -> Path:
         return self._folder / _MARKER
 
-    @property
-    def _marked(self) -> bool:
-        return self._marker.exists()
-
     def _view(self, state: TargetState) -> TargetView:
         retention = state.retention
         retention_of = f"the Prometheus at {self.client.url}" if self.client else ""
@@ -195,7 +187,7 @@ class Restore:
     def _read_mark(self) -> dict[str, str] | None:
         """Return the marker of an interrupted restore, None if there is none, {} if damaged."""
         with target_errors(self.target):
-            if not self._marked:
+            if not self._marker.exists():
                 return None
             try:
                 mark = json.loads(self._marker.read_bytes())
@@ -315,7 +307,7 @@ class Restore:
     def _finish(self, prepared: PreparedRestore) -> None:
         """Remove our files. In a target that had data, our folder stays because it has the lock."""
         shutil.rmtree(self._staging)
-        marked = self._marked
+        marked = self._marker.exists()
         self._marker.unlink(missing_ok=True)
         if prepared.fresh or marked:
             with contextlib.suppress(OSError):  # not empty: it has the intents of another run

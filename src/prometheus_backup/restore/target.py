@@ -92,18 +92,10 @@ class TargetDirectory:
             head_size = self.head_size()
             owner = self.owner(names)
         running, warnings = self.running(names) if names else (None, ())
-        blocks, unreadable = self._blocks(names, manifest)
-        memory_from = self.memory_from(blocks, running, head_size)
+        found, unreadable = self._blocks(names, manifest)
+        blocks = TargetBlocks(found, unreadable, self.memory_from(found, running, head_size))
         retention = parse_tsdb_retention(running.retention) if running else None
-        return TargetState(
-            TargetBlocks(blocks, unreadable, memory_from),
-            names,
-            head_size,
-            owner,
-            running,
-            retention,
-            warnings,
-        )
+        return TargetState(blocks, names, head_size, owner, running, retention, warnings)
 
     def names(self) -> frozenset[str]:
         """Return the names in the directory, without IGNORED_NAMES; none if it does not exist.
