@@ -167,7 +167,7 @@ def test_names_of_the_cluster_are_those_of_the_manifests(page: Page) -> None:
 
 def test_phrases_of_the_log_are_those_that_the_program_says() -> None:
     page = PAGES[1].text
-    table = page.partition("## By what the log says")[2].partition("\n## ")[0]
+    table = page.partition("## By log message")[2].partition("\n## ")[0]
     phrases = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     source = "".join(p.read_text() for p in sorted((ROOT / "src").rglob("*.py")))
     said = re.sub(r'"\s+f?"', "", source)  # texts that are broken over lines
