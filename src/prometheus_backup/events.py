@@ -3,7 +3,8 @@
 An event is a frozen value with no behaviour; it never decides anything. Sizes are bytes.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -93,6 +94,16 @@ class LongStepEnded(Event):
     """The long step is over."""
 
     name: str
+
+
+@contextlib.contextmanager
+def long_step(listener: Listener, name: str, total: int) -> Iterator[None]:
+    """Emit LongStepBegan, then LongStepEnded when the block ends."""
+    listener(LongStepBegan(name, total))
+    try:
+        yield
+    finally:
+        listener(LongStepEnded(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from prometheus_backup.events import (
     BlockChecked,
     BytesMoved,
     Listener,
-    LongStepBegan,
-    LongStepEnded,
     Warned,
+    long_step,
 )
 from prometheus_backup.model import Level, printable
 from prometheus_backup.repository.manifest import Manifest
@@ -59,17 +58,14 @@ def inspect_snapshot(
     """
     folders = [snapshot.path / ulid for ulid, faults in known.items() if faults != ()]
     found = dict(known)
-    listener(LongStepBegan("inspect", sum(map(block_size, folders))))
-
-    def watch(size: int) -> None:
-        listener(BytesMoved(size))
-
-    try:
-        with contextlib.closing(check_blocks(folders, processes=processes, watch=watch)) as reports:
-            for report in reports:
-                found[report.folder.name] = _report_faults(report, listener)
-    finally:
-        listener(LongStepEnded("inspect"))
+    with (
+        long_step(listener, "inspect", sum(map(block_size, folders))),
+        contextlib.closing(
+            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
+        ) as reports,
+    ):
+        for report in reports:
+            found[report.folder.name] = _report_faults(report, listener)
     for ulid, faults in known.items():
         if faults == ():
             found[ulid] = _report_faults(check_mutable(snapshot.path / ulid), listener)

@@ -16,9 +16,8 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import (
     FileCopied,
     FileUploaded,
-    LongStepBegan,
-    LongStepEnded,
     Warned,
+    long_step,
 )
 from prometheus_backup.model import Level, PutOptions
 from prometheus_backup.repository.claim import Claim
@@ -66,18 +65,12 @@ class Uploader:
 
         Copies go first, many at once, since the store does the work; then uploads, largest first.
         """
-        self.transfer.listener(LongStepBegan("transfer", sum(f.size for f in plan.files)))
-        try:
-            return self._store_all(plan, folder)
-        finally:
-            self.transfer.listener(LongStepEnded("transfer"))
-
-    def _store_all(self, plan: BackupPlan, folder: Path) -> tuple[StoredFile, ...]:
-        copies = sorted(plan.copies, key=_largest_first)
-        copied = self.transfer.store_side().all(copies, lambda f, w: self._copy(f, folder, w))
-        failed = [file for file, stored in copied if stored is None]
-        uploads = sorted([*plan.uploads, *failed], key=_largest_first)
-        uploaded = self.transfer.all(uploads, lambda f, w: self._upload(f, folder, w))
+        with long_step(self.transfer.listener, "transfer", sum(f.size for f in plan.files)):
+            copies = sorted(plan.copies, key=_largest_first)
+            copied = self.transfer.store_side().all(copies, lambda f, w: self._copy(f, folder, w))
+            failed = [file for file, stored in copied if stored is None]
+            uploads = sorted([*plan.uploads, *failed], key=_largest_first)
+            uploaded = self.transfer.all(uploads, lambda f, w: self._upload(f, folder, w))
         stored = [s for _, s in [*copied, *uploaded] if s is not None]
         return tuple(sorted(stored, key=lambda s: s.key))
 
@@ -208,14 +201,11 @@ class Uploader:
     def _wrong_bytes(self, stored: Sequence[StoredFile]) -> list[StoredFile]:
         by_bytes = [s for s in stored if self._must_read(s)]
         by_checksum = [s for s in stored if self._verifies_bytes and not self._must_read(s)]
-        self.transfer.listener(LongStepBegan("verify", sum(s.size for s in by_bytes)))
-        try:
+        with long_step(self.transfer.listener, "verify", sum(s.size for s in by_bytes)):
             return [
                 *_failed(self.transfer.all(by_bytes, self._bytes_match)),
                 *_failed(self.transfer.store_side().all(by_checksum, self._checksums_match)),
             ]
-        finally:
-            self.transfer.listener(LongStepEnded("verify"))
 
     @property
     def _verifies_bytes(self) -> bool:
