@@ -22,7 +22,13 @@ from devtools.prometheus import PrometheusFleet, PrometheusServer
 from devtools.pushgateway import Pushgateway
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
-from tests.support.stored import LocalFiles, S3Files, Stored, copy_to, make_stored
+from tests.support.stored_backups import (
+    LocalFiles,
+    S3Files,
+    StoredBackups,
+    copy_to,
+    make_stored_backups,
+)
 
 # Settings of the user or machine that runs the tests must not reach the code under test.
 _FOREIGN_VARIABLES = (
@@ -176,13 +182,13 @@ def aws(tmp_path: Path) -> Callable[[S3Endpoint], AwsCli]:
 @pytest.fixture(scope="session")
 def stored(
     tmp_path_factory: pytest.TempPathFactory, prometheus_2: PrometheusBinaries, tsdb_blocks: Path
-) -> Stored:
+) -> StoredBackups:
     """A repository with two real backups, shared by all tests: do not modify it."""
-    return make_stored(tmp_path_factory.mktemp("stored"), prometheus_2, tsdb_blocks)
+    return make_stored_backups(tmp_path_factory.mktemp("stored"), prometheus_2, tsdb_blocks)
 
 
 @pytest.fixture
-def repository_files(tmp_path: Path, stored: Stored) -> LocalFiles:
+def repository_files(tmp_path: Path, stored: StoredBackups) -> LocalFiles:
     """A `file://` repository with the backups of `stored`, for one test."""
     shutil.copytree(stored.root, tmp_path / "repository")
     return LocalFiles(tmp_path / "repository")
@@ -205,7 +211,7 @@ def bucket(seaweedfs: SeaweedFS) -> S3Bucket:
 
 
 @pytest.fixture
-def files(bucket: S3Bucket, stored: Stored) -> S3Files:
+def files(bucket: S3Bucket, stored: StoredBackups) -> S3Files:
     """The two real backups on SeaweedFS, under a prefix for one test."""
 
     copied = S3Files(bucket, f"prefix-{uuid4().hex[:8]}")

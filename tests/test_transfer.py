@@ -23,15 +23,15 @@ from prometheus_backup.transfer import (
     WorkerContext,
     hash_stream,
 )
-from tests.support.repositories import StillClock
+from tests.support.repositories import ManualClock
 from tests.support.runs import Recorder
 from tests.support.waiting import wait_until
 
 
 def limit(
-    bytes_per_second: int | None = None, *, clock: StillClock | None = None
+    bytes_per_second: int | None = None, *, clock: ManualClock | None = None
 ) -> BandwidthLimit:
-    return BandwidthLimit(bytes_per_second=bytes_per_second, clock=clock or StillClock())
+    return BandwidthLimit(bytes_per_second=bytes_per_second, clock=clock or ManualClock())
 
 
 def pool(workers: int = 2) -> Transfer:
@@ -165,7 +165,7 @@ def test_worker_stuck_in_the_network_delays_a_stop_only_briefly(
 
 
 def test_bandwidth_limit_is_shared_by_all_workers() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     shared = limit(1000, clock=clock)
     for _ in range(3):
         shared.take(500)
@@ -179,7 +179,7 @@ def test_bandwidth_limit_is_shared_by_all_workers() -> None:
 
 
 def test_worker_waiting_for_bandwidth_notices_a_stop_soon() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     shared = limit(1, clock=clock)
     shared.take(3600)
     stop = threading.Event()
@@ -187,7 +187,7 @@ def test_worker_waiting_for_bandwidth_notices_a_stop_soon() -> None:
     shared.take(1, stop=stop)
     assert clock.slept == []
 
-    naps = StillClock()
+    naps = ManualClock()
     worker = WorkerContext(limit(1, clock=naps), ignore)
     worker.advance(3600)
     worker.advance(1)
@@ -196,13 +196,13 @@ def test_worker_waiting_for_bandwidth_notices_a_stop_soon() -> None:
 
 
 def test_no_limit_never_waits() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     limit(None, clock=clock).take(1 << 50)
     assert clock.slept == []
 
 
 def test_bandwidth_limits_a_whole_transfer() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     bounded = Transfer(workers=1, limit=limit(100, clock=clock), listener=ignore)
     bounded.all(range(10), lambda _, worker: worker.advance(50))
     assert clock.monotonic() == pytest.approx(9 * 0.5)
