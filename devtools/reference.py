@@ -61,8 +61,9 @@ max_bandwidth: 50MB
 Every command also accepts `--json` (see [json.md](json.md)) and `--help`.
 
 Secrets are not settings. Passwords and tokens for Prometheus are read from files at each run.
-Credentials for the store are found as the store's own tools find them ([stores.md](stores.md)). Two settings may contain a secret: `HEALTHCHECK_URL`, and
-`PUSHGATEWAY_URL` if it includes a user. These secrets never appear in messages or logs.
+Credentials for the store are found as the store's own tools find them ([stores.md](stores.md)).
+Two settings may contain a secret: `HEALTHCHECK_URL`, and `PUSHGATEWAY_URL` if it includes a user.
+These secrets never appear in messages or logs.
 
 """
 
@@ -72,8 +73,8 @@ _INTRODUCTIONS = {
     "repository": (
         "Repository",
         (
-            "Where backups are stored. Set `REPOSITORY`, or `S3_BUCKET` and `S3_PREFIX`. If both are "
-            "set and differ, the program stops (exit 2). The `S3_*` settings, storage classes "
+            "Where backups are stored. Set `REPOSITORY`, or `S3_BUCKET` and `S3_PREFIX`. If both "
+            "are set and differ, the program stops (exit 2). The `S3_*` settings, storage classes "
             "and encryption apply to `s3://` only."
         ),
     ),

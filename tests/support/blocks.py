@@ -1,4 +1,4 @@
-"""Blocks of a backup and of a target, for tests of what is decided about them."""
+"""Creates blocks of a backup and of a target, for tests of the restore and heal plans."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def block(
     sources: Sequence[int] = (),
     parents: Sequence[int] = (),
 ) -> Block:
-    """A block of a backup; times in hours of the day."""
+    """Return a block of a backup; times are hours of the day."""
     key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
     fields: dict[str, Any] = {
         **manifests.block(manifests.file(key=key), ulid=ulid(number)),
@@ -46,7 +46,7 @@ def existing(
     parents: Sequence[int] = (),
     **state: bool,
 ) -> TargetBlock:
-    """A block of the target; times in hours of the day."""
+    """Return a block of the target; times are hours of the day."""
     return TargetBlock(
         ulid(number),
         DAY + begin * HOUR,

@@ -1,4 +1,4 @@
-"""A throw-away certificate for servers on 127.0.0.1, signed by itself."""
+"""Creates a self-signed certificate for test servers on 127.0.0.1."""
 
 import ipaddress
 import ssl
@@ -16,20 +16,20 @@ from devtools.processes import LOOPBACK
 
 @dataclass(frozen=True)
 class Certificate:
-    """PEM files; who trusts `certificate` can talk to a server with `server_context`."""
+    """PEM files. Clients that trust `certificate` can connect to a server with `server_context`."""
 
     certificate: Path
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """What a server wraps its socket with."""
+        """Return the TLS context for the server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
 
 def self_signed(directory: Path) -> Certificate:
-    """A certificate of 127.0.0.1, valid for a day."""
+    """Create a certificate for 127.0.0.1, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test server")])
     now = datetime.now(UTC)
@@ -47,13 +47,13 @@ def self_signed(directory: Path) -> Certificate:
         )
         .sign(key, hashes.SHA256())
     )
-    made = Certificate(directory / "certificate.pem", directory / "key.pem")
-    made.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    made.key.write_bytes(
+    created = Certificate(directory / "certificate.pem", directory / "key.pem")
+    created.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    created.key.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    return made
+    return created

@@ -1,8 +1,7 @@
-"""Does with a pod what a node of Kubernetes does: its containers run, as the manifest says.
+"""Runs the containers of a pod like a Kubernetes node, as the manifest says.
 
-The root of each is the image's, its command, environment, user, mounts and read-only root are the
-pod's, its network holds the Services that it knows and nothing else. What is not done: limits of
-CPU and memory, seccomp, and the scheduling.
+It applies the image's root file system, and the pod's command, environment, user, mounts, read-only
+root and Services. It does not apply CPU and memory limits, seccomp, or scheduling.
 """
 
 import re
@@ -18,15 +17,15 @@ from tests.support.kustomize import Manifest
 from tests.support.pod_network import PodNetwork
 
 POD_NAME = "prometheus-0"
-"""Of every pod; only those of a StatefulSet ask for it."""
+"""The name of every pod. Only those of a StatefulSet use it."""
 
 _DEVICES = ("full", "null", "random", "urandom", "zero")
-"""Of those that every container has (OCI runtime-spec, config-linux.md, "Default Devices")."""
+"""Some of the default devices of every container (OCI runtime-spec, config-linux.md)."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image as unpacked: its layers, the upper ones first, and its configuration.
+    """An unpacked image: its layers, top layer first, and its configuration.
 
     https://github.com/opencontainers/image-spec/blob/main/config.md
     """
@@ -37,9 +36,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the pods of one namespace find there.
+    """One namespace: the objects and Services that its pods use.
 
-    `folder` is for what is mounted into containers; every user must be able to reach it.
+    `folder` holds what is mounted into containers; every user must have access to it.
     """
 
     folder: Path
@@ -49,16 +48,16 @@ class Cluster:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     claims: dict[str, Path] = field(default_factory=dict)
     empty_dirs: dict[str, Path] = field(default_factory=dict)
-    """Volumes of a pod that are there already, as those of its other containers are."""
+    """Volumes of the pod that exist already, because other containers use them."""
 
     def add(self, manifests: list[Manifest]) -> None:
-        """Do what `kubectl apply` does with ConfigMaps."""
+        """Add the ConfigMaps, as `kubectl apply` does."""
         for manifest in manifests:
             if manifest["kind"] == "ConfigMap":
                 self.config_maps[manifest["metadata"]["name"]] = dict(manifest["data"])
 
     def run(self, pod: Manifest) -> list[subprocess.CompletedProcess[str]]:
-        """Run the containers of a pod in order, to their ends; none after one that failed."""
+        """Run the containers of a pod one after the other; stop after one that fails."""
         spec = pod["spec"]
         empty_dirs = self.folder / "emptyDirs"
         shutil.rmtree(empty_dirs, ignore_errors=True)
@@ -78,17 +77,25 @@ class Cluster:
         return subprocess.CompletedProcess(process.args, process.returncode, output, log)
 
     def start(self, container: Manifest, spec: Manifest) -> subprocess.Popen[str]:
-        """Start one container of a pod; whoever asks ends it."""
+        """Start one container of a pod. The caller must stop it."""
         image = self.images[container["image"]]
         security = {**spec["securityContext"], **container["securityContext"]}
         program = ["setpriv", "--no-new-privs"] if not security["allowPrivilegeEscalation"] else []
         chroot = str(shutil.which("chroot"))
         root = self._new_folder("root")
-        who = f"--userspec={security['runAsUser']}:{security['runAsGroup']}"
+        user = f"--userspec={security['runAsUser']}:{security['runAsGroup']}"
         script = [
             *self._mounts(container, spec, image, root),
             shlex.join(
-                ["exec", *program, chroot, who, "--groups=", str(root), *_command(container, image)]
+                [
+                    "exec",
+                    *program,
+                    chroot,
+                    user,
+                    "--groups=",
+                    str(root),
+                    *_command(container, image),
+                ]
             ),
         ]
         enter = ["nsenter", f"--net={self.network.namespace}", "unshare", "--mount"]
@@ -127,7 +134,7 @@ class Cluster:
             source = self._volume(volumes[mount["name"]]) / mount.get("subPath", "")
             mode = "ro" if mount.get("readOnly") else "rw"
             binds.append((source, mount["mountPath"], mode))
-        over = self._new_folder("over")  # a layer of the container's own over the image's root
+        over = self._new_folder("over")  # a writable layer over the image's root
         below = ":".join(map(str, image.layers))
         layers = f"lowerdir={below},upperdir={over}/upper,workdir={over}/work"
         commands = [
@@ -157,7 +164,7 @@ class Cluster:
     def _volume(self, volume: Manifest) -> Path:
         if "persistentVolumeClaim" in volume:
             return self.claims[volume["persistentVolumeClaim"]["claimName"]]
-        assert "emptyDir" in volume, f"a kind of volume that is not known here: {volume}"
+        assert "emptyDir" in volume, f"unsupported kind of volume: {volume}"
         if volume["name"] in self.empty_dirs:
             return self.empty_dirs[volume["name"]]
         folder = self._new_folder(f"emptyDirs/{volume['name']}")
@@ -171,12 +178,12 @@ class Cluster:
 
 
 def _expanded(text: str, environment: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` of variables that stand before; what is not known stays."""
+    """Replace `$(NAME)` by the values of earlier variables; unknown names stay."""
     return re.sub(r"\$\((\w+)\)", lambda m: environment.get(m[1], m[0]), text)
 
 
 def _command(container: Manifest, image: Image) -> list[str]:
-    """The words that are run: `command` stands for the entry point, `args` for the command."""
+    """Return the command line: `command` replaces ENTRYPOINT, `args` replaces CMD."""
     entry_point = container.get("command") or image.config.get("Entrypoint") or []
     if "command" in container and "args" not in container:
         return [*entry_point]

@@ -1,4 +1,4 @@
-"""Looks at what a run leaves: objects of a backup, files below a directory, traces beside data."""
+"""Reads what a run left: objects of a backup, files in a directory, traces in a data directory."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from prometheus_backup.stores.base import ObjectStore
 from tests.support.runs import Recorder
 
 CLEAN = [".prometheus-backup/lock", ".prometheus-backup/runs"]
-"""The `traces` of runs that left nothing behind."""
+"""The `traces` of runs that cleaned up."""
 
 
 class SnapshotKeeper(Recorder):
-    """A recorder that copies each snapshot aside as it was when the run learnt of it."""
+    """A recorder that also keeps a copy of each snapshot, made right after it was taken."""
 
     def __init__(self, data_dir: Path, kept: Path) -> None:
         super().__init__()
@@ -29,18 +29,18 @@ class SnapshotKeeper(Recorder):
 
 
 def objects(store: ObjectStore, backup_id: str) -> dict[str, bytes]:
-    """The bytes of every object of a backup, by the path within it."""
+    """Return the content of every object of a backup, by relative path."""
     start = len(backup_id) + 1
     return {o.key[start:]: b"".join(store.stream(o.key)) for o in store.list(backup_id)}
 
 
 def keys(store: ObjectStore) -> list[str]:
-    """Every key of a repository, sorted."""
+    """Return all keys of a repository, sorted."""
     return [o.key for o in store.list()]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file below a folder, by relative path."""
+    """Return the content of every file in a folder, by relative path."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -49,7 +49,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def traces(data_dir: Path) -> list[str]:
-    """What runs left in a data directory: the tool's own files, and snapshots, sorted."""
+    """Return what runs left in a data directory: the tool's files and snapshots, sorted."""
     return sorted(
         path.relative_to(data_dir).as_posix()
         for folder in (data_dir / ".prometheus-backup", data_dir / "snapshots")
@@ -58,7 +58,7 @@ def traces(data_dir: Path) -> list[str]:
 
 
 def owners(data_dir: Path) -> set[int]:
-    """The uids that own what is below a data directory, while Prometheus may remove some of it."""
+    """Return the owners of all files in a data directory, while Prometheus may delete some."""
     found = set()
     for folder, folders, files in os.walk(data_dir):
         for name in (*folders, *files):
@@ -68,5 +68,5 @@ def owners(data_dir: Path) -> set[int]:
 
 
 def live_blocks(data_dir: Path) -> list[Path]:
-    """The block directories, by name."""
+    """Return the block directories, sorted by name."""
     return sorted(path.parent for path in data_dir.glob("*/meta.json"))

@@ -1,4 +1,4 @@
-"""Damage done to a block directory, one kind each, as a crash, a disk or a hand would do it."""
+"""Damages a block directory in various ways, like a crash, a failing disk or a mistake would."""
 
 import json
 import shutil
@@ -10,14 +10,14 @@ Damage = Callable[[Path], None]
 
 
 def flip(path: Path, offset: int) -> None:
-    """Turn one bit of a file over; a negative offset counts from the end."""
+    """Flip one bit of a file; a negative offset counts from the end."""
     data = bytearray(path.read_bytes())
     data[offset] ^= 1
     _write(path, bytes(data))
 
 
 def cut(path: Path, size: int) -> None:
-    """Leave so many bytes of a file."""
+    """Truncate a file to `size` bytes."""
     _write(path, path.read_bytes()[:size])
 
 
@@ -28,7 +28,7 @@ def change_meta(block: Path, **fields: Any) -> None:
 
 
 def toc(index: Path) -> Mapping[str, int]:
-    """Where the sections of an index begin."""
+    """Return the offsets of the sections of an index."""
     data = index.read_bytes()[-52:-4]
     names = ("symbols", "series", "label_indices", "label_table", "postings", "postings_table")
     return {n: int.from_bytes(data[i * 8 : i * 8 + 8], "big") for i, n in enumerate(names)}
@@ -52,19 +52,19 @@ def _empty(path: Path) -> None:
 
 
 def _half_copied(block: Path) -> None:
-    """Stop a copy in its middle: the first files are there, the index is cut, the rest is not."""
+    """Leave what an interrupted copy would: chunks, a truncated index, and nothing else."""
     cut(block / "index", (block / "index").stat().st_size // 2)
     (block / "tombstones").unlink()
     (block / "meta.json").unlink()
 
 
 def _write(path: Path, data: bytes) -> None:
-    # Never in place: the file may be linked to from elsewhere.
+    # Never in place: the file may have other hard links.
     path.unlink()
     path.write_bytes(data)
 
 
-STOPS_A_START: Mapping[str, Damage] = {
+PREVENTS_START: Mapping[str, Damage] = {
     "index missing": lambda b: (b / "index").unlink(),
     "index truncated": lambda b: cut(b / "index", 1000),
     "index empty": lambda b: _empty(b / "index"),

@@ -1,4 +1,4 @@
-"""Data directories that `heal` is to put right, with a repository that has what they held."""
+"""Data directories for `heal` to repair, with a repository that has backups of their blocks."""
 
 import shutil
 from collections.abc import Collection
@@ -19,7 +19,7 @@ NOBODY = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class DamagedDirectory:
-    """A data directory of some blocks; `repository` has backups of them."""
+    """A data directory that tests damage; `repository` has backups of its blocks."""
 
     fleet: PrometheusFleet
     binaries: PrometheusBinaries
@@ -29,7 +29,7 @@ class DamagedDirectory:
     blocks: tuple[Path, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Remember what it is before it is damaged."""
+        """Record its contents before it is damaged."""
         object.__setattr__(self, "sound", tree(self.data_dir))
         object.__setattr__(self, "blocks", tuple(sorted(self.data_dir.iterdir())))
 
@@ -40,31 +40,31 @@ class DamagedDirectory:
 
     @property
     def quarantine(self) -> Path:
-        """Where bad blocks go."""
+        """Where bad blocks are moved to."""
         return self.data_dir / ".prometheus-backup" / "quarantine"
 
     def start(self, options: PrometheusOptions = QUIET) -> PrometheusServer:
-        """Start a Prometheus on it; raises ProcessFailedError if it does not start."""
+        """Start Prometheus on it; raises ProcessFailedError if it does not start."""
         return self.fleet(self.binaries, self.data_dir, options)
 
     def heal(self, *options: str, url: str = NOBODY, code: int = 0) -> Any:
-        """Run `heal`; its document. By default, no Prometheus runs on it."""
+        """Run `heal` and return its JSON document. By default, Prometheus is not running."""
         command = ("heal", str(self.data_dir), f"--prometheus-url={url}", "--json", *options)
         env = {"REPOSITORY": f"file://{self.repository}"}
         return json_of(run_here(*command, env=env), code=code)
 
     def present(self, *, but: Collection[Path] = ()) -> bool:
-        """Whether every block is, byte for byte, what it was at first."""
+        """Return whether all blocks, except `but`, are identical to the original."""
         names = {block.name for block in self.blocks} - {block.name for block in but}
         found = {p: body for p, body in tree(self.data_dir).items() if p.split("/")[0] in names}
         return found == {p: body for p, body in self.sound.items() if p.split("/")[0] in names}
 
 
 def samples(server: PrometheusServer, spec: BlockSpec) -> list[Any]:
-    """The count and the sum of the samples of each series, block by block."""
+    """Return the count and the sum of the samples of each series, block by block."""
     span = (spec.max_time - spec.min_time) / spec.blocks
     window = f"[{int(span / timedelta(seconds=1)) - 1}s]"
-    last = timedelta(milliseconds=1)  # before the end: there is the next block's first sample
+    last = timedelta(milliseconds=1)  # excludes the next block's first sample
     return [
         server.query(f"{function}({spec.metric}{window})", spec.min_time + number * span - last)
         for number in range(1, spec.blocks + 1)
@@ -75,7 +75,7 @@ def samples(server: PrometheusServer, spec: BlockSpec) -> list[Any]:
 def samples_of(
     folder: Path, binaries: PrometheusBinaries, blocks: Path, spec: BlockSpec
 ) -> list[Any]:
-    """What a Prometheus answers on these blocks, which are copied to a new folder first."""
+    """Return the `samples` of a Prometheus on a copy of these blocks."""
     shutil.copytree(blocks, folder)
     with PrometheusServer(binaries, folder, QUIET) as server:
         answers = samples(server, spec)
@@ -85,6 +85,6 @@ def samples_of(
 
 
 def only_bad(document: Any) -> Any:
-    """The one bad block of a document."""
+    """Return the only bad block of a document."""
     (bad,) = document["bad"]
     return bad

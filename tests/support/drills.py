@@ -1,4 +1,4 @@
-"""Backups to be drilled, made once; damage to them that says what it does; and drills of them."""
+"""Creates backups for drills, damages them, and drills them."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ HEAD_SUM = "sum(devtools_head)"
 HEAD_COUNT = "sum by (series) (count_over_time(devtools_head[20m]))"
 ALL_COUNT = "sum by (series) (count_over_time(devtools_value[50y]))"
 QUERIES = (HEAD_SUM, HEAD_COUNT, ALL_COUNT)
-"""Together they touch every block: four old ones, and that of the head."""
+"""Together they read every block: four old ones, and the one of the head."""
 
 EMPTY_TOMBSTONES = b"\x01\x30\xba\x30\x01\x00\x00\x00\x00"
-"""Of no entry: magic, version, the CRC of nothing (tsdb/docs/format/tombstones.md)."""
+"""A file without entries: magic, version, CRC (tsdb/docs/format/tombstones.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drillable:
-    """A `file://` repository with a backup that has fingerprints. To be read only."""
+    """A `file://` repository with a backup that has fingerprints. Do not change it."""
 
     root: Path
     backup: str
@@ -38,7 +38,7 @@ class Drillable:
 def make_drillable(
     directory: Path, binaries: PrometheusBinaries, blocks: Path, *, seed: int = 0
 ) -> Drillable:
-    """Back up a Prometheus with four blocks, of each of which a series was deleted, and a head."""
+    """Back up a Prometheus with a head and four blocks, each with a deleted series."""
     data, root = directory / "data", directory / "repository"
     shutil.copytree(blocks, data)
     root.mkdir()
@@ -53,7 +53,7 @@ def make_drillable(
 
 @dataclass(frozen=True, slots=True)
 class Drilling:
-    """Drills one backup in a copy of its repository, which may be damaged."""
+    """Drills a backup in a copy of its repository, which tests may damage."""
 
     files: LocalFiles
     backup: str
@@ -61,7 +61,7 @@ class Drilling:
     scratch: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The variables with which the command line drills it."""
+        """Return the environment variables for the drill command."""
         return {
             **self.files.environment(),
             "PROMETHEUS_BINARY": str(self.binaries.prometheus),
@@ -70,29 +70,29 @@ class Drilling:
         }
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Drill it; see that nothing of it stays behind."""
+        """Drill it; assert that it leaves nothing in the scratch directory."""
         done = run_here("drill", self.backup, *arguments, env=self.environment(**more))
         assert not self.scratch.exists() or not list(self.scratch.iterdir())
         return done
 
     def result(self, *arguments: str, code: int = 0, **more: str) -> dict[str, Any]:
-        """Drill it; the JSON document of a drill that ended with this code."""
+        """Drill it, expecting this exit code; return the JSON document."""
         value = json_of(self.run(*arguments, "--json", **more), code=code)
         assert isinstance(value, dict)
         return value
 
     def kinds(self, *arguments: str) -> set[str]:
-        """The kinds of the findings of a drill that failed."""
+        """Drill it, expecting failure; return the kinds of the findings."""
         return {finding["kind"] for finding in self.result(*arguments, code=41)["findings"]}
 
     def recorded(self) -> dict[str, Any]:
-        """The result that is kept beside the backup."""
+        """Return the result that is stored with the backup."""
         value = json.loads(self.files.get(f"{self.backup}/verification-drill.json"))
         assert isinstance(value, dict)
         return value
 
     def change_manifest(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Write another manifest in the place of the backup's, sound in itself, and its sums."""
+        """Change the manifest and SHA256SUMS, so that they are still consistent."""
         document = manifest_of(self.files, self.backup)
         change(document)
         blocks = document["blocks"]
@@ -107,7 +107,7 @@ class Drilling:
         self.files.put(f"{self.backup}/SHA256SUMS", sha256sums(manifest))
 
     def replace_file(self, ulid: str, path: str, body: bytes) -> None:
-        """Put other bytes in the place of a file, with a manifest that is none the wiser."""
+        """Replace a file, and its size and checksum in the manifest."""
 
         def change(document: dict[str, Any]) -> None:
             (file,) = [
@@ -122,6 +122,6 @@ class Drilling:
         self.files.put(f"{self.backup}/{ulid}/{path}", body)
 
     def ulids(self) -> list[str]:
-        """The backup's blocks, the oldest first and that of the head last."""
+        """Return the backup's blocks, the oldest first and the one of the head last."""
         blocks = manifest_of(self.files, self.backup)["blocks"]
         return [b["ulid"] for b in sorted(blocks, key=lambda b: str(b["min_time"]))]

@@ -1,4 +1,4 @@
-"""`metrics --listen` at work."""
+"""Runs `metrics --listen`."""
 
 import re
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from tests.support.started_cli import StartedCli
 
 
 def values(document: str) -> dict[str, float]:
-    """The metrics of a page that have no other label than the repository."""
+    """Return the metrics that only have the label `repository`."""
     return {s.name: s.value for s in parse(document) if set(s.labels) == {"repository"}}
 
 
 class Served:
-    """An exporter, and requests to it."""
+    """A running exporter."""
 
     def __init__(self, started: StartedCli) -> None:
         """Wait until it listens."""
@@ -31,7 +31,7 @@ class Served:
     @classmethod
     @contextmanager
     def over(cls, repository: Path | S3Bucket, directory: Path) -> Iterator["Served"]:
-        """One on a repository, looking every second; it ends with the block."""
+        """Serve the metrics of a repository, refreshed every second, within the block."""
         if isinstance(repository, S3Bucket):
             env = repository.endpoint.environment() | {"S3_BUCKET": repository.name}
         else:
@@ -41,10 +41,10 @@ class Served:
             yield cls(started)
 
     def get(self, path: str) -> httpx.Response:
-        """Its answer."""
+        """Request a path."""
         return httpx.get(f"{self.url}{path}", trust_env=False)
 
     @property
     def values(self) -> dict[str, float]:
-        """The metrics that it serves and that have no label of their own."""
+        """The served metrics that only have the label `repository`."""
         return values(self.get("/metrics").text)

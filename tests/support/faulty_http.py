@@ -1,11 +1,11 @@
-"""A real HTTP server that answers as told, or stands before another one and fails as told.
+"""An HTTP server with scripted faults: it returns fixed responses, or forwards to another server.
 
     with FaultyServer(upstream=moto.url) as server:
         server.faults = [Answer(503, SLOW_DOWN), CutResponse(after=1000, method="GET")]
         ...
-        assert server.faults == []  # each happened, once
+        assert server.faults == []  # each happened once
 
-Requests that no fault is for go to `upstream`; without one they are answered by `otherwise`.
+Requests without a fault are forwarded to `upstream`, or get the response `otherwise`.
 """
 
 import http.client
@@ -22,19 +22,19 @@ from devtools.processes import LOOPBACK
 
 @dataclass(frozen=True)
 class Fault:
-    """Happens to the next request of this method and path; this one lets it pass."""
+    """Happens to the next request with this method and path. The base class lets it pass."""
 
     method: str = ""
     path: str = ""
 
     def is_for(self, request: "Request") -> bool:
-        """Whether it happens to this request."""
+        """Return whether it applies to this request."""
         return self.method in ("", request.method) and self.path in request.path
 
 
 @dataclass(frozen=True)
 class Answer(Fault):
-    """This answer, without asking the server behind."""
+    """Returns this response without forwarding the request."""
 
     status: int = 200
     body: bytes = b""
@@ -43,21 +43,21 @@ class Answer(Fault):
 
 @dataclass(frozen=True)
 class CutRequest(Fault):
-    """The connection is cut when so many bytes of the request's body have arrived."""
+    """Closes the connection after `after` bytes of the request body."""
 
     after: int = 0
 
 
 @dataclass(frozen=True)
 class CutResponse(Fault):
-    """The connection is cut when so many bytes of the response's body have been sent."""
+    """Closes the connection after `after` bytes of the response body."""
 
     after: int = 0
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that came; header names in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     path: str
@@ -65,7 +65,7 @@ class Request:
 
 
 class FaultyServer:
-    """Listens on loopback, with TLS if it is given a context."""
+    """Listens on loopback, with TLS if a context is given."""
 
     def __init__(
         self,
@@ -92,11 +92,11 @@ class FaultyServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Its URL."""
         return f"{self._scheme}://{LOOPBACK}:{self._server.server_port}"
 
     def next_fault(self, request: Request) -> Fault | None:
-        """Note the request; take the first fault that is for it."""
+        """Record the request; return and remove the first fault that applies to it."""
         with self._lock:
             self.requests.append(request)
             for fault in self.faults:
@@ -119,7 +119,7 @@ class _QuietServer(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that go away, and refuse our certificate, are the tests' subject."""
+        """Log nothing: tests include clients that disconnect or reject the certificate."""
 
 
 class _Handler(BaseHTTPRequestHandler):

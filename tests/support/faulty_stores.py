@@ -1,4 +1,4 @@
-"""Stores that do wrong, each in one way, and one that notes what a run asks of it."""
+"""Memory stores for tests: one that records requests, and others that each have one fault."""
 
 import hashlib
 import threading
@@ -10,7 +10,7 @@ from tests.support.memory_store import MemoryStore
 
 
 class RecordingStore(MemoryStore):
-    """Notes the keys of bodies that were sent, and the sources of copies."""
+    """Records the keys of uploads and the sources of copies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class RecordingStore(MemoryStore):
 
 
 class DamagingStore(RecordingStore):
-    """Keeps something else than it was sent under keys that end in `ending`, so many times."""
+    """Damages the first `times` uploads whose keys end in `ending`."""
 
     def __init__(self, damage: Callable[[bytes], bytes], *, ending: str, times: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DamagingStore(RecordingStore):
 
 
 class CannotCopyStore(RecordingStore):
-    """Copies nothing, as some S3-compatible stores do."""
+    """Refuses to copy, like some S3-compatible stores."""
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         del target, size, options
@@ -55,7 +55,7 @@ class CannotCopyStore(RecordingStore):
 
 
 class DamagingCopyStore(RecordingStore):
-    """Keeps checksums as AWS does, and copies an index with one bit turned over."""
+    """Keeps checksums like AWS, and flips a bit when it copies an index."""
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         super().copy(source, target, size=size, options=options)
@@ -67,11 +67,11 @@ class DamagingCopyStore(RecordingStore):
 
 
 def flip_a_bit(body: bytes) -> bytes:
-    """The same length, one bit turned over in the middle."""
+    """Flip one bit in the middle."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 
 
-def cut_short(body: bytes) -> bytes:
-    """All but the last byte."""
+def truncate(body: bytes) -> bytes:
+    """Remove the last byte."""
     return body[:-1]

@@ -1,4 +1,4 @@
-"""Makes a running Prometheus look for blocks every other second, instead of once a minute."""
+"""Makes a running Prometheus load new blocks every two seconds instead of every minute."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -9,28 +9,28 @@ from devtools.prometheus import PrometheusOptions, PrometheusServer
 FREQUENT_RELOADS = PrometheusOptions(
     scrape_interval=None,
     min_block_duration="10s",
-    # Of these short blocks none is merged with others: it would compact what the test looks at.
+    # Prevents compaction, which could affect the blocks under test.
     extra_flags=("--storage.tsdb.max-block-duration=10s",),
 )
-"""The head becomes a block once it spans 15 s; after each new block Prometheus looks for others."""
-_FURTHER = timedelta(seconds=8)
-_MOST = 70
-"""Samples may lie ten minutes ahead at most."""
+"""The head becomes a block once it spans 15 s; after writing one, Prometheus loads new blocks."""
+_STEP = timedelta(seconds=8)
+_MAX_SAMPLES = 70
+"""Prometheus accepts samples up to ten minutes in the future."""
 
 
 class FrequentReloads:
-    """While it is entered, samples that are further and further ahead are written to the server."""
+    """Within its context, writes samples with increasing future times to the server."""
 
     def __init__(self, server: PrometheusServer) -> None:
         assert server.options == FREQUENT_RELOADS
         self._server = server
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._nudge, daemon=True)
+        self._thread = threading.Thread(target=self._write_samples, daemon=True)
 
-    def _nudge(self) -> None:
+    def _write_samples(self) -> None:
         begin = datetime.now(UTC)
-        for count in range(_MOST):
-            self._server.write("nudge", [(begin + count * _FURTHER, count)])
+        for count in range(_MAX_SAMPLES):
+            self._server.write("reload", [(begin + count * _STEP, count)])
             if self._stop.wait(0.5):
                 return
 

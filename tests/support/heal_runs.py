@@ -1,4 +1,4 @@
-"""Heals for tests: in this process, or killed with SIGKILL at a change to the disk."""
+"""Runs `heal` in this process, or in a child that is killed at a given change to the disk."""
 
 import multiprocessing
 import os
@@ -13,15 +13,15 @@ from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import transfer
 
-# Forks from a process without threads, whatever the test process has running.
+# Forks from a process without threads; the test process may have some.
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload([__name__])
 _CHANGES = frozenset({"os.rename", "os.link", "os.remove", "os.rmdir"})
-"""Audit events. Those of os.mkdir are left out: a new folder alone decides nothing."""
+"""Audit events. os.mkdir is not included: a new folder alone makes no difference."""
 
 
 def heal_job(data_dir: Path, repository: Path, *, store: ObjectStore | None = None) -> Heal:
-    """A heal of a directory on which no Prometheus runs, which was not started."""
+    """Return a heal, not yet run, of a directory without a running Prometheus."""
     clock = SystemClock()
     return Heal(
         data_dir,
@@ -33,7 +33,7 @@ def heal_job(data_dir: Path, repository: Path, *, store: ObjectStore | None = No
 
 
 def heal_and_die(data_dir: Path, repository: Path, *, changes: int) -> bool:
-    """Heal until that change to the disk is about to be made; whether it was killed there."""
+    """Heal, and kill the process before the given change; return whether it was killed."""
     child = _FORKSERVER.Process(target=_die, args=(data_dir, repository, changes))
     child.start()
     child.join(60)
@@ -42,7 +42,7 @@ def heal_and_die(data_dir: Path, repository: Path, *, changes: int) -> bool:
 
 
 def heal(data_dir: Path, repository: Path) -> HealReport:
-    """Heal, as the command does."""
+    """Heal like the command."""
     return heal_job(data_dir, repository).apply()
 
 

@@ -1,8 +1,8 @@
-"""Runs several actors on one store in every order that their store operations can take.
+"""Runs several actors on one store, in every possible order of their store operations.
 
-Each actor runs in a thread of its own and stops before each operation; one at a time is let on.
-Orders that lead to a situation seen before (same objects, same answers given to each actor) are
-not followed twice, so that all interleavings of some ten operations each take a second.
+Each actor runs in its own thread and stops before each operation; one actor at a time continues.
+An order that leads to a known state (same objects, same results for each actor) is not followed
+further, so that all interleavings of about ten operations per actor take a second.
 """
 
 import threading
@@ -20,11 +20,11 @@ _T = TypeVar("_T")
 
 Actor = Callable[[], object]
 Outcomes = Mapping[str, object]
-"""What each actor returned, or the BackupToolError that it raised, by its name."""
+"""The return value of each actor, or the BackupToolError that it raised, by name."""
 
 
 class _Dropped(BaseException):
-    """Ends an actor whose order need not be followed further."""
+    """Ends an actor if its order is not followed further."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Turns:
         self._actors: list[_Running] = []
 
     def step(self) -> None:
-        """Wait for the turn. Outside an actor nothing is waited for."""
+        """Wait for the turn of the current actor; outside an actor, do nothing."""
         me: _Running | None = getattr(self._here, "actor", None)
         if me is None:
             return
@@ -58,14 +58,14 @@ class Turns:
         if self._dropped:
             raise _Dropped
 
-    def answered(self, operation: Hashable) -> None:
-        """Note what the actor has learnt: it decides what the actor does from now on."""
+    def record(self, operation: Hashable) -> None:
+        """Record the result of an operation, which determines what the actor does next."""
         me: _Running | None = getattr(self._here, "actor", None)
         if me is not None:
             me.seen.append(operation)
 
     def lock(self) -> "_Lock":
-        """A lock that an actor may hold over operations."""
+        """Return a lock that an actor may hold during operations."""
         return _Lock(self)
 
     def start(self, actors: Mapping[str, Actor]) -> None:
@@ -76,7 +76,7 @@ class Turns:
             self._parked.acquire()
 
     def ready(self) -> list[int]:
-        """The actors that can go on."""
+        """Return the actors that can continue."""
         return [
             number
             for number, actor in enumerate(self._actors)
@@ -84,32 +84,32 @@ class Turns:
         ]
 
     def advance(self, number: int) -> None:
-        """Let one actor do its next operation, and come to the one after it."""
+        """Let one actor do its next operation, up to the one after it."""
         self._actors[number].go.release()
         self._parked.acquire()
 
     def drop(self) -> None:
-        """End all actors where they are."""
+        """End all actors at their current operation."""
         self._dropped = True
         for actor in self._actors:
             while not actor.done:
                 self.advance(self._actors.index(actor))
 
     def outcomes(self) -> Outcomes:
-        """How every actor ended; raises what no actor may raise."""
+        """Return how every actor ended; re-raise unexpected exceptions."""
         for actor in self._actors:
-            assert actor.done, f"{actor.name} can never go on"
+            assert actor.done, f"{actor.name} is blocked forever"
             if actor.failure is not None:
                 raise actor.failure
         return {actor.name: actor.outcome for actor in self._actors}
 
     def knowledge(self) -> Hashable:
-        """What every actor has learnt, and whether it has ended."""
+        """Return the results that every actor has seen, and whether it has ended."""
         return tuple((a.done, a.waits_for is None, tuple(a.seen)) for a in self._actors)
 
     @property
     def current(self) -> _Running | None:
-        """The actor whose thread this is."""
+        """The actor of the current thread."""
         found: _Running | None = getattr(self._here, "actor", None)
         return found
 
@@ -135,7 +135,7 @@ class _Lock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         del blocking, timeout
         me = self._turns.current
-        if me is not None:  # who comes first is a matter of turns, too
+        if me is not None:  # the order of acquiring also depends on turns
             me.waits_for = self
             self._turns.step()
             me.waits_for = None
@@ -155,7 +155,7 @@ class _Lock:
 class SteppedStore(MemoryStore):
     """A memory store whose every operation waits for its turn.
 
-    `conditional` False accepts a create-only put of a key that exists, as some stores do.
+    With `conditional` False, a create-only put overwrites an existing key, as in some stores.
     """
 
     def __init__(self, turns: Turns, *, clock: Any, conditional: bool = True) -> None:
@@ -164,7 +164,7 @@ class SteppedStore(MemoryStore):
         self._conditional = conditional
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        self._turn(
+        self._take_turn(
             ("put", key), lambda: super(SteppedStore, self).put_small(key, body, options=options)
         )
 
@@ -172,27 +172,29 @@ class SteppedStore(MemoryStore):
         if not self._conditional:
             self.put_small(key, body, options=options)
             return
-        self._turn(
+        self._take_turn(
             ("create", key), lambda: super(SteppedStore, self).create(key, body, options=options)
         )
 
     def get(self, key: str, *, limit: int) -> bytes:
-        return self._turn(("get", key), lambda: super(SteppedStore, self).get(key, limit=limit))
+        return self._take_turn(
+            ("get", key), lambda: super(SteppedStore, self).get(key, limit=limit)
+        )
 
     def stream(self, key: str) -> Iterator[bytes]:
-        return iter(self._turn(("stream", key), lambda: [self._stored(key).body]))
+        return iter(self._take_turn(("stream", key), lambda: [self._stored(key).body]))
 
     def head(self, key: str) -> ObjectInfo:
-        return self._turn(("head", key), lambda: super(SteppedStore, self).head(key))
+        return self._take_turn(("head", key), lambda: super(SteppedStore, self).head(key))
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
-        return iter(self._turn(("list", folder), lambda: self._listed(folder)))
+        return iter(self._take_turn(("list", folder), lambda: self._listed(folder)))
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         def direct() -> Sequence[ObjectInfo]:
             return [o for o in self._listed(folder) if "/" not in o.key[len(folder) + 1 :]]
 
-        return self._turn(("files", folder), direct)
+        return self._take_turn(("files", folder), direct)
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         del size
@@ -200,34 +202,34 @@ class SteppedStore(MemoryStore):
         def copied() -> None:
             MemoryStore.put_small(self, target, self._stored(source).body, options=options)
 
-        self._turn(("copy", source, target), copied)
+        self._take_turn(("copy", source, target), copied)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete one key at a turn: a store deletes a batch in any number of steps."""
+        """Delete one key per turn: a store may delete a batch in any number of steps."""
         for key in keys:
-            self._turn(("delete", key), partial(MemoryStore.delete, self, [key]))
+            self._take_turn(("delete", key), partial(MemoryStore.delete, self, [key]))
 
     def contents(self) -> dict[str, bytes]:
-        """All objects, without a turn."""
+        """Return all objects, without waiting for a turn."""
         return {key: stored.body for key, stored in self._objects.items()}
 
     def _listed(self, folder: str) -> Sequence[ObjectInfo]:
         return [*MemoryStore.list(self, folder)]
 
-    def _turn(self, operation: tuple[str, ...], action: Callable[[], _T]) -> _T:
+    def _take_turn(self, operation: tuple[str, ...], action: Callable[[], _T]) -> _T:
         self._turns.step()
         try:
             result = action()
         except BackupToolError as error:
-            self._turns.answered((operation, type(error).__name__))
+            self._turns.record((operation, type(error).__name__))
             raise
-        self._turns.answered((operation, repr(result)))
+        self._turns.record((operation, repr(result)))
         return result
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A store with what is in it, and the actors that will work on it."""
+    """A store with its contents, and the actors that use it."""
 
     store: SteppedStore
     actors: Mapping[str, Actor]
@@ -239,9 +241,9 @@ def all_interleavings(
     at_every_step: Callable[[Scenario], None] | None = None,
     at_the_end: Callable[[Scenario, Outcomes], None],
 ) -> int:
-    """Run `make`'s actors in every order; return how many orders were run to their end.
+    """Run the actors of `make` in every order; return the number of complete orders.
 
-    A check that fails names the order of actors that led to it.
+    A failed check names the order of actors that led to it.
     """
     seen: set[Hashable] = set()
     to_follow: list[tuple[int, ...]] = [()]
@@ -274,13 +276,13 @@ def _choices(
     order: Sequence[int],
     to_follow: list[tuple[int, ...]],
 ) -> Iterable[int]:
-    """Yield whose turn it is: first as the prefix says, then the first that can go on."""
+    """Yield whose turn it is: first as in `prefix`, then the first actor that can continue."""
     yield from prefix
     while ready := turns.ready():
-        situation = (tuple(sorted(scenario.store.contents().items())), turns.knowledge())
-        if situation in seen:
+        state = (tuple(sorted(scenario.store.contents().items())), turns.knowledge())
+        if state in seen:
             return
-        seen.add(situation)
+        seen.add(state)
         to_follow.extend((*order, other) for other in ready[1:])
         yield ready[0]
 

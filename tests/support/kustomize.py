@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as `kubectl apply -k` would send them."""
+"""Renders the Kubernetes manifests like `kubectl apply -k`."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ Manifest = dict[str, Any]
 
 
 def roots() -> list[Path]:
-    """Every folder that can be given to `kubectl apply -k`."""
+    """Return all folders that work with `kubectl apply -k`."""
     files = sorted((ROOT / "infrastructure" / "kubernetes").rglob("kustomization.yaml"))
     return [f.parent for f in files if yaml.safe_load(f.read_text())["kind"] == "Kustomization"]
 
@@ -38,12 +38,12 @@ def _rendered(folder: Path) -> str:
 
 
 def render(folder: Path) -> list[Manifest]:
-    """What `kubectl kustomize FOLDER` makes of it; a warning is a failure."""
+    """Return the output of `kubectl kustomize FOLDER`; a warning is a failure."""
     return [document for document in yaml.safe_load_all(_rendered(folder)) if document]
 
 
 def with_components(tmp_path: Path, folder: Path, *components: str) -> list[Manifest]:
-    """A user's own kustomization of a folder, with components."""
+    """Render a kustomization of a folder with components, as a user would write it."""
     (tmp_path / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
@@ -62,22 +62,22 @@ def _from(start: Path, folder: Path) -> str:
 
 
 def only(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
-    """The one manifest of this kind, and name."""
+    """Return the only manifest of this kind and name."""
     (found,) = [m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])]
     return found
 
 
 def job_of(manifest: Manifest) -> Manifest:
-    """The Job that this CronJob makes, or that this is."""
+    """Return the Job of a CronJob, or the Job itself."""
     return manifest["spec"]["jobTemplate"] if manifest["kind"] == "CronJob" else manifest
 
 
 def pods(manifests: list[Manifest]) -> list[Manifest]:
-    """The pod templates in these manifests."""
+    """Return the pod templates in these manifests."""
     workloads = ("CronJob", "Job", "Deployment", "StatefulSet", "DaemonSet")
     return [job_of(m)["spec"]["template"] for m in manifests if m["kind"] in workloads]
 
 
 def containers(pod: Manifest) -> list[Manifest]:
-    """All containers of a pod, those that prepare it first."""
+    """Return all containers of a pod, init containers first."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]

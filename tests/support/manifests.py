@@ -1,4 +1,4 @@
-"""Manifests for tests: a small valid one as JSON values, to be changed and damaged."""
+"""A small valid manifest as JSON values, for tests to change and damage."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 def file(path: str = "index", *, ulid: str = ULID, **changes: Any) -> Json:
-    """Return a file entry whose key is where this version puts it."""
+    """Return a file entry with the default key."""
     return {
         "path": path,
         "size": 10,
@@ -21,7 +21,7 @@ def file(path: str = "index", *, ulid: str = ULID, **changes: Any) -> Json:
 
 
 def block(*files: Json, **changes: Any) -> Json:
-    """Return a block entry of two hours."""
+    """Return a block entry that covers two hours."""
     return {
         "ulid": ULID,
         "min_time": "2025-01-22T00:00:00Z",
@@ -35,9 +35,9 @@ def block(*files: Json, **changes: Any) -> Json:
 
 
 def document(**changes: Any) -> Json:
-    """Return the document of a backup of one block; `changes` replace top fields.
+    """Return the manifest of a backup with one block; `changes` replace top-level fields.
 
-    The totals are those of the blocks, where these can be summed up at all.
+    The totals are those of the blocks, if these can be added up.
     """
     blocks = changes.get("blocks", [block()])
     return {
@@ -71,7 +71,7 @@ def document(**changes: Any) -> Json:
 
 
 def totals(blocks: list[Json]) -> Json:
-    """Return the sums over some blocks; zeros where they are too damaged to be summed up."""
+    """Return the totals of the blocks, or zeros if they are too damaged to add up."""
     sums = {"blocks": 0, "files": 0, "bytes": 0}
     try:
         files = [f for b in blocks for f in b["files"]]
@@ -96,4 +96,4 @@ OLD_SCRIPT = json.dumps(
         "storage_size_bytes": 123456789,
     }
 ).encode()
-"""What the script before this program wrote as metadata.json."""
+"""A metadata.json of the script that this program replaced."""

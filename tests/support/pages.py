@@ -1,4 +1,4 @@
-"""The documentation as tests read it: pages, their code, headings and links."""
+"""Reads the documentation: pages with their code blocks, headings and links."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced piece of code: where it runs in tests (empty: nowhere), its language, its text."""
+    """A fenced code block; `runs` names how tests run it, or is empty."""
 
     runs: str
     language: str
@@ -31,39 +31,39 @@ class Page:
 
     @property
     def name(self) -> str:
-        """Its path below the project."""
+        """Its path in the project."""
         return self.path.relative_to(ROOT).as_posix()
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """Its content."""
         return self.path.read_text()
 
     def blocks(self, language: str | None = None) -> list[Block]:
-        """Its fenced pieces of code, of one language or all."""
+        """Return its fenced code blocks, of one language or all."""
         found = [Block(m[1] or "", m[2], m[3]) for m in _FENCE.finditer(self.text)]
         return [b for b in found if language in (None, b.language)]
 
     def prose(self) -> str:
-        """Its text without the fenced pieces of code."""
+        """Return its text without fenced code blocks."""
         return _FENCE.sub("", self.text)
 
     def inline_code(self) -> list[str]:
-        """What stands between single backticks."""
+        """Return its inline code."""
         return _INLINE.findall(self.prose())
 
     def links(self) -> list[str]:
-        """Targets of its links."""
+        """Return the targets of its links."""
         return _LINK.findall(self.prose())
 
     def anchors(self) -> set[str]:
-        """What a link's fragment can name, made as GitHub makes it."""
+        """Return the anchors of its headings, as GitHub generates them."""
         titles = _HEADING.findall(self.prose())
         return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
 
 
 def pages() -> list[Page]:
-    """Every page that users and contributors read."""
+    """Return all pages for users and contributors."""
     return [Page(p) for p in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]]
 
 

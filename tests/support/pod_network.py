@@ -1,7 +1,6 @@
-"""A network of a pod's own, in which Services of the cluster are servers on this machine.
+"""Creates a network namespace for a pod, in which Services are servers on this machine.
 
-Nothing else can be reached from it: a name that is not served does not resolve, and a port that
-is not served refuses.
+Nothing else is reachable: other names do not resolve, and other ports refuse connections.
 """
 
 import ctypes
@@ -24,9 +23,9 @@ _CHUNK = 1 << 16
 
 
 class PodNetwork:
-    """Serves ports of Services to whoever enters `namespace`; a context manager.
+    """Serves the ports of Services to processes in `namespace`; a context manager.
 
-    `services` maps the name and port that a pod uses to the port on loopback that is meant.
+    `services` maps a name and port as used by the pod to a port on loopback.
     """
 
     def __init__(self, services: Mapping[tuple[str, int], int]) -> None:
@@ -35,14 +34,14 @@ class PodNetwork:
         self._ready = threading.Event()
         self._wake_receiver, self._wake = socket.socketpair()
         self._failure: OSError | None = None
-        # A thread has the network of the one that starts it: what listens and what connects must
-        # not be started by each other.
+        # A thread inherits the network of the thread that starts it, so neither of these two may
+        # start the other.
         self._inside = threading.Thread(target=self._listen, daemon=True)
         self._outside = threading.Thread(target=self._connect, daemon=True)
 
     @property
     def namespace(self) -> Path:
-        """The file by which a process enters it (`nsenter --net=...`)."""
+        """The file with which a process can enter it (`nsenter --net=...`)."""
         return Path(f"/proc/{os.getpid()}/task/{self._inside.native_id}/ns/net")
 
     @property
@@ -102,7 +101,7 @@ class PodNetwork:
 
 def _enter_new_network() -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "cannot make a network namespace: run as root")
+        raise OSError(ctypes.get_errno(), "cannot create a network namespace: run as root")
     with socket.socket() as control:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]

@@ -1,6 +1,6 @@
 """Pod Security Standards, profile "restricted", for one pod.
 
-Written from kubernetes/pod-security-admission (policy/check_*.go): the same fields, and none more.
+Follows kubernetes/pod-security-admission (policy/check_*.go) and checks the same fields.
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
 
@@ -22,7 +22,7 @@ _SECCOMP = {"RuntimeDefault", "Localhost"}
 
 
 def violations(spec: dict[str, Any]) -> list[str]:
-    """What "restricted" would refuse in this `spec` of a pod."""
+    """Return what "restricted" refuses in this pod `spec`."""
     return [*_of_pod(spec), *(v for c in _all_containers(spec) for v in _of_container(c, spec))]
 
 
@@ -59,4 +59,4 @@ def _of_container(container: dict[str, Any], spec: dict[str, Any]) -> Iterator[s
         "seLinuxOptions": both.get("seLinuxOptions", {}).keys() - {"type", "level"},
         "windowsOptions": both.get("windowsOptions"),
     }
-    yield from (f"{container['name']}: {what}" for what, found in checks.items() if found)
+    yield from (f"{container['name']}: {problem}" for problem, found in checks.items() if found)

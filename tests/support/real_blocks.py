@@ -1,6 +1,6 @@
-"""Blocks of every kind that a real Prometheus writes, made once for each major version.
+"""Creates blocks of every kind that a real Prometheus writes, once for each major version.
 
-Floats in several segments, integer and float histograms, samples that came late (out of order),
+They include floats in several segments, integer and float histograms, out-of-order samples,
 tombstones, a compacted block, and the head.
 """
 
@@ -22,7 +22,7 @@ _STEP = timedelta(seconds=15)
 
 
 def make_real_blocks(directory: Path, binaries: PrometheusBinaries, old: Path) -> Path:
-    """Return a snapshot with them; `old` is a data directory of small old blocks to compact."""
+    """Return a snapshot with them; `old` is a data directory with small old blocks to compact."""
     data = directory / "data"
     shutil.copytree(old, data)
     exemplars = ",exemplar-storage" if binaries.major == 3 else ""
@@ -35,12 +35,12 @@ def make_real_blocks(directory: Path, binaries: PrometheusBinaries, old: Path) -
         ),
     )
     with PrometheusServer(binaries, data, options) as server:
-        # Blocks begin at even hours. The head's first two are made one once it spans three, and so
-        # is what came late.
+        # Blocks start at even hours. Prometheus compacts the head when it spans three hours, and
+        # the out-of-order samples with it.
         now = datetime.now(UTC)
         end = now.replace(hour=now.hour // 2 * 2, minute=0, second=0, microsecond=0)
         remote_write(server.url, _on_time(end - timedelta(hours=4), end - timedelta(hours=2.5)))
-        # The first of these overlap with other samples, so that both are compacted into one block.
+        # The first of these overlaps other samples, so that both are compacted into one block.
         for hours in (3.5, 7.5):
             remote_write(server.url, [_late(end - timedelta(hours=hours))])
         remote_write(server.url, _on_time(end - timedelta(hours=2.5), end))
@@ -78,5 +78,7 @@ def _late(start: datetime) -> Series:
 
 
 def _count(data: Path, text: str) -> int:
-    metas = [json.dumps(read_meta(block)) for block in live_blocks(data)]  # some are just going
+    metas = [
+        json.dumps(read_meta(block)) for block in live_blocks(data)
+    ]  # some may be deleted meanwhile
     return sum(text in meta for meta in metas)

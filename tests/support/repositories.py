@@ -1,4 +1,4 @@
-"""Small backups in a store, made by the real claim and commit; and looks at what a store holds."""
+"""Creates small backups in a store with the real claim and commit, and checks the objects."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ FILES = {"chunks/000001": b"chunks of the block", "index": b"index of the block"
 
 
 class ManualClock:
-    """A clock that stands until it is moved; sleeping moves it."""
+    """A clock that tests set; sleeping advances it."""
 
     def __init__(self, start: datetime = NOON) -> None:
         self.instant = start
@@ -60,7 +60,7 @@ def verification_of(
 def manifest_of(
     claim: Claim, files: Mapping[str, bytes] = FILES, *, ulid: str = manifests.ULID
 ) -> Manifest:
-    """A manifest of one block that holds these files."""
+    """Return a manifest of one block with these files."""
     entries = [
         manifests.file(
             path,
@@ -104,7 +104,7 @@ def put_files(
 def make_backup(
     store: ObjectStore, clock: ManualClock, *, at: datetime, run_id: str = "earlier"
 ) -> str:
-    """Commit a small backup as if it had been made at that time; its id."""
+    """Commit a small backup as of the time `at`; return its id."""
     present = clock.instant
     clock.instant = at
     try:
@@ -117,7 +117,7 @@ def make_backup(
 
 
 def visible(contents: Mapping[str, bytes]) -> dict[str, Manifest]:
-    """The manifests among these objects, by backup id."""
+    """Return the manifests among these objects, by backup id."""
     return {
         key.partition("/")[0]: decode_manifest(body, backup_id=key.partition("/")[0])
         for key, body in contents.items()
@@ -126,7 +126,7 @@ def visible(contents: Mapping[str, bytes]) -> dict[str, Manifest]:
 
 
 def require_whole(contents: Mapping[str, bytes]) -> None:
-    """Assert that every manifest has all of its objects, with the bytes it says."""
+    """Assert that all objects of every manifest exist with the recorded content."""
     for backup_id, manifest in visible(contents).items():
         assert f"{backup_id}/{SUMS}" in contents, f"{backup_id} has no {SUMS}"
         for _, file in manifest.files():
@@ -136,9 +136,9 @@ def require_whole(contents: Mapping[str, bytes]) -> None:
 
 
 def require_no_extra_objects(contents: Mapping[str, bytes]) -> None:
-    """Assert that the folders of visible backups hold what their manifests name, and no more."""
+    """Assert that the folders of visible backups have no objects that are not in the manifest."""
     for backup_id, manifest in visible(contents).items():
         own = {file.key for _, file in manifest.files()}
         own |= {f"{backup_id}/{name}" for name in (MANIFEST, SUMS, INCOMPLETE)}
         found = {key for key in contents if key.startswith(f"{backup_id}/")}
-        assert found <= own, f"{backup_id} holds strangers: {found - own}"
+        assert found <= own, f"{backup_id} has extra objects: {found - own}"

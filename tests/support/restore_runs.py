@@ -1,4 +1,4 @@
-"""Restores for tests: in this process, or killed with SIGKILL when they tell of an event."""
+"""Runs a restore in this process, or in a child that is killed after a number of events."""
 
 import multiprocessing
 import os
@@ -15,13 +15,13 @@ from prometheus_backup.stores.local import LocalStore
 from tests.support.runs import transfer
 from tests.support.stored_backups import LocalFiles, manifest_of
 
-# Forks from a process without threads, whatever the test process has running.
+# Forks from a process without threads; the test process may have some.
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload([__name__])
 
 
 def expected(files: LocalFiles, backup: str) -> dict[str, bytes]:
-    """The files that a restored directory must hold."""
+    """Return the files that a restored directory must have."""
     blocks = manifest_of(files, backup)["blocks"]
     return {
         f"{block['ulid']}/{file['path']}": files.get(file["key"])
@@ -31,30 +31,30 @@ def expected(files: LocalFiles, backup: str) -> dict[str, bytes]:
 
 
 def newest_first(files: LocalFiles, backup: str) -> list[str]:
-    """The ULIDs of a backup's blocks in the order in which they are placed."""
+    """Return the ULIDs of a backup's blocks in the order in which they are restored."""
     blocks = manifest_of(files, backup)["blocks"]
     return [b["ulid"] for b in sorted(blocks, key=lambda b: str(b["max_time"]), reverse=True)]
 
 
 def placed(target: Path) -> set[str]:
-    """The names of what a restore has placed so far."""
+    """Return the names of the blocks that a restore has placed so far."""
     return {entry.name for entry in target.iterdir()} - {".prometheus-backup", "lost+found"}
 
 
 def restore_job(store: ObjectStore, target: Path, listener: Listener = ignore) -> Restore:
-    """A restore that was not started."""
+    """Return a restore that has not run yet."""
     repository = Repository(store, clock=SystemClock())
     return Restore(repository, transfer(listener), target, Policy(), listener)
 
 
 def restore(store: ObjectStore, backup: str, target: Path, listener: Listener = ignore) -> None:
-    """Restore, as the command does."""
+    """Restore like the command."""
     job = restore_job(store, target, listener)
     job.apply(job.prepare(job.repository.find(backup)))
 
 
 def restore_and_die(root: Path, backup: str, target: Path, *, events: int) -> bool:
-    """Restore from a `file://` repository until so many events; whether it was killed there."""
+    """Restore, and kill the process after `events` events; return whether it was killed."""
     child = _FORKSERVER.Process(target=_die, args=(root, backup, target, events))
     child.start()
     child.join(60)

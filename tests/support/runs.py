@@ -1,7 +1,7 @@
-"""Runs of `backup` for tests: in this process with parts of their own, or the real command line.
+"""Runs `backup` in this process, or the real command line in another one.
 
-Who needs a backup in a repository calls `take_backup(prometheus, store)`; who looks at what
-happens on the way passes a `Recorder`; who needs another day, or no waiting, a `FakeClock`.
+`take_backup(prometheus, store)` makes a backup. Pass a `Recorder` to check events, and a
+`FakeClock` for another date or to avoid waiting.
 """
 
 import os
@@ -39,7 +39,7 @@ class Recorder:
         self.events.append(event)
 
     def of(self, kind: type[_E]) -> list[_E]:
-        """The events of one kind, in order."""
+        """Return the events of one kind, in order."""
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
@@ -49,7 +49,7 @@ class Recorder:
 
 
 class FakeClock:
-    """A clock that starts when it is told to, and runs `speed` times as fast as the real one."""
+    """A clock with a chosen start that runs `speed` times as fast as the real one."""
 
     def __init__(self, start: datetime | None = None, *, speed: float = 1.0) -> None:
         self._began = time.monotonic()
@@ -57,19 +57,19 @@ class FakeClock:
         self._speed = speed
 
     def now(self) -> datetime:
-        """The start plus what has passed since."""
+        """Return the start plus the time that has passed."""
         return self._start + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
-        """Seconds of this clock since it was made."""
+        """Return the seconds of this clock since it was created."""
         return (time.monotonic() - self._began) * self._speed
 
     def sleep(self, seconds: float) -> None:
-        """Wait until this clock has gone on by so much."""
+        """Wait until this clock has advanced by so many seconds."""
         time.sleep(seconds / self._speed)
 
     def set(self, instant: datetime) -> None:
-        """Be at another instant from now on."""
+        """Set the current time."""
         self._start = instant - timedelta(seconds=self.monotonic())
 
 
@@ -85,7 +85,7 @@ def options(
     fingerprints: tuple[str, ...] = (),
     processes: int = 1,
 ) -> BackupOptions:
-    """Options of a run, as the command line has them by default, but without fingerprints."""
+    """Return the default options of the command line, but without fingerprints."""
     return BackupOptions(
         labels=labels or {},
         policy=policy or Policy(),
@@ -100,7 +100,7 @@ def options(
 
 
 def transfer(listener: Listener = ignore, *, clock: Clock | None = None) -> Transfer:
-    """A pool of two workers without a bandwidth limit."""
+    """Return a transfer with two workers and no bandwidth limit."""
     limit = BandwidthLimit(bytes_per_second=None, clock=clock or SystemClock())
     return Transfer(workers=2, limit=limit, listener=listener)
 
@@ -114,11 +114,11 @@ def backup_run(
     listener: Listener = ignore,
     clock: Clock | None = None,
 ) -> BackupRun:
-    """A run that was not started; `data_dir` must be given where `source` is an `Access`."""
+    """Return a run, not yet started. `data_dir` is required if `source` is an `Access`."""
     if isinstance(source, PrometheusServer):
         data_dir = data_dir or source.data_dir
         source = Access(url=source.url)
-    assert data_dir is not None, "an Access does not say where the data is"
+    assert data_dir is not None, "an Access needs a data_dir"
     clock = clock or SystemClock()
     return BackupRun(
         client=PrometheusClient(source),
@@ -140,14 +140,14 @@ def take_backup(
     listener: Listener = ignore,
     clock: Clock | None = None,
 ) -> BackupReport:
-    """Make one backup; the report of its run, or its error."""
+    """Make one backup; return the report of the run or raise its error."""
     run = backup_run(source, store, chosen, data_dir=data_dir, listener=listener, clock=clock)
     with run.client:
         return run.run()
 
 
 def settings(source: PrometheusServer, repository: S3Bucket | Path, **more: str) -> dict[str, str]:
-    """The environment variables with which the command line backs `source` up."""
+    """Return the environment variables with which the command line backs up `source`."""
     variables = {"PROMETHEUS_URL": source.url, "PROMETHEUS_DATA_DIR": str(source.data_dir)}
     if isinstance(repository, S3Bucket):
         variables |= repository.endpoint.environment() | {"S3_BUCKET": repository.name}
@@ -162,9 +162,9 @@ def cli(
     prefix: tuple[str, ...] = (),
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end in an environment of `env` alone.
+    """Run the command line with only the environment `env` and wait for its end.
 
-    `prefix` stands before the command, such as `("setpriv", "--reuid=65534")`.
+    `prefix` is put before the command, for example `("setpriv", "--reuid=65534")`.
     """
     return subprocess.run(
         [*prefix, *command(*arguments)],
@@ -178,12 +178,12 @@ def cli(
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line as a list of words, for tests that start it by themselves."""
+    """Return the command line as a list, for tests that start it themselves."""
     return [sys.executable, "-m", "prometheus_backup", *arguments]
 
 
 def bare_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """`variables` and what every program needs; nothing of the person who runs the tests."""
+    """Return `variables` plus what every program needs, without any settings of the user."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": "/nonexistent",

@@ -9,12 +9,12 @@ PREFIX = "prometheus-snapshots"
 
 
 def keys_of(credentials: Credentials) -> StaticKeys:
-    """The keys of one user of a server."""
+    """Return the keys of a user."""
     return StaticKeys(credentials.access_key, credentials.secret_key)
 
 
 def open_s3(bucket: S3Bucket, *, prefix: str = PREFIX, **settings: Any) -> S3Store:
-    """A store in this bucket, with its endpoint's keys; `settings` are those of S3Settings."""
+    """Open a store in this bucket with its endpoint's keys; `settings` are for S3Settings."""
     given: dict[str, Any] = {
         "endpoint": bucket.endpoint.url,
         "region": bucket.endpoint.region,

@@ -1,6 +1,6 @@
-"""A proxy before an S3 server that counts requests, and stops the client at one of them.
+"""A proxy for an S3 server that counts requests and can hold or block any of them.
 
-Bytes pass unchanged, so signatures stay right. A request that is stopped never reaches the server.
+It does not change requests, so signatures stay valid. A blocked request never reaches the server.
 """
 
 import socket
@@ -18,7 +18,7 @@ _CHUNK = 65536
 
 @dataclass(frozen=True)
 class S3Request:
-    """One request as it came by: its number, counted from 1, method and path with query."""
+    """One request: its number, counted from 1, its method, and its path with query."""
 
     number: int
     method: str
@@ -26,17 +26,17 @@ class S3Request:
 
 
 Gate = Callable[[S3Request], bool]
-"""Called before a request is passed on, and may wait; False cuts the connection instead."""
+"""Called before a request is forwarded, and may wait; False closes the connection instead."""
 
 
 def let_through(request: S3Request) -> bool:
-    """Stop nothing."""
+    """Block nothing."""
     del request
     return True
 
 
 class S3Proxy:
-    """Listens on loopback and passes on to `upstream`; a context manager that ends it."""
+    """Listens on loopback and forwards to `upstream`; a context manager that closes it."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -54,7 +54,7 @@ class S3Proxy:
         return f"http://{LOOPBACK}:{self._listener.getsockname()[1]}"
 
     def begin(self, gate: Gate = let_through) -> None:
-        """Count from 1 again, and ask this gate."""
+        """Restart counting from 1, with this gate."""
         with self._lock:
             self.requests = []
             self.gate = gate

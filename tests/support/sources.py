@@ -1,4 +1,4 @@
-"""Prometheus servers that are not what they should be: doubles, and a proxy before a real one."""
+"""Fake and faulty Prometheus servers: a fake, and a proxy for real ones."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ HTML = "<html><body><h1>It works!</h1></body></html>"
 
 @dataclass(frozen=True)
 class Request:
-    """One request as a server saw it; the path with its query."""
+    """One received request; the path includes the query."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 
 class _Server(ABC):
-    """An HTTP server on loopback in threads of its own; a context manager that ends it."""
+    """An HTTP server on loopback in its own threads; a context manager that stops it."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self.requests: list[Request] = []
@@ -78,17 +78,17 @@ class _Server(ABC):
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its URL."""
         return f"{self._scheme}://{LOOPBACK}:{self._http.server_address[1]}"
 
     @property
-    def snapshots_asked(self) -> list[str]:
-        """The paths, with queries, of the requests for a snapshot."""
+    def snapshot_requests(self) -> list[str]:
+        """The paths, with queries, of snapshot requests."""
         return [r.path for r in self.requests if r.path.startswith(SNAPSHOT_PATH)]
 
     @property
-    def effectful(self) -> list[str]:
-        """The paths of all requests that are no plain reading."""
+    def effectful_requests(self) -> list[str]:
+        """The paths of all requests that are not GET."""
         return [r.path for r in self.requests if r.method != "GET"]
 
     def upstream_of_next_connection(self) -> str:
@@ -96,7 +96,7 @@ class _Server(ABC):
 
     @abstractmethod
     def answer(self, request: Request, upstream: str) -> tuple[int, str, bytes] | None:
-        """Status, content type and body; None cuts the connection without an answer."""
+        """Return status, content type and body; None closes the connection without a response."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -108,9 +108,9 @@ class _Server(ABC):
 
 
 class FakePrometheus(_Server):
-    """Answers as a healthy Prometheus 3.14 with the Admin API on, except where told otherwise.
+    """Responds like a healthy Prometheus 3.14 with the Admin API enabled, with given exceptions.
 
-    `answers` maps a path to a status and a body: text stays as it is, anything else becomes the
+    `answers` maps a path to a status and a body: text is sent as it is, anything else as the
     `data` of a success.
     """
 
@@ -139,7 +139,7 @@ class FakePrometheus(_Server):
         }
 
     def answer(self, request: Request, upstream: str) -> tuple[int, str, bytes]:
-        """What the table says, and 404 for what is not in it."""
+        """Return the response from `answers`, or 404."""
         del upstream
         status, body = self.answers.get(
             request.path.partition("?")[0], (404, "404 page not found\n")
@@ -179,13 +179,13 @@ class Proxy(_Server):
         self._bearer = bearer
 
     def upstream_of_next_connection(self) -> str:
-        """Take turns."""
+        """Return the next upstream, round-robin."""
         with self._lock:
             self._connections += 1
             return self._upstreams[self._connections % len(self._upstreams)]
 
     def answer(self, request: Request, upstream: str) -> tuple[int, str, bytes] | None:
-        """What the upstream answers."""
+        """Return the response of the upstream."""
         if self._bearer and request.headers.get("Authorization") != f"Bearer {self._bearer}":
             return 401, "text/plain", b"Unauthorized\n"
         if self._on_snapshot and request.path.startswith(SNAPSHOT_PATH):

@@ -1,4 +1,4 @@
-"""The real command line, started and not waited for, so that a test can signal or kill it."""
+"""Starts the real command line in the background, so that a test can signal or kill it."""
 
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 @dataclass(frozen=True)
 class CliResult:
-    """How it ended: a negative code is a signal's."""
+    """Its exit code and output; a negative code is a signal."""
 
     code: int
     output: str
@@ -20,7 +20,7 @@ class CliResult:
 
 
 class StartedCli:
-    """A command line at work; a context manager that kills it if it still is at the end."""
+    """A running command; a context manager that kills it if it is still running at the end."""
 
     def __init__(self, *arguments: str, env: Mapping[str, str], directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -36,24 +36,24 @@ class StartedCli:
             )
 
     def log(self) -> str:
-        """What it has logged so far."""
+        """Return the log so far."""
         return self._log.read_text()
 
     def wait_for_log(self, text: str) -> None:
-        """Return when it has logged this; fail if it ends before."""
+        """Wait until it logs this text; fail if it ends without it."""
         wait_until(lambda: text in self.log() or self._child.poll() is not None)
-        assert text in self.log(), f"it never logged {text!r}:\n{self.log()}"
+        assert text in self.log(), f"it did not log {text!r}:\n{self.log()}"
 
     def send(self, signal_number: int) -> None:
         """Send a signal."""
         self._child.send_signal(signal_number)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, like a crash."""
         self._child.kill()
 
     def end(self, *, deadline: float = 60) -> CliResult:
-        """Wait for its end."""
+        """Wait until it ends; return the result."""
         code = self._child.wait(deadline)
         return CliResult(code, self._output.read_text(), self.log())
 

@@ -1,4 +1,4 @@
-"""Stores that stand between a repository and its real store, to count, fail or wait."""
+"""Wrappers around a store that record, fail or delay operations."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ from prometheus_backup.stores.base import ObjectStore
 
 
 class StoreWrapper:
-    """A store that passes everything on to another; to be changed in one method."""
+    """Forwards everything to another store; subclasses override single methods."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.inner = store
@@ -62,7 +62,7 @@ class StoreWrapper:
 
 
 class ReadRecorder(StoreWrapper):
-    """Remembers which objects were read; calls `before` with each key, which may raise or wait."""
+    """Records which objects are read. Calls `before` with each key first; it may raise or wait."""
 
     def __init__(self, store: ObjectStore, *, before: Callable[[str], None] | None = None) -> None:
         super().__init__(store)

@@ -1,4 +1,4 @@
-"""Repositories that hold real backups, made once and copied for each test, to be damaged there."""
+"""Repositories with real backups: created once, and copied for each test, which may damage them."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ from tests.support.runs import bare_environment, options, take_backup
 @dataclass(frozen=True, slots=True)
 class StoredBackups:
     """A `file://` repository with two backups of one Prometheus: `first` with its head block,
-    `second`, the newest, without it, so that all its blocks are old. To be read only."""
+    `second`, the newest, without it, so that all its blocks are old. Do not change it."""
 
     root: Path
     first: str
@@ -39,7 +39,7 @@ class StoredBackups:
 def make_stored_backups(
     directory: Path, binaries: PrometheusBinaries, blocks: Path
 ) -> StoredBackups:
-    """Back a Prometheus with these blocks and a live head up, twice."""
+    """Make two backups of a Prometheus with these blocks and a head."""
     data = directory / "data"
     shutil.copytree(blocks, data)
     root = directory / "repository"
@@ -54,7 +54,7 @@ def make_stored_backups(
 
 
 class Files(Protocol):
-    """A repository's objects, keys relative to it, for a test's looks and damage."""
+    """Access to the objects of a repository, by relative key, to read and damage them."""
 
     def get(self, key: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
@@ -84,7 +84,7 @@ class LocalFiles:
         return sorted(tree(self.root))
 
     def environment(self) -> dict[str, str]:
-        """The variables with which the command line finds it."""
+        """Return the environment variables that select this repository."""
         return {"REPOSITORY": f"file://{self.root}"}
 
 
@@ -108,7 +108,7 @@ class S3Files:
         return [k.removeprefix(f"{self.prefix}/") for k in self.bucket.keys(f"{self.prefix}/")]
 
     def environment(self) -> dict[str, str]:
-        """The variables with which the command line finds it."""
+        """Return the environment variables that select this repository."""
         return {
             **self.bucket.endpoint.environment(),
             "S3_BUCKET": self.bucket.name,
@@ -117,20 +117,20 @@ class S3Files:
 
 
 def copy_to(files: Files, root: Path) -> None:
-    """Put every file of a `file://` repository into another one."""
+    """Copy all files of a `file://` repository into another one."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda item: files.put(*item), tree(root).items()))
 
 
 def manifest_of(files: Files, backup: str) -> dict[str, Any]:
-    """The manifest of a backup as JSON values."""
+    """Return the manifest of a backup as JSON values."""
     value = json.loads(files.get(f"{backup}/metadata.json"))
     assert isinstance(value, dict)
     return value
 
 
 def block_keys(files: Files, backup: str) -> list[str]:
-    """The keys of all block files of a backup, in the manifest's order."""
+    """Return the keys of all block files of a backup, in manifest order."""
     blocks = manifest_of(files, backup)["blocks"]
     return [file["key"] for block in blocks for file in block["files"]]
 
@@ -143,7 +143,7 @@ def flip_one_bit(files: Files, key: str) -> bytes:
 
 
 def put_small_backup(files: Files, taken: datetime, **changes: Any) -> str:
-    """Write a valid backup of one tiny block, taken at an instant; its id."""
+    """Write a valid backup of one tiny block, taken at the given time; return its id."""
     identifier = backup_id(taken)
     key = f"{identifier}/{manifests.ULID}/index"
     body = b"0123456789"
@@ -159,12 +159,16 @@ def put_small_backup(files: Files, taken: datetime, **changes: Any) -> str:
 def run_here(
     *arguments: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this process, in an environment of `env` alone: fast.
+    """Run the command line in this process, with only the environment `env`. This is fast.
 
-    Without what a process of its own has: pipes, signals, a terminal. `cli()` is for those.
+    Use `cli()` for tests that need a separate process: pipes, signals, a terminal.
     """
     out, err = io.StringIO(), io.StringIO()
-    with _as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        _restored_process_state(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         os.environ.clear()
         os.environ.update(bare_environment(env or {}))
         code = run(arguments)
@@ -172,14 +176,14 @@ def run_here(
 
 
 def json_of(done: subprocess.CompletedProcess[str], *, code: int = 0) -> Any:
-    """The one JSON document on standard output of a command that ended with `code`."""
+    """Check the exit code of a command; return the JSON document from its standard output."""
     assert done.returncode == code, f"{done.args} ended with {done.returncode}:\n{done.stderr}"
     return json.loads(done.stdout)
 
 
 @contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put the environment and the signal handlers back afterwards."""
+def _restored_process_state() -> Iterator[None]:
+    """Restore the environment and the signal handlers afterwards."""
     environment = dict(os.environ)
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

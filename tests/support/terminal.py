@@ -1,4 +1,4 @@
-"""The command line on a terminal: a pseudo-terminal that a program takes for a person's."""
+"""Runs the command line on a pseudo-terminal."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[()][A-Z0-9])")
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What a program wrote to its terminal; `text` is that without colours and cursor moves."""
+    """The output on the terminal; `text` is without colours and cursor movements."""
 
     code: int
     raw: str
@@ -31,7 +31,7 @@ class Screen:
 def on_terminal(
     *arguments: str, env: Mapping[str, str], columns: int = 120, stdout_too: bool = True
 ) -> Screen:
-    """Run the command line to its end with standard error, and output too, on a terminal."""
+    """Run the command line with standard error, and by default also output, on a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(

@@ -1,12 +1,12 @@
-"""Waiting for what happens in another thread or process, by looking again and again."""
+"""Waits for a condition in another thread or process by polling."""
 
 import time
 from collections.abc import Callable
 
 
-def wait_until(holds: Callable[[], bool], *, deadline: float = 60) -> None:
-    """Return when it holds; fail at the deadline (seconds)."""
+def wait_until(condition: Callable[[], bool], *, deadline: float = 60) -> None:
+    """Wait until `condition()` is true; fail after `deadline` seconds."""
     end = time.monotonic() + deadline
-    while not holds():
-        assert time.monotonic() < end, f"did not come true in {deadline:.0f} s"
+    while not condition():
+        assert time.monotonic() < end, f"still false after {deadline:.0f} s"
         time.sleep(0.005)
