@@ -1,11 +1,11 @@
-"""Finding the machine's own archive in both formats of apt's sources."""
+"""Finding this machine's archive in both formats of apt sources."""
 
 from pathlib import Path
 
 from devtools.apt_sources import distribution_sources, os_release
 
 
-def test_one_line_entries_are_joined_and_others_left_out(tmp_path: Path) -> None:
+def test_one_line_entries_of_an_archive_are_merged(tmp_path: Path) -> None:
     (tmp_path / "sources.list").write_text(
         "# deb http://archive.invalid/old old main\n"
         "deb http://archive.invalid/ubuntu noble main restricted\n"
@@ -42,7 +42,7 @@ def test_stanzas_keep_their_keyring(tmp_path: Path) -> None:
     )
 
 
-def test_a_derivative_counts_as_its_family(tmp_path: Path) -> None:
+def test_derivative_counts_as_its_parent_distribution(tmp_path: Path) -> None:
     release = tmp_path / "os-release"
     release.write_text(
         'ID=mint\nID_LIKE="ubuntu debian"\nVERSION_CODENAME=x\nUBUNTU_CODENAME=noble\n'

@@ -1,4 +1,4 @@
-"""`make demo` works, fits a screen, and leaves nothing behind."""
+"""`make demo` works, fits on a screen, and leaves nothing behind."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from devtools.processes import clean_environment
 from tests.support.pages import ROOT
 
 
-def test_demo_succeeds_in_one_screenful_and_cleans_up(tmp_path: Path) -> None:
+def test_demo_fits_on_a_screen_and_cleans_up(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "devtools.demo"],
         cwd=ROOT,
@@ -28,11 +28,11 @@ def test_demo_succeeds_in_one_screenful_and_cleans_up(tmp_path: Path) -> None:
     assert sum("every value equal" in line for line in lines) == 3
     # TMPDIR is the home of the environment, so the demo's directory would be there.
     assert list((tmp_path / "home").iterdir()) == []
-    left = [p.cmdline() for p in psutil.process_iter() if _is_of(p, tmp_path)]
+    left = [p.cmdline() for p in psutil.process_iter() if _mentions(p, tmp_path)]
     assert left == []
 
 
-def _is_of(process: psutil.Process, folder: Path) -> bool:
+def _mentions(process: psutil.Process, folder: Path) -> bool:
     try:
         return any(str(folder) in word for word in process.cmdline()[1:])
     except psutil.Error:

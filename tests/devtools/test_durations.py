@@ -1,4 +1,4 @@
-"""Expected durations: computed from what was measured and from the assumptions with names."""
+"""Estimated durations, from measurements and named assumptions."""
 
 import pytest
 
@@ -26,14 +26,14 @@ def test_rates_are_those_of_the_benchmark() -> None:
         measured(page.replace("- Data:", "- Nothing:"))
 
 
-def test_the_slower_of_link_and_program_decides() -> None:
+def test_slower_of_link_and_program_decides() -> None:
     slow, fast = (durations(10 * GB, bits=bits, rates=RATES) for bits in (1e8, 1e11))
     assert slow.first_upload == pytest.approx(10 * GB / (1e8 / 8 * 0.9))
     assert fast.first_upload == pytest.approx(10 * GB / (100 * MIB))
     assert fast.restore == pytest.approx(OVERHEAD + 10 * GB / (400 * MIB))
 
 
-def test_a_night_sends_what_is_new_and_copies_the_rest() -> None:
+def test_nightly_backup_uploads_new_blocks_and_copies_the_rest() -> None:
     found = durations(10 * GB, bits=1e11, rates=RATES)
     assert found.sent == pytest.approx(10 * GB * 32 / 368, rel=1e-6)
     copies = (10 * GB - found.sent) / STORE_COPIES

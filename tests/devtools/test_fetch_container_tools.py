@@ -1,4 +1,4 @@
-"""Finding kubectl, buildah and debootstrap; fetching is what `make test` has done before."""
+"""Finding kubectl, buildah and debootstrap, which `make test` has fetched."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from devtools.fetch_container_tools import ContainerToolMissingError, Program
 
 
 @pytest.mark.parametrize("name", ["kubectl", "buildah", "debootstrap"])
-def test_programs_run_from_where_they_are(name: str) -> None:
+def test_programs_run_without_being_installed(name: str) -> None:
     program: Program = getattr(fetch_container_tools, f"find_{name}")()
     arguments = ["version", "--client"] if name == "kubectl" else ["--version"]
     done = subprocess.run(
@@ -24,7 +24,7 @@ def test_programs_run_from_where_they_are(name: str) -> None:
     assert done.stdout
 
 
-def test_a_kubectl_that_is_too_old_is_not_taken(
+def test_kubectl_that_is_too_old_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     old = tmp_path / "kubectl"

@@ -1,4 +1,4 @@
-"""Finding Prometheus; fetching is what `make setup` has done before any test runs."""
+"""Finding Prometheus, which `make setup` has fetched."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from devtools import fetch_prometheus
 from devtools.fetch_prometheus import PrometheusBinaries, PrometheusMissingError
 
 
-def test_both_major_versions_are_there(prometheus_binaries: PrometheusBinaries) -> None:
+def test_both_major_versions_are_found(prometheus_binaries: PrometheusBinaries) -> None:
     assert prometheus_binaries.version.startswith(f"{prometheus_binaries.major}.")
 
 
-def test_a_named_folder_of_another_version_is_refused(
+def test_folder_with_another_version_is_refused(
     monkeypatch: pytest.MonkeyPatch, prometheus_2: PrometheusBinaries
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_3_DIR", str(prometheus_2.prometheus.parent))
@@ -22,7 +22,7 @@ def test_a_named_folder_of_another_version_is_refused(
     assert fetch_prometheus.find(2) == prometheus_2
 
 
-def test_a_missing_one_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fetch_prometheus, "TOOLS", tmp_path)
     monkeypatch.delenv("PROMETHEUS_2_DIR", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Finding the Pushgateway; fetching is what `make test` has done before any test runs."""
+"""Finding the Pushgateway, which `make test` has fetched."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from devtools import fetch_pushgateway
 from devtools.fetch_pushgateway import PushgatewayMissingError
 
 
-def test_a_named_program_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_program_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     found = fetch_pushgateway.find()
     monkeypatch.setattr(fetch_pushgateway, "TOOLS", Path("/nowhere"))
     monkeypatch.setenv("PUSHGATEWAY", str(found))
     assert fetch_pushgateway.find() == found
 
 
-def test_a_missing_one_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fetch_pushgateway, "TOOLS", tmp_path)
     monkeypatch.delenv("PUSHGATEWAY", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

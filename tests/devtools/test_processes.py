@@ -1,4 +1,4 @@
-"""Ports and the life of a process."""
+"""Ports and processes."""
 
 import socket
 import time
@@ -33,7 +33,7 @@ def test_free_ports_differ_and_can_be_bound() -> None:
             probe.bind(("127.0.0.1", port))
 
 
-def test_a_taken_port_is_tried_again_with_another() -> None:
+def test_taken_port_is_replaced_by_another() -> None:
     tried: list[int] = []
 
     def start(ports: list[int]) -> int:
@@ -46,14 +46,14 @@ def test_a_taken_port_is_tried_again_with_another() -> None:
     assert len(tried) == 3
 
 
-def test_a_process_that_listens_on_another_port_is_found_out(tmp_path: Path) -> None:
+def test_process_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     process = _sleeper(tmp_path)
     with pytest.raises(PortTakenError):
         process.check_listens(free_ports(1)[0])
     assert not process.running
 
 
-def test_a_paused_process_can_be_stopped(tmp_path: Path) -> None:
+def test_paused_process_can_be_stopped(tmp_path: Path) -> None:
     with _sleeper(tmp_path) as process:
         process.pause()
         before = time.monotonic()
@@ -62,7 +62,7 @@ def test_a_paused_process_can_be_stopped(tmp_path: Path) -> None:
     assert process.exit_code == -15
 
 
-def test_an_early_end_and_a_missed_deadline_quote_the_log(tmp_path: Path) -> None:
+def test_early_end_and_timeout_quote_the_log(tmp_path: Path) -> None:
     early = _sleeper(tmp_path, "sh", "-c", "echo some last words; exit 7")
     with pytest.raises(ProcessFailedError, match=r"(?s)ended with 7 .*some last words"):
         early.wait_until(lambda: False)

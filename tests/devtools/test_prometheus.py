@@ -26,14 +26,14 @@ def test_blocks_and_head_are_served_and_survive_a_restart(
     assert prometheus.query("count(devtools_head)")[0]["value"][1] == "20"
 
 
-def test_snapshot_holds_all_blocks_and_the_head(
+def test_snapshot_has_all_blocks_and_the_head(
     prometheus: PrometheusServer, tsdb_block_spec: BlockSpec
 ) -> None:
     assert len(list(prometheus.snapshot().iterdir())) == tsdb_block_spec.blocks + 1
     assert len(list(prometheus.snapshot(skip_head=True).iterdir())) == tsdb_block_spec.blocks
 
 
-def test_deleted_series_leave_tombstones_and_then_new_blocks(
+def test_deleted_series_create_tombstones_until_they_are_cleaned(
     prometheus: PrometheusServer, data_dir: Path, tsdb_block_spec: BlockSpec
 ) -> None:
     before = {path.parent.name for path in data_dir.glob("*/meta.json")}
@@ -46,7 +46,7 @@ def test_deleted_series_leave_tombstones_and_then_new_blocks(
     assert not after & before
 
 
-def test_a_head_of_many_hours_becomes_blocks(
+def test_head_of_many_hours_is_compacted_into_blocks(
     start_prometheus: PrometheusFleet, prometheus_binaries: PrometheusBinaries
 ) -> None:
     server = start_prometheus(prometheus_binaries, options=PrometheusOptions(scrape_interval=None))
@@ -54,7 +54,7 @@ def test_a_head_of_many_hours_becomes_blocks(
     server.wait_until_blocks(1)
 
 
-def test_it_scrapes_itself(
+def test_server_scrapes_itself(
     start_prometheus: PrometheusFleet, prometheus_binaries: PrometheusBinaries
 ) -> None:
     server = start_prometheus(
@@ -75,7 +75,7 @@ def test_it_scrapes_itself(
     ],
     ids=["admin API off", "agent mode"],
 )
-def test_a_server_without_snapshots_refuses_one(
+def test_server_without_admin_api_refuses_snapshots(
     start_prometheus: PrometheusFleet,
     prometheus_binaries: PrometheusBinaries,
     options: PrometheusOptions,
@@ -86,16 +86,14 @@ def test_a_server_without_snapshots_refuses_one(
         server.snapshot()
 
 
-def test_a_failed_start_quotes_the_log(
+def test_failed_start_quotes_the_log(
     start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries
 ) -> None:
     with pytest.raises(ProcessFailedError, match="unknown long flag '--no-such-flag'"):
         start_prometheus(prometheus_3, options=PrometheusOptions(extra_flags=("--no-such-flag",)))
 
 
-def test_the_same_seed_gives_the_same_samples(
-    tmp_path: Path, prometheus_2: PrometheusBinaries
-) -> None:
+def test_same_seed_gives_the_same_samples(tmp_path: Path, prometheus_2: PrometheusBinaries) -> None:
     spec = BlockSpec(blocks=2, series=3, seed=7)
     first, second = (
         write_openmetrics_blocks(tmp_path / name, prometheus_2.promtool, spec) for name in "ab"

@@ -36,7 +36,7 @@ def test_seaweedfs_stores_lists_tags_and_deletes(s3_bucket: S3Bucket) -> None:
     assert s3_bucket.keys() == ["a/large"]
 
 
-def test_seaweedfs_enforces_rights_and_knows_no_bucket_by_itself(
+def test_seaweedfs_enforces_permissions_and_creates_no_bucket_by_itself(
     seaweedfs: SeaweedFS, s3_bucket: S3Bucket
 ) -> None:
     reader = seaweedfs.endpoint(READ_ONLY).client
@@ -49,7 +49,7 @@ def test_seaweedfs_enforces_rights_and_knows_no_bucket_by_itself(
     assert _code(missing.value) == "NoSuchBucket"
 
 
-def test_seaweedfs_keeps_data_over_a_restart_and_can_be_killed(own_seaweedfs: SeaweedFS) -> None:
+def test_seaweedfs_keeps_data_across_a_restart_and_can_be_killed(own_seaweedfs: SeaweedFS) -> None:
     bucket = own_seaweedfs.endpoint().new_bucket()
     bucket.put("key", b"value")
     own_seaweedfs.restart()
@@ -59,7 +59,7 @@ def test_seaweedfs_keeps_data_over_a_restart_and_can_be_killed(own_seaweedfs: Se
         bucket.get("key")
 
 
-def test_moto_enforces_iam_when_told(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+def test_moto_enforces_iam_on_request(moto: MotoServer, moto_bucket: S3Bucket) -> None:
     user = moto.new_user({"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"})
     client = moto.endpoint(user).client
     with moto.enforcing_iam():
@@ -71,7 +71,7 @@ def test_moto_enforces_iam_when_told(moto: MotoServer, moto_bucket: S3Bucket) ->
 
 
 def _user(moto: MotoServer, bucket: S3Bucket, rights: dict[str, str]) -> S3Bucket:
-    """The bucket as a user sees it who has these actions, each on keys of a pattern."""
+    """Return the bucket for a new user with these actions, each for a key pattern."""
     statements: list[dict[str, object]] = [
         {"Effect": "Allow", "Action": action, "Resource": f"arn:aws:s3:::{bucket.name}/{keys}"}
         for action, keys in rights.items()
@@ -79,7 +79,7 @@ def _user(moto: MotoServer, bucket: S3Bucket, rights: dict[str, str]) -> S3Bucke
     return S3Bucket(moto.endpoint(moto.new_user(*statements)), bucket.name)
 
 
-def test_moto_judges_each_key_of_a_bulk_deletion(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+def test_moto_checks_each_key_of_a_bulk_deletion(moto: MotoServer, moto_bucket: S3Bucket) -> None:
     for key in ("mine/a", "theirs/b"):
         moto_bucket.put(key, b"")
     user = _user(moto, moto_bucket, {"s3:DeleteObject": "mine/*"})
@@ -90,7 +90,7 @@ def test_moto_judges_each_key_of_a_bulk_deletion(moto: MotoServer, moto_bucket: 
     assert moto_bucket.keys() == ["theirs/b"]
 
 
-def test_moto_judges_the_source_of_a_copy(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+def test_moto_checks_the_source_of_a_copy(moto: MotoServer, moto_bucket: S3Bucket) -> None:
     for key in ("mine/a", "theirs/b"):
         moto_bucket.put(key, b"")
     user = _user(moto, moto_bucket, {"s3:GetObject": "mine/*", "s3:PutObject": "mine/*"})
@@ -106,7 +106,7 @@ def test_moto_judges_the_source_of_a_copy(moto: MotoServer, moto_bucket: S3Bucke
     assert _code(denied.value) == "AccessDenied"
 
 
-def test_moto_judges_the_tags_of_a_write(moto: MotoServer, moto_bucket: S3Bucket) -> None:
+def test_moto_checks_the_tags_of_a_write(moto: MotoServer, moto_bucket: S3Bucket) -> None:
     user = _user(moto, moto_bucket, {"s3:PutObject": "*"})
     with moto.enforcing_iam():
         user.put("plain", b"")
@@ -116,7 +116,7 @@ def test_moto_judges_the_tags_of_a_write(moto: MotoServer, moto_bucket: S3Bucket
     assert moto_bucket.keys() == ["plain"]
 
 
-def test_moto_remembers_class_and_encryption(moto_bucket: S3Bucket) -> None:
+def test_moto_stores_class_and_encryption(moto_bucket: S3Bucket) -> None:
     moto_bucket.client.put_object(
         Bucket=moto_bucket.name,
         Key="x",
@@ -128,7 +128,7 @@ def test_moto_remembers_class_and_encryption(moto_bucket: S3Bucket) -> None:
     assert (head["StorageClass"], head["ServerSideEncryption"]) == ("STANDARD_IA", "AES256")
 
 
-def test_the_aws_client_talks_to_both_servers(
+def test_aws_client_works_with_both_servers(
     aws: Callable[[S3Endpoint], AwsCli], s3_bucket: S3Bucket, moto_bucket: S3Bucket
 ) -> None:
     for bucket in (s3_bucket, moto_bucket):

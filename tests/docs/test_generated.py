@@ -1,4 +1,4 @@
-"""What is made from the code is up to date, and examples are what the code accepts."""
+"""Generated documentation is up to date, and the code accepts the examples."""
 
 import json
 import re
@@ -17,17 +17,17 @@ from prometheus_backup.settings import SETTINGS
 from tests.support.pages import DOCS, ROOT, Page
 
 
-def test_configuration_page_is_made_from_the_table_of_settings() -> None:
-    made = reference.CONFIGURATION.read_text()
-    assert made == reference.configuration(), "run `python -m devtools.reference`"
+def test_configuration_page_is_up_to_date() -> None:
+    page = reference.CONFIGURATION.read_text()
+    assert page == reference.configuration(), "run `python -m devtools.reference`"
 
 
-def test_exit_codes_page_is_made_from_the_errors() -> None:
+def test_exit_codes_page_is_up_to_date() -> None:
     page = reference.EXIT_CODES.read_text()
     assert page == reference.exit_codes(page), "run `python -m devtools.reference`"
 
 
-def test_exit_codes_page_has_every_code_that_a_run_can_end_with() -> None:
+def test_exit_codes_page_has_every_exit_code() -> None:
     codes = {
         int(code)
         for code in re.findall(r"^\| (\d+) \|", reference.exit_codes(_TABLE), re.MULTILINE)
@@ -35,7 +35,7 @@ def test_exit_codes_page_has_every_code_that_a_run_can_end_with() -> None:
     assert codes == {0, 1, 2, 3, 10, 11, 12, 13, 14, 20, 21, 22, 30, 31, 32, 33, 40, 41, 130, 143}
 
 
-def test_monitoring_page_is_made_from_the_table_of_metrics() -> None:
+def test_monitoring_page_is_up_to_date() -> None:
     page = reference.MONITORING.read_text()
     assert page == reference.monitoring(page), "run `python -m devtools.reference`"
 
@@ -46,18 +46,18 @@ def test_computed_tables_are_up_to_date(page: Path) -> None:
     assert text == tables.update_tables(text), "run `python -m devtools.tables`"
 
 
-def test_schema_is_made_from_the_manifest() -> None:
+def test_schema_is_up_to_date() -> None:
     assert schema.PATH.read_text() == schema.text(), "run `python -m devtools.schema`"
 
 
-def test_configuration_page_names_every_setting_once() -> None:
+def test_configuration_page_has_every_setting_once() -> None:
     rows = re.findall(
         r"^\| `\w+`.*? \| `--[\w-]+`.*? \| `(\w+)` \|", reference.configuration(), re.MULTILINE
     )
     assert sorted(rows) == sorted(SETTINGS)
 
 
-def test_example_of_a_configuration_file_is_accepted(tmp_path: Path) -> None:
+def test_example_configuration_file_is_accepted(tmp_path: Path) -> None:
     (example,) = Page(DOCS / "configuration.md").blocks("yaml")
     file = tmp_path / "prometheus-backup.yaml"
     file.write_text(example.text)
@@ -66,16 +66,16 @@ def test_example_of_a_configuration_file_is_accepted(tmp_path: Path) -> None:
     assert settings["labels"] == ["cluster=production", "replica=prometheus-0"]
 
 
-def test_example_of_a_manifest_fits_schema_and_reader() -> None:
+def test_example_manifest_is_valid() -> None:
     (example,) = Page(DOCS / "repository-format.md").blocks("json")
     document = json.loads(example.text)
     jsonschema.validate(document, json.loads(schema.PATH.read_text()))
     manifest = decode_manifest(example.text.encode(), backup_id=document["backup_id"])
     written = json.loads(manifest.model_dump_json())
-    assert written == document, "the example has all fields, and no other"
+    assert written == document, "the example must have exactly the fields of the manifest"
 
 
-def test_schema_refuses_a_manifest_without_blocks() -> None:
+def test_schema_rejects_a_manifest_without_blocks() -> None:
     (example,) = Page(DOCS / "repository-format.md").blocks("json")
     document = json.loads(example.text)
     del document["blocks"]
@@ -83,7 +83,7 @@ def test_schema_refuses_a_manifest_without_blocks() -> None:
         jsonschema.validate(document, json.loads(schema.PATH.read_text()))
 
 
-def test_worked_example_of_retention_is_what_the_code_decides() -> None:
+def test_retention_example_matches_the_code() -> None:
     today, absent = date(2025, 3, 15), {date(2024, 9, 1), date(2024, 9, 2)}
     days = [today - timedelta(n) for n in range((today - date(2023, 6, 1)).days + 1)]
     nights = [datetime(d.year, d.month, d.day, 2, tzinfo=UTC) for d in days if d not in absent]
@@ -101,7 +101,7 @@ def test_worked_example_of_retention_is_what_the_code_decides() -> None:
     assert f"{kept} backups stay" in page
 
 
-def test_every_dependency_has_its_reason() -> None:
+def test_every_dependency_is_documented() -> None:
     page = (DOCS / "dependencies.md").read_text().lower()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     development = (ROOT / "requirements" / "dev.in").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""kubectl commands of the pages on operations name what the manifests have."""
+"""kubectl commands in the operations pages use names from the manifests."""
 
 import os
 import re
@@ -39,7 +39,7 @@ POD = JOB["spec"]["template"]
 
 
 def _commands(page: Page) -> list[list[str]]:
-    """The words of each kubectl command of a page, up to a pipe or a redirection."""
+    """Return the words of each kubectl command of a page, up to a pipe."""
     lines = [line for block in page.blocks("bash") for line in block.text.splitlines()]
     parts = [part for text in [*lines, *page.inline_code()] for part in text.split(" | ")]
     return [shlex.split(p) for p in parts if p.startswith("kubectl ") and " -n " in p]
@@ -53,7 +53,7 @@ def _options(words: list[str], name: str) -> list[str]:
 
 
 def _named(words: list[str], kind: str) -> list[str]:
-    """The names that a command gives for a kind: `kind/NAME`, `--from=kind/NAME`, `kind NAME`."""
+    """Return the names of one kind in a command: `kind/NAME`, `--from=kind/NAME`, `kind NAME`."""
     slashed = [w.rpartition("/")[2] for w in words if re.match(rf"(--from=)?{kind}/", w)]
     if kind in words:
         rest = words[words.index(kind) + 1 :]
@@ -69,7 +69,7 @@ def test_pages_have_kubectl_commands(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("page", "words"), ALL, ids=lambda v: v if isinstance(v, str) else "")
-def test_a_command_names_what_the_manifests_have(page: str, words: list[str]) -> None:
+def test_command_uses_names_from_the_manifests(page: str, words: list[str]) -> None:
     assert _options(words, "-n") == [NAMESPACE], (page, words)
     for label in _options(words, "-l"):
         name, _, value = label.partition("=")
@@ -78,8 +78,8 @@ def test_a_command_names_what_the_manifests_have(page: str, words: list[str]) ->
     for name in _named(words, "cronjob"):
         assert name == CRONJOB["metadata"]["name"], (page, words)
     for name in _named(words, "job"):
-        made = name == JOB_OF_RESTORE or name.startswith("prometheus-backup-manual-")
-        assert made, (page, words)
+        known = name == JOB_OF_RESTORE or name.startswith("prometheus-backup-manual-")
+        assert known, (page, words)
     for pod in _named(words, "exec"):
         assert pod == NAMES["pod"], (page, words)
     if "secret" in words:
@@ -94,14 +94,14 @@ def _require_secret(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_applied_can_be_applied(page: Page) -> None:
+def test_applied_folders_exist(page: Page) -> None:
     text = "\n".join([block.text for block in page.blocks("bash")])
     for folder in re.findall(r"kubectl (?:apply -k|kustomize) (\S+)", text):
         assert (ROOT / folder / "kustomization.yaml").is_file(), f"{page.name} applies {folder}"
 
 
 RESTORE = MANIFESTS / "restore"
-REPLACED = [
+CHANGED_JOBS = [
     line.rpartition(" | ")[0]
     for block in PAGES[0].blocks("bash")
     for line in block.text.splitlines()
@@ -109,13 +109,13 @@ REPLACED = [
 ]
 
 
-def test_the_runbook_gives_the_restore_job_other_arguments_and_changes_nothing_else() -> None:
+def test_runbook_only_changes_the_arguments_of_the_restore_job() -> None:
     rendered = render(RESTORE)
     (job,) = [m for m in rendered if m["kind"] == "Job"]
     found = []
-    for script in REPLACED:
+    for script in CHANGED_JOBS:
         environment = {**os.environ, "PATH": f"{find_kubectl().path.parent}:{os.environ['PATH']}"}
-        made = subprocess.run(
+        done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=ROOT,
             env=environment,
@@ -123,7 +123,7 @@ def test_the_runbook_gives_the_restore_job_other_arguments_and_changes_nothing_e
             text=True,
             check=True,
         )
-        manifests = list(yaml.safe_load_all(made.stdout))
+        manifests = list(yaml.safe_load_all(done.stdout))
         (changed,) = [m for m in manifests if m["kind"] == "Job"]
         (container,) = changed["spec"]["template"]["spec"]["containers"]
         found.append(container["args"])
@@ -136,7 +136,7 @@ def test_the_runbook_gives_the_restore_job_other_arguments_and_changes_nothing_e
     ]
 
 
-def test_the_names_for_the_operator_are_those_of_its_overlay() -> None:
+def test_operator_names_match_its_overlay() -> None:
     path = MANIFESTS / "overlays" / "prometheus-operator" / "kustomization.yaml"
     (names,) = yaml.safe_load(path.read_text())["configMapGenerator"]
     wanted = dict(literal.split("=", 1) for literal in names["literals"])
@@ -148,11 +148,11 @@ def test_the_names_for_the_operator_are_those_of_its_overlay() -> None:
         if name in wanted
     }
     assert given == {name: wanted[name] for name in given}
-    assert len(given) == 6  # all but the labels of backups
+    assert len(given) == 6  # all except the backup labels
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_names_of_the_cluster_are_those_of_the_manifests(page: Page) -> None:
+def test_kubernetes_names_match_the_manifests(page: Page) -> None:
     for claim in re.findall(r"prometheus-storage-\S+?(?=[`,. ])", page.text):
         assert claim == NAMES["claim"]
     for label in re.findall(r"statefulset.kubernetes.io/pod-name: ([\w-]+)", page.text):
@@ -162,14 +162,11 @@ def test_names_of_the_cluster_are_those_of_the_manifests(page: Page) -> None:
         assert (root / path).exists(), f"{page.name} names {path}"
 
 
-# Troubleshooting goes by what the program says
-
-
-def test_phrases_of_the_log_are_those_that_the_program_says() -> None:
+def test_log_messages_on_the_page_exist_in_the_code() -> None:
     page = PAGES[1].text
     table = page.partition("## By log message")[2].partition("\n## ")[0]
     phrases = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     source = "".join(p.read_text() for p in sorted((ROOT / "src").rglob("*.py")))
-    said = re.sub(r'"\s+f?"', "", source)  # texts that are broken over lines
+    messages = re.sub(r'"\s+f?"', "", source)  # joins strings that span lines
     assert len(phrases) > 10
-    assert [phrase for phrase in phrases if phrase not in said] == []
+    assert [phrase for phrase in phrases if phrase not in messages] == []

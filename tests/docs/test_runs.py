@@ -1,4 +1,4 @@
-"""Code in the documentation that is marked with `<!-- runs: ... -->` works, on real servers."""
+"""Code in the documentation that is marked with `<!-- runs: ... -->` works with real servers."""
 
 import json
 import re
@@ -27,8 +27,8 @@ _MARKED = [
 
 
 @dataclass(frozen=True)
-class World:
-    """A Prometheus, a bucket with one backup of it, and a shell that knows both."""
+class Environment:
+    """A Prometheus, a bucket with one backup of it, and a shell with their settings."""
 
     prometheus: PrometheusServer
     bucket: S3Bucket
@@ -54,7 +54,7 @@ class World:
         return json.loads(self.shell(f"prometheus-backup {command} --json", folder, codes=codes))
 
     def backups(self) -> list[str]:
-        """The ids of the backups, oldest first."""
+        """Return the ids of the backups, oldest first."""
         keys = self.bucket.keys()
         return [key.split("/")[1] for key in keys if key.endswith("/metadata.json")]
 
@@ -63,9 +63,9 @@ class World:
         """The oldest backup."""
         return self.backups()[0]
 
-    def of_here(self, text: str, folder: Path) -> str:
-        """Return code of the documentation with the addresses of this machine."""
-        for written, meant in {
+    def localized(self, text: str, folder: Path) -> str:
+        """Replace URLs, paths and names in documented code by those of this test."""
+        for documented, actual in {
             "http://localhost:9090": self.prometheus.url,
             "/var/lib/prometheus": str(self.prometheus.data_dir),
             "/srv/": f"{folder}/",
@@ -74,23 +74,23 @@ class World:
             "/usr/bin/prometheus": str(self.prometheus.binaries.prometheus),
             "| jq .": f"| {sys.executable} -m json.tool",
         }.items():
-            text = text.replace(written, meant)
+            text = text.replace(documented, actual)
         return text
 
 
 @pytest.fixture(scope="module")
-def world(
+def environment(
     tmp_path_factory: pytest.TempPathFactory,
     prometheus_3: PrometheusBinaries,
     tsdb_blocks: Path,
     seaweedfs: SeaweedFS,
-) -> Iterator[World]:
+) -> Iterator[Environment]:
     folder = tmp_path_factory.mktemp("documented")
     shutil.copytree(tsdb_blocks, folder / "data")
     bucket = seaweedfs.endpoint().new_bucket()
     with PrometheusServer(prometheus_3, folder / "data") as prometheus:
         prometheus.fill_head()
-        # What it scrapes is younger than the five minutes of the default queries.
+        # The default queries look five minutes back, before the first scrape.
         (folder / "queries").write_text("sum(devtools_head)\n")
         environment = clean_environment(
             folder / "home",
@@ -103,24 +103,24 @@ def world(
             **bucket.endpoint.environment(),
         )
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        made = World(prometheus, bucket, environment)
-        made.shell("prometheus-backup backup", folder)
-        yield made
+        created = Environment(prometheus, bucket, environment)
+        created.shell("prometheus-backup backup", folder)
+        yield created
         prometheus.kill()
     bucket.remove()
 
 
 @pytest.mark.parametrize("block", _MARKED)
-def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
-    script = world.of_here(block.text, tmp_path)
+def test_code_runs(block: Block, environment: Environment, tmp_path: Path) -> None:
+    script = environment.localized(block.text, tmp_path)
     if "REPOSITORY=" in script:
         script = f"unset S3_BUCKET\n{script}"
     merges = block.runs == "merge"
     script = f"set +e\n{script}" if merges else script
-    output = world.shell(script, tmp_path, codes=(3,) if merges else (0,))
-    proofs = {
+    output = environment.shell(script, tmp_path, codes=(3,) if merges else (0,))
+    expected = {
         "backup": "checksum",
-        "restore": world.backup_id,
+        "restore": environment.backup_id,
         "drill": "could be asked after",
         "plain": "download: s3://",
         "metrics": "prometheus_backup_good_backups{",
@@ -128,36 +128,36 @@ def test_code_runs(block: Block, world: World, tmp_path: Path) -> None:
         "flags": '"web.enable-admin-api":"true"',
         "loaded": "prometheus_tsdb_blocks_loaded ",
         "query": '"status":"success"',
-        "merge": "the start of the samples in memory",  # so its newest block is not placed yet
+        "merge": "the start of the samples in memory",  # so the newest block is not restored yet
         "latest": "size   pass",
         "heal": "none bad",
         "empty": "--storage.tsdb.retention.time=",
     }
-    assert proofs[block.runs] in output
+    assert expected[block.runs] in output
     if "restored" in script:
-        _require_whole_restore(world, tmp_path)
+        _require_whole_restore(environment, tmp_path)
 
 
-def _require_whole_restore(world: World, folder: Path) -> None:
-    """See that each block of the backup that was restored is there; newer backups may be it."""
+def _require_whole_restore(environment: Environment, folder: Path) -> None:
+    """Assert that all blocks of a backup were restored; other tests may have added backups."""
     blocks = {path.parent.name for path in (folder / "restored").glob("*/meta.json")}
     manifests = [
-        json.loads(world.bucket.get(f"prometheus-snapshots/{backup}/metadata.json"))
-        for backup in world.backups()
+        json.loads(environment.bucket.get(f"prometheus-snapshots/{backup}/metadata.json"))
+        for backup in environment.backups()
     ]
     assert blocks in [{block["ulid"] for block in manifest["blocks"]} for manifest in manifests]
 
 
-def test_listings_in_the_format_page_say_what_the_page_says(world: World, tmp_path: Path) -> None:
+def test_listing_commands_on_the_format_page_work(environment: Environment, tmp_path: Path) -> None:
     (block,) = [b for b in Page(DOCS / "repository-format.md").blocks("bash") if b.runs]
-    last, count, *_ = world.of_here(block.text, tmp_path).splitlines()
-    backups = world.backups()
-    assert world.shell(last, tmp_path).split() == ["PRE", f"{backups[-1]}/"]
-    assert int(world.shell(count, tmp_path)) == len(backups)
+    last, count, *_ = environment.localized(block.text, tmp_path).splitlines()
+    backups = environment.backups()
+    assert environment.shell(last, tmp_path).split() == ["PRE", f"{backups[-1]}/"]
+    assert int(environment.shell(count, tmp_path)) == len(backups)
 
 
 def _fields(command: str) -> set[str]:
-    """Return the fields that docs/json.md names for a command."""
+    """Return the fields that docs/json.md lists for a command."""
     section = re.search(rf"^## {command}\n(.*?)(?=^## |\Z)", _JSON, re.MULTILINE | re.DOTALL)
     assert section, command
     cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section[1], re.MULTILINE)
@@ -167,11 +167,11 @@ def _fields(command: str) -> set[str]:
 _JSON = (DOCS / "json.md").read_text()
 
 
-def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) -> None:
+def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_path: Path) -> None:
     def fields(command: str, *path: str | int, codes: tuple[int, ...] = (0,)) -> set[str]:
-        found = world.json(command, tmp_path, codes=codes)
+        found = environment.json(command, tmp_path, codes=codes)
         for step in path:
-            found = found[step]  # type: ignore[index]  # a document of JSON
+            found = found[step]  # type: ignore[index]  # a JSON document
         assert isinstance(found, dict)
         return set(found)
 
@@ -183,7 +183,7 @@ def test_json_page_has_every_field_and_no_other(world: World, tmp_path: Path) ->
     assert fields("show latest") == listed | _fields("`show`")
     assert fields("verify --level size") == {"outcome", "results"}
     assert fields("verify --level size", "results", 0) == _fields("`verify`")
-    snapshot = world.prometheus.snapshot()
+    snapshot = environment.prometheus.snapshot()
     assert fields(f"inspect {snapshot}") == {"path", "outcome", "blocks"}
     assert fields(f"inspect {snapshot}", "blocks", 0) == _fields("`inspect`")
     assert fields("drill latest") == _fields("`drill`")

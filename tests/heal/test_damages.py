@@ -13,7 +13,7 @@ import pytest
 from devtools.blocks import BlockSpec
 from devtools.processes import ProcessFailedError
 from tests.support.contents import tree
-from tests.support.damage import FAILS_QUERIES, HIDES_DATA, STOPS_A_START, change_meta
+from tests.support.damage import FAILS_QUERIES, HIDES_DATA, PREVENTS_START, change_meta
 from tests.support.damaged_directory import DamagedDirectory, only_bad, samples
 
 
@@ -29,11 +29,11 @@ def heal_and_compare(
     return healed
 
 
-@pytest.mark.parametrize("damage", STOPS_A_START)
+@pytest.mark.parametrize("damage", PREVENTS_START)
 def test_prometheus_starts_again_after_a_block_prevented_it(
     damaged: DamagedDirectory, sound_samples: list[Any], tsdb_block_spec: BlockSpec, damage: str
 ) -> None:
-    STOPS_A_START[damage](damaged.block)
+    PREVENTS_START[damage](damaged.block)
     with pytest.raises(ProcessFailedError, match="opening storage failed"):
         damaged.start()
 

@@ -19,7 +19,7 @@ from tests.support.damage import (
     BREAKS_SNAPSHOTS,
     FAILS_QUERIES,
     HIDES_DATA,
-    STOPS_A_START,
+    PREVENTS_START,
     change_meta,
 )
 from tests.support.damaged_directory import NOBODY, DamagedDirectory, only_bad, samples
@@ -54,7 +54,7 @@ def spoil(files: LocalFiles, backup: str, key_end: str, *, openly: bool) -> None
 
 
 def test_a_scan_writes_nothing(data_dir: Path, repository_files: LocalFiles) -> None:
-    STOPS_A_START["index truncated"](min(data_dir.iterdir()))
+    PREVENTS_START["index truncated"](min(data_dir.iterdir()))
     before = tree(data_dir)
 
     command(data_dir, env=repository_files.environment(), code=41)
@@ -74,7 +74,7 @@ def test_sound_blocks_are_exit_0_and_no_blocks_are_exit_3(
     assert command(tmp_path / "empty", env=env, code=3)["outcome"] == "partial"
 
 
-_OPENED = {**STOPS_A_START, **HIDES_DATA, **BREAKS_SNAPSHOTS}
+_OPENED = {**PREVENTS_START, **HIDES_DATA, **BREAKS_SNAPSHOTS}
 
 
 @pytest.mark.parametrize("damage", _OPENED)
@@ -104,7 +104,7 @@ def test_only_bad_files_are_downloaded(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
-    STOPS_A_START["TOC bit flip"](block)
+    PREVENTS_START["TOC bit flip"](block)
     store = ReadRecorder(LocalStore(repository_files.root))
     job = heal_job(data_dir, repository_files.root, store=store)
 
@@ -119,7 +119,7 @@ def test_an_older_copy_is_used_if_the_newest_is_bad(
 ) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
     spoil(repository_files, stored.second, f"{block.name}/index", openly=openly)
-    STOPS_A_START["index missing"](block)
+    PREVENTS_START["index missing"](block)
 
     healed = command(data_dir, "--apply", env=repository_files.environment())
 
@@ -132,7 +132,7 @@ def test_the_quarantine_has_a_note_about_the_faults(
     data_dir: Path, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     block = min(data_dir.iterdir())
-    STOPS_A_START["index empty"](block)
+    PREVENTS_START["index empty"](block)
     bad = tree(block)
 
     healed = command(data_dir, "--apply", env=repository_files.environment())
@@ -150,7 +150,7 @@ def test_bad_blocks_of_the_same_name_do_not_overwrite_each_other_in_the_quaranti
 ) -> None:
     block = min(data_dir.iterdir())
     for damage in ("index empty", "index missing", "segment empty"):
-        STOPS_A_START[damage](block)
+        PREVENTS_START[damage](block)
         command(data_dir, "--apply", env=repository_files.environment())
 
     moved = [p for p in (data_dir / ".prometheus-backup" / "quarantine").iterdir() if p.is_dir()]
@@ -189,7 +189,7 @@ def test_a_partly_served_block_stays_unless_without_copy_is_set(
 def test_an_unreadable_repository_stops_apply_but_not_a_scan(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    PREVENTS_START["index missing"](min(data_dir.iterdir()))
     before = tree(data_dir)
     env = {"REPOSITORY": f"file://{tmp_path}/a/b"}
     (tmp_path / "a").write_text("no directory")
@@ -217,7 +217,7 @@ def test_a_repair_without_a_copy_needs_no_repository(data_dir: Path) -> None:
 def test_a_sound_copy_under_a_wrong_name_replaces_the_bad_block(data_dir: Path) -> None:
     before, block = tree(data_dir), min(data_dir.iterdir())
     shutil.copytree(block, data_dir / "01ARYZ6S41TSV4RRFFQ69G5FAV")
-    STOPS_A_START["index missing"](block)
+    PREVENTS_START["index missing"](block)
 
     healed = command(data_dir, "--apply", env={})
 
@@ -290,7 +290,7 @@ def test_a_head_block_that_was_copied_by_hand_does_not_drop_samples_in_memory(
 def test_a_directory_that_another_run_uses_is_exit_11(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
-    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    PREVENTS_START["index missing"](min(data_dir.iterdir()))
     lock = HostLock.take(data_dir)
 
     refused = command(data_dir, "--apply", env=repository_files.environment(), code=11)
@@ -302,7 +302,7 @@ def test_a_directory_that_another_run_uses_is_exit_11(
 def test_a_prometheus_that_uses_it_but_does_not_answer_is_exit_2(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
-    STOPS_A_START["index missing"](min(data_dir.iterdir()))
+    PREVENTS_START["index missing"](min(data_dir.iterdir()))
     with (data_dir / "lock").open("w") as file:  # as Prometheus locks it
         fcntl.flock(file, fcntl.LOCK_EX)
 
@@ -316,7 +316,7 @@ def test_replacements_get_the_owner_of_the_data(
     data_dir: Path, repository_files: LocalFiles
 ) -> None:
     block, owner = min(data_dir.iterdir()), 65534 if os.geteuid() == 0 else os.geteuid()
-    STOPS_A_START["index missing"](block)
+    PREVENTS_START["index missing"](block)
     for path in (data_dir, *data_dir.rglob("*")):
         os.chown(path, owner, -1)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from devtools.blocks import BlockSpec
-from tests.support.damage import FAILS_QUERIES, STOPS_A_START
+from tests.support.damage import FAILS_QUERIES, PREVENTS_START
 from tests.support.damaged_directory import DamagedDirectory, samples
 from tests.support.frequent_reloads import FREQUENT_RELOADS, FrequentReloads
 
@@ -23,7 +23,7 @@ def test_prometheus_answers_again_without_a_restart(
     with pytest.raises(RuntimeError, match="422"):
         samples(server, tsdb_block_spec)
     shutil.copytree(tmp_path / copied.name, copied)
-    STOPS_A_START["index truncated"](copied)
+    PREVENTS_START["index truncated"](copied)
 
     with FrequentReloads(server):
         healed = damaged.heal("--apply", url=server.url)

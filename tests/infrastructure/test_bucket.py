@@ -18,12 +18,12 @@ from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket, S3Endpoint
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.stores.classes import ARCHIVE_CLASSES
-from tests.support.aws_policies import AWS, BUCKET, PREFIX, document, listed
+from tests.support.aws_policies import AWS, BUCKET, PREFIX, as_list, document
 from tests.support.faulty_http import FaultyServer, Request
 from tests.support.kustomize import PROMETHEUS, render
 from tests.support.pages import DOCS, ROOT, Page
 from tests.support.runs import settings
-from tests.support.stored import run_here
+from tests.support.stored_backups import run_here
 
 IAM = sorted(path.stem for path in (AWS / "iam").glob("*.json"))
 # What this program asks of S3: those on a bucket, and those on an object.
@@ -57,9 +57,9 @@ def test_a_policy_grants_known_actions_on_resources_of_their_kind(name: str) -> 
     for statement in policy["Statement"]:
         assert set(statement) == {"Sid", "Effect", "Action", "Resource"}
         assert statement["Effect"] == "Allow"
-        actions = set(listed(statement["Action"]))
+        actions = set(as_list(statement["Action"]))
         assert actions <= ON_BUCKET or actions <= ON_OBJECT
-        for resource in listed(statement["Resource"]):
+        for resource in as_list(statement["Resource"]):
             name = resource.removeprefix("arn:aws:s3:::")
             assert (
                 (name == BUCKET) if actions <= ON_BUCKET else name.startswith(f"{BUCKET}/{PREFIX}/")
@@ -111,7 +111,7 @@ def _holds(operator: str, key: str, wanted: Any, context: Mapping[str, str]) -> 
     """Whether a condition of IAM holds. Where the key is missing, only a negated one does."""
     value = context.get(key)
     if operator == "StringNotEquals":
-        return value not in listed(wanted)
+        return value not in as_list(wanted)
     if value is None:
         return False
     if operator == "NumericLessThan":

@@ -214,7 +214,7 @@ def test_snapshot_responses_are_classified_and_the_request_is_not_repeated(
         client.take_snapshot(skip_head=False)
     assert type(caught.value) is kind
     assert cause in caught.value.message
-    assert server.snapshots_asked == [SNAPSHOT_PATH]
+    assert server.snapshot_requests == [SNAPSHOT_PATH]
 
 
 def test_a_lost_connection_may_leave_a_snapshot_and_the_request_is_not_repeated() -> None:
@@ -226,7 +226,7 @@ def test_a_lost_connection_may_leave_a_snapshot_and_the_request_is_not_repeated(
         with pytest.raises(SnapshotConnectionLost, match="Failed to create snapshot: ") as caught:
             client.take_snapshot(skip_head=True)
         assert caught.value.exit_code == 20
-        assert proxy.snapshots_asked == [f"{SNAPSHOT_PATH}?skip_head=true"]
+        assert proxy.snapshot_requests == [f"{SNAPSHOT_PATH}?skip_head=true"]
 
 
 def test_a_refused_connection_takes_no_snapshot() -> None:

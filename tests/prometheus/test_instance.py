@@ -70,7 +70,7 @@ def test_prometheus_that_is_down(data_dir: Path) -> None:
 def test_prometheus_that_is_not_ready(data_dir: Path) -> None:
     with FakePrometheus({"/-/ready": (503, "Service Unavailable")}) as server:
         error = refusal(Access(server.url), data_dir)
-        assert server.effectful == []
+        assert server.effectful_requests == []
     assert error.exit_code == 20
     assert error.message.startswith(f"cannot use Prometheus at {server.url}: it is not ready")
     assert "/-/ready" in error.hint
@@ -185,7 +185,7 @@ def test_a_proxy_that_returns_html(data_dir: Path) -> None:
     paths = ("/-/ready", "/api/v1/status/flags")
     with FakePrometheus(dict.fromkeys(paths, (200, HTML))) as server:
         error = refusal(Access(server.url), data_dir)
-        assert server.effectful == []
+        assert server.effectful_requests == []
     assert error.exit_code == 20
     assert error.message.startswith(f"cannot use Prometheus at {server.url}: ")
     assert "did not respond like Prometheus" in error.message
@@ -246,14 +246,14 @@ def test_from_3_6_on_each_loaded_block_must_be_in_the_directory(data_dir: Path) 
 
     with FakePrometheus(loaded(ulids[0], foreign)) as server:
         error = refusal(Access(server.url), data_dir)
-        assert server.effectful == []
+        assert server.effectful_requests == []
     assert error.exit_code == 2
     assert "it has loaded blocks that are not in this directory" in error.message
     # Fewer loaded blocks than on disk prove nothing: the run continues until the snapshot request.
     with FakePrometheus(loaded(*ulids[:2])) as server:
         with pytest.raises(SourceUnavailable):
             take_backup(Access(server.url), MemoryStore(), data_dir=data_dir)
-        assert len(server.snapshots_asked) == 1
+        assert len(server.snapshot_requests) == 1
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_two_servers_behind_one_url(two: Proxy, data_dir: Path) -> None:
     assert error.exit_code == 2
     assert error.message == f"cannot use {two.url}: 2 different Prometheus servers respond there"
     assert "not to a Service" in error.hint
-    assert two.effectful == []
+    assert two.effectful_requests == []
 
 
 def test_tls_with_the_ca_file_and_not_without(source: PrometheusServer, tmp_path: Path) -> None:

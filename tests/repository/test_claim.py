@@ -183,7 +183,7 @@ def test_heartbeat_after_a_day_of_suspension_cannot_undo_the_mark_of_a_sweep() -
         def sweep_tomorrow() -> int | None:
             turns.step()
             clock.instant += timedelta(hours=25)
-            turns.answered("a day has passed")
+            turns.record("a day has passed")
             repository = Repository(store, clock=clock)
             entry = repository.entry(ID)
             seen_dead = entry and entry.is_dead(store_now=clock.now(), dead_runs=frozenset())
