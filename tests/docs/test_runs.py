@@ -121,7 +121,7 @@ def test_code_runs(block: Block, environment: Environment, tmp_path: Path) -> No
     expected = {
         "backup": "checksum",
         "restore": environment.backup_id,
-        "drill": "could be asked after",
+        "drill": "ready for queries after",
         "plain": "download: s3://",
         "metrics": "prometheus_backup_good_backups{",
         "check": "ok    prometheus: Admin API on",

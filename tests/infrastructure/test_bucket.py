@@ -1,4 +1,4 @@
-"""The bucket's configuration in `infrastructure/aws`: S3 takes it, and it breaks no backup."""
+"""The bucket configuration in `infrastructure/aws`: S3 accepts it, and backups still work."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from tests.support.runs import settings
 from tests.support.stored_backups import run_here
 
 IAM = sorted(path.stem for path in (AWS / "iam").glob("*.json"))
-# What this program asks of S3: those on a bucket, and those on an object.
+# The S3 actions that this program uses, on a bucket and on objects.
 ON_BUCKET = {"s3:ListBucket"}
 ON_OBJECT = {
     "s3:DeleteObject",
@@ -44,11 +44,11 @@ def bucket(moto: MotoServer) -> S3Bucket:
     return moto.endpoint().new_bucket(BUCKET)
 
 
-# IAM policies, as IAM Access Analyzer would look at them
+# IAM policies, with checks like those of IAM Access Analyzer
 
 
 @pytest.mark.parametrize("name", [n for n in IAM if n != "irsa-trust"])
-def test_a_policy_grants_known_actions_on_resources_of_their_kind(name: str) -> None:
+def test_policy_grants_known_actions_on_matching_resources(name: str) -> None:
     policy = document(f"iam/{name}.json")
     assert policy["Version"] == "2012-10-17"
     sids = [statement["Sid"] for statement in policy["Statement"]]
@@ -67,7 +67,7 @@ def test_a_policy_grants_known_actions_on_resources_of_their_kind(name: str) -> 
 
 
 @pytest.mark.parametrize("name", IAM)
-def test_iam_takes_a_policy(name: str, moto: MotoServer) -> None:
+def test_iam_accepts_the_policy(name: str, moto: MotoServer) -> None:
     text = (AWS / "iam" / f"{name}.json").read_text()
     if name == "irsa-trust":
         moto.iam().create_role(RoleName=name, AssumeRolePolicyDocument=text)
@@ -75,7 +75,7 @@ def test_iam_takes_a_policy(name: str, moto: MotoServer) -> None:
         moto.iam().create_policy(PolicyName=name, PolicyDocument=text)
 
 
-def test_the_role_can_be_taken_by_the_backup_alone() -> None:
+def test_only_the_backup_can_assume_the_role() -> None:
     (statement,) = document("iam/irsa-trust.json")["Statement"]
     provider = statement["Principal"]["Federated"].partition(":oidc-provider/")[2]
     manifests = render(PROMETHEUS / "backup")
@@ -87,11 +87,11 @@ def test_the_role_can_be_taken_by_the_backup_alone() -> None:
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
 
 
-# The bucket policy. moto takes it, but judges no condition: that is done here, on what is sent.
+# The bucket policy. moto accepts it but evaluates no conditions, so the test evaluates them.
 
 
 def _context(request: Request, *, tls: str | None) -> dict[str, str]:
-    """What AWS would know of a request: a missing header is a missing key."""
+    """Return the condition keys of a request; a missing header is a missing key."""
     context = {"aws:SecureTransport": str(tls is not None).lower()}
     if tls is not None:
         context["s3:TlsVersion"] = tls
@@ -101,41 +101,41 @@ def _context(request: Request, *, tls: str | None) -> dict[str, str]:
 
 
 def _is_upload(request: Request) -> bool:
-    """Whether it is PutObject, CopyObject or CreateMultipartUpload; parts go by the last."""
+    """Return whether it is PutObject, CopyObject or CreateMultipartUpload; parts do not count."""
     if "partNumber=" in request.path or "uploadId=" in request.path:
         return False
     return request.method == "PUT" or (request.method == "POST" and "uploads" in request.path)
 
 
-def _holds(operator: str, key: str, wanted: Any, context: Mapping[str, str]) -> bool:
-    """Whether a condition of IAM holds. Where the key is missing, only a negated one does."""
+def _condition_is_true(operator: str, key: str, expected: Any, context: Mapping[str, str]) -> bool:
+    """Evaluate an IAM condition. If the key is missing, only a negated one is true."""
     value = context.get(key)
     if operator == "StringNotEquals":
-        return value not in as_list(wanted)
+        return value not in as_list(expected)
     if value is None:
         return False
     if operator == "NumericLessThan":
-        return float(value) < float(wanted)
+        return float(value) < float(expected)
     assert operator == "Bool"
-    return bool(value == wanted)
+    return bool(value == expected)
 
 
 def _denials(request: Request, *, tls: str | None = "1.3") -> set[str]:
-    """The statements of the bucket policy that deny a request."""
+    """Return the statements of the bucket policy that deny a request."""
     context = _context(request, tls=tls)
     return {
         statement["Sid"]
         for statement in document("bucket/policy.json")["Statement"]
         if (statement["Action"] == "s3:*" or _is_upload(request))
         and all(
-            _holds(operator, key, wanted, context)
+            _condition_is_true(operator, key, expected, context)
             for operator, keys in statement["Condition"].items()
-            for key, wanted in keys.items()
+            for key, expected in keys.items()
         )
     }
 
 
-def test_the_bucket_policy_denies_what_it_says() -> None:
+def test_bucket_policy_denies_insecure_requests_and_unencrypted_uploads() -> None:
     get = Request("GET", "/key", {})
     assert _denials(get) == set()
     assert _denials(get, tls=None) == {"DenyPlainHTTP"}
@@ -145,7 +145,7 @@ def test_the_bucket_policy_denies_what_it_says() -> None:
         assert len(_denials(Request("PUT", "/key", headers))) == denied
 
 
-def test_all_that_a_backup_sends_passes_the_bucket_policy(
+def test_bucket_policy_allows_all_requests_of_a_backup(
     bucket: S3Bucket, prometheus_3: PrometheusBinaries, tsdb_blocks: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tsdb_blocks, tmp_path / "data")
@@ -168,7 +168,7 @@ def test_all_that_a_backup_sends_passes_the_bucket_policy(
         source.kill()
 
 
-# The lifecycle
+# The lifecycle rules
 
 
 Rules = list[dict[str, Any]]
@@ -181,20 +181,20 @@ def _rules() -> Rules:
 
 
 def _corrected() -> Rules:
-    """The rules that the page on cost gives for those that it warns of."""
+    """The rules that the page on cost recommends."""
     (block,) = COST.blocks("json")
     rules: Rules = json.loads(block.text)["Rules"]
     return rules
 
 
 def _theirs() -> list[Rules]:
-    """The rules that the page warns of."""
+    """The rules that the page warns about."""
     blocks = [b.text for b in COST.blocks("") if b.text.startswith('{"Rules"')]
     return [json.loads(text)["Rules"] for text in blocks]
 
 
 @pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
-def test_only_data_moves_to_another_class_and_only_to_one_that_can_be_read_at_once(
+def test_only_data_changes_class_and_only_to_one_with_instant_access(
     rules: Rules,
 ) -> None:
     moving = [rule for rule in rules if "Transitions" in rule]
@@ -203,12 +203,12 @@ def test_only_data_moves_to_another_class_and_only_to_one_that_can_be_read_at_on
         assert {"Key": "Content", "Value": "data"} in rule["Filter"]["And"]["Tags"]
         for transition in rule["Transitions"]:
             assert transition["StorageClass"] not in ARCHIVE_CLASSES
-            # Daily backups are gone before: moved, they would be paid for 90 days.
+            # Daily backups are deleted earlier: if moved, they would be billed for 90 days.
             assert transition["Days"] > Policy().daily
 
 
 def _longest_kept() -> int:
-    """The most days that retention keeps any of daily backups of eight years."""
+    """Return the longest time in days that retention keeps a backup, over eight years."""
     first = date(2021, 1, 1)
     days = [first + timedelta(n) for n in range(8 * 366)]
     nightly = [
@@ -225,21 +225,21 @@ def _longest_kept() -> int:
 
 
 @pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
-def test_the_safety_net_is_wider_than_retention(rules: Rules) -> None:
+def test_safety_net_is_longer_than_retention(rules: Rules) -> None:
     (net,) = [r["Expiration"]["Days"] for r in rules if "Days" in r.get("Expiration", {})]
     longest = _longest_kept()
-    assert longest == 1095  # three years with a leap day: a rule of 1095 days is at the very edge
+    assert longest == 1095  # three years: with a leap day, a rule of 1095 days would be too short
     assert net > longest + 90
 
 
-def test_the_rules_that_the_page_warns_of_are_what_it_says() -> None:
+def test_rules_that_the_page_warns_about_have_the_described_faults() -> None:
     expiring, archiving = _theirs()
     assert expiring[0]["Expiration"]["Days"] == _longest_kept()
     assert {t["StorageClass"] for t in archiving[0]["Transitions"]} & {*ARCHIVE_CLASSES}
     assert not any("And" in rule["Filter"] for rule in [*expiring, *archiving])
 
 
-def test_s3_takes_the_corrected_rules(
+def test_s3_accepts_the_recommended_rules(
     bucket: S3Bucket, aws: Callable[[S3Endpoint], AwsCli], tmp_path: Path
 ) -> None:
     (tmp_path / "rules.json").write_text(json.dumps({"Rules": _corrected()}))
@@ -251,17 +251,17 @@ def test_s3_takes_the_corrected_rules(
 
 
 @pytest.mark.parametrize("rules", [_rules(), _corrected()], ids=["file", "page"])
-def test_every_rule_keeps_to_the_prefix(rules: Rules) -> None:
+def test_every_rule_is_limited_to_the_prefix(rules: Rules) -> None:
     for rule in rules:
         filters = rule["Filter"].get("And", rule["Filter"])
         assert filters["Prefix"] == f"{PREFIX}/"
         assert rule["Status"] == "Enabled"
 
 
-# The page that says how to set it all up
+# The setup page
 
 
-def test_the_commands_of_the_page_set_up_the_bucket(
+def test_commands_on_the_page_set_up_the_bucket(
     moto: MotoServer, aws: Callable[[S3Endpoint], AwsCli]
 ) -> None:
     page = Page(DOCS / "how-to" / "aws.md")

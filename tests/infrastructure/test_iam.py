@@ -1,4 +1,4 @@
-"""The IAM policies of `infrastructure/aws`, enforced: what each lets one do, and no more."""
+"""The IAM policies of `infrastructure/aws`, enforced: what each allows and denies."""
 
 import shutil
 import subprocess
@@ -20,14 +20,14 @@ from tests.support.stored_backups import S3Files, StoredBackups, copy_to, put_sm
 
 Done = subprocess.CompletedProcess[str]
 OLD = datetime(2020, 6, 15, 2, tzinfo=UTC)
-"""When a backup was taken that no tier of retention holds any more."""
+"""The time of a backup that matches no retention rule any more."""
 
 
 @pytest.fixture(scope="module")
 def source(
     tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
 ) -> Iterator[PrometheusServer]:
-    """A Prometheus to back up, for all tests here."""
+    """A Prometheus to back up, shared by all tests in this file."""
     data = tmp_path_factory.mktemp("iam") / "data"
     shutil.copytree(tsdb_blocks, data)
     with PrometheusServer(prometheus_3, data) as server:
@@ -38,7 +38,7 @@ def source(
 
 @dataclass(frozen=True)
 class Account:
-    """The bucket, and who may do what in it."""
+    """The bucket and its users."""
 
     moto: MotoServer
     bucket: S3Bucket
@@ -46,11 +46,11 @@ class Account:
 
     @property
     def files(self) -> S3Files:
-        """The repository as an administrator sees it."""
+        """The repository, accessed as an administrator."""
         return S3Files(self.bucket, PREFIX)
 
     def user(self, *rights: Statement) -> S3Bucket:
-        """The bucket as a user with these rights sees it, once IAM is enforced."""
+        """Create a user with these permissions; return the bucket with its credentials."""
         endpoint = self.moto.endpoint(self.moto.new_user(*rights))
         return S3Bucket(endpoint, self.bucket.name)
 
@@ -68,26 +68,26 @@ def account(moto: MotoServer, source: PrometheusServer) -> Account:
 
 @pytest.fixture
 def stocked(account: Account, stored: StoredBackups) -> Account:
-    """The bucket with two real backups in it, and one that retention lets go."""
+    """The bucket with two real backups, and one that retention deletes."""
     copy_to(account.files, stored.root)
     put_small_backup(account.files, OLD, labels={})
     return account
 
 
-def _ended(done: Done, code: int) -> str:
+def _require_exit(done: Done, code: int) -> str:
     assert done.returncode == code, f"{done.args} ended with {done.returncode}:\n{done.stderr}"
     return done.stdout + done.stderr
 
 
 def _denied(done: Done, action: str) -> None:
-    """See that a command ended with exit 12, and names the action that is missing."""
-    assert action in _ended(done, 12)
+    """Assert that a command ended with exit 12 and named the missing action."""
+    assert action in _require_exit(done, 12)
 
 
 # The combined policy
 
 
-def test_the_combined_policy_has_exactly_six_actions() -> None:
+def test_combined_policy_has_exactly_six_actions() -> None:
     granted = [action for s in statements("combined") for action in s["Action"]]
     assert sorted(granted) == [
         "s3:DeleteObject",
@@ -99,15 +99,13 @@ def test_the_combined_policy_has_exactly_six_actions() -> None:
     ]
 
 
-def test_everything_needed_daily_works_under_the_combined_policy(
-    account: Account, tmp_path: Path
-) -> None:
+def test_combined_policy_allows_all_daily_commands(account: Account, tmp_path: Path) -> None:
     user = account.user(*statements("combined"))
     put_small_backup(account.files, OLD, labels={})
     for command in (
         ["check"],
         ["backup"],
-        ["backup"],  # in which the store copies what did not change
+        ["backup"],  # the store copies unchanged files
         ["list"],
         ["show", "latest"],
         ["verify", "--all"],
@@ -115,12 +113,12 @@ def test_everything_needed_daily_works_under_the_combined_policy(
         ["prune"],
         ["restore", "latest", str(tmp_path / "restored")],
     ):
-        _ended(account.run(user, *command), 0)
+        _require_exit(account.run(user, *command), 0)
     assert not [k for k in account.files.all_keys() if k.startswith("backup-2020")]
     assert len(list((tmp_path / "restored").glob("*/meta.json"))) > 1
 
 
-# What cannot go on without an action. A backup that is committed stands, though its mark stays.
+# Missing actions. A committed backup stays valid, even if its incomplete.json cannot be deleted.
 NEEDS = {
     "s3:PutObject": ["check", "backup", "prune"],
     "s3:GetObject": ["check", "backup", "list", "show", "prune", "restore"],
@@ -132,7 +130,7 @@ NEEDS = {
 @pytest.mark.parametrize(
     ("action", "command"), [(action, command) for action in NEEDS for command in NEEDS[action]]
 )
-def test_a_missing_action_is_exit_12_and_named(
+def test_missing_action_ends_with_exit_12_and_is_named(
     stocked: Account, tmp_path: Path, action: str, command: str
 ) -> None:
     arguments = {"show": ["latest"], "restore": ["latest", str(tmp_path / "restored")]}
@@ -140,7 +138,7 @@ def test_a_missing_action_is_exit_12_and_named(
     _denied(stocked.run(user, command, *arguments.get(command, [])), action)
 
 
-def test_a_backup_without_the_right_to_tag_is_denied_and_says_so(account: Account) -> None:
+def test_backup_without_permission_to_tag_is_denied(account: Account) -> None:
     user = account.user(*statements("combined", without="s3:PutObjectTagging"))
     _denied(account.run(user, "backup"), "s3:PutObjectTagging")
     assert not [k for k in account.files.all_keys() if k.endswith("/metadata.json")]
@@ -162,7 +160,7 @@ def _write_tags(user: S3Bucket) -> None:
     ("call", "action"),
     [(_read_tags, "s3:GetObjectTagging"), (_write_tags, "s3:PutObjectTagging")],
 )
-def test_tags_are_read_and_written_by_the_actions_for_that_alone(
+def test_tags_need_their_own_actions(
     account: Account, call: Callable[[S3Bucket], None], action: str
 ) -> None:
     put_small_backup(account.files, OLD)
@@ -174,7 +172,7 @@ def test_tags_are_read_and_written_by_the_actions_for_that_alone(
             call(may_not)
 
 
-def test_the_combined_policy_ends_at_the_prefix(account: Account) -> None:
+def test_combined_policy_is_limited_to_the_prefix(account: Account) -> None:
     account.bucket.put("elsewhere/object", b"x")
     user = account.user(*statements("combined"))
     with account.moto.enforcing_iam():
@@ -191,40 +189,40 @@ def test_the_combined_policy_ends_at_the_prefix(account: Account) -> None:
 # One job, one policy
 
 
-def test_a_writer_backs_up_and_keeps_all(stocked: Account) -> None:
+def test_writer_can_back_up(stocked: Account) -> None:
     user = stocked.user(*statements("writer"))
     before = set(stocked.files.all_keys())
-    _ended(stocked.run(user, "check"), 0)
-    _ended(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
-    _ended(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
+    _require_exit(stocked.run(user, "check"), 0)
+    _require_exit(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
+    _require_exit(stocked.run(user, "backup", RETENTION_DAILY="36500"), 0)
     keys = set(stocked.files.all_keys())
     assert before < keys
     assert not [k for k in keys if k.endswith("/incomplete.json")]
 
 
-def test_a_writer_deletes_no_backup(stocked: Account) -> None:
+def test_writer_cannot_delete_backups(stocked: Account) -> None:
     user = stocked.user(*statements("writer"))
     before = set(stocked.files.all_keys())
-    said = _ended(stocked.run(user, "backup"), 3)  # committed, but retention could not be applied
-    assert "retention" in said
-    assert "s3:DeleteObject" in said
-    assert "s3:DeleteObject" in _ended(stocked.run(user, "prune"), 3)
+    log = _require_exit(
+        stocked.run(user, "backup"), 3
+    )  # committed, but retention could not be applied
+    assert "retention" in log
+    assert "s3:DeleteObject" in log
+    assert "s3:DeleteObject" in _require_exit(stocked.run(user, "prune"), 3)
     kept = {k for k in before if not k.startswith("backup-2020")}
     assert kept <= set(stocked.files.all_keys())
 
 
-def test_a_pruner_deletes_what_retention_lets_go(stocked: Account) -> None:
+def test_pruner_can_delete_expired_backups(stocked: Account) -> None:
     user = stocked.user(*statements("pruner"))
     before = set(stocked.files.all_keys())
-    _ended(stocked.run(user, "list"), 0)
-    _ended(stocked.run(user, "prune"), 0)
+    _require_exit(stocked.run(user, "list"), 0)
+    _require_exit(stocked.run(user, "prune"), 0)
     gone = before - set(stocked.files.all_keys())
     assert gone == {k for k in before if k.startswith("backup-2020")}
 
 
-def test_a_pruner_neither_reads_samples_nor_writes_backups(
-    stocked: Account, tmp_path: Path
-) -> None:
+def test_pruner_cannot_read_samples_or_write_backups(stocked: Account, tmp_path: Path) -> None:
     user = stocked.user(*statements("pruner"))
     _denied(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), "s3:GetObject")
     _denied(stocked.run(user, "backup"), "s3:PutObject")
@@ -234,12 +232,12 @@ def test_a_pruner_neither_reads_samples_nor_writes_backups(
                 user.put(f"{PREFIX}/backup-20200615-020000/{name}", b"{}")
 
 
-def test_a_restorer_restores_and_changes_nothing(stocked: Account, tmp_path: Path) -> None:
+def test_restorer_can_restore_and_change_nothing(stocked: Account, tmp_path: Path) -> None:
     user = stocked.user(*statements("restorer"))
     before = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
-    _ended(stocked.run(user, "list"), 0)
-    _ended(stocked.run(user, "show", "latest"), 0)
-    _ended(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), 0)
+    _require_exit(stocked.run(user, "list"), 0)
+    _require_exit(stocked.run(user, "show", "latest"), 0)
+    _require_exit(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), 0)
     _denied(stocked.run(user, "backup"), "s3:PutObject")
     _denied(stocked.run(user, "prune"), "s3:PutObject")
     with stocked.moto.enforcing_iam():
@@ -249,13 +247,13 @@ def test_a_restorer_restores_and_changes_nothing(stocked: Account, tmp_path: Pat
     assert {k: stocked.files.get(k) for k in stocked.files.all_keys()} == before
 
 
-def test_a_verifier_records_its_results_and_changes_nothing_else(
+def test_verifier_can_only_write_its_results(
     stocked: Account, prometheus_2: PrometheusBinaries, tmp_path: Path
 ) -> None:
     user = stocked.user(*statements("verifier"))
     before = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
-    _ended(stocked.run(user, "verify", "latest"), 0)
-    _ended(stocked.run(user, "verify", "latest", "--subset", "next/2"), 0)
+    _require_exit(stocked.run(user, "verify", "latest"), 0)
+    _require_exit(stocked.run(user, "verify", "latest", "--subset", "next/2"), 0)
     drill = ("drill", "latest", "--scratch", str(tmp_path))
     done = stocked.run(user, *drill, PROMETHEUS_BINARY=str(prometheus_2.prometheus))
     assert "cannot record" not in done.stderr

@@ -1,4 +1,4 @@
-"""The `aws` commands of the pages on operations, run with the real client against moto."""
+"""Runs the `aws` commands of the operations pages with the real client against moto."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,38 +11,38 @@ from devtools.s3 import S3Bucket, S3Endpoint
 from prometheus_backup.stores.archived import thaw_command
 from tests.support.aws_policies import BUCKET, PREFIX
 from tests.support.pages import DOCS, Page
-from tests.support.stored import S3Files, put_small_backup
+from tests.support.stored_backups import S3Files, put_small_backup
 
 SECURITY = Page(DOCS / "explanation" / "security.md")
 TROUBLESHOOTING = Page(DOCS / "how-to" / "troubleshooting.md")
 TAKEN = datetime(2025, 1, 22, 2, tzinfo=UTC)
-BACKUP = "backup-20250122-020000"  # as the pages call it
+BACKUP = "backup-20250122-020000"  # as named on the pages
 USER = "prometheus-backup"
 
 
 @pytest.fixture
 def client(moto: MotoServer, aws: Callable[[S3Endpoint], AwsCli]) -> AwsCli:
-    """The real client, as an administrator."""
+    """The real client with administrator credentials."""
     return aws(moto.endpoint())
 
 
 @pytest.fixture
 def files(moto: MotoServer) -> S3Files:
-    """The bucket that the pages name, with the backup that they name."""
+    """The bucket and the backup that the pages name."""
     files = S3Files(moto.endpoint().new_bucket(BUCKET), PREFIX)
     assert put_small_backup(files, TAKEN) == BACKUP
     return files
 
 
 def _lines(page: Page, start: str) -> list[str]:
-    """The commands of a page that start so."""
+    """Return the commands of a page that start with this text."""
     blocks = [block.text for block in page.blocks("bash")]
     found = [line for text in blocks for line in text.splitlines() if line.startswith(start)]
     assert found, f"{page.name} has no {start}"
     return found
 
 
-def test_keys_are_rotated_without_a_time_without_any(moto: MotoServer, client: AwsCli) -> None:
+def test_key_rotation_always_leaves_a_valid_key(moto: MotoServer, client: AwsCli) -> None:
     iam = moto.iam()
     iam.create_user(UserName=USER)
     old = iam.create_access_key(UserName=USER)["AccessKey"]["AccessKeyId"]
@@ -68,7 +68,7 @@ def test_keys_are_rotated_without_a_time_without_any(moto: MotoServer, client: A
     assert statuses() == ["Active"]
 
 
-def test_the_trail_is_told_to_record_objects_of_the_bucket(client: AwsCli, files: S3Files) -> None:
+def test_trail_records_objects_of_the_bucket(client: AwsCli, files: S3Files) -> None:
     logs = files.bucket.endpoint.new_bucket()
     trail = ("--name", "management-events", "--s3-bucket-name", logs.name)
     client("cloudtrail", "create-trail", *trail)
@@ -77,7 +77,7 @@ def test_the_trail_is_told_to_record_objects_of_the_bucket(client: AwsCli, files
     assert f"arn:aws:s3:::{BUCKET}/" in client.shell(look)
 
 
-def test_what_was_deleted_is_found_by_its_markers_and_comes_back(
+def test_deleted_backup_is_found_by_its_markers_and_restored(
     client: AwsCli, files: S3Files
 ) -> None:
     bucket = files.bucket
@@ -94,7 +94,7 @@ def test_what_was_deleted_is_found_by_its_markers_and_comes_back(
     assert files.get(f"{BACKUP}/metadata.json") == manifest
 
 
-def test_the_page_thaws_with_the_command_of_the_hint(client: AwsCli, files: S3Files) -> None:
+def test_page_thaws_with_the_command_of_the_hint(client: AwsCli, files: S3Files) -> None:
     (line,) = _lines(TROUBLESHOOTING, "aws s3api list-objects-v2")
     assert line == thaw_command(BUCKET, f"{PREFIX}/{BACKUP}/")
     (key,) = [k for k in files.all_keys() if k.endswith("/index")]
@@ -102,7 +102,7 @@ def test_the_page_thaws_with_the_command_of_the_hint(client: AwsCli, files: S3Fi
     _archive(files.bucket, full["Key"])
     client.shell(line)
     head = files.bucket.client.head_object(Bucket=BUCKET, Key=full["Key"])
-    assert 'ongoing-request="false"' in head["Restore"]  # moto thaws at the second look
+    assert 'ongoing-request="false"' in head["Restore"]  # moto thaws on the second request
 
 
 def _archive(bucket: S3Bucket, key: str) -> None:
@@ -114,7 +114,9 @@ def _archive(bucket: S3Bucket, key: str) -> None:
     )
 
 
-def test_the_looks_of_the_page_on_rights_show_who_and_what(client: AwsCli, files: S3Files) -> None:
+def test_commands_of_the_permissions_page_show_user_and_policy(
+    client: AwsCli, files: S3Files
+) -> None:
     assert "Arn" in client.shell(*_lines(TROUBLESHOOTING, "aws sts"))
     assert BACKUP in client.shell(*_lines(TROUBLESHOOTING, "aws s3 ls"))
     assert files.all_keys()

@@ -1,4 +1,4 @@
-"""The image, built for real, and a cluster's node that runs pods on it."""
+"""Builds the real image, and provides a node that runs pods with it."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ _REPOSITORY = "localhost/prometheus-backup"
 
 @pytest.fixture(scope="session")
 def buildah() -> Buildah:
-    """The store of images in `.tools`."""
+    """The image store in `.tools`."""
     return Buildah()
 
 
 @pytest.fixture(scope="session")
 def built_image(buildah: Buildah) -> str:
-    """The project's image as a user builds it, but for its base; built again when it changes."""
-    tag = f"{_REPOSITORY}:{_state_of_the_sources()}"
+    """The project's image as users build it, but with another base; rebuilt when it changes."""
+    tag = f"{_REPOSITORY}:{_hash_of_sources()}"
     with exclusive_build():
         if not buildah.has(tag):
             flags = shlex.join([*buildah.offline(), f"--build-arg=BASE={BASE}"])
@@ -46,7 +46,7 @@ def built_image(buildah: Buildah) -> str:
     return tag
 
 
-def _state_of_the_sources() -> str:
+def _hash_of_sources() -> str:
     files = [ROOT / "pyproject.toml", PINS, CONTEXT / "Dockerfile", CONTEXT / "assemble.py"]
     files += sorted((ROOT / "src").rglob("*.py"))
     digest = hashlib.sha256()
@@ -57,7 +57,7 @@ def _state_of_the_sources() -> str:
 
 @pytest.fixture(scope="session")
 def image(buildah: Buildah, built_image: str) -> Image:
-    """The built image, unpacked; all tests share it, so they must not change it."""
+    """The built image, unpacked. All tests share it and must not change it."""
     inspected = json.loads(buildah.run("inspect", "--type", "image", built_image))
     with exclusive_build():
         return Image((buildah.root(built_image),), inspected["OCIv1"]["config"])
@@ -65,7 +65,7 @@ def image(buildah: Buildah, built_image: str) -> Image:
 
 @pytest.fixture
 def prometheus_image(buildah: Buildah, tmp_path: Path, prometheus_3: PrometheusBinaries) -> Image:
-    """An image that has in it what manifests use of the official one: `cp` and Prometheus."""
+    """A replacement for the official Prometheus image, with `cp` and Prometheus."""
     programs = tmp_path / "prometheus-image" / "usr" / "bin"
     programs.mkdir(parents=True)
     shutil.copy(prometheus_3.prometheus, programs)
@@ -75,7 +75,7 @@ def prometheus_image(buildah: Buildah, tmp_path: Path, prometheus_3: PrometheusB
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A folder that every user of this machine can reach, which pytest's own is not."""
+    """A folder that every user can access, unlike pytest's temporary folders."""
     with tempfile.TemporaryDirectory(prefix="prometheus-backup-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -93,7 +93,7 @@ def bucket(seaweedfs: SeaweedFS) -> Iterator[S3Bucket]:
 def source(
     open_path: Path, prometheus_3: PrometheusBinaries, tsdb_blocks: Path
 ) -> Iterator[PrometheusServer]:
-    """The Prometheus of the cluster, as its own user, on the volume of its own claim."""
+    """The Prometheus of the cluster, with its own user and volume."""
     programs = open_path / "programs"
     programs.mkdir()
     prometheus, promtool = (
@@ -111,7 +111,7 @@ def source(
 
 
 def give(folder: Path, user: int) -> None:
-    """Let a user own a folder and all that is in it."""
+    """Make a user the owner of a folder and its contents."""
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, user, user)
 
@@ -124,7 +124,7 @@ def cluster(
     source: PrometheusServer,
     bucket: S3Bucket,
 ) -> Iterator[Cluster]:
-    """The namespace with Prometheus, S3, the Secret that users make, and backup's ConfigMap."""
+    """The namespace with Prometheus, S3, the Secret that users create, and the ConfigMap."""
     services = {
         ("prometheus-0.prometheus.observability.svc.cluster.local", 9090): _port(source.url),
         ("s3.storage.svc", 8333): _port(bucket.endpoint.url),

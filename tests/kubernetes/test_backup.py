@@ -1,4 +1,4 @@
-"""What users rely on in the manifests of the backup: names, labels, keys, limits."""
+"""The parts of the backup manifests that users rely on: names, labels, keys, limits."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _environment(pod: Manifest) -> dict[str, Any]:
     return {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
 
 
-def test_objects_have_the_names_that_users_know(manifests: list[Manifest]) -> None:
+def test_objects_have_their_documented_names(manifests: list[Manifest]) -> None:
     names = sorted((m["kind"], m["metadata"]["name"]) for m in manifests)
     kinds = ("ConfigMap", "CronJob", "NetworkPolicy", "ServiceAccount")
     assert names == [(kind, "prometheus-backup") for kind in kinds]
@@ -38,12 +38,12 @@ def test_schedule_and_limits(cronjob: Manifest) -> None:
     assert (spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (3, 1)
     job, day = spec["jobTemplate"]["spec"], 24 * 60 * 60
     assert job["backoffLimit"] <= 2
-    # A run that hangs is ended before the next one, however late it was started.
+    # A hanging run is ended before the next one, even if it was started late.
     assert spec["startingDeadlineSeconds"] + job["activeDeadlineSeconds"] < day
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_what_a_second_try_would_not_cure_is_not_tried_again(cronjob: Manifest) -> None:
+def test_permanent_failures_are_not_retried(cronjob: Manifest) -> None:
     failing, moved = job_of(cronjob)["spec"]["podFailurePolicy"]["rules"]
     assert failing["action"] == "FailJob"
     assert failing["onExitCodes"]["values"] == [2, 3, 10, 11, 12, 14, 21, 40]
@@ -52,7 +52,7 @@ def test_what_a_second_try_would_not_cure_is_not_tried_again(cronjob: Manifest) 
     assert moved["action"] == "Ignore"
 
 
-def test_label_is_on_jobs_and_pods_and_on_nothing_else(manifests: list[Manifest]) -> None:
+def test_label_is_only_on_jobs_and_pods(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         assert "labels" not in manifest["metadata"]
     job = job_of(only(manifests, "CronJob"))
@@ -62,7 +62,7 @@ def test_label_is_on_jobs_and_pods_and_on_nothing_else(manifests: list[Manifest]
     assert policy["podSelector"]["matchLabels"] == {"app": "prometheus-backup"}
 
 
-def test_pod_is_where_prometheus_is_and_as_whom(cronjob: Manifest) -> None:
+def test_pod_runs_on_the_node_and_with_the_user_of_prometheus(cronjob: Manifest) -> None:
     spec = job_of(cronjob)["spec"]["template"]["spec"]
     (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
@@ -75,7 +75,7 @@ def test_pod_is_where_prometheus_is_and_as_whom(cronjob: Manifest) -> None:
     assert "readOnly" not in mount
 
 
-def test_environment_has_prometheus_retention_and_the_secrets_keys(cronjob: Manifest) -> None:
+def test_environment_has_url_retention_and_secret_keys(cronjob: Manifest) -> None:
     environment = _environment(job_of(cronjob)["spec"]["template"])
     url = "http://prometheus-0.prometheus.observability.svc.cluster.local:9090"
     assert environment["PROMETHEUS_URL"]["value"] == url
@@ -94,7 +94,7 @@ def test_environment_has_prometheus_retention_and_the_secrets_keys(cronjob: Mani
         assert ref["optional"] is True, "IRSA must work without the Secret"
 
 
-def test_every_setting_is_one_that_the_program_knows(manifests: list[Manifest]) -> None:
+def test_every_variable_is_a_known_setting(manifests: list[Manifest]) -> None:
     known = {name for s in SETTINGS.values() for name in (s.env, *s.also_env)}
     known |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     (pod,) = pods(manifests)
@@ -111,17 +111,17 @@ def test_resources(cronjob: Manifest) -> None:
     assert container["image"] == "health-tracker/prometheus-backup:1.0.0"
 
 
-def test_pods_may_reach_prometheus_names_and_s3_and_nothing_may_reach_prometheus_less(
+def test_network_policy_allows_only_prometheus_dns_and_s3(
     manifests: list[Manifest],
 ) -> None:
     policy = only(manifests, "NetworkPolicy")["spec"]
     ports = [[p["port"] for p in rule["ports"]] for rule in policy["egress"]]
     assert ports == [[9090], [53, 53], [443]]
-    assert "ingress" not in policy  # for the backup's own pods: nothing listens there
+    assert "ingress" not in policy  # the backup's pods listen on no port
 
 
 def _names(manifests: list[Manifest], name: str = "prometheus-backup") -> dict[str, Any]:
-    """Everything in the manifests that names one Prometheus."""
+    """Return everything in the manifests that names the Prometheus."""
     pod = job_of(only(manifests, "CronJob", name))["spec"]["template"]
     spec, environment = pod["spec"], _environment(pod)
     affinity = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -138,7 +138,7 @@ def _names(manifests: list[Manifest], name: str = "prometheus-backup") -> dict[s
     }
 
 
-def test_each_name_is_changed_in_one_place(manifests: list[Manifest]) -> None:
+def test_each_name_is_set_in_one_place(manifests: list[Manifest]) -> None:
     names = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
     assert _names(manifests) == {**names, "egress": names["pod"]}
 
@@ -167,7 +167,7 @@ def test_chart_overlay_has_the_charts_names() -> None:
     assert (names["uid"], names["subPath"]) == ("1000", "prometheus-db")
 
 
-def test_second_replica_has_names_labels_and_a_prefix_of_its_own() -> None:
+def test_second_replica_has_its_own_names_labels_and_prefix() -> None:
     manifests = render(OVERLAYS / "second-replica")
     first, second = _names(manifests), _names(manifests, "prometheus-backup-1")
     assert first == _names(render(PROMETHEUS / "backup"))

@@ -1,4 +1,4 @@
-"""The container image, as the Dockerfile makes it."""
+"""The container image that the Dockerfile builds."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ _MEGABYTE = 1_000_000
 
 
 def _run(image: Image, *command: str, user: int = 12345) -> subprocess.CompletedProcess[str]:
-    """Run a command of the image as a user that it does not know."""
+    """Run a command of the image as a user that is not in its passwd file."""
     return subprocess.run(
         [
             str(shutil.which("chroot")),
@@ -44,11 +44,11 @@ def test_entry_point_is_the_program_and_needs_no_shell(image: Image) -> None:
 
 
 def test_user_is_a_number_and_not_root(image: Image) -> None:
-    # A name would not do: Kubernetes cannot tell of a name that it is not root's.
+    # A number, because Kubernetes cannot check that a user name is not root.
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", image.config["User"])
 
 
-def test_labels_say_what_it_is(image: Image) -> None:
+def test_labels_describe_the_image(image: Image) -> None:
     labels = image.config["Labels"]
     prefix = "org.opencontainers.image"
     assert labels[f"{prefix}.title"] == PROJECT["name"]
@@ -57,7 +57,7 @@ def test_labels_say_what_it_is(image: Image) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", labels[f"{prefix}.revision"])
 
 
-def test_packages_are_those_of_the_tests(image: Image) -> None:
+def test_packages_are_the_same_as_in_the_tests(image: Image) -> None:
     list_all = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
     done = _run(image, "python3", "-c", list_all)
     pinned = re.findall(
@@ -67,19 +67,19 @@ def test_packages_are_those_of_the_tests(image: Image) -> None:
     assert installed == {PROJECT["name"], *pinned}, done.stderr
 
 
-def test_aws_services_that_are_left_out_are_not_needed(image: Image) -> None:
+def test_removed_aws_services_are_not_needed(image: Image) -> None:
     services = ("s3", "sts", "sso", "sso-oidc")
     make = f"import boto3; [boto3.client(s, region_name='eu-west-1') for s in {services}]"
     done = _run(image, "python3", "-c", make)
     assert done.returncode == 0, done.stderr
 
 
-def test_it_is_small(image: Image) -> None:
+def test_image_is_small(image: Image) -> None:
     files = [file.lstat() for file in image.layers[0].rglob("*") if not file.is_dir()]
     assert 50 * _MEGABYTE < sum(file.st_size for file in files) < 130 * _MEGABYTE
 
 
-def test_no_shell_and_no_other_program_is_in_it(image: Image) -> None:
+def test_image_has_no_shell_or_other_programs(image: Image) -> None:
     folders = [image.layers[0] / name for name in ("usr/bin", "usr/sbin", "usr/local/bin")]
     programs = {path.name for folder in folders if folder.exists() for path in folder.iterdir()}
     assert {name for name in programs if not name.startswith("python3")} == set()
@@ -87,14 +87,14 @@ def test_no_shell_and_no_other_program_is_in_it(image: Image) -> None:
     assert "No such file" in done.stderr
 
 
-def test_nothing_in_it_gives_more_rights(image: Image) -> None:
+def test_image_has_no_setuid_files_or_capabilities(image: Image) -> None:
     modes = {path: path.lstat().st_mode for path in image.layers[0].rglob("*")}
     assert [path for path, mode in modes.items() if mode & (stat.S_ISUID | stat.S_ISGID)] == []
     open_to_all = {path for path, mode in modes.items() if mode & 0o002 and not stat.S_ISLNK(mode)}
     assert open_to_all == {image.layers[0] / "tmp"}
 
 
-def test_scanners_can_tell_which_packages_its_files_are_of(image: Image) -> None:
+def test_scanners_find_the_package_records(image: Image) -> None:
     records = image.layers[0] / "var" / "lib" / "dpkg" / "status.d"
     packages = {path.name: path.read_text() for path in records.iterdir()}
     assert {"libc6", "libssl3", "zlib1g"} & packages.keys()
@@ -119,7 +119,7 @@ def test_manifests_name_this_version(folder: str) -> None:
         assert container["image"] == f"health-tracker/prometheus-backup:{PROJECT['version']}"
 
 
-def test_builder_gets_nothing_but_wheel_and_pins() -> None:
+def test_build_context_has_only_wheel_pins_and_script() -> None:
     rules = (CONTEXT / ".dockerignore").read_text().splitlines()
     assert [rule for rule in rules if not rule.startswith("#")] == [
         "*",

@@ -1,4 +1,4 @@
-"""Every folder of manifests builds, is what Kubernetes' schemas say, and asks for no privilege."""
+"""Every folder of manifests builds, matches Kubernetes' schemas, and needs no privileges."""
 
 import copy
 from pathlib import Path
@@ -11,27 +11,29 @@ from tests.support.kustomize import PROMETHEUS, containers, only, pods, render, 
 from tests.support.pages import ROOT
 from tests.support.pod_security import violations
 
-OLDEST, NEWEST = "1.29", "1.37"  # of Kubernetes, whose schemas the pinned validator has
+OLDEST, NEWEST = "1.29", "1.37"  # Kubernetes versions in the pinned validator
 
 _ROOTS = [pytest.param(r, id=r.relative_to(ROOT).as_posix()) for r in roots()]
 
 
-def test_users_folder_is_among_them() -> None:
+def test_backup_folder_is_checked() -> None:
     assert PROMETHEUS / "backup" in roots()
 
 
 @pytest.mark.parametrize("folder", _ROOTS)
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_manifests_are_what_the_schemas_say(folder: Path, version: str) -> None:
+def test_manifests_match_the_schemas(folder: Path, version: str) -> None:
     manifests = render(folder)
     assert manifests
     for manifest in manifests:
-        if "monitoring.coreos.com" not in manifest["apiVersion"]:  # the operator's own kinds
+        if (
+            "monitoring.coreos.com" not in manifest["apiVersion"]
+        ):  # custom resources of the operator
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("folder", _ROOTS)
-def test_pods_are_restricted(folder: Path) -> None:
+def test_pods_meet_the_restricted_profile(folder: Path) -> None:
     for pod in pods(render(folder)):
         assert violations(pod["spec"]) == []
         assert pod["spec"]["automountServiceAccountToken"] is False
@@ -44,11 +46,13 @@ def test_pods_are_restricted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", _ROOTS)
-def test_names_are_those_that_kubernetes_takes(folder: Path) -> None:
+def test_names_are_valid(folder: Path) -> None:
     for manifest in render(folder):
         assert manifest["kind"] != "Namespace", "delete -k must not remove it"
         assert manifest["metadata"]["namespace"] == "observability"
-        assert len(manifest["metadata"]["name"]) <= 52  # of a CronJob: its jobs' names are longer
+        assert (
+            len(manifest["metadata"]["name"]) <= 52
+        )  # the limit for a CronJob, whose jobs have longer names
 
 
 _BROKEN: dict[str, Any] = {
@@ -62,7 +66,7 @@ _BROKEN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("violation", _BROKEN)
-def test_a_violation_is_noticed(violation: str) -> None:
+def test_violation_is_noticed(violation: str) -> None:
     (pod,) = pods(render(PROMETHEUS / "backup"))
     broken = copy.deepcopy(pod["spec"])
     broken["containers"][0]["securityContext"] |= _BROKEN[violation]
@@ -72,7 +76,7 @@ def test_a_violation_is_noticed(violation: str) -> None:
     assert violations(broken) == ["volume host is a hostPath"]
 
 
-def test_a_field_that_does_not_exist_is_noticed() -> None:
+def test_unknown_field_is_noticed() -> None:
     manifest = copy.deepcopy(only(render(PROMETHEUS / "backup"), "CronJob"))
     manifest["spec"]["jobTemplate"]["spec"]["backofLimit"] = 2
     with pytest.raises(kubernetes_validate.ValidationError):

@@ -1,4 +1,4 @@
-"""The exporter's manifests fit together, fit the backup's, and what they start works."""
+"""The exporter's manifests match each other and those of the backup, and the exporter runs."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,8 +16,8 @@ from tests.support.kustomize import (
     with_components,
 )
 from tests.support.pages import DOCS
-from tests.support.started import StartedCli
-from tests.support.stored import LocalFiles
+from tests.support.started_cli import StartedCli
+from tests.support.stored_backups import LocalFiles
 
 _FOLDER = PROMETHEUS / "monitoring"
 _NAME = "prometheus-backup-metrics"
@@ -37,18 +37,18 @@ def _variables(container: Manifest) -> dict[str, str]:
     return {e["name"]: e["value"] for e in container["env"] if "value" in e}
 
 
-def test_operator_finds_the_service_and_the_service_the_pod() -> None:
+def test_operator_selects_the_service_and_the_service_the_pod() -> None:
     manifests = render(_FOLDER)
     service = only(manifests, "Service", _NAME)
     monitor = only(manifests, "ServiceMonitor", _NAME)
     policy = only(manifests, "NetworkPolicy", _NAME)
     labels = _deployment()["spec"]["template"]["metadata"]["labels"]
-    for wanted, held in (
+    for selector, target in (
         (monitor["spec"]["selector"]["matchLabels"], service["metadata"]["labels"]),
         (service["spec"]["selector"], labels),
         (policy["spec"]["podSelector"]["matchLabels"], labels),
     ):
-        assert wanted.items() <= held.items()
+        assert selector.items() <= target.items()
     (endpoint,) = monitor["spec"]["endpoints"]
     (port,) = service["spec"]["ports"]
     (container_port,) = _container()["ports"]
@@ -58,13 +58,13 @@ def test_operator_finds_the_service_and_the_service_the_pod() -> None:
     assert policy["spec"]["ingress"][0]["ports"][0]["port"] == container_port["name"]
 
 
-def test_selectors_of_the_backup_do_not_catch_the_exporter() -> None:
+def test_selectors_of_the_backup_do_not_match_the_exporter() -> None:
     for manifest in render(_FOLDER):
         assert manifest["metadata"].get("labels", {}).get("app") != "prometheus-backup"
     assert _deployment()["spec"]["template"]["metadata"]["labels"]["app"] != "prometheus-backup"
 
 
-def test_exporter_reads_what_the_backup_writes_by_the_same_policy() -> None:
+def test_exporter_has_the_repository_and_policy_of_the_backup() -> None:
     backup = render(PROMETHEUS / "backup")
     cronjob = only(backup, "CronJob")
     (container,) = job_of(cronjob)["spec"]["template"]["spec"]["containers"]
@@ -83,7 +83,9 @@ def test_exporter_reads_what_the_backup_writes_by_the_same_policy() -> None:
     }
 
 
-def test_exporter_starts_as_the_manifest_says(repository_files: LocalFiles, tmp_path: Path) -> None:
+def test_exporter_starts_with_the_arguments_of_the_manifest(
+    repository_files: LocalFiles, tmp_path: Path
+) -> None:
     container = _container()
     (port,) = (str(p["containerPort"]) for p in container["ports"])
     args = [argument.replace(f":{port}", "127.0.0.1:0") for argument in container["args"]]

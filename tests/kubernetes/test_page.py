@@ -1,4 +1,4 @@
-"""docs/how-to/kubernetes.md: its commands fit the manifests, and print what it shows."""
+"""docs/how-to/kubernetes.md: its commands match the manifests and print the shown output."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def _kubectl(*arguments: str) -> str:
 
 
 def _output_after(command: str) -> list[str]:
-    """The block of output that follows a block with this command."""
+    """Return the output block after a block with this command."""
     blocks = PAGE.blocks()
     (at,) = [n for n, b in enumerate(blocks) if command in b.text.splitlines()]
     return next(b for b in blocks[at:] if not b.language).text.splitlines()
@@ -53,13 +53,13 @@ def _applied(manifest: Manifest) -> str:
 
 
 @pytest.mark.parametrize("folders", [["backup"], ["verify", "drill"], ["restore"]])
-def test_apply_prints_the_objects_that_are_made(folders: list[str]) -> None:
+def test_apply_prints_the_created_objects(folders: list[str]) -> None:
     command = f"kubectl apply -k infrastructure/kubernetes/prometheus/{folders[0]}/"
     made = [_applied(m) for folder in folders for m in render(PROMETHEUS / folder)]
     assert _output_after(command) == [f"{name} created" for name in made]
 
 
-def test_delete_prints_the_objects_that_are_gone() -> None:
+def test_delete_prints_the_deleted_objects() -> None:
     shown = _output_after("kubectl delete -k infrastructure/kubernetes/prometheus/backup/")
     gone = [_applied(m).partition("/") for m in render(PROMETHEUS / "backup")]
     assert shown == [
@@ -67,17 +67,17 @@ def test_delete_prints_the_objects_that_are_gone() -> None:
     ]
 
 
-def test_folders_that_are_applied_can_be() -> None:
+def test_applied_folders_exist() -> None:
     folders = {words[words.index("-k") + 1] for words in _KUBECTL if "-k" in words}
     assert len(folders) == 5
     for folder in folders:
         assert render(ROOT / folder.rstrip("/"))
 
 
-def test_every_look_is_at_what_there_is() -> None:
-    looks = [words for words in _KUBECTL if "-n" in words]
-    assert len(looks) > 12
-    for words in looks:
+def test_commands_use_existing_objects() -> None:
+    commands = [words for words in _KUBECTL if "-n" in words]
+    assert len(commands) > 12
+    for words in commands:
         assert words[words.index("-n") + 1] == "observability"
         for name in re.findall(r"cronjob[ /](\S+)", " ".join(w for w in words if w != "-n")):
             if name != "observability":
@@ -91,14 +91,14 @@ def test_every_look_is_at_what_there_is() -> None:
             assert [c["name"] for c in pod["spec"]["containers"]] == [words[words.index("-c") + 1]]
 
 
-def test_cronjob_is_shown_as_it_is() -> None:
+def test_shown_cronjob_matches_the_manifest() -> None:
     head, line = _output_after("kubectl get cronjob -n observability prometheus-backup")
     fields = dict(zip(re.split(r"\s{2,}", head), re.split(r"\s{2,}", line), strict=True))
     spec = only(_JOBS["prometheus-backup"], "CronJob")["spec"]
     assert (fields["SCHEDULE"], fields["TIMEZONE"]) == (spec["schedule"], spec["timeZone"])
 
 
-def test_secret_has_the_keys_that_the_jobs_ask_for() -> None:
+def test_secret_has_the_keys_that_the_jobs_need() -> None:
     (line,) = [line for line in _LINES if line.startswith("kubectl create secret")]
     words = [*shlex.split(line)[1:], "--dry-run=client"]
     assert _kubectl(*words).replace(" (dry run)", "").splitlines() == _output_after(line)
@@ -111,7 +111,7 @@ def test_secret_has_the_keys_that_the_jobs_ask_for() -> None:
     assert secret["metadata"]["namespace"] == "observability"
 
 
-def test_bucket_is_made_as_shown(
+def test_bucket_is_created_by_the_shown_commands(
     own_seaweedfs: SeaweedFS, aws: Callable[[S3Endpoint], AwsCli]
 ) -> None:
     client = aws(own_seaweedfs.endpoint())
@@ -132,11 +132,11 @@ def test_listing_ends_with_the_newest_backup(
     assert aws(own_seaweedfs.endpoint()).shell(line).splitlines() == _output_after(line)
 
 
-def test_folder_of_ones_own_changes_what_it_says(tmp_path: Path) -> None:
+def test_own_overlay_changes_the_shown_values(tmp_path: Path) -> None:
     own, _, irsa, _ = (block.text for block in PAGE.blocks("yaml"))
     merged = yaml.safe_load(own)
     merged["components"] += yaml.safe_load(irsa)["components"]
-    # Beside the project, as the page says
+    # Next to the project, as the page says
     text = yaml.safe_dump(merged).replace("../infrastructure", f"{_up(tmp_path)}/infrastructure")
     (tmp_path / "kustomization.yaml").write_text(text)
     manifests = render(tmp_path)
@@ -155,7 +155,7 @@ def test_folder_of_ones_own_changes_what_it_says(tmp_path: Path) -> None:
     assert "role-arn" in str(only(manifests, "ServiceAccount")["metadata"]["annotations"])
 
 
-def test_second_replica_is_verified_and_drilled_beside_the_first(tmp_path: Path) -> None:
+def test_second_replica_is_verified_and_drilled_separately(tmp_path: Path) -> None:
     text = PAGE.blocks("yaml")[1].text.replace(
         "../infrastructure", f"{_up(tmp_path)}/infrastructure"
     )
@@ -174,7 +174,7 @@ def _up(start: Path) -> str:
     return "/".join([".."] * (len(start.parts) - 1)) + str(ROOT)
 
 
-def test_files_that_are_named_are_there() -> None:
+def test_mentioned_files_exist() -> None:
     named = [
         c for c in PAGE.inline_code() if re.match(r"(backup|overlays|components|restore|drill)/", c)
     ]

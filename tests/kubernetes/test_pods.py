@@ -1,4 +1,4 @@
-"""The pods of the manifests, run on the built image against a real Prometheus and S3 server."""
+"""Runs the pods of the manifests with the built image, a real Prometheus and a real S3 server."""
 
 import json
 import re
@@ -11,8 +11,8 @@ import pytest
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from tests.support.cluster import Cluster
+from tests.support.contents import owners
 from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, render
-from tests.support.looks import owners
 from tests.support.pages import DOCS, Page
 
 PREFIX = "prometheus-snapshots"
@@ -34,7 +34,7 @@ def _manifests(bucket: S3Bucket) -> list[Manifest]:
     return [json.loads(bucket.get(key)) for key in keys]
 
 
-def test_backups_pod_makes_a_backup(
+def test_backup_pod_makes_a_backup(
     cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
 ) -> None:
     _backup(cluster)
@@ -45,7 +45,7 @@ def test_backups_pod_makes_a_backup(
     assert owners(source.data_dir) == {65534}
 
 
-def test_without_credentials_the_pods_end_says_so_and_is_not_tried_again(
+def test_missing_credentials_are_reported_and_not_retried(
     cluster: Cluster, bucket: S3Bucket
 ) -> None:
     cluster.secrets.clear()
@@ -57,10 +57,10 @@ def test_without_credentials_the_pods_end_says_so_and_is_not_tried_again(
     assert done.returncode in rules["rules"][0]["onExitCodes"]["values"]
 
 
-def test_another_user_than_prometheus_could_not_remove_the_snapshot(
+def test_other_user_than_prometheus_cannot_remove_the_snapshot(
     cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
 ) -> None:
-    """Why the manifests must have Prometheus' own user, and what is said where they have not."""
+    """The reason why the manifests must use Prometheus' user, and the message otherwise."""
     pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
     pod["spec"]["securityContext"]["runAsUser"] = 1234
     (done,) = cluster.run(pod)
@@ -69,7 +69,7 @@ def test_another_user_than_prometheus_could_not_remove_the_snapshot(
     assert len(list((source.data_dir / "snapshots").iterdir())) == 1
 
 
-def test_verifys_pod_verifies_a_part_and_records_it(cluster: Cluster, bucket: S3Bucket) -> None:
+def test_verify_pod_verifies_a_part_and_records_it(cluster: Cluster, bucket: S3Bucket) -> None:
     _backup(cluster)
     (done,) = cluster.run(_pod(PROMETHEUS / "verify"))
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ def test_verifys_pod_verifies_a_part_and_records_it(cluster: Cluster, bucket: S3
     assert len(kept) == 1, "the next run goes on where this one ended"
 
 
-def test_verifys_pod_fails_where_a_byte_differs(cluster: Cluster, bucket: S3Bucket) -> None:
+def test_verify_pod_fails_if_a_byte_differs(cluster: Cluster, bucket: S3Bucket) -> None:
     _backup(cluster)
     for key in bucket.keys(f"{PREFIX}/"):
         if key.endswith("/index"):
@@ -85,17 +85,17 @@ def test_verifys_pod_fails_where_a_byte_differs(cluster: Cluster, bucket: S3Buck
     pod = json.loads(json.dumps(_pod(PROMETHEUS / "verify")))
     (container,) = pod["spec"]["containers"]
     assert container["args"][-1].startswith("next/")
-    container["args"][-1] = "next/3"  # so that it comes round in this test
+    container["args"][-1] = "next/3"  # so that the damaged part is read in this test
     runs = [cluster.run(pod)[0] for _ in range(3)]
     codes = [done.returncode for done in runs]
     assert 41 in codes, "\n".join(done.stdout for done in runs)
     assert set(codes) <= {0, 41}
 
 
-def test_drills_pod_starts_prometheus_on_the_backup_and_passes(
+def test_drill_pod_starts_prometheus_on_the_backup_and_passes(
     cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
 ) -> None:
-    source.fill_head(metric="up")  # of the half hour before, in which there was no scrape yet
+    source.fill_head(metric="up")  # for the last half hour, which has no scrapes
     _backup(cluster)
     copied, drilled = cluster.run(_pod(PROMETHEUS / "drill"))
     assert copied.returncode == 0, copied.stderr
@@ -108,12 +108,12 @@ def test_drills_pod_starts_prometheus_on_the_backup_and_passes(
     assert left == [], "what was restored is removed"
 
 
-def test_restores_pod_brings_history_back_into_a_prometheus_that_runs(
+def test_restore_pod_restores_history_into_a_running_prometheus(
     cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
 ) -> None:
     _backup(cluster)
     (manifest,) = _manifests(bucket)
-    # A minute before the end of each block, and without what the source scrapes of itself
+    # A minute before the end of each block, without the self-scraped metrics of the source
     times = [datetime.fromisoformat(b["max_time"]) - _MINUTE for b in manifest["blocks"]]
     expected = [source.query('{__name__=~".+", job=""}', at) for at in times]
     assert all(expected)
@@ -130,7 +130,7 @@ def test_restores_pod_brings_history_back_into_a_prometheus_that_runs(
 
 
 @pytest.mark.parametrize("path", ["/created", "/opt/prometheus-backup/created", "/etc/created"])
-def test_nothing_can_be_written_outside_the_volumes(cluster: Cluster, path: str) -> None:
+def test_only_volumes_are_writable(cluster: Cluster, path: str) -> None:
     pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
     (container,) = pod["spec"]["containers"]
     container["command"] = ["python3", "-c", f"open('/tmp/x', 'w'); open({path!r}, 'w')"]
@@ -138,13 +138,13 @@ def test_nothing_can_be_written_outside_the_volumes(cluster: Cluster, path: str)
     assert "Read-only file system" in done.stderr
 
 
-def test_log_is_as_the_page_shows_it(cluster: Cluster, bucket: S3Bucket) -> None:
+def test_log_matches_the_page(cluster: Cluster, bucket: S3Bucket) -> None:
     page = Page(DOCS / "how-to" / "kubernetes.md").text
     shown = re.findall(r"^\d{4}-\S+Z info    (.*?)(?= \w+=)", page, re.MULTILINE)
     assert len(shown) > 5
     (done,) = cluster.run(_pod(PROMETHEUS / "backup"))
-    said = re.findall(r"^\S+Z info    (.*?)(?= \w+=)", done.stderr, re.MULTILINE)
-    assert [message for message in said if message in shown] == shown
+    messages = re.findall(r"^\S+Z info    (.*?)(?= \w+=)", done.stderr, re.MULTILINE)
+    assert [message for message in messages if message in shown] == shown
     assert len(_manifests(bucket)) == 1
 
 

@@ -1,4 +1,4 @@
-"""The backup in Prometheus' own pod, where no other pod can mount its volume."""
+"""The backup as a sidecar in Prometheus' pod."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from tests.support.kustomize import PROMETHEUS, Manifest, only, render
 from tests.support.pages import ROOT
 from tests.support.pod_security import violations
 
-# What a user has: as little as the patches need.
+# A minimal version of what a user has.
 _STATEFUL_SET = """
 apiVersion: apps/v1
 kind: StatefulSet
@@ -42,7 +42,7 @@ spec:
       - name: prometheus-storage
         emptyDir: {}
 """
-_OPERATORS = """
+_OPERATOR_PROMETHEUS = """
 apiVersion: monitoring.coreos.com/v1
 kind: Prometheus
 metadata: {name: k8s, namespace: observability}
@@ -64,7 +64,7 @@ def _with_sidecar(folder: Path, text: str) -> list[Manifest]:
     return render(folder)
 
 
-def test_stateful_set_gets_a_container_beside_its_own(tmp_path: Path) -> None:
+def test_stateful_set_gets_a_second_container(tmp_path: Path) -> None:
     manifests = _with_sidecar(tmp_path, _STATEFUL_SET)
     assert sorted(m["kind"] for m in manifests) == ["ConfigMap", "StatefulSet"]
     stateful_set = only(manifests, "StatefulSet")
@@ -75,13 +75,13 @@ def test_stateful_set_gets_a_container_beside_its_own(tmp_path: Path) -> None:
     assert violations(spec) == []
 
 
-def test_operators_prometheus_gets_the_same_container(tmp_path: Path) -> None:
+def test_prometheus_of_the_operator_gets_the_same_container(tmp_path: Path) -> None:
     for name in ("plain", "operator"):
         (tmp_path / name).mkdir()
     plain = only(_with_sidecar(tmp_path / "plain", _STATEFUL_SET), "StatefulSet")["spec"]
     containers = plain["template"]["spec"]["containers"]
     (own,) = [c for c in containers if c["name"] == "prometheus-backup"]
-    spec = only(_with_sidecar(tmp_path / "operator", _OPERATORS), "Prometheus")["spec"]
+    spec = only(_with_sidecar(tmp_path / "operator", _OPERATOR_PROMETHEUS), "Prometheus")["spec"]
     (other,) = spec["containers"]
     (data, _), (operators_data, _) = own.pop("volumeMounts"), other.pop("volumeMounts")
     assert own == other
@@ -89,7 +89,7 @@ def test_operators_prometheus_gets_the_same_container(tmp_path: Path) -> None:
     assert [v["name"] for v in spec["volumes"]] == ["prometheus-backup-tmp"]
 
 
-def test_sidecar_makes_a_backup_and_ends_when_its_pod_does(
+def test_sidecar_makes_a_backup_and_ends_with_its_pod(
     tmp_path: Path, cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
 ) -> None:
     stateful_set = only(_with_sidecar(tmp_path, _STATEFUL_SET), "StatefulSet")
@@ -115,6 +115,6 @@ def test_sidecar_makes_a_backup_and_ends_when_its_pod_does(
     assert list((source.data_dir / "snapshots").iterdir()) == []
 
 
-def test_component_is_where_the_page_says() -> None:
+def test_component_exists_where_the_page_says() -> None:
     page = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
     assert "components/sidecar" in page

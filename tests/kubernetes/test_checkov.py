@@ -1,4 +1,4 @@
-"""A policy scanner, checkov, finds nothing in the manifests but what is meant to be so."""
+"""The policy scanner checkov finds no unintended problems in the manifests."""
 
 import copy
 import json
@@ -12,20 +12,20 @@ from tests.support.kustomize import PROMETHEUS, containers, only, pods, render, 
 from tests.support.pages import ROOT
 
 _CHECKOV = ROOT / ".tools" / "checkov" / "bin" / "checkov"
-_MEANT = {
-    "CKV_K8S_15": "pull always: the tags are of versions, and an image may be local to the node",
+_SKIPPED_CHECKS = {
+    "CKV_K8S_15": "image pull policy: tags are versions, and an image may be local to the node",
     "CKV_K8S_35": "secrets as files: AWS clients read these two from the environment",
-    "CKV_K8S_40": "high uid: the user must be Prometheus' own, which is 1000 with the operator",
-    "CKV_K8S_43": "digests: whoever builds the image has another one",
+    "CKV_K8S_40": "high uid: it must be Prometheus' user, which is 1000 with the operator",
+    "CKV_K8S_43": "image digest: it differs for everybody who builds the image",
 }
 
 
 def _scan(folder: Path) -> set[tuple[str, str]]:
-    """The checks that failed, and the files in which they did."""
+    """Return the failed checks and their files."""
     assert _CHECKOV.is_file(), f"cannot find {_CHECKOV}: run `make test`, which installs it"
     flags = ["--framework", "kubernetes", "--quiet", "--compact", "--skip-download", "-o", "json"]
     done = subprocess.run(
-        [_CHECKOV, "-d", folder, *flags, "--skip-check", ",".join(_MEANT)],
+        [_CHECKOV, "-d", folder, *flags, "--skip-check", ",".join(_SKIPPED_CHECKS)],
         env={**os.environ, "LOG_LEVEL": "ERROR"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -36,7 +36,7 @@ def _scan(folder: Path) -> set[tuple[str, str]]:
     return {(f["check_id"], f["file_path"].strip("/")) for f in results["failed_checks"]}
 
 
-def test_scanner_finds_nothing_that_is_not_meant_but_what_is_broken_on_purpose(
+def test_scanner_finds_only_the_deliberately_broken_manifest(
     tmp_path: Path,
 ) -> None:
     for number, folder in enumerate(roots()):
