@@ -116,7 +116,7 @@ def test_the_address_is_given_or_built(
 
 @pytest.mark.parametrize(("repository", "bucket"), [(None, None), ("", None), ("", "")])
 def test_no_address_at_all_is_refused(repository: str | None, bucket: str | None) -> None:
-    with pytest.raises(UsageError, match="cannot tell where"):
+    with pytest.raises(UsageError, match="cannot determine the repository"):
         repository_address(repository, bucket=bucket, prefix="p")
 
 

@@ -1,6 +1,6 @@
-"""Reading settings: the YAML file, sizes, labels, the repository's address.
+"""Read settings: the YAML file, sizes, labels, the repository address.
 
-Flags beat the environment, which beats the file, which beats defaults.
+Flags take precedence over the environment, then the file, then the defaults.
 """
 
 import difflib
@@ -56,9 +56,9 @@ def parse_size(text: str) -> int:
 
 
 def parse_instant(text: str, *, now: datetime) -> datetime:
-    """Return the instant of `2025-01-22T02:00:00Z`, `2025-01-22` or `-7d` (so long before `now`).
+    """Return the instant of `2025-01-22T02:00:00Z`, `2025-01-22` or `-7d` (that long before `now`).
 
-    What has no time zone is UTC. Raises UsageError for other text.
+    A time without a time zone is UTC. Raises UsageError for other text.
     """
     try:
         sign, ago = text.strip()[:1], parse_duration(text.strip()[1:])
@@ -84,7 +84,7 @@ def parse_period(text: str) -> timedelta:
 
 
 def parse_subset(text: str | None) -> Subset | None:
-    """Return what `3/7` or `next/7` asks for; None where nothing is given. Raises UsageError."""
+    """Return the subset that `3/7` or `next/7` selects; None without text. Raises UsageError."""
     if text is None:
         return None
     match = _SUBSET.fullmatch(text.strip())
@@ -129,8 +129,8 @@ def parse_queries(texts: Iterable[str]) -> tuple[str, ...]:
             )
     if len(queries) > MAX_FINGERPRINTS:
         raise UsageError(
-            f"cannot use {len(queries)} fingerprint queries: {MAX_FINGERPRINTS} are the most",
-            hint="a few that many series go into prove more than many small ones",
+            f"cannot use {len(queries)} fingerprint queries: the maximum is {MAX_FINGERPRINTS}",
+            hint="a few queries over many series prove more than many small ones",
         )
     return queries
 
@@ -138,25 +138,25 @@ def parse_queries(texts: Iterable[str]) -> tuple[str, ...]:
 def repository_address(repository: str | None, *, bucket: str | None, prefix: str | None) -> str:
     """Return the repository's address from the setting, or from bucket and prefix.
 
-    Raises UsageError where there is none, or both are given and differ.
+    Raises UsageError if neither is given, or both are given and differ.
     """
     built = f"s3://{bucket}/{(prefix or DEFAULT_PREFIX).strip('/')}" if bucket else None
     if not repository and not built:
         raise UsageError(
-            "cannot tell where the repository is",
+            "cannot determine the repository: no address is set",
             hint="set S3_BUCKET, or REPOSITORY (such as s3://BUCKET/PREFIX or file:///PATH)",
         )
     if repository and built and repository.rstrip("/") != built:
         raise UsageError(
-            f"cannot tell where the repository is: REPOSITORY is {repository}, S3_BUCKET and "
-            f"S3_PREFIX name {built}",
+            f"cannot determine the repository: REPOSITORY is {repository}, but S3_BUCKET and "
+            f"S3_PREFIX mean {built}",
             hint="set only one of them",
         )
     return repository or str(built)
 
 
 def without_service_links(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what Kubernetes makes of Services of the same names.
+    """Return the environment without the variables that Kubernetes sets for Services.
 
     A Service called `repository` exports REPOSITORY=tcp://10.0.0.1:80 into every pod.
     """
@@ -171,7 +171,7 @@ def _known(key: str, path: Path) -> str:
     name = by_any_name.get(key.lower().replace("-", "_"))
     if name is None:
         near = difflib.get_close_matches(key.lower(), by_any_name, n=1)
-        hint = f"did you mean {near[0]}?" if near else "docs/configuration.md has them all"
+        hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists all settings"
         raise UsageError(f"cannot use configuration {path}: unknown setting {key!r}", hint=hint)
     return name
 

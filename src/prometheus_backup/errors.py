@@ -1,4 +1,4 @@
-"""Every error this program raises on purpose. Each class owns its exit code.
+"""All errors that this program raises on purpose. Each class defines its exit code.
 
 ::
 
@@ -78,21 +78,21 @@ class RepositoryLocked(RepositoryError):
     """Another run is at work."""
 
     exit_code = 11
-    default_hint = "wait for the other run to end, then start again"
+    default_hint = "wait for the other run to finish, then try again"
 
 
 class RepositoryDenied(RepositoryError):
     """Credentials are missing, wrong, or not enough."""
 
     exit_code = 12
-    default_hint = "check the credentials, and the policy of their user or role"
+    default_hint = "check the credentials and the permissions of their user or role"
 
 
 class RepositoryUnavailable(RepositoryError):
     """The store did not answer, or answered with an error of its own."""
 
     exit_code = 13
-    default_hint = "check the network, the endpoint and the store's own health, then start again"
+    default_hint = "check the network, the endpoint and the health of the store, then try again"
 
 
 class NewerFormat(RepositoryError):
@@ -106,7 +106,7 @@ class ObjectArchived(RepositoryError):
     """An object is in an archive class of S3: it must be thawed, for hours, before it is read."""
 
     exit_code = 13
-    default_hint = "thaw it (docs/how-to/troubleshooting.md), wait, and start again"
+    default_hint = "thaw it (docs/how-to/troubleshooting.md), wait, then try again"
 
 
 class ObjectNotFound(RepositoryError):
@@ -131,7 +131,7 @@ class SourceUnavailable(SourceError):
     """Prometheus is down, not ready, refuses us, or is no Prometheus server."""
 
     exit_code = 20
-    default_hint = "check PROMETHEUS_URL, and that Prometheus is up and ready"
+    default_hint = "check PROMETHEUS_URL, and that Prometheus is running and ready"
 
 
 class AdminApiDisabled(SourceError):
@@ -157,14 +157,14 @@ class BackupNotFound(RestoreError):
     """No committed backup has this id."""
 
     exit_code = 30
-    default_hint = "`prometheus-backup list` shows the backups there are"
+    default_hint = "run `prometheus-backup list` to see all backups"
 
 
 class TargetNotEmpty(RestoreError):
     """The target directory holds something already."""
 
     exit_code = 31
-    default_hint = "restore into an empty or absent directory"
+    default_hint = "restore into a new or empty directory"
 
 
 class TargetWouldLoseData(RestoreError):
@@ -189,16 +189,14 @@ class BytesDiffer(IntegrityError):
     """Bytes read, stored or copied are wrong, and sending them again did not help."""
 
     exit_code = 40
-    default_hint = (
-        "nothing was committed; check the disk, the memory and the store, then start again"
-    )
+    default_hint = "nothing was committed; check the disk, the memory and the store, then try again"
 
 
 class UnreadableManifest(IntegrityError):
     """A backup's metadata.json is not a manifest that can be trusted."""
 
     exit_code = 41
-    default_hint = "the backup is kept and never touched; inspect its metadata.json by hand"
+    default_hint = "the backup is kept and never changed; inspect its metadata.json by hand"
 
 
 class Stopped(BackupToolError):

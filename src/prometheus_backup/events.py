@@ -1,4 +1,4 @@
-"""Facts that happened, told by the core to a listener. Progress, logs and metrics are listeners.
+"""Events that the core emits to a listener. Progress, logs and metrics are listeners.
 
 An event is a frozen value with no behaviour; it never decides anything. Sizes are bytes.
 """
@@ -149,7 +149,7 @@ class BlockMovedAway(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupVerified(Event):
-    """A backup was looked at; `findings` faults were seen. `part` is such as `3/7`, or empty."""
+    """A backup was verified with this number of `findings`. `part` is `3/7`, or empty."""
 
     backup_id: str
     level: str
@@ -197,8 +197,8 @@ class BackupDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FingerprintsTaken(Event):
-    """The source was asked for the instant `at`: how many queries it answered, with how many
-    series in all, and how many are inconclusive.
+    """The source was queried at the instant `at`: the number of queries answered, of their
+    series in total, and of inconclusive queries.
     """
 
     at: datetime | None

@@ -1,7 +1,7 @@
 """The table of settings: names, environment variables, flags and defaults.
 
-The command line, the configuration file and docs/configuration.md are made from it, so that they
-cannot disagree. A new setting is one entry here.
+The command line, the configuration file and docs/configuration.md are generated from it. A
+new setting is one entry here.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ Kind = Literal["text", "path", "flag", "integer", "size", "labels", "queries"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `name` is the key in the file and of the value; `env` the first of its names.
+    """One setting. `name` is its key in the file; `env` is its main environment variable.
 
-    `default_text` says in help what an absent value means, where the default alone does not.
+    `default_text` describes in help what an absent value means.
     """
 
     name: str
@@ -39,7 +39,7 @@ _PROMETHEUS = (
     Setting(
         "prometheus_url",
         "PROMETHEUS_URL",
-        "Where Prometheus answers; may carry a path prefix.",
+        "URL of Prometheus; may include a path prefix.",
         default="http://localhost:9090",
     ),
     Setting(
@@ -51,14 +51,14 @@ _PROMETHEUS = (
     Setting(
         "prometheus_password_file",
         "PROMETHEUS_PASSWORD_FILE",
-        "File that holds the password.",
+        "File that contains the password.",
         kind="path",
         default_text="none",
     ),
     Setting(
         "prometheus_bearer_token_file",
         "PROMETHEUS_BEARER_TOKEN_FILE",
-        "File that holds a bearer token.",
+        "File that contains a bearer token.",
         kind="path",
         default_text="none",
     ),
@@ -74,7 +74,7 @@ _SOURCE = (
     Setting(
         "data_dir",
         "PROMETHEUS_DATA_DIR",
-        "The data directory of that Prometheus (its --storage.tsdb.path).",
+        "Prometheus data directory (its --storage.tsdb.path).",
         kind="path",
         default="/prometheus",
     ),
@@ -86,11 +86,11 @@ _REPOSITORY = (
         "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH.",
         default_text="s3://S3_BUCKET/S3_PREFIX",
     ),
-    Setting("s3_bucket", "S3_BUCKET", "Bucket, where REPOSITORY is not set.", default_text="none"),
+    Setting("s3_bucket", "S3_BUCKET", "Bucket, if REPOSITORY is not set.", default_text="none"),
     Setting(
         "s3_prefix",
         "S3_PREFIX",
-        "Prefix in the bucket, where REPOSITORY is not set.",
+        "Prefix in the bucket, if REPOSITORY is not set.",
         default_text="prometheus-snapshots",
     ),
     Setting(
@@ -126,7 +126,7 @@ _REPOSITORY = (
     Setting(
         "s3_checksum",
         "S3_CHECKSUM",
-        "Checksum that uploads carry, and the store keeps for `verify --level stored`.",
+        "Checksum to send with uploads; `verify --level stored` compares it.",
         default="auto",
         default_text="crc64nvme on AWS, else none",
         choices=("auto", "crc64nvme", "none"),
@@ -141,14 +141,14 @@ _REPOSITORY = (
     Setting(
         "concurrency",
         "CONCURRENCY",
-        "Files moved at once.",
+        "Number of files to transfer in parallel.",
         kind="integer",
-        default_text="chosen from the cores",
+        default_text="based on the number of cores",
     ),
     Setting(
         "max_bandwidth",
         "MAX_BANDWIDTH",
-        "Bytes a second over all workers, such as 50MB or 20MiB.",
+        "Bandwidth limit per second for all transfers together, such as 50MB or 20MiB.",
         kind="size",
         default_text="unlimited",
     ),
@@ -157,21 +157,21 @@ _RETENTION = (
     Setting(
         "retention_daily",
         "RETENTION_DAILY",
-        "Days to keep every backup; 0 turns the tier off.",
+        "Keep all backups of this many days; 0 disables the tier.",
         kind="integer",
         default=30,
     ),
     Setting(
         "retention_monthly",
         "RETENTION_MONTHLY",
-        "Months to keep a backup of each; 0 turns the tier off.",
+        "Keep one backup per month for this many months; 0 disables the tier.",
         kind="integer",
         default=12,
     ),
     Setting(
         "retention_yearly",
         "RETENTION_YEARLY",
-        "Years to keep a backup of each; 0 turns the tier off.",
+        "Keep one backup per year for this many years; 0 disables the tier.",
         kind="integer",
         default=3,
     ),
@@ -180,14 +180,14 @@ _BACKUP = (
     Setting(
         "skip_head",
         "SKIP_HEAD",
-        "Leave out what is only in memory yet (up to about three hours).",
+        "Skip samples that are only in memory (up to about three hours).",
         kind="flag",
         default=False,
     ),
     Setting(
         "verify_backup",
         "VERIFY_BACKUP",
-        "Verify before the commit; without, the backup says `unverified`.",
+        "Verify before the commit; otherwise the backup is marked `unverified`.",
         kind="flag",
         default=True,
     ),
@@ -201,7 +201,7 @@ _BACKUP = (
     Setting(
         "labels",
         "BACKUP_LABELS",
-        "Labels of this Prometheus, as K=V,K=V or repeated; one source per repository.",
+        "Labels that identify this Prometheus, as K=V,K=V or repeated; one source per repository.",
         kind="labels",
         flag="--label",
         default_text="none",
@@ -209,28 +209,28 @@ _BACKUP = (
     Setting(
         "rehash",
         "REHASH",
-        "Read every file again, instead of trusting that block files never change.",
+        "Read and hash every file again instead of assuming that block files never change.",
         kind="flag",
         default=False,
     ),
     Setting(
         "allow_empty",
         "ALLOW_EMPTY",
-        "Commit a backup without any block.",
+        "Allow a backup that contains no blocks.",
         kind="flag",
         default=False,
     ),
     Setting(
         "fingerprints",
         "FINGERPRINTS",
-        "Record what Prometheus answers to some queries, for `drill` to ask again.",
+        "Record the results of some queries, for `drill` to compare.",
         kind="flag",
         default=True,
     ),
     Setting(
         "fingerprint_queries",
         "FINGERPRINT_QUERY",
-        "One more PromQL query to record the answer of; repeated, or one a line.",
+        "Additional PromQL query whose result to record; repeat the flag, or give one per line.",
         kind="queries",
         flag="--fingerprint-query",
         default_text="none",
@@ -238,7 +238,7 @@ _BACKUP = (
     Setting(
         "fingerprint_file",
         "FINGERPRINT_FILE",
-        "File of more such queries, one a line; `#` begins a comment.",
+        "File of additional queries, one per line; `#` starts a comment.",
         kind="path",
         default_text="none",
     ),
@@ -247,9 +247,9 @@ _SCRATCH = (
     Setting(
         "scratch",
         "SCRATCH_DIR",
-        "Directory to bring blocks into; `drill` needs room for all, `verify` for a few.",
+        "Directory for downloaded blocks; `drill` needs room for all of them, `verify` for a few.",
         kind="path",
-        default_text="the system's directory for temporary files",
+        default_text="the system's temporary directory",
         also_env=("DRILL_SCRATCH",),
     ),
 )
@@ -257,14 +257,14 @@ _DRILL = (
     Setting(
         "prometheus_binary",
         "PROMETHEUS_BINARY",
-        "The Prometheus to start, best of the version that was backed up.",
+        "Prometheus binary to start, preferably the version that was backed up.",
         kind="path",
         default="prometheus",
     ),
     Setting(
         "drill_wait",
         "DRILL_WAIT",
-        "How long to wait until it is ready, such as 90s or 30m.",
+        "How long to wait for Prometheus to become ready, such as 90s or 30m.",
         flag="--wait",
         default="10m",
     ),
@@ -273,13 +273,13 @@ _MONITORING = (
     Setting(
         "backup_interval",
         "BACKUP_INTERVAL",
-        "How often a backup is expected, such as 1d or 6h: alerts count from it.",
+        "How often a backup is expected, such as 1d or 6h; used by alerts.",
         default="1d",
     ),
     Setting(
         "metrics_labels",
         "METRICS_LABELS",
-        "More labels on every metric, as K=V,K=V or repeated.",
+        "Additional labels for every metric, as K=V,K=V or repeated.",
         kind="labels",
         flag="--metrics-label",
         default_text="none",
@@ -289,13 +289,13 @@ _REPORTING = (
     Setting(
         "pushgateway_url",
         "PUSHGATEWAY_URL",
-        "Pushgateway for the metrics of the run.",
+        "URL of a Pushgateway that receives the metrics of the run.",
         default_text="none",
     ),
     Setting(
         "metrics_textfile",
         "METRICS_TEXTFILE",
-        "File for the metrics of the run, such as node_exporter's textfile collector reads.",
+        "File for the metrics of the run, for node_exporter's textfile collector.",
         kind="path",
         default_text="none",
     ),
@@ -304,7 +304,7 @@ _HEALTHCHECK = (
     Setting(
         "healthcheck_url",
         "HEALTHCHECK_URL",
-        "Pinged when a backup succeeds, and at /fail when it fails; never shown.",
+        "URL to ping when a backup succeeds, with /fail appended when it fails; never shown.",
         default_text="none",
     ),
 )
@@ -312,14 +312,14 @@ _OUTPUT = (
     Setting(
         "log_level",
         "LOG_LEVEL",
-        "Least important log lines to show.",
+        "Minimum level of the log lines to show.",
         default="info",
         choices=("debug", "info", "warning", "error"),
     ),
     Setting(
         "log_format",
         "LOG_FORMAT",
-        "Form of the log lines.",
+        "Format of the log lines.",
         default="text",
         choices=("text", "json"),
     ),

@@ -9,7 +9,7 @@ import pytest
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet
 from tests.support.runs import cli, settings
-from tests.support.started import StartedCli
+from tests.support.started_cli import StartedCli
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_it_says_on_what_it_rests() -> None:
     assert done.returncode == 0
     assert "list prices of us-east-1 as of 20" in done.stdout
     assert "once in 30 days" in done.stdout
-    assert "what was deleted for 14 days" in done.stdout
+    assert "deleted objects for 14 days" in done.stdout
     rows = done.stdout.splitlines()[1:11]
     assert all(row.split()[0].rstrip(",").isupper() for row in rows)
     assert "12 h" in rows[-1]

@@ -8,7 +8,7 @@ from prometheus_backup import __version__
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.settings import SETTINGS
 from tests.support.runs import cli
-from tests.support.stored import run_here
+from tests.support.stored_backups import run_here
 
 # The table in the documentation: environment variables, flag, default.
 PROMISED = [
@@ -33,7 +33,7 @@ PROMISED = [
     ("RETENTION_MONTHLY", "--retention-monthly", "12"),
     ("RETENTION_YEARLY", "--retention-yearly", "3"),
     ("BACKUP_LABELS", "--label", "(none)"),
-    ("CONCURRENCY", "--concurrency", "(chosen from the cores)"),
+    ("CONCURRENCY", "--concurrency", "(based on the number of cores)"),
     ("MAX_BANDWIDTH", "--max-bandwidth", "(unlimited)"),
     ("BACKUP_INTERVAL", "--backup-interval", "1d"),
     ("METRICS_LABELS", "--metrics-label", "(none)"),

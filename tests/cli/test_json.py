@@ -9,9 +9,9 @@ import pytest
 from devtools.prometheus import PrometheusFleet
 from prometheus_backup.cli import commands as cli_commands
 from prometheus_backup.cli.context import CommandContext
-from tests import manifests
+from tests.support import manifests
 from tests.support.runs import settings
-from tests.support.stored import LocalFiles, Stored, json_of, run_here
+from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
 LISTED = {
     "backup_id",
@@ -64,7 +64,7 @@ def document(files: LocalFiles, *arguments: str, code: int = 0) -> dict[str, Any
     return value
 
 
-def test_list(repository_files: LocalFiles, stored: Stored) -> None:
+def test_list(repository_files: LocalFiles, stored: StoredBackups) -> None:
     repository_files.put("backup-20240301-020000/metadata.json", manifests.OLD_SCRIPT)
 
     value = document(repository_files, "list")
@@ -83,7 +83,7 @@ def _time_of(backup: str) -> str:
     return f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}Z"
 
 
-def test_show(repository_files: LocalFiles, stored: Stored) -> None:
+def test_show(repository_files: LocalFiles, stored: StoredBackups) -> None:
     document(repository_files, "verify", stored.first)
 
     value = document(repository_files, "show", stored.first)
@@ -95,7 +95,7 @@ def test_show(repository_files: LocalFiles, stored: Stored) -> None:
     assert value["rotations"] == []
 
 
-def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
+def test_verify(repository_files: LocalFiles, stored: StoredBackups) -> None:
     index = next(k for k in repository_files.all_keys() if k.startswith(stored.second))
     repository_files.delete(index)
 
@@ -109,7 +109,7 @@ def test_verify(repository_files: LocalFiles, stored: Stored) -> None:
     assert {*value["results"][1]["findings"][0]} == finding
 
 
-def test_verify_in_parts(repository_files: LocalFiles, stored: Stored) -> None:
+def test_verify_in_parts(repository_files: LocalFiles, stored: StoredBackups) -> None:
     value = document(repository_files, "verify", stored.first, "--subset", "next/3")
     shown = document(repository_files, "show", stored.first)
 

@@ -11,9 +11,9 @@ import pytest
 from devtools.s3 import S3Bucket
 from devtools.seaweedfs import READ_ONLY, SeaweedFS
 from tests.support.exporter import Served, values
-from tests.support.runs import PREFIX
-from tests.support.started import StartedCli
-from tests.support.stored import LocalFiles, S3Files, Stored, copy_to, run_here
+from tests.support.s3 import PREFIX
+from tests.support.started_cli import StartedCli
+from tests.support.stored_backups import LocalFiles, S3Files, StoredBackups, copy_to, run_here
 from tests.support.waiting import wait_until
 
 
@@ -29,7 +29,7 @@ def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles
 
 
 def test_who_may_only_list_and_read_can_make_metrics(
-    seaweedfs: SeaweedFS, s3_bucket: S3Bucket, stored: Stored
+    seaweedfs: SeaweedFS, s3_bucket: S3Bucket, stored: StoredBackups
 ) -> None:
     copy_to(S3Files(s3_bucket, PREFIX), stored.root)
     reader = seaweedfs.endpoint(READ_ONLY).environment() | {"S3_BUCKET": s3_bucket.name}
@@ -66,7 +66,7 @@ def served(repository_files: LocalFiles, tmp_path: Path) -> Iterator[Served]:
 
 
 def test_exporter_serves_and_reads_again(
-    served: Served, repository_files: LocalFiles, stored: Stored
+    served: Served, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     answer = served.get("/metrics")
     assert answer.status_code == 200
@@ -157,5 +157,5 @@ def test_wrong_settings_end_the_exporter_at_once() -> None:
     done = run_here("metrics", "--listen=127.0.0.1:0", env={})
 
     assert done.returncode == 2
-    assert "cannot tell where the repository is" in done.stderr
+    assert "cannot determine the repository: no address is set" in done.stderr
     assert os.environ.get("REPOSITORY") is None

@@ -145,7 +145,7 @@ def test_a_verification_that_fails_says_so_in_the_words_that_are_searched_for(
         " error " in line and "Verification failed" in line for line in quiet.stderr.splitlines()
     )
     assert key in quiet.stdout
-    assert "`restore latest` passes over it" in quiet.stdout
+    assert "`restore latest` skips it" in quiet.stdout
 
 
 def test_secrets_are_in_no_output_at_any_level(

@@ -8,7 +8,7 @@ import pytest
 
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.config import parse_labels
-from tests.support.stored import run_here
+from tests.support.stored_backups import run_here
 
 # Setting: default, then the same in file, environment and flag, each with the value it gives.
 KINDS: dict[str, tuple[Any, tuple[str, Any], tuple[str, str, Any], tuple[str, Any]]] = {

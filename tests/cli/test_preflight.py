@@ -58,10 +58,10 @@ def test_what_is_right_is_said_and_nobody_is_told_anything(
 @pytest.mark.parametrize(
     ("name", "value", "detail"),
     [
-        ("METRICS_TEXTFILE", "/nonexistent/backup.prom", "cannot write in /nonexistent"),
+        ("METRICS_TEXTFILE", "/nonexistent/backup.prom", "cannot write to /nonexistent"),
         ("METRICS_TEXTFILE", "/tmp/backup.txt", "does not end in .prom"),  # noqa: S108
         ("PUSHGATEWAY_URL", "http://127.0.0.1:9", "refused"),
-        ("HEALTHCHECK_URL", "a-secret", "no URL"),
+        ("HEALTHCHECK_URL", "a-secret", "not an http"),
     ],
 )
 def test_what_would_not_hear_has_a_fix(

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from devtools.prometheus import PrometheusFleet
+from tests.support.contents import tree
 from tests.support.runs import settings
-from tests.support.stored import LocalFiles, Stored, tree
+from tests.support.stored_backups import LocalFiles, StoredBackups
 from tests.support.terminal import on_terminal
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -27,7 +28,7 @@ def test_a_backup_shows_progress_and_a_summary(
     assert "verifying" in screen.text
     assert screen.raw.count(SHOW_CURSOR) == screen.raw.count(HIDE_CURSOR) > 0
     summary = screen.text[screen.text.rindex("\nbackup ") :]
-    for label in ("backup", "holds", "uploaded", "copied by the store", "verified", "took"):
+    for label in ("backup", "contents", "uploaded", "copied by the store", "verified", "took"):
         assert re.search(rf"^{label} ", summary, re.MULTILINE), label
     assert f"file://{tmp_path}/repository/backup-" in summary.replace("\n", "")
     assert not re.search(r"^\d{4}-\d\d-\d\dT", screen.text, re.MULTILINE), "no log lines"
@@ -48,11 +49,11 @@ def test_a_usage_error_is_an_error_line_and_a_hint_line() -> None:
     assert screen.code == 2
     error, hint = screen.text.splitlines()
     assert error.startswith("error: cannot run `prometheus-backup restore`: missing argument")
-    assert hint == "hint: `prometheus-backup restore --help` shows what it takes"
+    assert hint == "hint: see `prometheus-backup restore --help`"
 
 
 def test_a_restore_shows_the_flags_and_its_warnings(
-    repository_files: LocalFiles, stored: Stored, tmp_path: Path
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
 ) -> None:
     env = repository_files.environment() | {"RETENTION_DAILY": "1", "RETENTION_MONTHLY": "0"}
     env |= {"RETENTION_YEARLY": "0", "MAX_BANDWIDTH": "300kB"}
@@ -80,7 +81,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(
     assert tree(target)
 
 
-def test_quiet_shows_the_result_only(repository_files: LocalFiles, stored: Stored) -> None:
+def test_quiet_shows_the_result_only(repository_files: LocalFiles, stored: StoredBackups) -> None:
     command = ("verify", stored.first)
 
     loud = on_terminal(*command, env=repository_files.environment(), stdout_too=False)
@@ -102,7 +103,7 @@ def test_json_logs_are_written_on_a_terminal_too(repository_files: LocalFiles) -
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing(
-    repository_files: LocalFiles, stored: Stored
+    repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     screen = on_terminal("list", env=repository_files.environment(), columns=60)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devtools.s3 import S3Bucket
-from tests.support.stored import LocalFiles, json_of, run_here
+from tests.support.stored_backups import LocalFiles, json_of, run_here
 
 NO_TIERS = {"RETENTION_DAILY": "0", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
 S3 = {
@@ -25,13 +25,13 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     "negative retention": (["prune", "--retention-daily=-1"], {}, "-1", "--help"),
     "retention in words": (["prune"], {"RETENTION_MONTHLY": "a year"}, "a year", "--help"),
     "no retention at all": (["prune"], NO_TIERS, "retention", ""),
-    "no repository": (["list"], {"REPOSITORY": ""}, "where the repository is", "S3_BUCKET"),
-    "empty repository": (["list", "--repository="], {}, "where the repository is", "S3_BUCKET"),
+    "no repository": (["list"], {"REPOSITORY": ""}, "cannot determine", "S3_BUCKET"),
+    "empty repository": (["list", "--repository="], {}, "cannot determine", "S3_BUCKET"),
     "two repositories": (["list"], {"S3_BUCKET": "b"}, "S3_BUCKET", "only one"),
     "repository of an unknown kind": (
         ["list", "--repository=ftp://h/p"],
         {},
-        "unknown kind",
+        "unknown scheme",
         "s3://",
     ),
     "repository with a password": (
@@ -49,13 +49,13 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     "archive class that is read back": (
         ["backup", "--storage-class=DEEP_ARCHIVE"],
         {"REPOSITORY": "", **S3},
-        "cannot be read back",
+        "cannot be read for hours",
         "VERIFY_LEVEL=size",
     ),
     "archive class that is read whole": (
         ["backup", "--storage-class=GLACIER", "--verify-level=tsdb"],
         {"REPOSITORY": "", **S3},
-        "cannot be read back",
+        "cannot be read for hours",
         "VERIFY_LEVEL=size",
     ),
     "kms key without kms": (

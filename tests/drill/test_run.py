@@ -57,7 +57,7 @@ def test_text_report_has_result_time_and_every_query(drilling_3: Drilling) -> No
 
     assert done.returncode == 0, done.stderr
     assert "result      pass\n" in done.stdout
-    assert "it could be asked after" in done.stdout
+    assert "ready for queries after" in done.stdout
     for query in QUERIES:
         assert query in done.stdout
 
@@ -227,7 +227,7 @@ def test_block_that_prometheus_cannot_open_fails_and_its_log_is_shown(drilling: 
     assert "not-started" in done.stdout
     assert "opening storage failed" in done.stdout
     assert "invalid checksum" in done.stdout
-    assert "Prometheus' log ends with:" in done.stdout
+    assert "last lines of the Prometheus log:" in done.stdout
 
 
 def test_chunk_that_cannot_be_read_fails_the_query_that_reads_it(drilling: Drilling) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from prometheus_backup import events
 from prometheus_backup.metrics.families import COMMAND, FAMILIES, PREFIX, Sample
 from prometheus_backup.metrics.run import RunRecorder
-from tests.support.repositories import NOON, StillClock
+from tests.support.repositories import NOON, ManualClock
 
 
 def values(samples: list[Sample]) -> dict[str, float]:
@@ -18,7 +18,7 @@ def values(samples: list[Sample]) -> dict[str, float]:
 
 
 def test_bytes_files_and_objects_are_added_up() -> None:
-    recorder = RunRecorder("backup", StillClock())
+    recorder = RunRecorder("backup", ManualClock())
 
     for event in [
         events.FileUploaded("a", 10),
@@ -38,7 +38,7 @@ def test_bytes_files_and_objects_are_added_up() -> None:
 
 
 def test_phases_last_until_the_next_begins_and_add_up_where_they_come_again() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     recorder = RunRecorder("verify", clock)
 
     for phase, seconds in [("verify", 2), ("commit", 3), ("verify", 5)]:
@@ -52,7 +52,7 @@ def test_phases_last_until_the_next_begins_and_add_up_where_they_come_again() ->
 
 
 def test_only_a_run_that_ended_with_0_is_a_success() -> None:
-    clock = StillClock()
+    clock = ManualClock()
     for code in (0, 3, 20, 143):
         told = values(RunRecorder("backup", clock).samples(code))
         assert told["last_attempt_timestamp_seconds"] == NOON.timestamp()
@@ -61,7 +61,7 @@ def test_only_a_run_that_ended_with_0_is_a_success() -> None:
 
 
 def test_snapshot_that_was_removed_in_the_end_is_not_leaked() -> None:
-    recorder = RunRecorder("backup", StillClock())
+    recorder = RunRecorder("backup", ManualClock())
 
     recorder(events.SnapshotLeft("one", "no permission"))
     recorder(events.SnapshotLeft("two", "no permission"))
@@ -72,7 +72,7 @@ def test_snapshot_that_was_removed_in_the_end_is_not_leaked() -> None:
 
 
 def test_findings_of_all_backups_are_added_up() -> None:
-    recorder = RunRecorder("verify", StillClock())
+    recorder = RunRecorder("verify", ManualClock())
 
     recorder(events.BackupVerified("backup-20250101-020000", "checksum", "fail", 2))
     recorder(events.BackupVerified("backup-20250102-020000", "checksum", "fail", 1))
@@ -82,7 +82,7 @@ def test_findings_of_all_backups_are_added_up() -> None:
 
 def test_samples_are_those_of_the_table_with_their_labels() -> None:
     for command in ("backup", "prune", "verify", "restore", "drill"):
-        recorder = RunRecorder(command, StillClock())
+        recorder = RunRecorder(command, ManualClock())
         recorder(events.Step("check", "a step"))
         for one in recorder.samples(0):
             assert {*one.labels} == {*FAMILIES[one.name].labels}

@@ -20,9 +20,9 @@ from prometheus_backup.repository.verification import (
 )
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
-from tests import manifests
-from tests.support.repositories import NOON, StillClock
-from tests.support.stored import LocalFiles, put_small_backup
+from tests.support import manifests
+from tests.support.repositories import NOON, ManualClock
+from tests.support.stored_backups import LocalFiles, put_small_backup
 
 DAY = timedelta(days=1)
 
@@ -36,7 +36,7 @@ def files(tmp_path: Any) -> LocalFiles:
 
 def told(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, float]:
     """The metrics of a repository at noon of 1 March 2025: name and label values, to value."""
-    repository = Repository(LocalStore(files.root), clock=StillClock())
+    repository = Repository(LocalStore(files.root), clock=ManualClock())
     samples = repository_samples(
         repository.entries(), policy=policy or Policy(), interval=DAY, now=NOON
     )

@@ -11,14 +11,14 @@ from prometheus_backup.metrics.exposition import parse
 from prometheus_backup.metrics.families import Sample, labelled, sample
 from prometheus_backup.metrics.run import RunRecorder
 from prometheus_backup.metrics.textfile import update_textfile
-from tests.support.repositories import NOON, StillClock
+from tests.support.repositories import NOON, ManualClock
 
 HERE = {"repository": "s3://bucket/a"}
 
 
 def ended(command: str, code: int, *, hours: int = 0, where: dict[str, str] = HERE) -> list[Sample]:
     """What a run tells that ended some hours after noon."""
-    clock = StillClock()
+    clock = ManualClock()
     clock.sleep(hours * 3600)
     return labelled(RunRecorder(command, clock).samples(code), where)
 

@@ -64,7 +64,7 @@ def test_prometheus_that_is_down(data_dir: Path) -> None:
     assert isinstance(error, SourceUnavailable)
     assert error.exit_code == 20
     assert error.message.startswith(f"cannot reach Prometheus at {url}: ")
-    assert error.hint == "check PROMETHEUS_URL, and that Prometheus is up and ready"
+    assert error.hint == "check PROMETHEUS_URL, and that Prometheus is running and ready"
 
 
 def test_prometheus_that_is_not_ready(data_dir: Path) -> None:

@@ -104,8 +104,8 @@ def test_every_decision_carries_its_reasons(files: LocalFiles) -> None:
     assert " keep " in rows[new]
     assert "retention: would delete 1 backup\n" in done.stdout
     listed = run_here("list", env=env).stdout
-    assert "goes at the next prune" in next(r for r in listed.splitlines() if r.startswith(old))
-    assert "goes at the next prune" not in next(r for r in listed.splitlines() if new in r)
+    assert "will be pruned" in next(r for r in listed.splitlines() if r.startswith(old))
+    assert "will be pruned" not in next(r for r in listed.splitlines() if new in r)
 
 
 def test_log_lines_of_a_deletion_contain_retention(files: LocalFiles) -> None:

@@ -1,4 +1,4 @@
-"""What makes a function a command: its options, its output, its errors."""
+"""Makes a function a command: adds options, output and error handling."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from prometheus_backup.settings import SETTINGS
 
 
 class _Version:
-    """Reads the version only when it is asked for."""
+    """Reads the version only when needed."""
 
     def __str__(self) -> str:
         from prometheus_backup import __version__
@@ -50,7 +50,7 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             try:
                 if monitoring:
                     context = replace(context, listener=monitoring.beside(output.listener))
-                code, cause = function(context, output, **arguments), "done in part: see its log"
+                code, cause = function(context, output, **arguments), "done in part: see the log"
             except BackupToolError as error:
                 output.failure(error)
                 code, cause = error.exit_code, error.message

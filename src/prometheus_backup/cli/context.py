@@ -1,4 +1,4 @@
-"""From settings to objects: opens what a command needs, in one place."""
+"""Builds the objects that a command needs from its settings."""
 
 import os
 import shutil
@@ -80,13 +80,13 @@ class CommandContext:
         )
 
     def repository(self) -> "Repository":
-        """Return the repository, looked at once so that wrong settings show at once."""
-        repository = self.unseen_repository()
+        """Return the repository after a first request, so that wrong settings fail early."""
+        repository = self.unchecked_repository()
         repository.store.ping()
         return repository
 
-    def unseen_repository(self) -> "Repository":
-        """Return the repository without a look at it."""
+    def unchecked_repository(self) -> "Repository":
+        """Return the repository without contacting the store."""
         from prometheus_backup.repository.repository import Repository
 
         return Repository(self._store(), clock=self.clock)
@@ -110,7 +110,7 @@ class CommandContext:
         )
 
     def backup_options(self) -> "BackupOptions":
-        """Return what `backup` was told."""
+        """Return the options of `backup`."""
         from prometheus_backup.backup.run import BackupOptions
 
         values = self.values
@@ -144,20 +144,20 @@ class CommandContext:
         name = str(self.values["prometheus_binary"])
         found = shutil.which(name)
         if found is None:
-            where = "there is no such program" if "/" in name else "it is not on the PATH"
+            where = "no such file" if "/" in name else "not found in PATH"
             raise UsageError(
                 f"cannot run Prometheus {name!r}: {where}",
-                hint="name the program with --prometheus-binary, or run the drill in an image that "
-                "has it",
+                hint="set --prometheus-binary, or run the drill in an image that contains "
+                "Prometheus",
             )
         return Path(found).resolve()
 
     def scratch(self) -> Path:
-        """Return the directory that blocks are brought into, to be looked at there."""
+        """Return the directory for downloaded blocks."""
         return Path(self.values["scratch"] or tempfile.gettempdir())
 
-    def bench(self) -> "AbstractContextManager[ScratchSpace]":
-        """Return what opens the place in which `verify` checks blocks."""
+    def scratch_space(self) -> "AbstractContextManager[ScratchSpace]":
+        """Return the context manager for the scratch space of `verify`."""
         from prometheus_backup.verify.blocks import open_scratch_space
 
         return open_scratch_space(self.scratch(), processes=self.processes)
@@ -196,8 +196,8 @@ class CommandContext:
         taken = own.keys() & {REPOSITORY, *(n for f in FAMILIES.values() for n in f.labels)}
         if taken:
             raise UsageError(
-                f"cannot use METRICS_LABELS: {', '.join(sorted(taken))} would hide a label that "
-                "the metrics have",
+                f"cannot use METRICS_LABELS: {', '.join(sorted(taken))} would replace a built-in "
+                "label",
                 hint="choose another name",
             )
         return {REPOSITORY: str(parse_location(self._address())), **own}
@@ -264,8 +264,8 @@ class CommandContext:
             )
         if name in ARCHIVE_CLASSES and reads:
             raise UsageError(
-                f"cannot use storage class {name} with verification level checksum: what is stored "
-                "in it cannot be read back for hours",
+                f"cannot use storage class {name} with verification level checksum: its objects "
+                "cannot be read for hours",
                 hint="use STANDARD, and a lifecycle rule for old block files "
                 "(docs/explanation/cost.md), or VERIFY_LEVEL=size",
             )
@@ -290,10 +290,10 @@ def _url(what: str, url: str, *, hint: str) -> str:
     """Return a URL that may be shown. It is shown in logs and kept in manifests."""
     scheme, _, rest = url.partition("://")
     if "@" in rest.partition("/")[0]:
-        raise UsageError(f"cannot use {what} {scheme}://...: it has a user in it", hint=hint)
+        raise UsageError(f"cannot use {what} {scheme}://...: it contains a user name", hint=hint)
     if scheme not in ("http", "https") or not rest:
         raise UsageError(
-            f"cannot use {what} {url!r}: it is no URL",
-            hint=f"give it with its scheme: http://{rest or scheme} or https://{rest or scheme}",
+            f"cannot use {what} {url!r}: it is not a URL",
+            hint=f"include the scheme: http://{rest or scheme} or https://{rest or scheme}",
         )
     return url

@@ -139,10 +139,10 @@ class LogListener:
 
     def _left(self, event: events.SnapshotLeft) -> None:
         self._log.warning(
-            "snapshot could not be removed; it pins disk space",
+            "snapshot could not be removed and uses disk space",
             snapshot=event.name,
             cause=event.cause,
-            hint="run as the user that Prometheus runs as, with the volume mounted read-write",
+            hint="run as the same user as Prometheus, with the volume mounted read-write",
         )
 
     def _planned(self, event: events.PlanMade) -> None:

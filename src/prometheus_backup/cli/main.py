@@ -64,10 +64,10 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit:
         if sys.stdout is stdout:
             raise
-        # Click's answer to a reader that has left: another sys.stdout, and exit 1.
+        # Click reacts to a closed pipe by replacing sys.stdout and exiting with 1.
         _discard(stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 -- the last resort: a bug is told, with its traceback
+    except Exception as error:  # noqa: BLE001 -- the last resort: report a bug with its traceback
         traceback.print_exc()
         bug = BackupToolError(
             f"this is a bug in prometheus-backup: {type(error).__name__}: {error}",
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
-    """Tell of an error that no command could tell of, in the form that it would have."""
+    """Report an error that occurred outside a command, in the requested format."""
     flag = "--log-format"
     form = os.environ.get("LOG_FORMAT", "")
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -93,7 +93,7 @@ def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
 
 
 def _discard(descriptor: int) -> None:
-    """Send the rest of what is written there to nowhere."""
+    """Redirect further output to /dev/null."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
@@ -107,7 +107,7 @@ def _click_message(error: click.ClickException) -> str:
 def _click_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else PROGRAM
-    return f"`{path} --help` shows what it takes"
+    return f"see `{path} --help`"
 
 
 def _stop_by_exception(number: signal.Signals, error: Stopped) -> None:

@@ -1,4 +1,4 @@
-"""Tells monitoring how a run ended. Whatever goes wrong here is said, and changes no outcome."""
+"""Reports the end of a run to monitoring. Failures here are logged and change no outcome."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _RUNS = ("backup", "verify", "prune", "restore", "drill")
-"""Commands whose ends are told; `check` only looks at the same settings."""
+"""Commands that are reported; `check` only checks the settings."""
 _CHANGES_NO_REPOSITORY = ("restore",)
 _UNREAD = {
     e.exit_code for e in (RepositoryNotFound, RepositoryDenied, RepositoryUnavailable, NewerFormat)
@@ -33,12 +33,12 @@ _STOPPED = {Interrupted.exit_code, Terminated.exit_code}
 
 
 class Monitoring:
-    """What is told of one run, and where to; nothing, where no setting asks for it."""
+    """Reports one run to the configured destinations, if any."""
 
     def __init__(self, command: str, context: CommandContext) -> None:
         values = context.values if command in _RUNS else {}
         self._command = command
-        self._wiring = context
+        self._context = context
         self._warn = context.listener
         self._healthcheck = values.get("healthcheck_url")
         self._pushgateway = values.get("pushgateway_url")
@@ -47,7 +47,7 @@ class Monitoring:
         self._recorder = _recorder(command, context.clock) if wanted else None
 
     def beside(self, listener: Listener) -> Listener:
-        """Return a listener that tells both this one and what records the run."""
+        """Return a listener that passes events to this one and to the recorder of the run."""
         recorder = self._recorder
         if recorder is None:
             return listener
@@ -59,11 +59,11 @@ class Monitoring:
         return tell
 
     def end(self, exit_code: int, cause: str) -> None:
-        """Tell everyone who is to know that the run ended with this exit code.
+        """Report to all destinations that the run ended with this exit code.
 
         `cause` says why, unless it is 0.
         """
-        # Before anything else takes time: this is what the run took.
+        # First, so that the duration excludes the steps below.
         run = self._recorder.samples(exit_code) if self._recorder else None
         if self._healthcheck:
             self._ping(self._healthcheck, None if exit_code == 0 else f"exit {exit_code}: {cause}")
@@ -76,7 +76,7 @@ class Monitoring:
         self._try("cannot ping HEALTHCHECK_URL", lambda: ping(url, failure=failure))
 
     def _publish(self, samples: "Sequence[Sample]", exit_code: int) -> None:
-        labels = self._try("cannot make metrics", self._wiring.metrics_labels)
+        labels = self._try("cannot make metrics", self._context.metrics_labels)
         if labels is None:
             return
         from prometheus_backup.metrics.families import labelled
@@ -90,13 +90,13 @@ class Monitoring:
             self._push(self._pushgateway, run, state)
 
     def _state(self, exit_code: int) -> "Sequence[Sample] | None":
-        """Return the repository's metrics; None where it did not change, or was just out of reach.
+        """Return the repository's metrics; None if it did not change or was unavailable.
 
-        A run that was told to stop has no time for it.
+        Also None after a signal: there is no time to read the repository.
         """
         if self._command in _CHANGES_NO_REPOSITORY or exit_code in _UNREAD | _STOPPED:
             return None
-        return repository_state(self._wiring)
+        return repository_state(self._context)
 
     def _write(self, path: Path, run: "Sequence[Sample]", state: "Sequence[Sample] | None") -> None:
         from prometheus_backup.metrics.textfile import update_textfile
@@ -115,7 +115,7 @@ class Monitoring:
             self._warn(Warned(f"{subject}: {error.message}", error.hint))
         except OSError as error:
             self._warn(Warned(f"{subject}: {error.strerror or error}"))
-        except Exception as error:  # noqa: BLE001 -- the run has ended as it has, come what may
+        except Exception as error:  # noqa: BLE001 -- monitoring must not change the outcome
             self._warn(Warned(f"{subject}: {type(error).__name__}: {error}"))
         return None
 

@@ -43,7 +43,7 @@ def _common() -> Iterable[Callable[[_F], _F]]:
         is_eager=True,
         expose_value=False,
         callback=_load,
-        help="YAML file of settings; flags and environment variables beat it.",
+        help="YAML file of settings; flags and environment variables take precedence.",
     )
     yield click.option(
         "--json",

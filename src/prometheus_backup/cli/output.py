@@ -1,4 +1,4 @@
-"""Where a command's words go: results to standard output, all else to standard error."""
+"""The output of a command: results to standard output, everything else to standard error."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ class Output:
         self.listener = self._make_listener()
 
     def end(self) -> None:
-        """Leave the terminal as it was, whatever happened."""
+        """Remove the progress bar."""
         self._stop()
 
     def result(
@@ -49,7 +49,7 @@ class Output:
             sys.stdout.write(f"{line}\n")
 
     def failure(self, error: BackupToolError) -> None:
-        """Say why the command failed, and what to do."""
+        """Print why the command failed, and a hint."""
         self._stop()
         if self._json:
             self._document(
@@ -63,7 +63,7 @@ class Output:
         self.refusal(error)
 
     def refusal(self, error: BackupToolError) -> None:
-        """Say to people what cannot be done, after a result that says all the rest."""
+        """Print an error without JSON, after a result that includes it."""
         if self._interactive:
             print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
             if error.hint:

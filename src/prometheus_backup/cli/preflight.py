@@ -1,4 +1,4 @@
-"""What `check` looks at besides the backup: whether monitoring would hear of it."""
+"""The part of `check` that tests the monitoring settings."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _OF_METRICS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgat
 
 
 def monitoring_lines(context: CommandContext) -> Iterator[CheckLine]:
-    """Yield a line for each place that is to be told of runs. Nothing is told anything."""
+    """Yield a line for each configured destination. Nothing is sent to them."""
     values = context.values
     if any(values[name] != SETTINGS[name].default for name in _OF_METRICS if values[name]):
         hint = "see docs/configuration.md"
@@ -22,20 +22,20 @@ def monitoring_lines(context: CommandContext) -> Iterator[CheckLine]:
         yield _line(
             "monitoring: METRICS_TEXTFILE",
             lambda: _textfile(Path(values["metrics_textfile"])),
-            fix="name a file of the textfile collector's directory that ends in .prom, and let "
-            "the backup's user write there",
+            fix="set it to a .prom file in the textfile collector's directory, and make the "
+            "directory writable for the backup's user",
         )
     if values["pushgateway_url"]:
         yield _line(
             "monitoring: PUSHGATEWAY_URL",
             lambda: _pushgateway(values["pushgateway_url"]),
-            fix="check the address, and that a network policy lets the backup reach it",
+            fix="check the address, and that no network policy blocks the backup",
         )
     if values["healthcheck_url"]:
         yield _line(
             "monitoring: HEALTHCHECK_URL",
             lambda: _healthcheck(values["healthcheck_url"]),
-            fix="set it to the whole URL that the service gave you, with https://",
+            fix="set it to the complete URL from the service, including https://",
         )
 
 
@@ -51,27 +51,27 @@ def _line(subject: str, look: Callable[[], str], *, fix: str) -> CheckLine:
 def _settings(context: CommandContext) -> str:
     labels = context.metrics_labels()
     interval = context.interval
-    return f"a backup each {interval}, {', '.join(f'{k}={v}' for k, v in labels.items())}"
+    return f"one backup every {interval}, {', '.join(f'{k}={v}' for k, v in labels.items())}"
 
 
 def _textfile(path: Path) -> str:
     if path.suffix != ".prom":
-        raise OSError(f"the collector does not read {path}, which does not end in .prom")
+        raise OSError(f"the collector ignores {path}: its name does not end in .prom")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OSError(f"cannot write in {path.parent}")
-    return f"can be written in {path.parent}"
+        raise OSError(f"cannot write to {path.parent}")
+    return f"{path.parent} is writable"
 
 
 def _pushgateway(url: str) -> str:
     from prometheus_backup.metrics.push import ready
 
     ready(url)
-    return "a Pushgateway answers"
+    return "the Pushgateway is reachable"
 
 
 def _healthcheck(url: str) -> str:
     # A ping would be a success that there was none.
     scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest:
-        raise OSError("what it is set to is no URL of http or https")
-    return "is set, and was not pinged now"
+        raise OSError("it is not an http or https URL")
+    return "is set (not pinged by this check)"

@@ -21,7 +21,7 @@ _NAMES = {
     "restore": "restoring",
     "inspect": "reading",
     "scan": "checking",
-    "heal": "bringing copies",
+    "heal": "downloading blocks",
 }
 
 
@@ -48,7 +48,7 @@ class ProgressListener:
             case events.Warned(text=text, hint=hint):
                 self._warn(text + (f"\n  hint: {hint}" if hint else ""))
             case events.SnapshotLeft(name=name, cause=cause):
-                self._warn(f"snapshot {name} could not be removed ({cause}); it pins disk space")
+                self._warn(f"snapshot {name} could not be removed ({cause}) and uses disk space")
             case _:
                 if detail := _detail(event):
                     self._say(f"  {escape(detail)}")

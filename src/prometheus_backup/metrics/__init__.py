@@ -1,5 +1,7 @@
-"""What monitoring is told: of a run, from its events; of a repository, from what lies in it.
+"""Metrics for monitoring: of each run, from its events; of the repository, from its contents.
 
-`families` is the table of all metrics. Nothing here imports prometheus-client, or opens a
-connection, before something is to be shown or sent.
+Start with `families.py`, the table of all metrics. `run.py` adds up the events of a run;
+`state.py` computes metrics from the entries of the repository. `textfile.py`, `push.py` and
+`exporter.py` publish the samples; `exposition.py` formats them. `cli/monitoring.py` connects
+these parts. prometheus-client is imported only when samples are published.
 """

@@ -1,4 +1,4 @@
-"""A small exporter: serves what was last read of the repository, and reads it again in time."""
+"""A small exporter: serves cached metrics of the repository and refreshes them periodically."""
 
 import threading
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from prometheus_backup.metrics.exposition import CONTENT_TYPE, text
 from prometheus_backup.metrics.families import Sample, sample
 
 _STUCK_AFTER = 3
-"""Refreshes that a reading may take before the exporter says that it is not well."""
+"""Refresh intervals without a completed read, after which /healthz reports an error."""
 
 Read = Callable[[], "list[Sample] | None"]
-"""Reads the repository; None where it could not, which the reader has then said."""
+"""Reads the repository; None if that failed. The reader reports the failure."""
 
 
 @dataclass(slots=True)
 class CachedMetrics:
-    """What is served: the samples read last, however old, and whether the last look succeeded."""
+    """The last samples read, however old, and whether the last read succeeded."""
 
     read: Read
     common: dict[str, str]
@@ -34,7 +34,7 @@ class CachedMetrics:
     _looked: float = 0.0
 
     def look(self) -> None:
-        """Read the repository. What was read before stays where that fails: it has its time."""
+        """Read the repository. If that fails, keep the old samples, which have a read time."""
         found = self.read()
         self._readable = found is not None
         self._samples = found if found is not None else self._samples
@@ -47,7 +47,7 @@ class CachedMetrics:
 
     @property
     def well(self) -> bool:
-        """Tell whether looks still come to an end, one way or the other."""
+        """Return whether reads still complete, successfully or not."""
         return self.clock.monotonic() - self._looked < _STUCK_AFTER * self.refresh
 
 
@@ -61,7 +61,7 @@ class Exporter:
 
     @property
     def address(self) -> str:
-        """Return where it listens, as part of a URL."""
+        """Return the listen address, in the form used in a URL."""
         host, port = self._server.server_address[:2]
         host = host.decode() if isinstance(host, bytes) else host
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -82,7 +82,7 @@ class Exporter:
 
 
 class _Server(ThreadingHTTPServer):
-    """Listens on IPv4 or IPv6, as the host is written; without a host, on all of IPv4."""
+    """Listens on IPv4 or IPv6, depending on the host; without a host, on all IPv4 addresses."""
 
     daemon_threads = True
 
@@ -91,7 +91,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), answer)
 
     def server_bind(self) -> None:
-        """Bind, without the look for a name of this host, which can hang where DNS does."""
+        """Bind without resolving this host's name, which hangs if DNS does."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "", int(self.server_address[1])
 
@@ -99,7 +99,7 @@ class _Server(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     """Answers one request."""
 
-    timeout = 30  # seconds: a client that sends nothing must not hold a thread for ever
+    timeout = 30  # seconds: a client that sends nothing must not block a thread forever
 
     def __init__(self, page: CachedMetrics, *connection: Any) -> None:
         self._page = page
@@ -112,7 +112,7 @@ class _Answer(BaseHTTPRequestHandler):
         elif path == "/healthz":
             well = self._page.well
             status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-            self._send(status, "ok\n" if well else "reading the repository hangs\n")
+            self._send(status, "ok\n" if well else "reading the repository takes too long\n")
         elif path == "/":
             self._send(HTTPStatus.OK, "prometheus-backup: see /metrics\n")
         else:
@@ -127,4 +127,4 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the library's name
-        """Log nothing: a line for every scrape would hide those that matter."""
+        """Log nothing: a line for each scrape would hide the lines that matter."""

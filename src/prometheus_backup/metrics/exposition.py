@@ -1,4 +1,4 @@
-"""The text format of metrics: writing it, and reading back what was written.
+"""Write and read the Prometheus text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -16,7 +16,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Collected(Collector):
-    """Samples as prometheus-client takes them, by family in the order of the table."""
+    """Samples as a prometheus-client collector, by family in the order of the table."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples

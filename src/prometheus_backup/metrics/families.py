@@ -1,4 +1,4 @@
-"""The table of metrics: names, help texts, labels. docs/how-to/monitoring.md is made from it.
+"""The table of metrics: names, help texts, labels. docs/how-to/monitoring.md is generated from it.
 
 Names begin with `prometheus_backup_` and end in the unit. All are gauges: what they count belongs
 to one run or one repository and starts anew with the next, so nothing in them ever adds up.
@@ -54,60 +54,77 @@ def _state(short: str, text: str, *labels: str) -> Family:
 
 
 RUN = (
-    _run("last_attempt_timestamp_seconds", "When the last run of the command ended, however."),
-    _run("last_success_timestamp_seconds", "When a run of the command last ended with exit 0."),
+    _run(
+        "last_attempt_timestamp_seconds",
+        "When the last run of the command ended, successful or not.",
+    ),
+    _run(
+        "last_success_timestamp_seconds",
+        "When the last successful run of the command (exit code 0) ended.",
+    ),
     _run("last_run_exit_code", "Exit code of the last run: docs/exit-codes.md."),
     _run("last_run_duration_seconds", "How long the last run took."),
     _run("last_run_phase_duration_seconds", "How long each phase of the last run took.", "phase"),
-    _run("last_run_uploaded_bytes", "Bytes that the last run sent."),
-    _run("last_run_uploaded_files", "Files that the last run sent."),
-    _run("last_run_copied_bytes", "Bytes that the store copied for the last run."),
-    _run("last_run_copied_files", "Files that the store copied for the last run."),
-    _run("last_run_restored_bytes", "Bytes that the last run wrote and checked."),
-    _run("last_run_restored_files", "Files that the last run wrote and checked."),
-    _run("last_run_deleted_backups", "Backups and leftovers that retention deleted in the run."),
-    _run("last_run_deleted_objects", "Objects that retention deleted in the last run."),
-    _run("last_run_deleted_bytes", "Bytes that retention deleted in the last run."),
-    _run("last_run_findings", "Faults that the last run found in stored backups."),
-    _run("leaked_snapshots", "Snapshots that the last run could not remove: they pin disk space."),
+    _run("last_run_uploaded_bytes", "Bytes uploaded by the last run."),
+    _run("last_run_uploaded_files", "Files uploaded by the last run."),
+    _run("last_run_copied_bytes", "Bytes copied within the store by the last run."),
+    _run("last_run_copied_files", "Files copied within the store by the last run."),
+    _run("last_run_restored_bytes", "Bytes restored and verified by the last run."),
+    _run("last_run_restored_files", "Files restored and verified by the last run."),
+    _run("last_run_deleted_backups", "Backups and leftovers deleted by retention in the last run."),
+    _run("last_run_deleted_objects", "Objects deleted by retention in the last run."),
+    _run("last_run_deleted_bytes", "Bytes deleted by retention in the last run."),
+    _run("last_run_findings", "Faults found in stored backups by the last run."),
+    _run("leaked_snapshots", "Snapshots that the last run could not remove; they use disk space."),
 )
 
 STATE = (
-    _state("build_info", "1, with the version of this program.", "version"),
+    _state("build_info", "Always 1; the label is the version of prometheus-backup.", "version"),
     _state("repository_read_timestamp_seconds", "When the repository was last read for metrics."),
     _state("expected_interval_seconds", "How often a backup is expected (BACKUP_INTERVAL)."),
+    _state("backups", "Backups by the highest retention tier that keeps them, or none.", "tier"),
     _state(
-        "backups", "Backups by the highest tier they stand for; none: kept for no tier.", "tier"
+        "good_backups",
+        "Backups that are committed, readable, not degraded, and have not failed verification.",
     ),
-    _state("good_backups", "Backups that are committed, readable, not degraded and not failed."),
     _state(
         "unusable_backups",
         "Backups that are degraded, failed their verification, or cannot be read.",
         "cause",
     ),
-    _state("unfinished_backups", "Folders of runs or deletions under way, or cut off.", "state"),
+    _state(
+        "unfinished_backups",
+        "Folders of backups or deletions that are in progress or were interrupted.",
+        "state",
+    ),
     _state(
         "last_begun_timestamp_seconds",
-        "When the newest backup was begun that left anything, committed or not.",
+        "When the newest backup run that left any object started, committed or not.",
     ),
-    _state("repository_size_bytes", "Bytes of all backups together."),
-    _state("oldest_backup_timestamp_seconds", "When the oldest backup was begun."),
+    _state("repository_size_bytes", "Total size of all backups."),
+    _state("oldest_backup_timestamp_seconds", "When the oldest backup started."),
     _state("last_backup_timestamp_seconds", "When the newest backup was committed."),
     _state("last_good_backup_timestamp_seconds", "When the newest good backup was committed."),
-    _state("last_backup_size_bytes", "Bytes of the newest backup."),
+    _state("last_backup_size_bytes", "Size of the newest backup."),
     _state("last_backup_blocks", "Blocks in the newest backup."),
     _state("last_backup_files", "Files in the newest backup."),
-    _state("last_backup_uploaded_bytes", "Bytes that were sent for the newest backup."),
-    _state("last_backup_copied_bytes", "Bytes that the store copied for the newest backup."),
-    _state("last_backup_duration_seconds", "How long the newest backup took, to its commit."),
-    _state("last_backup_degraded_blocks", "Blocks that the newest backup lacks or has damaged."),
+    _state("last_backup_uploaded_bytes", "Bytes uploaded for the newest backup."),
+    _state("last_backup_copied_bytes", "Bytes copied within the store for the newest backup."),
+    _state(
+        "last_backup_duration_seconds", "How long the newest backup took, from start to commit."
+    ),
+    _state(
+        "last_backup_degraded_blocks", "Blocks that are missing or damaged in the newest backup."
+    ),
     _state(
         "previous_backups_median_size_bytes",
-        "Median size of up to seven good backups before the newest; from three on.",
+        "Median size of up to seven good backups before the newest; absent if fewer than three.",
     ),
     _state("oldest_recoverable_timestamp_seconds", "Time of the oldest sample in any good backup."),
     _state("newest_recoverable_timestamp_seconds", "Time of the newest sample in any good backup."),
-    _state("verified_backups", "Backups by the highest level passed; none: unverified.", "level"),
+    _state(
+        "verified_backups", "Backups by the highest verification level passed, or none.", "level"
+    ),
     _state(
         "oldest_verification_timestamp_seconds",
         "When the good backup that has waited longest was last verified, before its commit or "
@@ -125,17 +142,17 @@ STATE = (
     ),
     _state(
         "last_verification_verdict",
-        "1 for the verdict of the last verification at this level, else 0.",
+        "1 for the verdict of the last verification at this level, 0 for the others.",
         "level",
         "verdict",
     ),
     _state(
         "last_drill_duration_seconds",
-        "How long the last drill took from the first byte to proved answers: the honest RTO.",
+        "Duration of the last drill, from the first download to the last query: a measured RTO.",
     ),
-    _state("last_drill_step_duration_seconds", "How long its steps took.", "step"),
-    _state("last_drill_restored_bytes", "Bytes that the last drill restored."),
-    _state("findings", "Faults found in the backups whose failed verification stands."),
+    _state("last_drill_step_duration_seconds", "Duration of each step of the last drill.", "step"),
+    _state("last_drill_restored_bytes", "Bytes restored by the last drill."),
+    _state("findings", "Faults found by failed verifications that have not passed since."),
 )
 
 EXPORTER = (

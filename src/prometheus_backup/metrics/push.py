@@ -1,6 +1,6 @@
-"""Metrics to a Pushgateway, and the ping of a dead man's switch: over HTTP, in bounded time.
+"""Push metrics to a Pushgateway, and ping a health check URL, both with a timeout.
 
-The URLs may hold secrets, a password or a check's own id, so no message has them.
+The URLs may contain secrets, such as a password or check id, so messages never include them.
 """
 
 import ssl
@@ -15,8 +15,8 @@ from prometheus_backup.metrics.families import COMMAND, REPOSITORY, Sample
 
 JOB = "prometheus-backup"
 _TIMEOUT = 5.0
-"""Seconds for each step of a request: a pod that is told to stop has thirty for everything."""
-_MOST_SAID = 300
+"""Seconds for each step of a request: a pod has 30 seconds in total to stop."""
+_MAX_RESPONSE_TEXT = 300
 
 
 def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> None:
@@ -35,16 +35,16 @@ def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> Non
 
 
 def ready(url: str) -> None:
-    """Ask a Pushgateway whether it is ready. Raises OSError where it is not, or is none."""
+    """Check that a Pushgateway is ready. Raises OSError if it is not, or is no Pushgateway."""
     _request("GET", f"{url.rstrip('/')}/-/ready", proxies=False)
 
 
 def ping(url: str, *, failure: str | None) -> None:
-    """Tell a dead man's switch of a success, or at `/fail` of a failure, in words.
+    """Ping a health check URL: on success the URL itself, on failure `/fail` with the cause.
 
-    Raises OSError where it was not told.
+    Raises OSError if the ping fails.
     """
-    # By way of the environment's proxies, if it has any: the switch is out there.
+    # Use the environment's proxies: the service is usually on the internet.
     if failure is None:
         _request("GET", url, proxies=True)
         return
@@ -56,11 +56,11 @@ def ping(url: str, *, failure: str | None) -> None:
 def _send(
     *, url: str, method: str, timeout: float, headers: Sequence[tuple[str, str]], data: bytes
 ) -> Callable[[], None]:
-    """Return what sends, as prometheus-client calls it."""
+    """Return a sender function, as prometheus-client expects it."""
     del timeout
 
     def send() -> None:
-        # Not by way of a proxy, which is for the way out: a Pushgateway is inside, as Prometheus.
+        # No proxy: a Pushgateway is on the internal network, like Prometheus.
         _request(method, url, proxies=False, content=data, headers=dict(headers))
 
     return send
@@ -73,9 +73,9 @@ def _request(method: str, url: str, *, proxies: bool, **content: Any) -> None:
         with httpx.Client(verify=verify, trust_env=proxies, timeout=_TIMEOUT) as client:
             answer = client.request(method, url, **content)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise OSError("what it is set to is no URL of http or https") from None
+        raise OSError("it is not an http or https URL") from None
     except httpx.HTTPError as error:
         raise OSError(str(error) or type(error).__name__) from None
     if not answer.is_success:
-        said = " ".join(answer.text[:_MOST_SAID].split())
+        said = " ".join(answer.text[:_MAX_RESPONSE_TEXT].split())
         raise OSError(f"it answered {answer.status_code}{f': {said}' if said else ''}")

@@ -1,4 +1,4 @@
-"""What one run did: a listener that adds up its events."""
+"""Metrics of one run: a listener that adds up its events."""
 
 import threading
 from collections import Counter
@@ -18,11 +18,11 @@ _COUNTED: Mapping[str, tuple[str, ...]] = {
     "drill": (*_RESTORED, "findings"),
     "verify": ("findings",),
 }
-"""What each command can do, and so says even where it did none of it."""
+"""The counters of each command, reported even if they are zero."""
 
 
 class RunRecorder:
-    """Listens to one run, from any thread; `samples` then says what it did and how it ended."""
+    """Records the events of one run, from any thread; `samples` returns its metrics."""
 
     def __init__(self, command: str, clock: Clock) -> None:
         self._command = command
@@ -59,10 +59,10 @@ class RunRecorder:
                     self._leaked.discard(name)
 
     def samples(self, exit_code: int) -> list[Sample]:
-        """Return what is known now that the run has ended.
+        """Return the metrics of the ended run.
 
-        The time of the last success is among it only where this run is one: who keeps it from
-        earlier runs must keep it on.
+        The time of the last success is included only if this run succeeded; callers must keep the
+        value of earlier runs.
         """
         with self._lock:
             self._enter("")

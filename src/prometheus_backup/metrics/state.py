@@ -1,6 +1,6 @@
-"""What a repository says of itself: metrics from its entries alone, so that nothing can hide.
+"""Metrics of a repository, computed from its entries alone.
 
-A dead CronJob, a lost Pushgateway or a restarted pod change nothing in what is read here.
+They stay correct if a CronJob stops, a Pushgateway is lost or a pod restarts.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from prometheus_backup.metrics.families import Sample, sample
 from prometheus_backup.model import Level, Tier, Verdict
 from prometheus_backup.repository.manifest import Header
 from prometheus_backup.repository.repository import BackupEntry, State, committed, newest_good
-from prometheus_backup.repository.verification import Verification, passes
+from prometheus_backup.repository.verification import Verification, passed_levels
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
 
@@ -25,7 +25,7 @@ _NO = "none"
 def repository_samples(
     entries: Sequence[BackupEntry], *, policy: Policy, interval: timedelta, now: datetime
 ) -> list[Sample]:
-    """Return the metrics of a repository; entries are oldest first, as the repository has them."""
+    """Return the metrics of a repository; entries are sorted, oldest first."""
     held = committed(entries)
     good = [e for e in held if e.good]
     return [
@@ -37,7 +37,7 @@ def repository_samples(
         *_tiers(held, policy=policy, now=now),
         *_states(entries),
         *_newest(held),
-        *_reach(good),
+        *_recoverable_range(good),
         *_verified(held),
         *_verifications(entries),
         *_drill([v for e in entries for v in e.verifications if v.level is Level.DRILL]),
@@ -99,8 +99,8 @@ def _newest(held: Sequence[BackupEntry]) -> Iterable[Sample]:
         yield sample("previous_backups_median_size_bytes", median(before))
 
 
-def _reach(good: Sequence[BackupEntry]) -> Iterable[Sample]:
-    """Yield how far back, and how far forward, good backups hold samples."""
+def _recoverable_range(good: Sequence[BackupEntry]) -> Iterable[Sample]:
+    """Yield the times of the oldest and newest samples in good backups."""
     begins = [h.min_time for h in _headers(good) if h.min_time]
     ends = [h.max_time for h in _headers(good) if h.max_time]
     if begins and ends:
@@ -121,14 +121,14 @@ def _verified(held: Sequence[BackupEntry]) -> Iterable[Sample]:
 
 def _last_pass(entry: BackupEntry) -> datetime | None:
     """Return when a backup last passed at any level, at the latest before its commit."""
-    passed = [at for _, at in passes(entry.verifications, entry.rotations)]
+    passed = [at for _, at in passed_levels(entry.verifications, entry.rotations)]
     if entry.header and entry.header.verified:
         passed.append(entry.header.finished_at)
     return max(passed, default=None)
 
 
 def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
-    """Yield how each level went last, of a whole backup or of a part of one."""
+    """Yield the last result at each level, for a whole backup or a part of one."""
     looks = [(v.level, v.verified_at, v.verdict) for e in entries for v in e.verifications]
     looks += [(r.level, k.at, k.verdict) for e in entries for r in e.rotations for k in r.looked]
     for level in Level:
@@ -151,7 +151,7 @@ def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
 
 
 def _drill(drills: Sequence[Verification]) -> Iterable[Sample]:
-    """Yield how long the last drill took that could look."""
+    """Yield the durations of the last conclusive drill."""
     looked = [d for d in drills if d.verdict is not Verdict.INCONCLUSIVE and d.seconds]
     if not looked:
         return

@@ -1,4 +1,4 @@
-"""A file of metrics for node_exporter's textfile collector, kept up to date by run after run."""
+"""A metrics file for node_exporter's textfile collector, updated by each run."""
 
 import contextlib
 import fcntl
@@ -15,10 +15,10 @@ _LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
 def update_textfile(path: Path, run: Sequence[Sample], state: Sequence[Sample] | None) -> None:
     """Put the samples of a run, and of the repository unless None, into the file.
 
-    What other commands and other repositories wrote stays, and so does the time of the last
-    success where this run is none. Replaced in one step, readable by all. Raises OSError.
+    Samples of other commands and repositories are kept. If the run failed, so is the time of the
+    last success. The file is replaced atomically and readable by all users. Raises OSError.
     """
-    with _alone_in(path.parent):
+    with _exclusive_lock(path.parent):
         old = _read(path)
         samples = [*run, *(state or ())]
         new = {(s.name, *_group(s.labels)) for s in samples}
@@ -33,12 +33,12 @@ def update_textfile(path: Path, run: Sequence[Sample], state: Sequence[Sample] |
 
 
 def _group(labels: Mapping[str, str]) -> tuple[str, str]:
-    """Return whose a sample is: a repository's command's, or the repository's itself."""
+    """Return the repository and command of a sample; no command for repository metrics."""
     return labels.get(REPOSITORY, ""), labels.get(COMMAND, "")
 
 
 def _read(path: Path) -> list[Sample]:
-    """Return what the file holds; nothing where it is absent, or no file of metrics."""
+    """Return the samples in the file; none if it is absent or not a metrics file."""
     try:
         return list(parse(path.read_text()))
     except (FileNotFoundError, ValueError):
@@ -60,7 +60,7 @@ def _replace(path: Path, document: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock: two runs that end at once must not lose each other's samples."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

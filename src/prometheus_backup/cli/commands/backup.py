@@ -1,4 +1,4 @@
-"""`backup`: take one."""
+"""`backup`: take a backup."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def backup(context: CommandContext, output: Output) -> int:
     from prometheus_backup.backup.run import BackupRun
 
     options = context.backup_options()
-    repository = context.unseen_repository()
+    repository = context.unchecked_repository()
     with context.client() as client:
         report = BackupRun(
             client=client,
@@ -83,7 +83,7 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     """Yield the summary of a backup, label and value."""
     manifest, totals = report.manifest, report.manifest.totals
     yield "backup", f"{url}/{manifest.backup_id}"
-    yield "holds", f"{size(totals.bytes)} in {totals.blocks} blocks, {span(manifest)}"
+    yield "contents", f"{size(totals.bytes)} in {totals.blocks} blocks, {span(manifest)}"
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"

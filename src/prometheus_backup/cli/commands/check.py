@@ -21,14 +21,14 @@ from prometheus_backup.model import CheckLine, Outcome
     "healthcheck",
 )
 def check(context: CommandContext, output: Output) -> int:
-    """Look at Prometheus, the repository and the settings, and say how to mend what is wrong."""
+    """Check Prometheus, the repository and the settings; suggest a fix for each problem."""
     from prometheus_backup.backup import check as preflight
 
     report = preflight.check(
         settings=context.describe,
         connect=context.client,
         data_dir=context.data_dir,
-        open_repository=context.unseen_repository,
+        open_repository=context.unchecked_repository,
         run_id=context.run_id,
         clock=context.clock,
     )

@@ -1,4 +1,4 @@
-"""`daily`: the timer, where there is no cron: in a container beside Prometheus."""
+"""`daily`: a built-in timer for sidecar containers, which have no cron."""
 
 import json
 import re
@@ -19,17 +19,17 @@ from prometheus_backup.model import rfc3339
 from prometheus_backup.repository.layout import backup_time
 
 _LONGEST_SLEEP = 60.0
-"""Seconds. The wall clock may be set meanwhile, and a machine may have slept."""
+"""Seconds. Short, because the clock may be changed or the machine suspended while waiting."""
 
 
 @argument("at", metavar="HH:MM[:SS]")
 @command()
 def daily(context: CommandContext, output: Output, *, at: str) -> int:
-    """Run `backup` every day at this time (UTC), until told to stop.
+    """Run `backup` every day at this time (UTC), until stopped.
 
-    For a container beside Prometheus, where no CronJob can mount the volume. Settings come from the
-    environment or the configuration file. A day that was missed is made up for at once; a run that
-    another try may cure is tried again, twice.
+    For a sidecar container next to Prometheus, if no CronJob can mount the volume. Settings come
+    from the environment or the configuration file. A missed backup is made immediately. A run
+    that fails with a temporary error is retried twice.
     """
     del output
     due, clock, tries, flags = _time_of_day(at), context.clock, 1, _flags(context)
@@ -53,7 +53,7 @@ def _time_of_day(text: str) -> time:
 
 
 def _flags(context: CommandContext) -> list[str]:
-    """Return the flags that every command takes, for the commands that are run."""
+    """Return the common flags to pass on to the commands."""
     values, config = context.values, click.get_current_context().meta.get(CONFIG)
     flags = [f"--log-level={values['log_level']}", f"--log-format={values['log_format']}"]
     flags += ["--quiet"] if values["quiet"] else []
@@ -61,7 +61,7 @@ def _flags(context: CommandContext) -> list[str]:
 
 
 def _newest_backup(flags: list[str]) -> datetime | None:
-    """Return when the newest backup was begun; None where there is none, or none can be seen."""
+    """Return when the newest backup started; None if there is none or `list` fails."""
     list_all = _command("list", "--json", *flags)
     done = subprocess.run(list_all, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
@@ -71,12 +71,12 @@ def _newest_backup(flags: list[str]) -> datetime | None:
 
 
 def _run(*arguments: str) -> int:
-    """Run a command in a process of its own: what it holds is free again afterwards."""
+    """Run a command in a child process, so that its memory is freed afterwards."""
     child = subprocess.Popen(_command(*arguments), stdin=subprocess.DEVNULL)
     try:
         return child.wait()
     finally:
-        if child.poll() is None:  # we are told to stop: it is to clean up first
+        if child.poll() is None:  # we are being stopped: let the backup clean up first
             child.terminate()
             child.wait()
 

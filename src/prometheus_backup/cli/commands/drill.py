@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def drill(
     context: CommandContext, output: Output, *, backup: str, start: str | None, end: str | None
 ) -> int:
-    """Restore a backup aside, start a real Prometheus on it, and ask it what its source was asked.
+    """Restore a backup to a scratch directory, start Prometheus on it and compare query results.
 
-    Times are 2025-01-22, 2025-01-22T02:00:00Z or -7d. Prometheus is ended and what was restored is
-    removed, whatever happens. The result is recorded beside the backup.
+    Times are 2025-01-22, 2025-01-22T02:00:00Z or -7d. Prometheus is stopped and the scratch data
+    removed in any case. The result is recorded in the repository.
     """
     from prometheus_backup.drill.run import Drill
     from prometheus_backup.prometheus.process import PrometheusBinary
@@ -72,7 +72,7 @@ def drill_rows(report: "DrillReport") -> Iterable[Row]:
     yield "Prometheus", report.version
     took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     if (ready := ready_after(result)) is not None:
-        took += f"; it could be asked after {ready:.1f} s"
+        took += f"; ready for queries after {ready:.1f} s"
     yield "took", took
     for finding in result.findings:
         yield f"finding ({finding.kind.value})", f"{finding.key}: {finding.detail}"
@@ -89,10 +89,10 @@ def query_rows(report: "DrillReport") -> Iterable[Row]:
 
 
 def drill_lines(report: "DrillReport") -> list[str]:
-    """Return the end of Prometheus' log, where it says why."""
+    """Return the end of the Prometheus log, if the drill failed."""
     if not report.log:
         return []
-    return ["Prometheus' log ends with:", *(f"  {line}" for line in report.log)]
+    return ["last lines of the Prometheus log:", *(f"  {line}" for line in report.log)]
 
 
 def _fingerprint(compared: "Comparison") -> Document:

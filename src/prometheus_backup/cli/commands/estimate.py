@@ -23,42 +23,46 @@ if TYPE_CHECKING:
     "price_file",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="JSON file with your prices, as the --json output has them under `prices.classes`.",
+    help="JSON file with your prices, in the format of `prices.classes` in the --json output.",
 )
 @option(
     "--noncurrent-days",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Days that a versioned bucket keeps what was deleted.",
+    help="Days that a versioned bucket keeps deleted objects.",
 )
 @option(
     "--verify-days",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Verification reads every kept byte once in so many days; 0 is never.",
+    help="Days in which verification reads every byte once; 0 means never.",
 )
-@option("--nightly-upload", metavar="SIZE", help="With --tsdb-size: what one night sends.")
+@option("--nightly-upload", metavar="SIZE", help="With --tsdb-size: size of one nightly upload.")
 @option(
-    "--tsdb-retention", metavar="TIME", default="15d", show_default=True, help="With --tsdb-size."
+    "--tsdb-retention",
+    metavar="TIME",
+    default="15d",
+    show_default=True,
+    help="With --tsdb-size: retention time.",
 )
 @option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
 @command("source", "repository", "retention")
 def estimate(context: CommandContext, output: Output, **given: Any) -> int:
     """Estimate what a month of backups costs on S3, by storage class.
 
-    It goes by --tsdb-size; without, by the backups in the repository; without, by the blocks in the
-    data directory. It sends nothing and changes nothing.
+    Uses --tsdb-size if given, else the repository, else the data directory. Nothing is sent or
+    changed.
     """
-    from prometheus_backup.cost.estimate import estimate as reckon
+    from prometheus_backup.cost.estimate import estimate as estimate_cost
     from prometheus_backup.cost.model import Usage
 
     prices = _prices(given["price_file"])
-    report = reckon(
+    report = estimate_cost(
         _basis(context, given),
         policy=context.policy(),
-        habits=Usage(given["verify_days"], given["noncurrent_days"]),
+        usage=Usage(given["verify_days"], given["noncurrent_days"]),
         prices=prices,
     )
     output.result(
@@ -79,7 +83,7 @@ def _basis(context: CommandContext, given: Mapping[str, Any]) -> "Basis":
         retention = parse_tsdb_retention(given["tsdb_retention"]).time
         if retention is None:
             raise UsageError(
-                f"cannot read retention {given['tsdb_retention']!r}", hint="give it as 15d"
+                f"cannot parse retention {given['tsdb_retention']!r}", hint="give it as 15d"
             )
         upload = given["nightly_upload"]
         return basis.basis_of_size(
@@ -91,7 +95,7 @@ def _basis(context: CommandContext, given: Mapping[str, Any]) -> "Basis":
             return found
     if not context.data_dir.is_dir():
         raise UsageError(
-            "cannot estimate: there is no backup and no data directory to go by",
+            "cannot estimate: found no backups and no data directory",
             hint="give --tsdb-size, or S3_BUCKET of a repository with backups, or "
             "PROMETHEUS_DATA_DIR",
         )
@@ -101,11 +105,11 @@ def _basis(context: CommandContext, given: Mapping[str, Any]) -> "Basis":
 def _prices(path: Path | None) -> "Mapping[str, Price]":
     import json
 
-    from prometheus_backup.cost.prices import priced
+    from prometheus_backup.cost.prices import override_prices
     from prometheus_backup.errors import UsageError
 
     if path is None:
-        return priced({})
+        return override_prices({})
     try:
         changes = json.loads(path.read_bytes())
     except OSError as error:
@@ -117,7 +121,7 @@ def _prices(path: Path | None) -> "Mapping[str, Price]":
             f"cannot read prices {path}: it is not a mapping of classes to prices",
             hint='such as {"STANDARD": {"gb_month": 0.021}}',
         )
-    return priced(changes)
+    return override_prices(changes)
 
 
 def estimate_document(report: "EstimateReport", prices: "Mapping[str, Price]") -> Document:
@@ -171,15 +175,15 @@ def _price_document(price: "Price") -> Document:
 
 
 ESTIMATE_HEADERS = (
-    "block files are kept in",
+    "storage class",
     "storage",
-    "deleted early",
+    "early deletion",
     "requests",
     "retrieval",
     "month",
-    "one restore",
-    "of the oldest",
-    "after",
+    "restore newest",
+    "restore oldest",
+    "thaw time",
 )
 
 
@@ -200,21 +204,21 @@ def estimate_rows(report: "EstimateReport") -> Iterable[Row]:
                     month.restore_oldest,
                 )
             ),
-            f"{month.thaw_hours} h" if month.thaw_hours else "at once",
+            f"{month.thaw_hours} h" if month.thaw_hours else "none",
         )
 
 
 def estimate_lines(report: "EstimateReport") -> Iterable[str]:
-    """Yield on what the figures rest."""
+    """Yield what the estimate is based on."""
     load, policy = report.basis.workload, report.policy
     yield (
-        f"US dollars a month, for a backup of {size(load.size)} in {load.files:,} files a night, "
-        f"of which {size(load.upload)} are sent and the rest is copied inside S3; by "
+        f"US dollars per month for one backup per night of {size(load.size)} in {load.files:,} "
+        f"files: {size(load.upload)} uploaded, the rest copied within S3; based on "
         f"{report.basis.source}"
     )
     yield (
-        f"{policy.daily} daily, {policy.monthly} monthly and {policy.yearly} yearly backups are "
-        f"{report.kept.average:.1f} at a time, {size(report.kept.average * load.size)}"
+        f"This policy ({policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly) "
+        f"keeps {report.kept.average:.1f} backups, {size(report.kept.average * load.size)}"
     )
     if report.basis.stored_backups:
         yield (
@@ -226,25 +230,25 @@ def estimate_lines(report: "EstimateReport") -> Iterable[str]:
 
 
 def assumptions(report: "EstimateReport") -> Iterable[str]:
-    """Yield what was taken to be so."""
+    """Yield the assumptions of the estimate."""
     from prometheus_backup.cost.prices import AS_OF, REGION
 
-    days, noncurrent = report.habits.verify_days, report.habits.noncurrent_days
+    days, noncurrent = report.usage.verify_days, report.usage.noncurrent_days
     yield from report.basis.assumptions
     yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
-    yield "one backup a night, all of them good, for as long as retention takes to settle"
+    yield "one good backup per night, until the number of kept backups is stable"
     yield (
-        f"verification reads every kept byte once in {days} days"
+        f"verification reads every stored byte once in {days} days"
         if days
-        else "what is sent is read back once (level checksum), and nothing is read after that"
+        else "uploads are read back once (level checksum); nothing is read after that"
     )
     yield (
-        f"the bucket keeps what was deleted for {noncurrent} days"
+        f"the bucket keeps deleted objects for {noncurrent} days"
         if noncurrent
-        else "the bucket is not versioned, or keeps nothing that was deleted"
+        else "the bucket is not versioned, or keeps no deleted objects"
     )
-    yield "all within the region; out of AWS, or through a NAT gateway, a restore costs more"
+    yield "all traffic stays in the region; restoring outside AWS or through NAT costs more"
     yield (
-        "in GLACIER and DEEP_ARCHIVE nothing can be copied or verified: each night sends all, and "
-        "a restore waits, about so long"
+        "GLACIER and DEEP_ARCHIVE objects cannot be copied or verified: each night uploads "
+        "everything, and a restore must wait for the thaw time"
     )

@@ -1,4 +1,4 @@
-"""`heal`: find the bad blocks of a data directory, and replace them by sound ones."""
+"""`heal`: find bad blocks in a data directory and replace them with good ones."""
 
 import os
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _EFFECTS = {
     "stops-start": "Prometheus does not start",
     "hides-data": "its samples are missing",
     "fails-queries": "queries and compaction fail",
-    "breaks-snapshots": "no backup can be made",
+    "breaks-snapshots": "no backup is possible",
     "misleads": "answers may be wrong",
     "none": "none",
     "unknown": "cannot be read",
@@ -30,10 +30,10 @@ _EFFECTS = {
 _REMEDIES = {
     "nothing": "nothing to do",
     "drop": "move it away",
-    "rename": "give it its name",
-    "mend": "mend it",
+    "rename": "rename it",
+    "mend": "rebuild it",
     "splice": "replace it",
-    "cover": "replace it by others",
+    "cover": "replace it with other blocks",
     "move-away": "move it away",
     "leave": "leave it",
 }
@@ -46,34 +46,34 @@ _REMEDIES = {
     default=180,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait, each time, for a running Prometheus.",
+    help="How long to wait for a running Prometheus at each step.",
 )
 @option(
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Blocks checked at once.  [default: as many as there are cores]",
+    help="Blocks to check in parallel.  [default: number of cores]",
 )
-@option("--accept-undeleted", is_flag=True, help="Use blocks that bring deleted series back, too.")
+@option("--accept-undeleted", is_flag=True, help="Also use blocks that bring deleted series back.")
 @option(
     "--without-copy",
     is_flag=True,
-    help="Move away what no backup replaces, even if parts of it are still served.",
+    help="Also move away bad blocks that no backup can replace, even if parts are still readable.",
 )
 @option(
     "--quick",
     is_flag=True,
-    help="Look only at what stops a start, hides a block or breaks snapshots: much faster.",
+    help="Find only faults that stop Prometheus, hide blocks or break snapshots: much faster.",
 )
-@option("--apply", is_flag=True, help="Do it. Without, nothing is written.")
+@option("--apply", is_flag=True, help="Apply the changes (the default is a dry run).")
 @command("repository", "prometheus")
 def heal(
     context: CommandContext, output: Output, *, directory: Path, apply: bool, **choices: Any
 ) -> int:
     """Find the bad blocks of a data directory; with --apply, replace them from backups.
 
-    Bad blocks are moved into a quarantine in the data directory; nothing is deleted. Prometheus may
-    be running, or fail to start. Cut off, the same command continues.
+    Bad blocks are moved to a quarantine in the data directory; nothing is deleted. It does not
+    matter whether Prometheus is running. If interrupted, run the same command again to resume.
     """
     from prometheus_backup.heal.plan import HealRequest
     from prometheus_backup.heal.run import Heal, HealOptions
@@ -150,21 +150,21 @@ def heal_rows(report: "HealReport") -> Iterable[Row]:
             bad.name,
             second(bad.span.start) if bad.span else "",
             second(bad.span.end) if bad.span else "",
-            "it is never deleted" if bad.misnamed else _EFFECTS[bad.effect],
+            "retention never deletes it" if bad.misnamed else _EFFECTS[bad.effect],
             f"{seen.faults[0]}{more}",
             f"{_REMEDIES[repair.remedy]}: {repair.reason}",
         )
 
 
 def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
-    """Yield what `heal` says below its table."""
+    """Yield the lines that `heal` prints below its table."""
     bad = len(report.plan.repairs)
     if not bad and not report.scan.sound:
-        yield f"nothing was looked at: {data_dir} holds no block"
+        yield f"nothing to check: {data_dir} contains no blocks"
         return
     yield f"{counted(bad + len(report.scan.sound), 'block')} in {data_dir}, {bad or 'none'} bad"
     if report.no_copies:
-        yield f"no backup was looked at: {report.no_copies}"
+        yield f"backups were not searched: {report.no_copies}"
     if report.applied:
         yield from _done_lines(report)
     else:
@@ -176,13 +176,13 @@ def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
 
 def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
     if report.pending:
-        yield f"an interrupted heal waits to be finished: {', '.join(sorted(report.pending))}"
+        yield f"an interrupted heal is not finished: {', '.join(sorted(report.pending))}"
     if report.outcome.exit_code:
         yield f"to heal: prometheus-backup heal {data_dir} --apply"
     if report.running and report.plan.moves:
-        yield "Prometheus runs: it will be without these blocks for one or two minutes"
+        yield "Prometheus is running: queries will miss these blocks for one or two minutes"
     if report.plan.size:
-        yield f"to bring from backups: {size(report.plan.size)} at most"
+        yield f"Download: up to {size(report.plan.size)}"
 
 
 def _done_lines(report: "HealReport") -> Iterable[str]:
@@ -198,5 +198,5 @@ def _done_lines(report: "HealReport") -> Iterable[str]:
     if report.moved:
         yield f"bad blocks are in {next(iter(report.moved.values())).parent}"
     if report.placed and not report.running:
-        yield "no Prometheus was found to run on it; one that does must be restarted"
+        yield "No running Prometheus was found; if one uses this directory, restart it."
     yield from (f"left undone: {problem}" for problem in report.problems)

@@ -1,4 +1,4 @@
-"""`inspect`: check blocks on this machine whole."""
+"""`inspect`: check local TSDB blocks completely."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Blocks checked at once.  [default: as many as there are cores, at most 4]",
+    help="Blocks to check in parallel.  [default: number of cores, at most 4]",
 )
 @command()
 def inspect(context: CommandContext, output: Output, *, path: Path, processes: int | None) -> int:
@@ -86,7 +86,7 @@ def inspect_rows(report: "InspectReport") -> Iterable[Row]:
 
 
 def inspect_lines(report: "InspectReport", *, path: Path) -> list[str]:
-    """Return every fault that was kept, what was not decoded, and the encodings met."""
+    """Return the recorded faults, the encodings that were not decoded, and all encodings found."""
     lines = []
     for block in report.blocks:
         for fault in block.faults:
@@ -97,8 +97,8 @@ def inspect_lines(report: "InspectReport", *, path: Path) -> list[str]:
         lines += [f"{block.ulid}: {name} is not decoded" for name in block.not_decoded]
     encodings = sorted({name for block in report.blocks for name in block.chunks})
     if encodings:
-        lines.append(f"encodings: {', '.join(encodings)}")
-    return lines if report.blocks else [f"nothing was looked at: {path} holds no block"]
+        lines.append(f"chunk encodings: {', '.join(encodings)}")
+    return lines if report.blocks else [f"nothing to check: {path} contains no blocks"]
 
 
 def _instant(time_ms: int | None) -> str | None:

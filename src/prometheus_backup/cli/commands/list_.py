@@ -1,4 +1,4 @@
-"""`list`: the backups there are."""
+"""`list`: all backups in the repository."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @command("repository", "retention")
 def list_(context: CommandContext, output: Output) -> int:
-    """List the backups, how they stand, and why each is kept."""
+    """List backups with their status and why each is kept."""
     from prometheus_backup.retention.policy import decide
     from prometheus_backup.retention.prune import candidates
 
@@ -69,7 +69,7 @@ def list_rows(entries: Sequence["BackupEntry"], decisions: Sequence["Decision"])
         decision = by_id.get(entry.backup_id)
         why = "; ".join(decision.reasons) if decision else ""
         if decision and not decision.keep:
-            why = f"goes at the next prune ({why})"
+            why = f"will be pruned: {why}"
         manifest = entry.header
         if manifest is None:
             yield entry.backup_id, "", "", "", "", "", entry.state.value, entry.problem

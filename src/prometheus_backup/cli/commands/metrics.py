@@ -1,4 +1,4 @@
-"""`metrics`: what monitoring wants to know, made from the repository alone."""
+"""`metrics`: metrics computed from the repository."""
 
 import re
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import repository_state
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document
-from prometheus_backup.errors import RepositoryError, Stopped, StopRequest, UsageError
+from prometheus_backup.errors import RepositoryError, StopRequest, UsageError
 from prometheus_backup.events import Step, Warned
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\
     default=600,
     metavar="SECONDS",
     show_default=True,
-    help="With --listen: read the repository again after so long, however often it is scraped.",
+    help="With --listen: minimum time between reads of the repository.",
 )
-@option("--listen", metavar="ADDR:PORT", help="Serve them at /metrics, until told to stop.")
+@option("--listen", metavar="ADDR:PORT", help="Serve the metrics at /metrics until stopped.")
 @command("repository", "retention", "monitoring")
 def metrics(context: CommandContext, output: Output, *, listen: str | None, refresh: int) -> int:
     """Print the metrics of the repository, or serve them as an exporter."""
@@ -79,12 +79,8 @@ def _serve(context: CommandContext, page: "CachedMetrics", listen: str) -> None:
     try:
         exporter.serve()
     except StopRequest as stop:
-        # To be told to stop is how a server ends, not a failure of it.
-        context.listener(Step("stop", _told(stop.error)))
-
-
-def _told(error: Stopped) -> str:
-    return error.message.replace(" after cleaning up", "")
+        # Being stopped is the normal end of a server, not a failure.
+        context.listener(Step("stop", stop.error.message.replace(" after cleaning up", "")))
 
 
 def _parse(listen: str) -> tuple[str, int]:

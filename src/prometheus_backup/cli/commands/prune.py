@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
 @command("repository", "retention", "monitoring", "reporting")
 def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
-    """Delete what retention lets go, and what interrupted runs left."""
+    """Delete backups outside the retention policy, and leftovers of interrupted runs."""
     from prometheus_backup.retention.prune import apply_prune, plan_prune
 
     policy = context.policy()
@@ -30,7 +30,7 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
     done = "deleted" if report else "would delete"
     deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
     leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""
-    doubt = [f"nothing may be deleted: {plan.doubt}"] if plan.doubt else []
+    doubt = [f"nothing can be deleted: {plan.clock_problem}"] if plan.clock_problem else []
     output.result(
         prune_document(plan, report),
         tables=[table(PRUNE_HEADERS, prune_rows(plan))],
@@ -55,7 +55,7 @@ def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
         "would_sweep": list(plan.sweep),
         "unreadable": list(plan.unreadable),
         "foreign": list(plan.foreign),
-        "doubt": plan.doubt,
+        "doubt": plan.clock_problem,
         **({} if report is None else {"outcome": report.outcome.value, **pruned_document(report)}),
     }
 

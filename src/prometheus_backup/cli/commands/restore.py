@@ -1,4 +1,4 @@
-"""`restore`: bring a backup back, into an empty directory or beside what is there."""
+"""`restore`: restore a backup into an empty directory, or merge it into an existing one."""
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @argument("backup", metavar="BACKUP|latest")
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @option(
-    "--merge", is_flag=True, help="Put it beside the data that is there; Prometheus may be running."
+    "--merge",
+    is_flag=True,
+    help="Merge into an existing data directory; Prometheus may be running.",
 )
 @option(
     "--from",
@@ -34,25 +36,31 @@ if TYPE_CHECKING:
     help="Only blocks that end after this time (2025-01-22, -7d).",
 )
 @option("--to", "until", metavar="TIME", help="Only blocks that begin before this time.")
-@option("--at", metavar="TIME", help="With latest: the newest backup not made after this time.")
+@option(
+    "--at", metavar="TIME", help="With `latest`: the newest backup made at or before this time."
+)
 @option(
     "--target-retention",
     metavar="TIME[,SIZE]",
-    help="The retention that the target's Prometheus has, or will have.",
+    help="Retention of the Prometheus that uses the target.",
 )
 @option(
-    "--ignore-retention", is_flag=True, help="Restore what the target's retention will delete, too."
+    "--ignore-retention",
+    is_flag=True,
+    help="Also restore blocks that the target's retention will delete.",
 )
 @option(
     "--head-from",
     metavar="TIME",
-    help="Where the samples in the target's WAL begin, if nothing tells.",
+    help="Time of the oldest sample in the target's WAL, if it cannot be detected.",
 )
 @option(
-    "--accept-undeleted", is_flag=True, help="Place blocks that bring deleted series back, too."
+    "--accept-undeleted", is_flag=True, help="Also restore blocks that bring deleted series back."
 )
 @option(
-    "--chown", metavar="USER[:GROUP]", help="Owner of the restored files, instead of the target's."
+    "--chown",
+    metavar="USER[:GROUP]",
+    help="Owner of the restored files (default: owner of the target).",
 )
 @option(
     "--wait",
@@ -60,7 +68,7 @@ if TYPE_CHECKING:
     default=180,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait until a running Prometheus has loaded the blocks.",
+    help="How long to wait for a running Prometheus to load the blocks.",
 )
 @command("repository", "retention", "prometheus", "monitoring", "reporting")
 def restore(
@@ -72,9 +80,10 @@ def restore(
     dry_run: bool,
     **choices: Any,
 ) -> int:
-    """Restore a backup into an empty or absent directory, or with --merge into one in use.
+    """Restore a backup into a new or empty directory, or with --merge into an existing one.
 
-    Nothing that is there is overwritten or deleted. Cut off, the same command continues.
+    Existing data is never overwritten or deleted. If interrupted, run the same command again to
+    resume.
     """
     from prometheus_backup.restore.run import Restore
     from prometheus_backup.restore.target import holds_data
@@ -103,7 +112,7 @@ def restore(
 
 
 def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "RestoreOptions":
-    """Return what the command line says of how to restore. Raises UsageError."""
+    """Return the restore options from the command line. Raises UsageError."""
     from prometheus_backup.prometheus.retention import parse_target_retention
     from prometheus_backup.restore.placement import TimeRange
     from prometheus_backup.restore.plan import RestoreRequest
@@ -158,7 +167,7 @@ def restore_document(
 def restore_lines(
     prepared: "PreparedRestore", report: "RestoreReport | None", *, target: Path
 ) -> Iterable[str]:
-    """Yield what `restore` says below its table."""
+    """Yield the lines that `restore` prints below its table."""
     plan = prepared.plan
     if plan.place:
         said = "would restore" if report is None else "restored"
@@ -181,22 +190,22 @@ RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
 
 
 def restore_rows(plan: "RestorePlan") -> Iterable[Row]:
-    """Yield a row for each block, newest first, as they are placed."""
+    """Yield a row for each block, newest first, in the order in which they are restored."""
     for placement in plan.placements:
         yield (*_block_cells(placement.block), _says(placement))
 
 
 def required_flags(plan: "RestorePlan") -> list[str]:
-    """Return the flags with which Prometheus keeps what is there and what is restored."""
+    """Return the Prometheus flags that keep both the existing and the restored data."""
     return [plan.need.time_flag, plan.need.size_flag] if plan.need else []
 
 
 def _says(placement: "Placement") -> str:
     text = placement.reason
     if placement.action.left_out:
-        text = f"LEFT OUT: {text}"
+        text = f"SKIPPED: {text}"
     if placement.not_before is not None:
-        text += f"; it can be placed from about {second(placement.not_before)} on"
+        text += f"; it can be restored from about {second(placement.not_before)}"
     if placement.overlaps:
         text = f"overlaps {counted(len(placement.overlaps), 'block')}, which Prometheus will merge"
     return text
@@ -207,19 +216,19 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
     if plan.need is None:
         return
     if not prepared.fresh and not plan.loses_restored and not plan.loses_existing:
-        yield f"the retention of {plan.retention_of} keeps all of it past its next block"
+        yield f"the retention of {plan.retention_of} keeps all restored blocks"
         return
-    yield "so that it keeps what is restored, start Prometheus with at least"
+    yield "to keep the restored data, start Prometheus with at least"
     yield f"  {plan.need.time_flag}"
-    yield f"  and, if it has a limit by size, {plan.need.size_flag}"
+    yield f"  and, if it has a size limit, {plan.need.size_flag}"
 
 
 def _loading_line(report: "RestoreReport") -> str:
     loading = report.load_result
     assert loading is not None  # noqa: S101 -- asked before
     if loading.done:
-        return f"Prometheus has loaded all of them, after {loading.seconds:.0f} s"
-    return f"Prometheus has NOT loaded them within {loading.seconds:.0f} s: {loading.problem}"
+        return f"Prometheus has loaded all blocks after {loading.seconds:.0f} s"
+    return f"Prometheus has NOT loaded the blocks within {loading.seconds:.0f} s: {loading.problem}"
 
 
 def _done(report: "RestoreReport") -> Document:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @argument("backup", metavar="BACKUP|latest")
 @command("repository")
 def show(context: CommandContext, output: Output, backup: str) -> int:
-    """Show one backup: what it holds, where it came from, what verification found."""
+    """Show one backup: its contents, source and verification results."""
 
     repository = context.repository()
     entry = repository.find(backup)
@@ -48,7 +48,7 @@ def show(context: CommandContext, output: Output, backup: str) -> int:
 
 
 def show_document(entry: "BackupEntry", manifest: "Manifest") -> Document:
-    """Return what `show --json` prints: the manifest as it is stored, and what is known since."""
+    """Return what `show --json` prints: the stored manifest, and the verification results since."""
     return {
         **entry_document(entry, None),
         "manifest": manifest.model_dump(mode="json"),
@@ -67,7 +67,7 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
         yield "labels", ", ".join(f"{k}={v}" for k, v in sorted(manifest.labels.items()))
     yield "snapshot", manifest.snapshot_name
     yield "retention of the source", manifest.retention_time
-    yield "holds", f"{size(manifest.totals.bytes)} in {manifest.totals.blocks} blocks"
+    yield "contents", f"{size(manifest.totals.bytes)} in {manifest.totals.blocks} blocks"
     yield "time range", span(manifest)
     yield "fingerprints", fingerprints(manifest)
     yield "verified", verified(entry)
@@ -86,7 +86,7 @@ LEVEL_HEADERS = ("level", "result", "at (UTC)", "objects", "read", "findings")
 
 
 def level_rows(entry: "BackupEntry") -> Iterable[Row]:
-    """Yield what is known from verification: before the commit, since, and in parts."""
+    """Yield verification results: before the commit, after it, and in parts."""
     header = entry.header
     if header and header.verified:
         when = second(header.finished_at)
@@ -104,7 +104,7 @@ def level_rows(entry: "BackupEntry") -> Iterable[Row]:
         yield (
             f"{rotation.level} in parts",
             f"{rotation.passed} of {rotation.parts} passed",
-            f"since {second(rotation.whole_since)}" if rotation.whole_since else "",
+            f"since {second(rotation.intact_since)}" if rotation.intact_since else "",
             f"{sum(look.objects for look in rotation.looked):,}",
             size(sum(look.bytes_read for look in rotation.looked)),
             "",
@@ -146,5 +146,5 @@ def block_rows(manifest: "Manifest") -> Iterable[Row]:
 
 def _soundness(faults: tuple[str, ...] | None) -> str:
     if faults is None:
-        return "not looked into"
+        return "not checked"
     return "corrupt" if faults else "sound"

@@ -22,12 +22,12 @@ _LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 
 
 @argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
-@option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thoroughly.")
+@option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thorough.")
 @option("--all", "every", is_flag=True, help="Verify every backup.")
 @option(
     "--subset",
     metavar="N/T|next/T",
-    help="Only part N of T of each backup, or the part that is due; T runs read everything once.",
+    help="Only part N of T of each backup, or the next part due; T runs cover everything.",
 )
 @command("repository", "scratch", "retention", "monitoring", "reporting")
 def verify(
@@ -39,14 +39,14 @@ def verify(
     level: str,
     subset: str | None,
 ) -> int:
-    """Verify stored backups (latest, if none is named) and record the result beside them."""
+    """Verify stored backups (default: latest) and record the results in the repository."""
     from prometheus_backup.model import Level
-    from prometheus_backup.verify.run import Verifier, choose
+    from prometheus_backup.verify.run import Verifier, select_backups
 
     parts = parse_subset(subset)
     repository = context.repository()
-    entries = choose(repository, backups, every=every)
-    with context.bench() if level == Level.TSDB else nullcontext() as bench:
+    entries = select_backups(repository, backups, every=every)
+    with context.scratch_space() if level == Level.TSDB else nullcontext() as bench:
         verifier = Verifier(
             repository, context.transfer(), Level(level), context.listener, parts, bench
         )
@@ -106,22 +106,24 @@ def verify_rows(report: "VerifyReport") -> Iterable[Row]:
 
 
 def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
-    """Return what a reader must know of the results."""
+    """Return the lines below the table: rotations, and the consequences of findings."""
     if not report.checked:
-        return [f"nothing was verified: {url} holds no backup"]
+        return [f"nothing was verified: {url} contains no backups"]
     lines = [
         f"{c.result.backup_id}: {rotation_words(c.rotation)}" for c in report.checked if c.rotation
     ]
     findings = [f for c in report.checked for f in c.result.findings]
     if findings:
-        said = "a backup with findings does not count as good: `restore latest` passes over it, and"
-        what = "only sound blocks" if all(f.speaks_of_the_source for f in findings) else "nothing"
-        lines.append(f"{said} the next backup copies {what} from it")
+        reusable = "only sound blocks" if all(f.is_source_damage for f in findings) else "nothing"
+        lines.append(
+            "a backup with findings is not good: `restore latest` skips it, and the next backup "
+            f"reuses {reusable} from it"
+        )
     return lines
 
 
 def rotation_words(rotation: "Rotation") -> str:
-    """Return how far a rotation has come."""
+    """Return the progress of a rotation."""
     passed = f"{rotation.passed} of {counted(rotation.parts, 'part')} passed at level"
-    whole = f"; all of it since {second(rotation.whole_since)}" if rotation.whole_since else ""
+    whole = f"; complete since {second(rotation.intact_since)}" if rotation.intact_since else ""
     return f"{passed} {rotation.level}{whole}"
