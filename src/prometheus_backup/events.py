@@ -58,7 +58,7 @@ class SnapshotRemoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotLeft(Event):
-    """A snapshot directory of ours could not be removed; it pins disk space."""
+    """A snapshot directory of ours could not be removed and uses disk space."""
 
     name: str
     cause: str

@@ -1,4 +1,4 @@
-"""`estimate`: what it goes by, and what it says."""
+"""`estimate`: its data sources and its output."""
 
 import json
 from datetime import UTC, datetime, timedelta

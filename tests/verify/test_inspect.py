@@ -75,7 +75,7 @@ def test_a_block_without_meta_json_is_inspected_and_faulty(data_dir: Path) -> No
 def test_a_directory_without_blocks_is_exit_3(tmp_path: Path) -> None:
     done = run_here("inspect", str(tmp_path))
     assert done.returncode == 3
-    assert "nothing was looked at" in done.stdout
+    assert "nothing to check" in done.stdout
 
 
 def test_a_path_that_is_not_a_directory_is_exit_2(tmp_path: Path, data_dir: Path) -> None:
