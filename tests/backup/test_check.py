@@ -21,7 +21,7 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from tests.support.memory_store import MemoryStore
-from tests.support.runs import FakeClock, cli, settings
+from tests.support.runs import FakeClock, cli, settings, without_privileges
 from tests.support.store_wrappers import StoreWrapper
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
@@ -174,8 +174,7 @@ def test_a_read_only_data_directory_exits_3_like_the_backup(
     env = settings(source, root, PROMETHEUS_DATA_DIR=str(closed))
 
     # Root may write anywhere; without its capabilities, file permissions apply.
-    privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-    document = json_of(cli("check", "--json", env=env, prefix=privileges), code=3)
+    document = json_of(cli("check", "--json", env=env, prefix=without_privileges()), code=3)
 
     lines = {line["subject"]: line for line in document["checks"]}
     assert failed(lines) == {"data directory: snapshots can be removed"}

@@ -4,7 +4,6 @@ A refused run sends Prometheus no write request and changes nothing in the repos
 """
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +23,9 @@ from prometheus_backup.repository.manifest import Incomplete, encode
 from tests.support.contents import CLEAN, keys, live_blocks, traces, tree
 from tests.support.manifests import BACKUP_ID, OLD_SCRIPT, encoded
 from tests.support.memory_store import MemoryStore
-from tests.support.runs import Recorder, cli, options, settings, take_backup
+from tests.support.runs import Recorder, cli, options, settings, take_backup, without_privileges
 
 READ_ONLY = 0o555
-
-
-def without_privileges() -> tuple[str, ...]:
-    """The prefix of a command that makes file permissions apply to root, too."""
-    return ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 
 
 def put(store: MemoryStore, key: str, body: bytes) -> None:
@@ -202,7 +196,7 @@ def test_with_a_read_only_directory_a_recent_run_of_another_host_blocks_the_back
     assert done.returncode == code, done.stderr
     if state == "running":  # the other run has not recorded its end
         assert f"{backup_id(began)} is in progress on node-7" in done.stderr
-        assert "wait for the other run to end" in done.stderr
+        assert "wait for the other run to finish" in done.stderr
         assert s3_bucket.keys() == [key], "nothing was written, and the probe is gone"
     else:
         assert key not in s3_bucket.sizes(), "what the other left was swept"

@@ -67,7 +67,7 @@ def test_a_snapshot_whose_response_was_lost_is_adopted_and_not_requested_again(
             listener=keeper,
             clock=FakeClock(speed=5),
         )
-        assert len(proxy.snapshots_asked) == 1
+        assert len(proxy.snapshot_requests) == 1
     assert report.outcome is Outcome.DONE
     (taken,) = keeper.of(SnapshotTaken)
     assert taken.adopted
@@ -154,7 +154,7 @@ def test_backup_waits_for_a_frozen_prometheus(source: PrometheusServer) -> None:
             listener=recorder,
             clock=FakeClock(speed=5),
         )
-        assert len(proxy.snapshots_asked) == 1
+        assert len(proxy.snapshot_requests) == 1
     assert report.outcome is Outcome.DONE
     assert report.manifest.totals.blocks == 5
     assert report.manifest.degraded == ()
@@ -173,7 +173,7 @@ def test_a_snapshot_that_appears_after_the_run_gave_up_is_removed_by_the_next_ru
                 data_dir=source.data_dir,
                 clock=FakeClock(speed=QUICK),
             )
-        assert len(proxy.snapshots_asked) == 1
+        assert len(proxy.snapshot_requests) == 1
     assert caught.value.exit_code == 22
     assert caught.value.message.startswith("Failed to create snapshot: ")
     assert_only_a_claim_is_left(store)
@@ -202,7 +202,7 @@ def test_an_incomplete_snapshot_of_a_killed_prometheus_is_removed(source: Promet
                 listener=recorder,
                 clock=FakeClock(speed=QUICK),
             )
-        assert len(proxy.snapshots_asked) == 1
+        assert len(proxy.snapshot_requests) == 1
     assert caught.value.exit_code == 22
     assert caught.value.message.startswith("Failed to create snapshot: ")
     assert len(recorder.of(SnapshotRemoved)) == 1
@@ -260,7 +260,7 @@ def test_an_invalid_snapshot_name_is_refused(tmp_path: Path, data_dir: Path, nam
         error = SnapshotUnusable if name else SourceUnavailable
         with pytest.raises(error, match=r"^Failed to create snapshot: "):
             take_backup(Access(server.url), store, data_dir=data_dir)
-        assert len(server.snapshots_asked) == 1
+        assert len(server.snapshot_requests) == 1
     assert victim.is_dir()
     assert traces(data_dir) == [*CLEAN, "snapshots/my-notes"]
     assert_only_a_claim_is_left(store)
@@ -302,7 +302,7 @@ def test_the_admin_api_is_disabled_between_the_check_and_the_request(data_dir: P
         with pytest.raises(Exception, match="Failed to create snapshot: admin APIs") as caught:
             take_backup(Access(server.url), MemoryStore(), data_dir=data_dir)
         assert caught.value.exit_code == 21  # type: ignore[attr-defined]
-        assert len(server.snapshots_asked) == 1
+        assert len(server.snapshot_requests) == 1
     assert traces(data_dir) == CLEAN
 
 
@@ -310,7 +310,7 @@ def test_skip_head_is_passed_to_prometheus(source: PrometheusServer, tmp_path: P
     with Proxy(source.url) as proxy:
         env = settings(source, tmp_path / "repository", PROMETHEUS_URL=proxy.url, SKIP_HEAD="true")
         done = cli("backup", "--json", env=env)
-        assert proxy.snapshots_asked == ["/api/v1/admin/tsdb/snapshot?skip_head=true"]
+        assert proxy.snapshot_requests == ["/api/v1/admin/tsdb/snapshot?skip_head=true"]
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["totals"]["blocks"] == 4
 

@@ -24,8 +24,8 @@ from tests.support.faulty_stores import (
     DamagingCopyStore,
     DamagingStore,
     RecordingStore,
-    cut_short,
     flip_a_bit,
+    truncate,
 )
 from tests.support.memory_store import MemoryStore
 from tests.support.runs import (
@@ -74,7 +74,7 @@ def assert_nothing_committed(store: ObjectStore, source: PrometheusServer) -> No
     assert traces(source.data_dir) == CLEAN
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_short])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
 @pytest.mark.parametrize("ending", ["/chunks/000001", "/tombstones"])
 def test_a_wrong_object_is_uploaded_once_more(
     source: PrometheusServer, tmp_path: Path, damage: Callable[[bytes], bytes], ending: str
@@ -112,7 +112,7 @@ def test_an_object_that_is_wrong_twice_ends_the_run_before_the_commit(
 def test_an_object_of_the_wrong_size_is_detected_at_every_level(
     source: PrometheusServer, level: Level | None
 ) -> None:
-    store = DamagingStore(cut_short, ending="/index", times=ALWAYS)
+    store = DamagingStore(truncate, ending="/index", times=ALWAYS)
     with pytest.raises(BytesDiffer):
         take_backup(source, store, options(verify=level))
     assert_nothing_committed(store, source)

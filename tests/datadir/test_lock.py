@@ -1,7 +1,6 @@
 """The host lock and the intents, with real processes that hold the lock and die."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import RepositoryLocked, UsageError
-from tests.support.runs import bare_environment
+from tests.support.runs import bare_environment, without_privileges
 
 FULL = Intent(
     run_id="r1",
@@ -41,7 +40,6 @@ lock.record(Intent("r2"))
 lock.forget("r1")
 print(lock.held, lock.dead_intents(own_run_id="x"), lock.recorded.run_id)
 """
-UNPRIVILEGED = 65534  # nobody; root may write anywhere
 
 
 @contextmanager
@@ -142,22 +140,14 @@ def test_missing_directory_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_read_only_directory_has_no_lock_and_proves_no_run_dead(tmp_path: Path) -> None:
-    """In a child that is not root: the tests may run as root, which may write anywhere."""
     HostLock.take(tmp_path).release()
     runs = tmp_path / ".prometheus-backup" / "runs"
     (runs / "r1.json").write_text('{"run_id": "r1"}')
     for path in (tmp_path, runs.parent, runs):
         path.chmod(0o555)
     runs.with_name("lock").chmod(0o444)
-    prefix: list[str] = []
-    if os.getuid() == 0:
-        prefix = ["setpriv", f"--reuid={UNPRIVILEGED}", "--clear-groups"]
-        for parent in list(tmp_path.parents)[
-            :3
-        ]:  # pytest's own directory, not accessible to others
-            parent.chmod(0o755)
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", READ_ONLY, str(tmp_path)],
+        [*without_privileges(), sys.executable, "-c", READ_ONLY, str(tmp_path)],
         env=bare_environment({}),
         capture_output=True,
         text=True,

@@ -75,8 +75,8 @@ def prometheus_image(buildah: Buildah, tmp_path: Path, prometheus_3: PrometheusB
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A folder that every user can access, unlike pytest's temporary folders."""
-    with tempfile.TemporaryDirectory(prefix="prometheus-backup-test-") as name:
+    """A folder that every user can access, unlike pytest's temporary folders and maybe TMPDIR."""
+    with tempfile.TemporaryDirectory(prefix="prometheus-backup-test-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 

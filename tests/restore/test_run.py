@@ -10,12 +10,9 @@ from prometheus_backup.events import BlockRestored, FileRestored
 from prometheus_backup.stores.local import LocalStore
 from tests.support.contents import tree
 from tests.support.restore_runs import expected, newest_first, placed, restore
-from tests.support.runs import Recorder, cli
+from tests.support.runs import Recorder, cli, without_privileges
 from tests.support.store_wrappers import ReadRecorder
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, manifest_of, run_here
-
-# Root ignores permissions unless it drops its capabilities.
-WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
 @pytest.mark.parametrize("there", ["absent", "empty", "with lost+found", "nested and absent"])
@@ -110,7 +107,7 @@ def test_a_target_without_permission_is_exit_33(
         "latest",
         str(target),
         env=repository_files.environment(),
-        prefix=WITHOUT_PRIVILEGES,
+        prefix=without_privileges(),
     )
 
     assert done.returncode == 33, done.stderr

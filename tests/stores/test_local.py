@@ -19,6 +19,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.local import LocalStore
+from tests.support.runs import without_privileges
 
 PLAIN = PutOptions()
 MEBIBYTE = 1024 * 1024
@@ -43,10 +44,9 @@ def _run_python(
     script: str, *arguments: str | Path, bound_by_modes: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in its own process, optionally one that must obey file modes even as root."""
-    root_without_its_power = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
     return subprocess.run(
         [
-            *(root_without_its_power if bound_by_modes and os.geteuid() == 0 else []),
+            *(without_privileges() if bound_by_modes else ()),
             *(sys.executable, "-c", script, *map(str, arguments)),
         ],
         capture_output=True,

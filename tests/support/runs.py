@@ -164,7 +164,7 @@ def cli(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line with only the environment `env` and wait for its end.
 
-    `prefix` is put before the command, for example `("setpriv", "--reuid=65534")`.
+    `prefix` is put before the command, for example `without_privileges()`.
     """
     return subprocess.run(
         [*prefix, *command(*arguments)],
@@ -175,6 +175,14 @@ def cli(
         timeout=timeout,
         check=False,
     )
+
+
+def without_privileges() -> tuple[str, ...]:
+    """Return a command prefix under which file modes also apply to root.
+
+    The user stays the same, so the program can be run from a directory that only root can enter.
+    """
+    return ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 
 
 def command(*arguments: str) -> list[str]:

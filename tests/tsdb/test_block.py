@@ -11,7 +11,7 @@ from devtools.blocks import BlockSpec
 from prometheus_backup.errors import SnapshotUnusable
 from prometheus_backup.model import ms_from_instant
 from prometheus_backup.tsdb.block import MUTABLE, live_ulids, read_block, read_blocks, read_meta
-from tests.support.looks import live_blocks, tree
+from tests.support.contents import live_blocks, tree
 
 ULID = "01JJ5W0B8ZC6X3M1S4T9Q2V7KD"
 

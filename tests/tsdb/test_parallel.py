@@ -7,7 +7,7 @@ import pytest
 
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.tsdb.parallel import check_blocks
-from tests.support.looks import live_blocks
+from tests.support.contents import live_blocks
 
 
 def test_a_process_that_is_killed_is_told(tsdb_blocks: Path) -> None:

@@ -18,7 +18,7 @@ from prometheus_backup.model import Verdict
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.reading import crc32c, uvarint
 from prometheus_backup.tsdb.verification import BlockReport, check_block, check_mutable
-from tests.support.looks import live_blocks
+from tests.support.contents import live_blocks
 from tests.support.pages import DOCS
 from tests.support.real_blocks import make_real_blocks
 

@@ -11,7 +11,7 @@ from prometheus_backup.model import Verdict
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.parallel import check_blocks
 from prometheus_backup.tsdb.verification import check_block
-from tests.support.looks import live_blocks
+from tests.support.contents import live_blocks
 
 
 def flip(path: Path, offset: int, mask: int = 1) -> None:
