@@ -1,4 +1,4 @@
-"""The table of settings, and the pure rules by which settings are read."""
+"""The table of settings, and how their values are parsed."""
 
 import re
 from collections.abc import Sequence
@@ -51,12 +51,12 @@ def test_names_variables_and_flags_are_unique() -> None:
         (" 3 KiBps ", 3072),
     ],
 )
-def test_sizes_are_read_in_decimal_and_binary_units(text: str, size: int) -> None:
+def test_sizes_are_parsed_in_decimal_and_binary_units(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "fast", "1XB", "MB", "1 000", "0.5", "1e6", "10%"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot read size"):
         parse_size(text)
 
@@ -75,23 +75,23 @@ NOW = datetime(2025, 1, 22, 2, tzinfo=UTC)
         ("-90m", NOW - timedelta(minutes=90)),
     ],
 )
-def test_times_are_read_as_dates_instants_and_how_long_ago(text: str, instant: datetime) -> None:
+def test_times_are_parsed_as_date_instant_or_age(text: str, instant: datetime) -> None:
     assert parse_instant(text, now=NOW) == instant
 
 
 @pytest.mark.parametrize("text", ["", "7d", "-7", "-7 days", "yesterday", "2025-02-30", "-99999y"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot read time"):
         parse_instant(text, now=NOW)
 
 
-def test_labels_are_read_from_one_text_or_several() -> None:
+def test_labels_are_parsed_from_one_text_or_several() -> None:
     assert parse_labels(("a=1,b=2", "c=x=y", "", "d=")) == {"a": "1", "b": "2", "c": "x=y", "d": ""}
     assert parse_labels(("a=1", "a=2")) == {"a": "2"}
 
 
 @pytest.mark.parametrize("text", ["a", "=b", "1a=b", "a b=c", "a-b=c"])
-def test_what_is_no_label_is_refused(text: str) -> None:
+def test_invalid_label_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot read label"):
         parse_labels((text,))
 
@@ -108,14 +108,14 @@ def test_what_is_no_label_is_refused(text: str) -> None:
         ("gs://b/p", None, "p", "gs://b/p"),
     ],
 )
-def test_the_address_is_given_or_built(
+def test_address_is_given_or_built_from_the_bucket(
     repository: str | None, bucket: str | None, prefix: str | None, address: str
 ) -> None:
     assert repository_address(repository, bucket=bucket, prefix=prefix) == address
 
 
 @pytest.mark.parametrize(("repository", "bucket"), [(None, None), ("", None), ("", "")])
-def test_no_address_at_all_is_refused(repository: str | None, bucket: str | None) -> None:
+def test_missing_address_is_refused(repository: str | None, bucket: str | None) -> None:
     with pytest.raises(UsageError, match="cannot determine the repository"):
         repository_address(repository, bucket=bucket, prefix="p")
 
@@ -127,7 +127,7 @@ def test_two_addresses_that_differ_are_refused(repository: str) -> None:
     assert repository in str(raised.value)
 
 
-def test_only_what_looks_like_a_service_link_is_dropped() -> None:
+def test_only_kubernetes_service_links_are_dropped() -> None:
     environment = {
         "REPOSITORY": "tcp://10.0.0.1:80",
         "QUIET": "udp://10.0.0.1:53",
@@ -139,7 +139,7 @@ def test_only_what_looks_like_a_service_link_is_dropped() -> None:
     assert {*without_service_links(environment)} == {"S3_BUCKET", "PROMETHEUS_URL", "OTHER"}
 
 
-def test_every_name_of_a_setting_is_known_in_the_file(tmp_path: Path) -> None:
+def test_file_accepts_every_name_of_a_setting(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     for setting in SETTINGS.values():
         for key in (setting.name, setting.env, *setting.also_env, setting.option[2:]):
@@ -156,7 +156,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "false", "0", "just words", "- a\n- b"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_without_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(text)
 
@@ -164,7 +164,7 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         read_file(file)
 
 
-def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
+def test_code_in_the_file_is_not_executed(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(f"s3_bucket: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
 
@@ -173,7 +173,7 @@ def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_bytes(b"s3_bucket: \xff\xfe\n")
 
@@ -185,7 +185,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     ("key", "near"),
     [("retention_dayly", "retention_daily"), ("s3_buket", "s3_bucket"), ("sse-kms-key", "kms")],
 )
-def test_an_unknown_setting_is_refused_with_a_near_one(tmp_path: Path, key: str, near: str) -> None:
+def test_unknown_setting_is_refused_with_a_suggestion(tmp_path: Path, key: str, near: str) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(f"{key}: 1\n")
 
@@ -194,7 +194,7 @@ def test_an_unknown_setting_is_refused_with_a_near_one(tmp_path: Path, key: str,
     assert near in raised.value.hint
 
 
-def test_queries_are_lines_without_comments_each_of_them_once() -> None:
+def test_queries_are_one_per_line_without_comments_and_duplicates() -> None:
     texts = ("count(up)", "# of interest\n\n  sum(up)\ncount(up)\r\nup # to its end\n")
     assert parse_queries(texts) == ("count(up)", "sum(up)", "up # to its end")
 
@@ -203,7 +203,7 @@ def test_queries_are_lines_without_comments_each_of_them_once() -> None:
     "texts",
     [("x" * (MAX_QUERY + 1),), ("up\x1b[2J",), [f"up{n}" for n in range(MAX_FINGERPRINTS + 1)]],
 )
-def test_queries_that_no_manifest_can_hold_are_refused(texts: Sequence[str]) -> None:
+def test_queries_that_do_not_fit_a_manifest_are_refused(texts: Sequence[str]) -> None:
     with pytest.raises(UsageError) as caught:
         parse_queries(texts)
     assert str(caught.value).isprintable()

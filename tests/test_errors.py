@@ -1,4 +1,4 @@
-"""The tree of errors is the one that its docstring shows, with the published exit codes."""
+"""The error classes match the tree in the docstring and the documented exit codes."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from prometheus_backup import errors
 from prometheus_backup.errors import BackupToolError, SourceUnavailable
 from prometheus_backup.model import Outcome
 
-# What docs/exit-codes.md promises to scripts and alerts, and DESIGN section 8 before it.
+# The codes in docs/exit-codes.md, on which scripts and alerts depend.
 PUBLISHED = {
     "UsageError": 2,
     "RepositoryNotFound": 10,
@@ -45,7 +45,7 @@ def tree_in_code(root: type_of_error = BackupToolError) -> Iterator[type_of_erro
 
 
 def tree_in_docstring() -> dict[str, tuple[str | None, int | None]]:
-    """Return the parent and the exit code, where one is written, of each class in the picture."""
+    """Return the parent and the exit code, if shown, of each class in the docstring."""
     found: dict[str, tuple[str | None, int | None]] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -78,26 +78,26 @@ def test_docstring_shows_the_exit_code_of_every_class_that_is_raised() -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), PUBLISHED.items())
-def test_class_has_its_published_exit_code(name: str, code: int) -> None:
+def test_class_has_its_documented_exit_code(name: str, code: int) -> None:
     error = getattr(errors, name)
     assert issubclass(error, BackupToolError)
     assert error.exit_code == code
 
 
-def test_no_class_has_an_exit_code_that_is_not_published() -> None:
+def test_every_exit_code_is_documented() -> None:
     assert {error.exit_code for error in tree_in_code()} <= _ALL_CODES
 
 
-def test_codes_of_outcomes_are_not_mistaken_for_a_crash() -> None:
+def test_exit_codes_of_outcomes_differ_from_a_crash() -> None:
     codes = {outcome: outcome.exit_code for outcome in Outcome}
     assert codes == {Outcome.DONE: 0, Outcome.PARTIAL: 3, Outcome.FAULTY: 41}
 
 
-def test_every_error_can_be_caught_at_the_root_and_is_no_base_exception() -> None:
+def test_every_error_is_an_exception_under_the_root() -> None:
     assert all(issubclass(error, Exception) for error in tree_in_code())
 
 
-def test_every_class_says_in_one_sentence_what_it_means() -> None:
+def test_every_class_has_a_docstring_of_one_sentence() -> None:
     for error in tree_in_code():
         assert (error.__doc__ or "").splitlines()[0].endswith("."), error.__name__
 
@@ -107,7 +107,7 @@ def test_message_is_the_text_of_the_error() -> None:
     assert str(error) == error.message == "cannot reach Prometheus: connection refused"
 
 
-def test_class_gives_the_hint_that_the_raiser_does_not() -> None:
+def test_class_gives_the_hint_if_the_raiser_gives_none() -> None:
     assert SourceUnavailable("x").hint == SourceUnavailable.default_hint != ""
     assert SourceUnavailable("x", hint="start it").hint == "start it"
     assert SourceUnavailable("x", hint="").hint == ""

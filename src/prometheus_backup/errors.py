@@ -11,8 +11,8 @@
     |   +-- RepositoryUnavailable   13
     |   +-- NewerFormat             14
     |   +-- ObjectArchived          13   it must be thawed first
-    |   +-- ObjectNotFound          10   a key that is absent; mostly caught below the ops
-    |   +-- ObjectExists            11   a create-only put that lost
+    |   +-- ObjectNotFound          10   a missing key; usually handled before it gets here
+    |   +-- ObjectExists            11   a create-only put of an existing key
     +-- SourceError
     |   +-- SourceUnavailable       20
     |   +-- AdminApiDisabled        21
@@ -39,7 +39,7 @@ from typing import ClassVar
 class BackupToolError(Exception):
     """Root of the tree.
 
-    `hint` is one sentence for the reader at 3 a.m. about what to do; the class has a general one.
+    `hint` is one sentence that says what to do; each class has a general one.
     """
 
     exit_code: ClassVar[int] = 1
@@ -51,7 +51,7 @@ class BackupToolError(Exception):
         self.hint = self.default_hint if hint is None else hint
 
     def __str__(self) -> str:
-        return self.message  # which may have been given a context on its way up
+        return self.message  # callers may have added context to it
 
 
 class UsageError(BackupToolError):
@@ -62,7 +62,7 @@ class UsageError(BackupToolError):
 
 
 class RepositoryError(BackupToolError):
-    """The repository could not do what was asked."""
+    """A request to the repository failed."""
 
     exit_code = 13
 
@@ -75,14 +75,14 @@ class RepositoryNotFound(RepositoryError):
 
 
 class RepositoryLocked(RepositoryError):
-    """Another run is at work."""
+    """Another run holds the lock or the backup id."""
 
     exit_code = 11
     default_hint = "wait for the other run to finish, then try again"
 
 
 class RepositoryDenied(RepositoryError):
-    """Credentials are missing, wrong, or not enough."""
+    """Credentials are missing, wrong, or lack a permission."""
 
     exit_code = 12
     default_hint = "check the credentials and the permissions of their user or role"
@@ -116,39 +116,39 @@ class ObjectNotFound(RepositoryError):
 
 
 class ObjectExists(RepositoryError):
-    """A create-only put found the key taken."""
+    """A create-only put found that the key already exists."""
 
     exit_code = 11
 
 
 class SourceError(BackupToolError):
-    """The Prometheus that is backed up is the cause."""
+    """Prometheus, the source of the backup, caused the failure."""
 
     exit_code = 20
 
 
 class SourceUnavailable(SourceError):
-    """Prometheus is down, not ready, refuses us, or is no Prometheus server."""
+    """Prometheus is down, not ready, denies access, or is not a Prometheus server."""
 
     exit_code = 20
     default_hint = "check PROMETHEUS_URL, and that Prometheus is running and ready"
 
 
 class AdminApiDisabled(SourceError):
-    """The snapshot endpoint is switched off."""
+    """The snapshot endpoint is disabled."""
 
     exit_code = 21
     default_hint = "start Prometheus with --web.enable-admin-api"
 
 
 class SnapshotUnusable(SourceError):
-    """The snapshot is unreadable, empty, partial, or not on the data directory that we see."""
+    """The snapshot is unreadable, empty, partial, or not in the configured data directory."""
 
     exit_code = 22
 
 
 class RestoreError(BackupToolError):
-    """A restore cannot be done as asked."""
+    """A restore is not possible."""
 
     exit_code = 33
 
@@ -161,7 +161,7 @@ class BackupNotFound(RestoreError):
 
 
 class TargetNotEmpty(RestoreError):
-    """The target directory holds something already."""
+    """The target directory already contains data."""
 
     exit_code = 31
     default_hint = "restore into a new or empty directory"
@@ -174,13 +174,13 @@ class TargetWouldLoseData(RestoreError):
 
 
 class TargetUnusable(RestoreError):
-    """No room, no permission, or not a directory."""
+    """The target has too little space, denies access, or is not a directory."""
 
     exit_code = 33
 
 
 class IntegrityError(BackupToolError):
-    """Bytes are not what they should be."""
+    """Data is damaged."""
 
     exit_code = 40
 
@@ -200,7 +200,7 @@ class UnreadableManifest(IntegrityError):
 
 
 class Stopped(BackupToolError):
-    """A signal asked the run to end; it cleaned up first."""
+    """A signal stopped the run, after it cleaned up."""
 
     exit_code = 130
 
@@ -218,10 +218,10 @@ class Terminated(Stopped):
 
 
 class StopRequest(BaseException):
-    """Carries a Stopped from the signal to the command line.
+    """Carries a Stopped error from the signal handler to the command line.
 
-    No Exception, as KeyboardInterrupt is none: code that passes over a failure and goes on, such as
-    a deletion that reports what it could not delete, must not pass over this.
+    Not an Exception, like KeyboardInterrupt: code that catches failures and continues, such as a
+    deletion that reports what it could not delete, must not catch this.
     """
 
     def __init__(self, error: Stopped) -> None:

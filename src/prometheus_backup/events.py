@@ -1,6 +1,6 @@
 """Events that the core emits to a listener. Progress, logs and metrics are listeners.
 
-An event is a frozen value with no behaviour; it never decides anything. Sizes are bytes.
+An event is a frozen value without behaviour. Sizes are in bytes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore the event: the listener for callers that need none."""
     del event
 
 
@@ -32,7 +32,7 @@ class Step(Event):
 
 @dataclass(frozen=True, slots=True)
 class Warned(Event):
-    """Something is not as it should be, and the run goes on. `hint` says what to do."""
+    """A problem that does not stop the run. `hint` says what to do."""
 
     text: str
     hint: str = ""
@@ -40,7 +40,7 @@ class Warned(Event):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTaken(Event):
-    """Prometheus has made a snapshot, or one was adopted after the connection broke."""
+    """Prometheus took a snapshot, or one was adopted after the connection was lost."""
 
     name: str
     blocks: int
@@ -51,14 +51,14 @@ class SnapshotTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRemoved(Event):
-    """A snapshot directory is gone."""
+    """A snapshot directory was removed."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotLeft(Event):
-    """A snapshot directory of ours could not be removed and uses disk space."""
+    """A snapshot directory of this program could not be removed and uses disk space."""
 
     name: str
     cause: str
@@ -66,7 +66,7 @@ class SnapshotLeft(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanMade(Event):
-    """What a backup or a restore will move."""
+    """The files and bytes that a backup will upload and copy, or a restore will download."""
 
     upload_files: int
     upload_size: int
@@ -84,14 +84,14 @@ class LongStepBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesMoved(Event):
-    """This many more bytes of the long step are done (negative when a file is begun again)."""
+    """`count` more bytes of the long step are done (negative if a file is started again)."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class LongStepEnded(Event):
-    """The long step is over."""
+    """The long step ended."""
 
     name: str
 
@@ -124,7 +124,7 @@ class FileCopied(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileRestored(Event):
-    """One file was written below the target and its sha256 was right."""
+    """One file was written into the target, and its SHA-256 matches the manifest."""
 
     path: str
     size: int
@@ -140,7 +140,7 @@ class BlockRestored(Event):
 
 @dataclass(frozen=True, slots=True)
 class BlockMovedAway(Event):
-    """A bad block was renamed out of a data directory, to `place`, and why."""
+    """A bad block was moved out of a data directory to `place`."""
 
     name: str
     place: str
@@ -160,7 +160,7 @@ class BackupVerified(Event):
 
 @dataclass(frozen=True, slots=True)
 class BlockChecked(Event):
-    """A TSDB block was read whole; `faults` things are wrong with it."""
+    """A TSDB block was read completely, with this number of `faults`."""
 
     ulid: str
     verdict: str
@@ -169,7 +169,7 @@ class BlockChecked(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupCommitted(Event):
-    """The manifest is written: the backup exists."""
+    """The manifest was written: the backup exists."""
 
     backup_id: str
     size: int
@@ -179,7 +179,7 @@ class BackupCommitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupKept(Event):
-    """Retention keeps a backup, and why."""
+    """Retention keeps a backup, for these reasons."""
 
     backup_id: str
     reasons: tuple[str, ...]
@@ -187,7 +187,7 @@ class BackupKept(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackupDeleted(Event):
-    """Retention removed a backup, or what an interrupted run or deletion had left."""
+    """Retention deleted a backup, or leftovers of an interrupted run or deletion."""
 
     backup_id: str
     objects: int
@@ -197,8 +197,9 @@ class BackupDeleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FingerprintsTaken(Event):
-    """The source was queried at the instant `at`: the number of queries answered, of their
-    series in total, and of inconclusive queries.
+    """The source was queried at the instant `at`.
+
+    Counts the queries answered, the series in all answers, and the inconclusive queries.
     """
 
     at: datetime | None
@@ -209,7 +210,7 @@ class FingerprintsTaken(Event):
 
 @dataclass(frozen=True, slots=True)
 class FingerprintCompared(Event):
-    """A drill asked a query again; `verdict` pass, fail or inconclusive, `detail` says why."""
+    """A drill repeated a query. `verdict` is pass, fail or inconclusive; `detail` says why."""
 
     query: str
     verdict: str

@@ -1,4 +1,4 @@
-"""`daily`, which is its own timer, as it runs beside a real Prometheus."""
+"""`daily`, the built-in timer, next to a real Prometheus."""
 
 import signal
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def _backups(folder: Path) -> int:
     return len(list((folder / "repository").glob("backup-*/metadata.json")))
 
 
-def test_a_first_backup_is_made_at_once_and_the_next_one_waits(
+def test_first_backup_starts_immediately_and_the_next_at_the_set_time(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     later = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
@@ -38,7 +38,7 @@ def test_a_first_backup_is_made_at_once_and_the_next_one_waits(
         assert daily.end().code == 143
 
 
-def test_its_time_comes(environment: dict[str, str], tmp_path: Path) -> None:
+def test_backup_starts_at_the_set_time(environment: dict[str, str], tmp_path: Path) -> None:
     assert cli("backup", env=environment).returncode == 0
     soon = (datetime.now(UTC) + timedelta(seconds=15)).strftime("%H:%M:%S")
     flags = ("--log-format=json",)
@@ -49,7 +49,7 @@ def test_its_time_comes(environment: dict[str, str], tmp_path: Path) -> None:
     assert _backups(tmp_path) == 2
 
 
-def test_told_to_stop_it_lets_a_backup_clean_up(
+def test_sigterm_lets_a_running_backup_clean_up(
     environment: dict[str, str], tmp_path: Path, data_dir: Path
 ) -> None:
     slow = {**environment, "MAX_BANDWIDTH": "1kB"}
@@ -62,7 +62,7 @@ def test_told_to_stop_it_lets_a_backup_clean_up(
     assert list((data_dir / "snapshots").iterdir()) == []
 
 
-def test_settings_come_from_the_file_that_is_named(
+def test_backups_use_the_given_configuration_file(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.yaml"
@@ -74,7 +74,7 @@ def test_settings_come_from_the_file_that_is_named(
 
 
 @pytest.mark.parametrize("text", ["2:00", "25:00", "noon", "02:00Z", ""])
-def test_a_time_that_is_none_is_refused(text: str) -> None:
+def test_invalid_time_of_day_is_refused(text: str) -> None:
     done = cli("daily", text, env={"REPOSITORY": "file:///nonexistent/x"})
     assert done.returncode == 2
     assert "give it as HH:MM" in done.stderr

@@ -15,7 +15,7 @@ def _by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {strategy["name"]: strategy for strategy in document["strategies"]}
 
 
-def test_it_goes_by_the_size_that_is_given() -> None:
+def test_given_size_is_the_basis() -> None:
     document = json_of(run_here("estimate", "--tsdb-size", "100GB", "--json"))
     load = expected_workload(100 * 1000**3, timedelta(days=15))
     assert document["backup"] == {
@@ -31,14 +31,14 @@ def test_it_goes_by_the_size_that_is_given() -> None:
     assert (document["stored_backups"], document["stored_bytes"]) == (0, 0)
 
 
-def test_what_is_known_better_is_believed() -> None:
+def test_given_nightly_upload_replaces_the_computed_one() -> None:
     given = ("--tsdb-size", "100GB", "--tsdb-retention", "90d", "--nightly-upload", "5GB")
     document = json_of(run_here("estimate", *given, "--json"))
     assert document["backup"]["nightly_upload_bytes"] == 5 * 1000**3
     assert document["backup"]["blocks"] == 17
 
 
-def test_it_goes_by_the_newest_good_backup_and_what_nights_have_sent(
+def test_newest_good_backup_and_recorded_uploads_are_the_basis(
     repository_files: LocalFiles,
 ) -> None:
     env = repository_files.environment()
@@ -53,7 +53,7 @@ def test_it_goes_by_the_newest_good_backup_and_what_nights_have_sent(
     assert document["stored_backups"] == 2
 
 
-def test_it_goes_by_the_blocks_where_no_backup_is(tmp_path: Path, tsdb_blocks: Path) -> None:
+def test_data_directory_is_the_basis_without_backups(tmp_path: Path, tsdb_blocks: Path) -> None:
     (tmp_path / "empty").mkdir()
     env = {"REPOSITORY": f"file://{tmp_path}/empty", "PROMETHEUS_DATA_DIR": str(tsdb_blocks)}
     document = json_of(run_here("estimate", "--json", env=env))
@@ -63,13 +63,13 @@ def test_it_goes_by_the_blocks_where_no_backup_is(tmp_path: Path, tsdb_blocks: P
     assert document["backup"]["blocks"] == 4
 
 
-def test_with_nothing_to_go_by_it_says_what_to_give(tmp_path: Path) -> None:
+def test_error_names_the_options_if_there_is_no_basis(tmp_path: Path) -> None:
     done = run_here("estimate", env={"PROMETHEUS_DATA_DIR": str(tmp_path / "absent")})
     assert done.returncode == 2
     assert "--tsdb-size" in done.stderr
 
 
-def test_it_says_on_what_it_rests() -> None:
+def test_output_names_its_basis_and_assumptions() -> None:
     done = run_here(
         "estimate", "--tsdb-size", "1TB", "--verify-days", "30", "--noncurrent-days", "14"
     )
@@ -91,7 +91,7 @@ def test_fewer_kept_backups_cost_less() -> None:
         assert months[1][name]["storage"] < month["storage"]
 
 
-def test_prices_of_ones_own_are_taken_from_a_file(tmp_path: Path) -> None:
+def test_price_file_replaces_list_prices(tmp_path: Path) -> None:
     usual = json_of(run_here("estimate", "--tsdb-size", "1TB", "--json"))
     prices = usual["prices"]["classes"]
     prices["STANDARD"]["gb_month"] *= 2
@@ -113,11 +113,11 @@ def test_prices_of_ones_own_are_taken_from_a_file(tmp_path: Path) -> None:
         ("--tsdb-size", "1TB", "--retention-daily", "36500"),
     ],
 )
-def test_what_cannot_be_read_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+def test_unreadable_values_are_usage_errors(arguments: tuple[str, ...]) -> None:
     assert run_here("estimate", *arguments).returncode == 2
 
 
-def test_a_first_backup_alone_is_taken_for_that_of_a_steady_tsdb(tmp_path: Path) -> None:
+def test_single_backup_is_assumed_to_have_a_steady_size(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     files = LocalFiles(tmp_path / "r")
     put_small_backup(files, datetime(2025, 1, 22, 2, tzinfo=UTC))

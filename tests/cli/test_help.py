@@ -50,19 +50,19 @@ PROMISED = [
 
 
 def _squeezed(text: str) -> str:
-    """Text without white space: help is broken into lines, also at hyphens."""
+    """Return text without white space: help wraps lines, also at hyphens."""
     return re.sub(r"\s+", "", text)
 
 
 def _entries(help_text: str) -> dict[str, str]:
-    """The text of each option, squeezed, by the option's first name."""
+    """Return the help of each option, without white space, by the option's first name."""
     options = help_text[help_text.index("Options:") :]
     parts = re.split(r"\n  (?=-)", options)[1:]
     return {re.split(r"[\s,/]", part)[0]: _squeezed(part) for part in parts}
 
 
 @pytest.mark.parametrize(("env", "flag", "default"), PROMISED)
-def test_backup_help_shows_the_promised_variables_and_defaults(
+def test_backup_help_shows_the_documented_variables_and_defaults(
     env: str, flag: str, default: str
 ) -> None:
     entry = _entries(run_here("backup", "--help").stdout)[flag]
@@ -85,7 +85,7 @@ def test_every_setting_of_every_command_shows_its_variables_and_its_default(name
         assert always in entries
 
 
-def test_no_arguments_show_help_and_are_exit_2() -> None:
+def test_no_arguments_print_help_and_exit_2() -> None:
     done = run_here()
 
     assert done.returncode == 2
@@ -96,7 +96,7 @@ def test_no_arguments_show_help_and_are_exit_2() -> None:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_is_exit_0_on_standard_output(flag: str) -> None:
+def test_help_is_printed_to_standard_output_with_exit_0(flag: str) -> None:
     done = run_here(flag)
 
     assert done.returncode == 0
@@ -104,7 +104,7 @@ def test_help_is_exit_0_on_standard_output(flag: str) -> None:
     assert done.stderr == ""
 
 
-def test_the_module_and_the_version() -> None:
+def test_module_prints_the_version() -> None:
     done = cli("--version")
 
     assert done.returncode == 0

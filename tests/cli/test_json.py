@@ -1,4 +1,4 @@
-"""`--json`: one document on standard output, all else on standard error; its keys are promised."""
+"""`--json`: one document on standard output, the rest on standard error; its keys are stable."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ ERROR = {"error", "hint", "kind", "exit_code"}
 
 
 def document(files: LocalFiles, *arguments: str, code: int = 0) -> dict[str, Any]:
-    """The document of a command, which is all that it wrote to standard output."""
+    """Return the document of a command, which is all that it wrote to standard output."""
     done = run_here(*arguments, "--json", env=files.environment())
     value = json_of(done, code=code)
     assert isinstance(value, dict)
@@ -222,7 +222,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_is_one_document_too(repository_files: LocalFiles, name: str) -> None:
+def test_failure_is_one_document_too(repository_files: LocalFiles, name: str) -> None:
     arguments, code, kind = FAILURES[name]
 
     value = document(repository_files, *arguments, code=code)
@@ -232,7 +232,7 @@ def test_a_failure_is_one_document_too(repository_files: LocalFiles, name: str) 
     assert value["error"]
 
 
-def test_every_command_is_covered_here() -> None:
+def test_every_command_has_a_test_here() -> None:
     assert {*cli_commands.commands.commands} == {*FAILURES, "check"}
 
 

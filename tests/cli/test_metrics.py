@@ -1,4 +1,4 @@
-"""`metrics`: what monitoring wants to know, printed or served."""
+"""`metrics`: metrics of the repository, printed or served."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.support.stored_backups import LocalFiles, S3Files, StoredBackups, cop
 from tests.support.waiting import wait_until
 
 
-def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles) -> None:
+def test_metrics_need_only_the_repository(repository_files: LocalFiles) -> None:
     done = run_here("metrics", env=repository_files.environment())
 
     assert done.returncode == 0
@@ -28,7 +28,7 @@ def test_metrics_are_made_from_the_repository_alone(repository_files: LocalFiles
     assert "# TYPE prometheus_backup_good_backups gauge" in done.stdout
 
 
-def test_who_may_only_list_and_read_can_make_metrics(
+def test_list_and_read_permissions_are_enough_for_metrics(
     seaweedfs: SeaweedFS, s3_bucket: S3Bucket, stored: StoredBackups
 ) -> None:
     copy_to(S3Files(s3_bucket, PREFIX), stored.root)
@@ -41,7 +41,7 @@ def test_who_may_only_list_and_read_can_make_metrics(
     assert run_here("prune", env=reader).returncode == 12, "it may not write"
 
 
-def test_expected_interval_is_told(repository_files: LocalFiles) -> None:
+def test_expected_interval_is_a_metric(repository_files: LocalFiles) -> None:
     env = {**repository_files.environment(), "BACKUP_INTERVAL": "1w"}
     found = values(run_here("metrics", env=env).stdout)
     assert found["prometheus_backup_expected_interval_seconds"] == 7 * 86400
@@ -50,7 +50,7 @@ def test_expected_interval_is_told(repository_files: LocalFiles) -> None:
     assert run_here("metrics", env=env).returncode == 2
 
 
-def test_repository_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_unreadable_repository_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "repository").touch()
 
     done = run_here("metrics", env={"REPOSITORY": f"file://{tmp_path}/repository"})
@@ -65,7 +65,7 @@ def served(repository_files: LocalFiles, tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-def test_exporter_serves_and_reads_again(
+def test_exporter_serves_metrics_and_refreshes_them(
     served: Served, repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     answer = served.get("/metrics")
@@ -80,7 +80,7 @@ def test_exporter_serves_and_reads_again(
     wait_until(lambda: served.values["prometheus_backup_good_backups"] == 1)
 
 
-def test_exporter_keeps_what_it_knows_while_the_repository_is_out_of_reach(
+def test_exporter_serves_old_metrics_while_the_repository_is_unreachable(
     served: Served, repository_files: LocalFiles
 ) -> None:
     before = served.values
@@ -101,7 +101,7 @@ def test_exporter_keeps_what_it_knows_while_the_repository_is_out_of_reach(
     wait_until(lambda: served.values["prometheus_backup_repository_readable"] == 1)
 
 
-def test_exporter_that_hangs_says_so_to_its_probe(own_seaweedfs: SeaweedFS, tmp_path: Path) -> None:
+def test_probe_fails_if_the_exporter_hangs(own_seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     bucket = own_seaweedfs.endpoint().new_bucket()
     with Served.over(bucket, tmp_path / "run") as served:
         assert served.get("/healthz").status_code == 200
@@ -114,7 +114,7 @@ def test_exporter_that_hangs_says_so_to_its_probe(own_seaweedfs: SeaweedFS, tmp_
         wait_until(lambda: served.get("/healthz").status_code == 200)
 
 
-def test_exporter_listens_on_ipv6_too(repository_files: LocalFiles, tmp_path: Path) -> None:
+def test_exporter_listens_on_ipv6(repository_files: LocalFiles, tmp_path: Path) -> None:
     command = ("metrics", "--listen=[::1]:0")
     with StartedCli(*command, env=repository_files.environment(), directory=tmp_path) as started:
         served = Served(started)
@@ -122,7 +122,7 @@ def test_exporter_listens_on_ipv6_too(repository_files: LocalFiles, tmp_path: Pa
         assert served.values["prometheus_backup_good_backups"] == 2
 
 
-def test_exporter_starts_though_the_repository_is_out_of_reach(tmp_path: Path) -> None:
+def test_exporter_starts_while_the_repository_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "repository").touch()
     with Served.over(tmp_path / "repository", tmp_path / "run") as served:
         assert served.values == {"prometheus_backup_repository_readable": 0}
@@ -134,7 +134,7 @@ def test_exporter_starts_though_the_repository_is_out_of_reach(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_exporter_that_is_told_to_stop_has_done_its_work(served: Served, number: int) -> None:
+def test_stopping_the_exporter_is_exit_0(served: Served, number: int) -> None:
     served.started.send(number)
 
     ended = served.started.end(deadline=20)
@@ -153,7 +153,7 @@ def test_unknown_host_and_taken_port_are_usage_errors(
         assert "hint" in done.stderr
 
 
-def test_wrong_settings_end_the_exporter_at_once() -> None:
+def test_exporter_does_not_start_with_invalid_settings() -> None:
     done = run_here("metrics", "--listen=127.0.0.1:0", env={})
 
     assert done.returncode == 2

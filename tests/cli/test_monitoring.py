@@ -1,4 +1,4 @@
-"""Every run tells monitoring how it ended, and monitoring never changes how it ended."""
+"""Each run reports its result to monitoring, and monitoring never changes the result."""
 
 import signal
 import stat
@@ -17,8 +17,8 @@ from tests.support.started_cli import StartedCli
 from tests.support.stored_backups import LocalFiles, StoredBackups, run_here
 
 
-def told(path: Path) -> dict[tuple[str, ...], float]:
-    """What a file of metrics holds: short name and the values of its labels but `repository`."""
+def textfile_samples(path: Path) -> dict[tuple[str, ...], float]:
+    """Return a metrics file: values by short name and label values, without `repository`."""
     return {
         (
             s.name.removeprefix(PREFIX),
@@ -33,7 +33,7 @@ def textfile(tmp_path: Path) -> Path:
     return tmp_path / "backup.prom"
 
 
-def test_backup_tells_what_it_did_and_what_the_repository_then_holds(
+def test_backup_reports_the_run_and_the_repository_afterwards(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
@@ -46,10 +46,10 @@ def test_backup_tells_what_it_did_and_what_the_repository_then_holds(
     env = settings(source, tmp_path / "repository", METRICS_TEXTFILE=str(textfile))
 
     done = run_here("backup", env=env)
-    first = told(textfile)
+    first = textfile_samples(textfile)
     source.stop()
     failed = run_here("backup", env=env)
-    second = told(textfile)
+    second = textfile_samples(textfile)
 
     assert (done.returncode, failed.returncode) == (0, 20)
     assert first["last_run_exit_code", "backup"] == 0
@@ -69,7 +69,7 @@ def test_backup_tells_what_it_did_and_what_the_repository_then_holds(
     assert second["good_backups",] == 1, "the repository can still be read"
 
 
-def test_verification_with_findings_is_told(
+def test_verification_with_findings_is_reported(
     repository_files: LocalFiles, stored: StoredBackups, textfile: Path
 ) -> None:
     index = next(k for k in repository_files.all_keys() if k.startswith(stored.second))
@@ -78,14 +78,14 @@ def test_verification_with_findings_is_told(
 
     done = run_here("verify", "latest", env=env)
 
-    found = told(textfile)
+    found = textfile_samples(textfile)
     assert done.returncode == 41
     assert found["last_run_findings", "verify"] == found["findings",] == 1
     assert found["last_verification_verdict", "checksum", "fail"] == 1
     assert found["unusable_backups", "verification_failed"] == 1
 
 
-def test_prune_tells_what_it_deleted(
+def test_prune_reports_what_it_deleted(
     repository_files: LocalFiles, stored: StoredBackups, textfile: Path
 ) -> None:
     env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
@@ -96,27 +96,27 @@ def test_prune_tells_what_it_deleted(
         "prune", "--retention-daily=0", "--retention-monthly=1", "--retention-yearly=0", env=env
     )
 
-    found = told(textfile)
+    found = textfile_samples(textfile)
     if not found["last_run_deleted_backups", "prune"]:
         assert stored.first[:15] == stored.second[:15], "both are the earliest of their month"
     assert found["last_run_deleted_objects", "prune"] in (0, len(held) + 1)
     assert found["last_run_deleted_bytes", "prune"] in (0, size)
 
 
-def test_restore_is_told_as_a_run_that_reads_no_repository(
+def test_restore_reports_the_run_without_reading_the_repository(
     repository_files: LocalFiles, textfile: Path, tmp_path: Path
 ) -> None:
     env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
 
     run_here("restore", "latest", str(tmp_path / "target"), env=env)
 
-    found = told(textfile)
+    found = textfile_samples(textfile)
     assert found["last_run_restored_files", "restore"] > 0
     assert found["last_run_restored_bytes", "restore"] > 0
     assert ("good_backups",) not in found
 
 
-def test_dry_run_is_no_run(repository_files: LocalFiles, textfile: Path) -> None:
+def test_dry_run_is_not_reported(repository_files: LocalFiles, textfile: Path) -> None:
     env = {**repository_files.environment(), "METRICS_TEXTFILE": str(textfile)}
 
     assert run_here("prune", "--dry-run", env=env).returncode == 0
@@ -125,7 +125,7 @@ def test_dry_run_is_no_run(repository_files: LocalFiles, textfile: Path) -> None
 
 
 @pytest.mark.parametrize("labels", ["", "cluster=eu,repository=mine", "not a label"])
-def test_metrics_that_cannot_be_written_are_said_and_change_nothing(
+def test_unwritable_metrics_are_a_warning_and_change_no_exit_code(
     repository_files: LocalFiles, tmp_path: Path, labels: str
 ) -> None:
     env = {
@@ -141,7 +141,7 @@ def test_metrics_that_cannot_be_written_are_said_and_change_nothing(
     assert ("cannot make metrics" if labels else "cannot write metrics to") in done.stderr
 
 
-def test_labels_of_the_operator_are_on_every_metric(
+def test_every_metric_has_the_configured_labels(
     repository_files: LocalFiles, textfile: Path
 ) -> None:
     env = {
@@ -161,7 +161,7 @@ def test_labels_of_the_operator_are_on_every_metric(
         )
 
 
-def test_run_that_is_told_to_stop_tells_that_too(
+def test_stopped_run_is_reported(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
@@ -180,11 +180,11 @@ def test_run_that_is_told_to_stop_tells_that_too(
         ended = started.end()
 
     assert ended.code == 143
-    assert told(textfile)["last_run_exit_code", "backup"] == 143
+    assert textfile_samples(textfile)["last_run_exit_code", "backup"] == 143
     assert stat.S_IMODE(textfile.stat().st_mode) == 0o644
 
 
-def test_pushgateway_and_switch_hear_of_success_and_of_failure(
+def test_pushgateway_and_health_check_receive_success_and_failure(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
@@ -213,7 +213,7 @@ def test_pushgateway_and_switch_hear_of_success_and_of_failure(
     assert found["last_success_timestamp_seconds"] < found["last_attempt_timestamp_seconds"]
 
 
-def test_switch_and_pushgateway_out_of_reach_change_no_outcome(
+def test_unreachable_pushgateway_and_health_check_change_no_exit_code(
     start_prometheus: PrometheusFleet,
     prometheus_3: PrometheusBinaries,
     data_dir: Path,
@@ -235,7 +235,7 @@ def test_switch_and_pushgateway_out_of_reach_change_no_outcome(
     assert "a-secret" not in done.stderr
 
 
-def test_command_that_tells_nobody_imports_no_library_for_it() -> None:
+def test_run_without_monitoring_imports_no_monitoring_library() -> None:
     import subprocess
     import sys
 

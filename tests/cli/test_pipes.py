@@ -38,7 +38,7 @@ def test_a_reader_that_has_left_is_no_failure(
     assert done.stderr == ""
 
 
-def test_rows_in_a_pipe_are_whole_and_aligned(
+def test_rows_in_a_pipe_are_complete_and_aligned(
     repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     header, first, second = run_here("list", env=repository_files.environment()).stdout.splitlines()
@@ -51,7 +51,7 @@ def test_rows_in_a_pipe_are_whole_and_aligned(
     assert "\x1b" not in header + first + second
 
 
-def test_a_backup_in_a_pod_says_each_step_on_standard_error(
+def test_backup_in_a_pod_logs_each_step(
     start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Path, tmp_path: Path
 ) -> None:
     server = start_prometheus(prometheus_3, data_dir)
@@ -90,7 +90,7 @@ def test_a_backup_in_a_pod_says_each_step_on_standard_error(
     assert "backup-" in quiet.stdout
 
 
-def test_a_snapshot_that_fails_says_so_in_the_words_that_are_searched_for(
+def test_failed_snapshot_logs_the_documented_phrase(
     start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Path, tmp_path: Path
 ) -> None:
     server = start_prometheus(prometheus_3, data_dir, PrometheusOptions(admin_api=False))
@@ -105,7 +105,7 @@ def test_a_snapshot_that_fails_says_so_in_the_words_that_are_searched_for(
     assert done.stdout == ""
 
 
-def test_an_upload_that_fails_says_so_in_the_words_that_are_searched_for(
+def test_failed_upload_logs_the_documented_phrase(
     start_prometheus: PrometheusFleet,
     prometheus_3: Any,
     data_dir: Path,
@@ -113,7 +113,7 @@ def test_an_upload_that_fails_says_so_in_the_words_that_are_searched_for(
     moto_bucket: S3Bucket,
 ) -> None:
     server = start_prometheus(prometheus_3, data_dir)
-    # All but the writing of block files.
+    # Everything except writing block files.
     user = moto.new_user(
         {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
         {"Effect": "Deny", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::*/index"},
@@ -129,7 +129,7 @@ def test_an_upload_that_fails_says_so_in_the_words_that_are_searched_for(
     assert not any(key.endswith("metadata.json") for key in moto_bucket.keys(""))
 
 
-def test_a_verification_that_fails_says_so_in_the_words_that_are_searched_for(
+def test_failed_verification_logs_the_documented_phrase(
     repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     key = block_keys(repository_files, stored.second)[0]
@@ -148,7 +148,7 @@ def test_a_verification_that_fails_says_so_in_the_words_that_are_searched_for(
     assert "`restore latest` skips it" in quiet.stdout
 
 
-def test_secrets_are_in_no_output_at_any_level(
+def test_no_log_level_shows_secrets(
     start_prometheus: PrometheusFleet,
     prometheus_3: Any,
     data_dir: Path,
@@ -191,7 +191,7 @@ def test_secrets_are_in_no_output_at_any_level(
 
 
 def test_sigterm_ends_with_143_after_cleaning_up(repository_files: LocalFiles) -> None:
-    """Only the words and the code; what is cleaned up is tested with `backup` itself."""
+    """Checks the message and the code; the tests of `backup` check the cleanup."""
     process = subprocess.Popen(
         command("verify", "--max-bandwidth=1kB"),
         env=bare_environment(repository_files.environment()),
@@ -208,9 +208,7 @@ def test_sigterm_ends_with_143_after_cleaning_up(repository_files: LocalFiles) -
     assert "SIGTERM" in err
 
 
-def test_the_module_runs_as_the_program_does(
-    repository_files: LocalFiles, stored: StoredBackups
-) -> None:
+def test_module_runs_like_the_program(repository_files: LocalFiles, stored: StoredBackups) -> None:
     done = cli("show", "latest", env=repository_files.environment())
 
     assert done.returncode == 0, done.stderr

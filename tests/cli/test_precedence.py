@@ -1,4 +1,4 @@
-"""Flag beats environment beats file beats default, for settings of every kind."""
+"""Flags override the environment, which overrides the file, which overrides defaults."""
 
 import os
 from pathlib import Path
@@ -83,12 +83,12 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
-    """The values of a command line, as the command gets them."""
+    """Return the values that a command receives from a command line."""
     return dict(commands.commands["backup"].make_context("backup", [*arguments]).params)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_flag_beats_environment_beats_file_beats_default(
+def test_flag_overrides_environment_overrides_file_overrides_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     default, (in_file, of_file), (variable, in_env, of_env), (flag, of_flag) = KINDS[name]
@@ -102,11 +102,11 @@ def test_flag_beats_environment_beats_file_beats_default(
     assert parsed()[name] == of_env
     assert parsed(config)[name] == of_env
     assert parsed(config, flag)[name] == of_flag
-    # And wherever the flag stands.
+    # Also if the flag comes first.
     assert parsed(flag, config)[name] == of_flag
 
 
-def test_the_name_of_the_file_may_come_from_the_environment(
+def test_file_can_be_named_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "settings.yaml").write_text("retention_daily: 7\n")
@@ -115,7 +115,7 @@ def test_the_name_of_the_file_may_come_from_the_environment(
     assert parsed()["retention_daily"] == 7
 
 
-def test_our_own_variable_beats_that_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_variable_overrides_the_aws_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "default-1")
     assert parsed()["s3_region"] == "default-1"
     monkeypatch.setenv("AWS_REGION", "aws-1")
@@ -124,7 +124,7 @@ def test_our_own_variable_beats_that_of_aws(monkeypatch: pytest.MonkeyPatch) -> 
     assert parsed()["s3_region"] == "own-1"
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_DAILY", "")
     monkeypatch.setenv("S3_BUCKET", "")
 
@@ -132,7 +132,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed()["s3_bucket"] is None
 
 
-def test_a_label_may_hold_blanks_and_be_given_in_each_way(
+def test_label_with_spaces_can_come_from_every_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"cluster": "eu 1", "replica": "a"}
@@ -170,7 +170,7 @@ def test_a_label_may_hold_blanks_and_be_given_in_each_way(
         ("fingerprint_file: /nonexistent", "cannot read fingerprint file /nonexistent"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_exit_2(tmp_path: Path, text: str, cause: str) -> None:
+def test_invalid_file_is_exit_2(tmp_path: Path, text: str, cause: str) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text(text)
 
@@ -181,14 +181,14 @@ def test_a_file_that_cannot_be_used_is_exit_2(tmp_path: Path, text: str, cause: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_absent_is_exit_2(tmp_path: Path) -> None:
+def test_missing_file_is_exit_2(tmp_path: Path) -> None:
     done = run_here("list", "--config", str(tmp_path / "absent.yaml"))
 
     assert done.returncode == 2
     assert "absent.yaml: No such file" in done.stderr
 
 
-def test_settings_of_other_commands_may_stand_in_the_file(tmp_path: Path) -> None:
+def test_file_may_contain_settings_of_other_commands(tmp_path: Path) -> None:
     (tmp_path / "repository").mkdir()
     config = tmp_path / "settings.yaml"
     config.write_text(

@@ -1,4 +1,4 @@
-"""`check` looks whether monitoring would hear of a backup, and tells it nothing."""
+"""`check` tests the monitoring settings and sends nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +17,15 @@ from tests.support.stored_backups import json_of, run_here
 def sound(
     tmp_path_factory: pytest.TempPathFactory, prometheus_3: PrometheusBinaries
 ) -> Iterator[dict[str, str]]:
-    """The settings of a backup with which nothing is wrong."""
+    """Return valid settings for a backup."""
     folder = tmp_path_factory.mktemp("preflight")
     (folder / "repository").mkdir()
     with PrometheusServer(prometheus_3, folder / "data") as source:
         yield settings(source, folder / "repository")
 
 
-def looked(code: int, **env: str) -> dict[str, tuple[bool, str, str]]:
-    """The lines about monitoring of a check that ends with this code: ok, detail and fix."""
+def monitoring_checks(code: int, **env: str) -> dict[str, tuple[bool, str, str]]:
+    """Run a check that ends with this code; return its monitoring lines: ok, detail and fix."""
     value = json_of(run_here("check", "--json", env=env), code=code)
     assert value["ok"] == (code == 0)
     return {
@@ -35,11 +35,11 @@ def looked(code: int, **env: str) -> dict[str, tuple[bool, str, str]]:
     }
 
 
-def test_what_is_right_is_said_and_nobody_is_told_anything(
+def test_valid_destinations_are_listed_and_nothing_is_sent(
     sound: dict[str, str], tmp_path: Path, pushgateway: Pushgateway
 ) -> None:
     with FaultyServer(otherwise=Answer(status=200)) as switch:
-        found = looked(
+        found = monitoring_checks(
             0,
             **sound,
             METRICS_TEXTFILE=str(tmp_path / "backup.prom"),
@@ -64,33 +64,31 @@ def test_what_is_right_is_said_and_nobody_is_told_anything(
         ("HEALTHCHECK_URL", "a-secret", "not an http"),
     ],
 )
-def test_what_would_not_hear_has_a_fix(
+def test_unusable_destination_has_a_fix(
     sound: dict[str, str], name: str, value: str, detail: str
 ) -> None:
-    ok, said, fix = looked(3, **sound, **{name: value})[name]
+    ok, detail, fix = monitoring_checks(3, **sound, **{name: value})[name]
 
     assert not ok
-    assert detail in said
-    assert "a-secret" not in said
+    assert detail in detail
+    assert "a-secret" not in detail
     assert fix
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("BACKUP_INTERVAL", "nightly"), ("METRICS_LABELS", "repository=mine")]
 )
-def test_settings_that_would_keep_metrics_from_being_made_have_a_fix(
-    sound: dict[str, str], name: str, value: str
-) -> None:
-    ok, said, fix = looked(3, **sound, **{name: value})["settings"]
+def test_invalid_metrics_settings_have_a_fix(sound: dict[str, str], name: str, value: str) -> None:
+    ok, detail, fix = monitoring_checks(3, **sound, **{name: value})["settings"]
 
     assert not ok
-    assert "cannot" in said
+    assert "cannot" in detail
     assert fix
 
 
-def test_something_else_at_the_pushgateways_address_is_noticed(sound: dict[str, str]) -> None:
+def test_server_that_is_not_a_pushgateway_is_detected(sound: dict[str, str]) -> None:
     with FaultyServer(otherwise=Answer(status=404, body=b"nothing here")) as server:
-        ok, said, _ = looked(3, **sound, PUSHGATEWAY_URL=server.url)["PUSHGATEWAY_URL"]
+        ok, detail, _ = monitoring_checks(3, **sound, PUSHGATEWAY_URL=server.url)["PUSHGATEWAY_URL"]
 
     assert not ok
-    assert "404" in said
+    assert "404" in detail

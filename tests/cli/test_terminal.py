@@ -1,4 +1,4 @@
-"""On a terminal: progress while it works, a summary at the end, errors that a tired reader sees."""
+"""On a terminal: progress, a summary at the end, and errors with hints."""
 
 import re
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_restore_shows_the_flags_and_its_warnings(
     assert "--storage.tsdb.retention.size=1GB" in screen.text
 
 
-def test_names_that_look_like_markup_are_shown_as_they_are(
+def test_names_that_look_like_markup_are_not_interpreted(
     repository_files: LocalFiles, tmp_path: Path
 ) -> None:
     target = tmp_path / "a[red]b[/bold]"
@@ -77,7 +77,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(
     )
 
     assert screen.code == 0, screen.text
-    assert screen.text.count(f"into {target}") == 2, "while it works, and in the result"
+    assert screen.text.count(f"into {target}") == 2, "in the progress and in the result"
     assert tree(target)
 
 

@@ -1,4 +1,4 @@
-"""Settings and arguments that cannot be used: exit 2, a cause, a hint, and nothing done."""
+"""Invalid settings and arguments: exit 2, a cause, a hint, and nothing is changed."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ S3 = {
     "AWS_SECRET_ACCESS_KEY": "secret",
 }
 
-# Name: arguments, environment, what must be said of the cause, and in the hint.
+# Name: arguments, environment, text in the cause, text in the hint.
 BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     "unknown command": (["lst"], {}, "lst", "--help"),
     "unknown option": (["list", "--retention-dayly=3"], {}, "--retention-dayly", "--help"),
@@ -86,7 +86,7 @@ def test_bad_usage_is_exit_2_with_cause_and_hint_in_every_form(
     repository_files: LocalFiles, tmp_path: Path, name: str
 ) -> None:
     arguments, env, cause, hint = BAD[name]
-    # Neither a directory nor a server is looked for before the settings are known to be good.
+    # Settings are checked before directories and servers are.
     env = {
         "REPOSITORY": f"file://{repository_files.root}",
         "PROMETHEUS_DATA_DIR": str(tmp_path),
@@ -118,7 +118,7 @@ def test_bad_usage_is_exit_2_with_cause_and_hint_in_every_form(
     assert repository_files.all_keys() == before
 
 
-def test_an_archive_class_is_used_where_nothing_reads_it_back(moto_bucket: S3Bucket) -> None:
+def test_archive_class_is_accepted_if_nothing_reads_it_back(moto_bucket: S3Bucket) -> None:
     env = {**moto_bucket.endpoint.environment(), "S3_BUCKET": moto_bucket.name}
     command = ("check", "--storage-class=DEEP_ARCHIVE", "--json")
 
@@ -131,14 +131,14 @@ def test_an_archive_class_is_used_where_nothing_reads_it_back(moto_bucket: S3Buc
     assert settings("--no-verify-backup")
 
 
-def test_a_repository_named_twice_alike_is_fine() -> None:
+def test_repository_set_twice_to_the_same_address_is_accepted() -> None:
     done = run_here("list", env={**S3, "REPOSITORY": "s3://bucket/prometheus-snapshots/"})
 
     assert done.returncode == 13, "it was looked for"
     assert "127.0.0.1:9" in done.stderr or "s3://bucket" in done.stderr
 
 
-def test_what_kubernetes_makes_of_a_service_is_no_setting(repository_files: LocalFiles) -> None:
+def test_service_variables_of_kubernetes_are_ignored(repository_files: LocalFiles) -> None:
     links = {"CONCURRENCY": "tcp://10.0.0.1:80", "QUIET": "udp://10.0.0.1:53"}
     in_place_of = {"S3_BUCKET": "bucket", "REPOSITORY": "tcp://10.0.0.1:80"}
 

@@ -1,4 +1,4 @@
-"""The table of metrics keeps to Prometheus' own rules for names."""
+"""The table of metrics follows the naming rules of Prometheus."""
 
 import re
 import subprocess
@@ -17,12 +17,12 @@ def test_names_begin_with_the_program_and_end_in_the_unit() -> None:
         assert name.rpartition("_")[2] in (*_UNITS, *_COUNTED), name
 
 
-def test_help_is_one_line_that_ends_like_a_sentence() -> None:
+def test_help_is_one_sentence_on_one_line() -> None:
     for family in FAMILIES.values():
         assert re.fullmatch(r"[A-Z0-9][^\n]*\.", family.help), family.name
 
 
-def test_promtool_finds_nothing_to_say_of_any_metric(
+def test_promtool_accepts_every_metric(
     prometheus_binaries: PrometheusBinaries,
 ) -> None:
     samples = [
@@ -39,7 +39,7 @@ def test_promtool_finds_nothing_to_say_of_any_metric(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_is_written_is_read_back_the_same() -> None:
+def test_written_samples_are_read_back_unchanged() -> None:
     odd = 's3://bucket/a "quoted" \\ back\nslash'
     samples = [Sample("prometheus_backup_good_backups", 1.5e9 + 0.125, {REPOSITORY: odd})]
     assert list(parse(text(samples))) == samples

@@ -1,4 +1,4 @@
-"""Metrics in a real Pushgateway, and the pings of a dead man's switch."""
+"""Metrics in a real Pushgateway, and pings of a health check."""
 
 import pytest
 
@@ -14,15 +14,17 @@ HERE = {"repository": "s3://bucket/a b"}
 OTHER = {"repository": "s3://bucket/b"}
 
 
-def ended(command: str, code: int, *, hours: int = 0, where: dict[str, str] = HERE) -> list[Sample]:
-    """What a run tells that ended some hours after noon."""
+def run_samples(
+    command: str, code: int, *, hours: int = 0, where: dict[str, str] = HERE
+) -> list[Sample]:
+    """Return the samples of a run that ended this many hours after noon."""
     clock = ManualClock()
     clock.sleep(hours * 3600)
     return labelled(RunRecorder(command, clock).samples(code), where)
 
 
-def held(server: Pushgateway) -> dict[tuple[str, str, str], float]:
-    """What it shows of ours: short name, command and repository."""
+def pushed(server: Pushgateway) -> dict[tuple[str, str, str], float]:
+    """Return its metrics of this program, by short name, command and repository."""
     found = {}
     for one in parse(server.metrics()):
         assert one.labels["job"] == JOB
@@ -34,11 +36,11 @@ def held(server: Pushgateway) -> dict[tuple[str, str, str], float]:
 
 
 def test_failed_run_does_not_erase_the_last_success(pushgateway: Pushgateway) -> None:
-    push(pushgateway.url, ended("backup", 0), None)
+    push(pushgateway.url, run_samples("backup", 0), None)
 
-    push(pushgateway.url, ended("backup", 20, hours=24), None)
+    push(pushgateway.url, run_samples("backup", 20, hours=24), None)
 
-    found = held(pushgateway)
+    found = pushed(pushgateway)
     repository = HERE["repository"]
     success = found["last_success_timestamp_seconds", "backup", repository]
     assert success == NOON.timestamp()
@@ -48,15 +50,15 @@ def test_failed_run_does_not_erase_the_last_success(pushgateway: Pushgateway) ->
 
 
 def test_commands_and_repositories_do_not_mix(pushgateway: Pushgateway) -> None:
-    push(pushgateway.url, ended("backup", 0), labelled([sample("good_backups", 3)], HERE))
-    push(pushgateway.url, ended("verify", 41), None)
+    push(pushgateway.url, run_samples("backup", 0), labelled([sample("good_backups", 3)], HERE))
+    push(pushgateway.url, run_samples("verify", 41), None)
     push(
         pushgateway.url,
-        ended("backup", 12, where=OTHER),
+        run_samples("backup", 12, where=OTHER),
         labelled([sample("good_backups", 7)], OTHER),
     )
 
-    found = held(pushgateway)
+    found = pushed(pushgateway)
     codes = {key[1:]: value for key, value in found.items() if key[0] == "last_run_exit_code"}
     assert codes == {
         ("backup", HERE["repository"]): 0,
@@ -67,34 +69,34 @@ def test_commands_and_repositories_do_not_mix(pushgateway: Pushgateway) -> None:
     assert found["good_backups", "", OTHER["repository"]] == 7
 
 
-def test_what_is_no_longer_so_goes_with_the_next_state(pushgateway: Pushgateway) -> None:
+def test_outdated_repository_metrics_are_deleted(pushgateway: Pushgateway) -> None:
     both = [sample("good_backups", 1), sample("last_good_backup_timestamp_seconds", 1)]
-    push(pushgateway.url, ended("backup", 0), labelled(both, HERE))
+    push(pushgateway.url, run_samples("backup", 0), labelled(both, HERE))
 
-    push(pushgateway.url, ended("prune", 0), labelled([sample("good_backups", 0)], HERE))
+    push(pushgateway.url, run_samples("prune", 0), labelled([sample("good_backups", 0)], HERE))
 
-    found = held(pushgateway)
+    found = pushed(pushgateway)
     assert found["good_backups", "", HERE["repository"]] == 0
     assert ("last_good_backup_timestamp_seconds", "", HERE["repository"]) not in found
 
 
-def test_pushgateway_that_does_not_answer_is_given_up(pushgateway: Pushgateway) -> None:
+def test_unresponsive_pushgateway_times_out(pushgateway: Pushgateway) -> None:
     pushgateway.pause()
     try:
         with pytest.raises(OSError, match="timed out"):
-            push(pushgateway.url, ended("backup", 0), None)
+            push(pushgateway.url, run_samples("backup", 0), None)
     finally:
         pushgateway.resume()
 
 
-def test_refusal_of_the_pushgateway_is_told(pushgateway: Pushgateway) -> None:
-    twice = [*ended("backup", 0), *ended("backup", 3)]
+def test_error_of_the_pushgateway_is_reported(pushgateway: Pushgateway) -> None:
+    twice = [*run_samples("backup", 0), *run_samples("backup", 3)]
 
     with pytest.raises(OSError, match="it answered 400: pushed metrics are invalid"):
         push(pushgateway.url, twice, None)
 
 
-def test_success_is_pinged_and_failure_in_words() -> None:
+def test_success_is_pinged_and_failure_is_sent_with_its_cause() -> None:
     with FaultyServer(otherwise=Answer(status=200)) as server:
         ping(f"{server.url}/ping/secret", failure=None)
         ping(f"{server.url}/ping/secret/", failure="exit 20: Prometheus is down")
@@ -118,14 +120,14 @@ def test_success_is_pinged_and_failure_in_words() -> None:
         "http://user:a-secret@127.0.0.1:port/",
     ],
 )
-def test_secret_of_the_switch_is_in_no_message(url: str) -> None:
+def test_messages_do_not_contain_the_health_check_url(url: str) -> None:
     for failure in (None, "exit 3"):
         with pytest.raises(OSError, match=r".") as raised:
             ping(url, failure=failure)
         assert "secret" not in str(raised.value)
 
 
-def test_switch_that_answers_with_an_error_was_not_told() -> None:
+def test_error_of_the_health_check_is_a_failed_ping() -> None:
     with (
         FaultyServer(otherwise=Answer(status=404, body=b"no such check")) as server,
         pytest.raises(OSError, match="it answered 404: no such check"),

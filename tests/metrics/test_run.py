@@ -1,4 +1,4 @@
-"""What is told of a run: its events, added up."""
+"""Metrics of a run, counted from its events."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from tests.support.repositories import NOON, ManualClock
 
 
 def values(samples: list[Sample]) -> dict[str, float]:
-    """The values by name without the prefix, and by phase where there is one."""
+    """Return values by name without the prefix, and by phase if there is one."""
     return {
         s.name.removeprefix(PREFIX)
         + "".join(f" {v}" for k, v in s.labels.items() if k == "phase"): s.value
@@ -17,7 +17,7 @@ def values(samples: list[Sample]) -> dict[str, float]:
     }
 
 
-def test_bytes_files_and_objects_are_added_up() -> None:
+def test_bytes_files_and_objects_are_counted() -> None:
     recorder = RunRecorder("backup", ManualClock())
 
     for event in [
@@ -37,7 +37,7 @@ def test_bytes_files_and_objects_are_added_up() -> None:
     assert (told["last_run_deleted_objects"], told["last_run_deleted_bytes"]) == (10, 1000)
 
 
-def test_phases_last_until_the_next_begins_and_add_up_where_they_come_again() -> None:
+def test_phase_ends_when_the_next_begins_and_repeated_phases_add_up() -> None:
     clock = ManualClock()
     recorder = RunRecorder("verify", clock)
 
@@ -51,7 +51,7 @@ def test_phases_last_until_the_next_begins_and_add_up_where_they_come_again() ->
     assert told["last_run_duration_seconds"] == 10
 
 
-def test_only_a_run_that_ended_with_0_is_a_success() -> None:
+def test_only_exit_0_is_a_success() -> None:
     clock = ManualClock()
     for code in (0, 3, 20, 143):
         told = values(RunRecorder("backup", clock).samples(code))
@@ -60,7 +60,7 @@ def test_only_a_run_that_ended_with_0_is_a_success() -> None:
         assert told["last_run_exit_code"] == code
 
 
-def test_snapshot_that_was_removed_in_the_end_is_not_leaked() -> None:
+def test_snapshot_removed_later_is_not_leaked() -> None:
     recorder = RunRecorder("backup", ManualClock())
 
     recorder(events.SnapshotLeft("one", "no permission"))
@@ -80,7 +80,7 @@ def test_findings_of_all_backups_are_added_up() -> None:
     assert values(recorder.samples(41))["last_run_findings"] == 3
 
 
-def test_samples_are_those_of_the_table_with_their_labels() -> None:
+def test_samples_have_the_names_and_labels_of_the_table() -> None:
     for command in ("backup", "prune", "verify", "restore", "drill"):
         recorder = RunRecorder(command, ManualClock())
         recorder(events.Step("check", "a step"))

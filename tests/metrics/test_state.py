@@ -1,4 +1,4 @@
-"""What a repository says of itself, read from real files in it."""
+"""Metrics of a repository, computed from real files in it."""
 
 import json
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def files(tmp_path: Any) -> LocalFiles:
-    """An empty repository."""
+    """Return an empty repository."""
     (tmp_path / "repository").mkdir()
     return LocalFiles(tmp_path / "repository")
 
 
-def told(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, float]:
-    """The metrics of a repository at noon of 1 March 2025: name and label values, to value."""
+def metrics_of(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, float]:
+    """Return the metrics at noon of 1 March 2025: values by name and label values."""
     repository = Repository(LocalStore(files.root), clock=ManualClock())
     samples = repository_samples(
         repository.entries(), policy=policy or Policy(), interval=DAY, now=NOON
@@ -46,7 +46,7 @@ def told(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, flo
 
 
 def backup(files: LocalFiles, taken: datetime, *, size: int = 10, **changes: Any) -> str:
-    """A backup of one block of two hours that ends when it is taken."""
+    """Store a backup of one two-hour block that ends when the backup is taken."""
     made: dict[str, Any] = {
         "started_at": _text(taken),
         "finished_at": _text(taken + timedelta(minutes=5)),
@@ -88,20 +88,20 @@ def _text(instant: datetime) -> str:
     return instant.isoformat().replace("+00:00", "Z")
 
 
-def test_empty_repository_says_zero_and_claims_no_instant(files: LocalFiles) -> None:
-    found = told(files)
+def test_empty_repository_has_zero_counts_and_no_times(files: LocalFiles) -> None:
+    found = metrics_of(files)
 
     assert found["good_backups"] == found["repository_size_bytes"] == 0
     assert not [name for name in found if "backup_timestamp" in name or "recoverable" in name]
 
 
-def test_last_good_backup_is_the_commit_of_the_newest_good_one(files: LocalFiles) -> None:
+def test_last_good_backup_is_the_commit_time_of_the_newest_good_one(files: LocalFiles) -> None:
     backup(files, NOON - 2 * DAY)
     good = NOON - DAY
     backup(files, good)
     backup(files, NOON, degraded=["block X is live but not in the snapshot"])
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["last_good_backup_timestamp_seconds"] == good.timestamp() + 300
     assert found["last_backup_timestamp_seconds"] == NOON.timestamp() + 300
@@ -111,64 +111,64 @@ def test_last_good_backup_is_the_commit_of_the_newest_good_one(files: LocalFiles
     assert (found["good_backups"], found["unusable_backups degraded"]) == (2, 1)
 
 
-def test_run_that_was_cut_off_is_seen_though_it_committed_nothing(files: LocalFiles) -> None:
+def test_interrupted_run_counts_as_begun(files: LocalFiles) -> None:
     backup(files, NOON - DAY)
     mark = {"run_id": "r", "state": "abandoned", "started_at": _text(NOON)}
     files.put(f"backup-{NOON:%Y%m%d-%H%M%S}/incomplete.json", json.dumps(mark).encode())
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["last_begun_timestamp_seconds"] == NOON.timestamp()
     assert found["last_backup_timestamp_seconds"] < NOON.timestamp()
     assert found["unfinished_backups incomplete"] == 1
 
 
-def test_backups_count_once_each_in_their_highest_tier(files: LocalFiles) -> None:
+def test_each_backup_counts_in_its_highest_tier_only(files: LocalFiles) -> None:
     for taken in (datetime(2025, 1, 1, 2, tzinfo=UTC), datetime(2025, 2, 1, 2, tzinfo=UTC), NOON):
         backup(files, taken)
     backup(files, NOON - 20 * DAY)
 
-    found = told(files, policy=Policy(daily=5, monthly=2, yearly=3))
+    found = metrics_of(files, policy=Policy(daily=5, monthly=2, yearly=3))
 
     tiers = {t: found[f"backups {t}"] for t in ("daily", "monthly", "yearly", "none")}
     assert tiers == {"daily": 0, "monthly": 2, "yearly": 1, "none": 1}
 
 
-def test_recoverable_instants_are_those_of_good_backups_only(files: LocalFiles) -> None:
+def test_recoverable_range_covers_good_backups_only(files: LocalFiles) -> None:
     backup(files, NOON - 9 * DAY, degraded=["a block is missing"])
     backup(files, NOON - 5 * DAY)
     backup(files, NOON - DAY)
     backup(files, NOON, degraded=["a block is missing"])
 
-    found = told(files)
+    found = metrics_of(files)
 
     oldest = NOON - 5 * DAY - timedelta(hours=2)
     assert found["oldest_recoverable_timestamp_seconds"] == oldest.timestamp()
     assert found["newest_recoverable_timestamp_seconds"] == (NOON - DAY).timestamp()
 
 
-def test_median_is_of_good_backups_before_the_newest_from_three_on(files: LocalFiles) -> None:
+def test_median_needs_three_good_backups_before_the_newest(files: LocalFiles) -> None:
     for days, size in ((4, 100), (3, 300), (2, 110)):
         backup(files, NOON - days * DAY, size=size)
-    assert "previous_backups_median_size_bytes" not in told(files)
+    assert "previous_backups_median_size_bytes" not in metrics_of(files)
 
     backup(files, NOON - DAY, size=9999, degraded=["a block is missing"])
     backup(files, NOON, size=5000)
 
-    found = told(files)
+    found = metrics_of(files)
     assert found["previous_backups_median_size_bytes"] == 110
     assert found["last_backup_size_bytes"] == 5000
     assert found["repository_size_bytes"] == 100 + 300 + 110 + 9999 + 5000
 
 
-def test_what_stands_beside_the_backups_is_counted_by_what_it_is(files: LocalFiles) -> None:
+def test_folders_that_are_not_backups_are_counted_by_state(files: LocalFiles) -> None:
     files.put("backup-20250201-020000/metadata.json", b"{")
     files.put("backup-20250202-020000/metadata.json", manifests.encoded(format_version=9))
     files.put("backup-20250203-020000/metadata.json", manifests.OLD_SCRIPT)
     mark = {"run_id": "r", "state": "deleting", "started_at": "2025-02-04T02:00:00Z"}
     files.put("backup-20250204-020000/incomplete.json", json.dumps(mark).encode())
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["unusable_backups unreadable"] == 1
     assert found["unusable_backups newer_format"] == 1
@@ -179,7 +179,7 @@ def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) ->
     one = backup(files, NOON - 2 * DAY)
     verify(files, one, Level.CHECKSUM, Verdict.FAIL, NOON - DAY)
 
-    found = told(files)
+    found = metrics_of(files)
     assert (
         found["unusable_backups verification_failed"],
         found["findings"],
@@ -191,7 +191,7 @@ def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) ->
 
     verify(files, one, Level.CHECKSUM, Verdict.PASS, NOON)
 
-    found = told(files)
+    found = metrics_of(files)
     assert (
         found["unusable_backups verification_failed"],
         found["findings"],
@@ -201,60 +201,60 @@ def test_failed_verification_counts_until_a_pass_clears_it(files: LocalFiles) ->
     assert found["last_verification_success_timestamp_seconds checksum"] == NOON.timestamp()
 
 
-def test_verdict_of_a_level_is_that_of_the_newest_result(files: LocalFiles) -> None:
+def test_newest_result_gives_the_verdict_of_a_level(files: LocalFiles) -> None:
     first, second = backup(files, NOON - 3 * DAY), backup(files, NOON - 2 * DAY)
     verify(files, first, Level.DRILL, Verdict.PASS, NOON - DAY)
     verify(files, second, Level.DRILL, Verdict.INCONCLUSIVE, NOON)
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["last_verification_verdict drill inconclusive"] == 1
     assert found["last_verification_timestamp_seconds drill"] == NOON.timestamp()
     assert found["last_verification_success_timestamp_seconds drill"] == (NOON - DAY).timestamp()
 
 
-def test_drill_says_how_long_a_restore_takes_as_a_whole_and_by_step(files: LocalFiles) -> None:
+def test_drill_gives_the_duration_of_a_restore_and_of_its_steps(files: LocalFiles) -> None:
     one = backup(files, NOON - DAY)
     verify(files, one, Level.DRILL, Verdict.PASS, NOON, seconds={"restore": 90.0, "start": 10.5})
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["last_drill_duration_seconds"] == 100.5
     assert found["last_drill_step_duration_seconds restore"] == 90
     assert found["last_drill_restored_bytes"] == 10
 
 
-def test_failed_drill_is_told_apart_from_other_failures(files: LocalFiles) -> None:
+def test_failed_drill_is_counted_separately(files: LocalFiles) -> None:
     one = backup(files, NOON - DAY)
     verify(files, one, Level.DRILL, Verdict.FAIL, NOON)
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["unusable_backups drill_failed"] == 1
     assert found["unusable_backups verification_failed"] == 0
 
 
-def test_oldest_verification_is_of_the_backup_that_waited_longest(files: LocalFiles) -> None:
+def test_oldest_verification_is_that_of_the_backup_verified_longest_ago(files: LocalFiles) -> None:
     first = backup(files, NOON - 9 * DAY, verified="checksum")
     backup(files, NOON - 8 * DAY, verified="checksum")
 
-    found = told(files)
+    found = metrics_of(files)
     assert found["oldest_verification_timestamp_seconds"] == (NOON - 9 * DAY).timestamp() + 300
 
     verify(files, first, Level.CHECKSUM, Verdict.PASS, NOON)
 
-    found = told(files)
+    found = metrics_of(files)
     assert found["oldest_verification_timestamp_seconds"] == (NOON - 8 * DAY).timestamp() + 300
     assert found["verified_backups checksum"] == 2
     assert found["verified_backups none"] == 0
 
 
-def test_verification_in_parts_counts_as_it_goes_and_as_a_whole_when_all_have_passed(
+def test_each_verified_part_counts_and_the_backup_counts_when_all_have_passed(
     files: LocalFiles,
 ) -> None:
     one = backup(files, NOON - 9 * DAY, verified=None)
 
-    def look(*, days: int, parts_passed_at: datetime | None) -> None:
+    def verify_part(*, days: int, parts_passed_at: datetime | None) -> None:
         part = PartResult(
             part=1, at=NOON - days * DAY, verdict=Verdict.PASS, objects=1, bytes_read=1
         )
@@ -267,24 +267,24 @@ def test_verification_in_parts_counts_as_it_goes_and_as_a_whole_when_all_have_pa
         )
         files.put(f"{one}/rotation-checksum.json", encode(progress))
 
-    look(days=2, parts_passed_at=None)
-    found = told(files)
+    verify_part(days=2, parts_passed_at=None)
+    found = metrics_of(files)
     last = (NOON - 2 * DAY).timestamp()
     assert found["last_verification_success_timestamp_seconds checksum"] == last
     assert found["verified_backups none"] == 1
     assert "oldest_verification_timestamp_seconds" not in found
 
-    look(days=0, parts_passed_at=NOON - DAY)
-    found = told(files)
+    verify_part(days=0, parts_passed_at=NOON - DAY)
+    found = metrics_of(files)
     assert found["last_verification_timestamp_seconds checksum"] == NOON.timestamp()
     assert found["verified_backups checksum"] == 1
     assert found["oldest_verification_timestamp_seconds"] == (NOON - DAY).timestamp()
 
 
-def test_backup_that_nobody_verified_is_counted_as_such(files: LocalFiles) -> None:
+def test_unverified_backup_is_counted_as_unverified(files: LocalFiles) -> None:
     backup(files, NOON, verified=None)
 
-    found = told(files)
+    found = metrics_of(files)
 
     assert found["verified_backups none"] == 1
     assert "oldest_verification_timestamp_seconds" not in found

@@ -1,4 +1,4 @@
-"""Makes a function a command: adds options, output and error handling."""
+"""Turns a function into a command: adds options, output and error handling."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ def commands() -> None:
 
 
 def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function `(context, output, **arguments) -> exit code`."""
+    """Turn a function `(context, output, **arguments) -> exit code` into a command."""
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)
@@ -44,12 +44,12 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
             arguments.pop("as_json")
             context = CommandContext.of(values, output.listener)
-            # A dry run is no run: it must not be taken for a success.
+            # A dry run changes nothing, so it must not be reported as a successful run.
             monitoring = None if arguments.get("dry_run") else Monitoring(name, context)
-            code, cause = BackupToolError.exit_code, "a bug"  # which goes on to `main`
+            code, cause = BackupToolError.exit_code, "a bug"  # reported by `main`
             try:
                 if monitoring:
-                    context = replace(context, listener=monitoring.beside(output.listener))
+                    context = replace(context, listener=monitoring.recording(output.listener))
                 code, cause = function(context, output, **arguments), "done in part: see the log"
             except BackupToolError as error:
                 output.failure(error)
@@ -80,7 +80,7 @@ def argument(*names: str, **options: Any) -> Callable[[click.Command], click.Com
 
 
 def option(*names: str, **options: Any) -> Callable[[click.Command], click.Command]:
-    """Add an option of its own to a command, first in its help."""
+    """Add an option to a command that no other command has; it comes first in the help."""
 
     def decorate(target: click.Command) -> click.Command:
         target.params.insert(0, click.Option(names, **options))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _WORKERS_PER_CORE = 2
 _PROMETHEUS_LOGIN = "give PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE"
 _MOST_WORKERS = 4
-"""More keep a fast store no busier, and each holds some parts of 8 MiB in memory."""
+"""More do not make a fast store faster, and each needs some parts of 8 MiB in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class CommandContext:
         return Path(self.values["data_dir"])
 
     def instant(self, text: str | None) -> datetime | None:
-        """Return the instant that an option such as `--from` names; None where it is not given."""
+        """Return the instant that an option such as `--from` names; None without one."""
         return None if text is None else parse_instant(text, now=self.clock.now())
 
     def client(self) -> "PrometheusClient":
@@ -140,7 +140,7 @@ class CommandContext:
         )
 
     def prometheus_binary(self) -> Path:
-        """Return the Prometheus that a drill starts. Raises UsageError where there is none."""
+        """Return the Prometheus that a drill starts. Raises UsageError if it is not found."""
         name = str(self.values["prometheus_binary"])
         found = shutil.which(name)
         if found is None:
@@ -204,7 +204,7 @@ class CommandContext:
 
     @property
     def processes(self) -> int:
-        """Return how many blocks are checked at once: each takes a core, and some 50 MB."""
+        """Return how many blocks are checked at once: each needs a core and about 50 MB."""
         return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
     @property

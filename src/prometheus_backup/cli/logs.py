@@ -1,4 +1,4 @@
-"""The listener for pods and files: a log line at each step, one every ten seconds of a long one."""
+"""The listener for pods and files: a log line per step, and every ten seconds in a long one."""
 
 import json
 import sys
@@ -16,10 +16,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class Log:
-    """Lines on standard error: time, level, text, then `name=value` fields; or one JSON object.
-
-    A logging library was tried: importing one cost more than a tenth of an unchanged backup.
-    """
+    """Lines on standard error: time, level, text, then `name=value` fields; or JSON objects."""
 
     def __init__(self, *, level: str, form: str) -> None:
         self._shown = _LEVELS[_LEVELS.index(level) :]
@@ -27,15 +24,15 @@ class Log:
         self._lock = threading.Lock()
 
     def debug(self, text: str, **fields: object) -> None:
-        """Write what is of use to a developer."""
+        """Write a detail for developers."""
         self._write("debug", text, fields)
 
     def info(self, text: str, **fields: object) -> None:
-        """Write what happens."""
+        """Write a normal event."""
         self._write("info", text, fields)
 
     def warning(self, text: str, **fields: object) -> None:
-        """Write what is not as it should be."""
+        """Write a problem that does not stop the command."""
         self._write("warning", text, fields)
 
     def error(self, text: str, **fields: object) -> None:
@@ -78,7 +75,7 @@ class LogListener:
             events.FileCopied: self._copied,
             events.BlockRestored: self._restored,
             events.BlockChecked: self._checked,
-            events.BlockMovedAway: self._moved_away,
+            events.BlockMovedAway: self._quarantined,
             events.BackupVerified: self._verified,
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
@@ -171,7 +168,7 @@ class LogListener:
             faults=event.faults,
         )
 
-    def _moved_away(self, event: events.BlockMovedAway) -> None:
+    def _quarantined(self, event: events.BlockMovedAway) -> None:
         self._log.info("block moved away", block=event.name, to=event.place, because=event.reason)
 
     def _verified(self, event: events.BackupVerified) -> None:

@@ -46,17 +46,17 @@ class Monitoring:
         wanted = self._pushgateway or self._textfile
         self._recorder = _recorder(command, context.clock) if wanted else None
 
-    def beside(self, listener: Listener) -> Listener:
-        """Return a listener that passes events to this one and to the recorder of the run."""
+    def recording(self, listener: Listener) -> Listener:
+        """Return a listener that records each event for the metrics, then passes it on."""
         recorder = self._recorder
         if recorder is None:
             return listener
 
-        def tell(event: Event) -> None:
+        def record(event: Event) -> None:
             recorder(event)
             listener(event)
 
-        return tell
+        return record
 
     def end(self, exit_code: int, cause: str) -> None:
         """Report to all destinations that the run ended with this exit code.
@@ -127,7 +127,7 @@ def _recorder(command: str, clock: Clock) -> "RunRecorder":
 
 
 def repository_state(context: CommandContext) -> "list[Sample]":
-    """Return the metrics of the repository. Raises what reading it raises."""
+    """Return the metrics of the repository. Raises RepositoryError if it cannot be read."""
     from prometheus_backup.metrics.state import repository_samples
 
     return repository_samples(

@@ -10,15 +10,15 @@ from prometheus_backup.config import read_file
 from prometheus_backup.settings import GROUPS, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_SEVERAL = {"labels": "K=V", "queries": "QUERY"}
+_REPEATABLE = {"labels": "K=V", "queries": "QUERY"}
 """Kinds of settings that may be given more than once."""
 
 CONFIG = f"{__name__}.config"
-"""Where a context's `meta` has the path of the configuration file that was read."""
+"""Key in a context's `meta`: the path of the configuration file that was read."""
 
 
 def with_settings(*groups: str) -> Callable[[_F], _F]:
-    """Add the options of these groups, and those that every command has."""
+    """Add the options of these groups, and the options that every command has."""
 
     def decorate(function: _F) -> _F:
         for option in reversed([*_options(groups), *_common()]):
@@ -68,8 +68,8 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
     elif setting.kind == "integer":
         least = 1 if setting.name == "concurrency" else 0
         arguments |= {"type": click.IntRange(min=least), "metavar": "N"}
-    elif setting.kind in _SEVERAL:
-        metavar = _SEVERAL[setting.kind]
+    elif setting.kind in _REPEATABLE:
+        metavar = _REPEATABLE[setting.kind]
         arguments |= {"type": _UnsplitText(), "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
         arguments["type"] = click.Choice(setting.choices)
@@ -79,7 +79,7 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
 
 
 class _UnsplitText(click.types.StringParamType):
-    """Text that is kept whole: click would split an environment variable at its blanks."""
+    """Text that is not split: click would split an environment variable at spaces."""
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [rv]

@@ -9,13 +9,13 @@ from prometheus_backup.errors import UsageError
 from prometheus_backup.model import CheckLine
 from prometheus_backup.settings import SETTINGS
 
-_OF_METRICS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgateway_url")
+_METRICS_SETTINGS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgateway_url")
 
 
 def monitoring_lines(context: CommandContext) -> Iterator[CheckLine]:
     """Yield a line for each configured destination. Nothing is sent to them."""
     values = context.values
-    if any(values[name] != SETTINGS[name].default for name in _OF_METRICS if values[name]):
+    if any(values[name] != SETTINGS[name].default for name in _METRICS_SETTINGS if values[name]):
         hint = "see docs/configuration.md"
         yield _line("monitoring: settings", lambda: _settings(context), fix=hint)
     if values["metrics_textfile"]:
@@ -39,9 +39,9 @@ def monitoring_lines(context: CommandContext) -> Iterator[CheckLine]:
         )
 
 
-def _line(subject: str, look: Callable[[], str], *, fix: str) -> CheckLine:
+def _line(subject: str, check: Callable[[], str], *, fix: str) -> CheckLine:
     try:
-        return CheckLine(subject, ok=True, detail=look())
+        return CheckLine(subject, ok=True, detail=check())
     except UsageError as error:
         return CheckLine(subject, ok=False, detail=error.message, fix=error.hint or fix)
     except OSError as error:
@@ -70,7 +70,7 @@ def _pushgateway(url: str) -> str:
 
 
 def _healthcheck(url: str) -> str:
-    # A ping would be a success that there was none.
+    # Not pinged: the service would take the ping for a successful backup.
     scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest:
         raise OSError("it is not an http or https URL")

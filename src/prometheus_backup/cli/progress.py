@@ -1,4 +1,4 @@
-"""The listener for terminals: a line for each step, a bar with bytes, rate and time left."""
+"""The listener for terminals: a line per step, and a bar with bytes, rate and time left."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,17 +44,17 @@ class ProgressListener:
             case events.LongStepEnded():
                 self.stop()
             case events.Step(text=text):
-                self._say(f"[bold]·[/bold] {escape(text)}")
+                self._print(f"[bold]·[/bold] {escape(text)}")
             case events.Warned(text=text, hint=hint):
                 self._warn(text + (f"\n  hint: {hint}" if hint else ""))
             case events.SnapshotLeft(name=name, cause=cause):
                 self._warn(f"snapshot {name} could not be removed ({cause}) and uses disk space")
             case _:
                 if detail := _detail(event):
-                    self._say(f"  {escape(detail)}")
+                    self._print(f"  {escape(detail)}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = self._task = None
@@ -76,9 +76,9 @@ class ProgressListener:
         self._progress.start()
 
     def _warn(self, text: str) -> None:
-        self._say(f"[yellow]warning:[/yellow] {escape(text)}")
+        self._print(f"[yellow]warning:[/yellow] {escape(text)}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 

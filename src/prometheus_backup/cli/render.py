@@ -1,4 +1,4 @@
-"""What several commands show: sizes, times, backups. As JSON, it is an interface: docs/json.md."""
+"""Text and JSON that several commands share. The JSON is an interface: docs/json.md."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ Row = Sequence[str]
 
 
 def size(count: float) -> str:
-    """Return bytes for people, in binary units."""
+    """Return a number of bytes in binary units, such as `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
@@ -33,7 +33,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def pruned_document(report: "PruneReport") -> Document:
-    """Return what retention did, for JSON."""
+    """Return the result of retention, for JSON."""
     return {
         "deleted": list(report.deleted),
         "swept": list(report.swept),
@@ -42,7 +42,7 @@ def pruned_document(report: "PruneReport") -> Document:
 
 
 def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Document:
-    """Return a backup as `list` and `show` have it, for JSON."""
+    """Return a backup as in `list --json` and `show --json`."""
     manifest, verified, failure = entry.header, entry.verified, entry.failure
     return {
         "backup_id": entry.backup_id,
@@ -65,7 +65,7 @@ def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Documen
 
 
 def fault_document(fault: "Fault") -> Document:
-    """Return a fault of a block as `inspect` and `heal` have it, for JSON."""
+    """Return a fault of a block as in `inspect --json` and `heal --json`."""
     return {
         "kind": fault.kind.value,
         "effect": fault.kind.effect.value,
@@ -86,7 +86,7 @@ def state_text(entry: "BackupEntry") -> str:
 
 
 def verified(entry: "BackupEntry") -> str:
-    """Return how far and when a backup was verified."""
+    """Return at which level and when a backup was verified."""
     if failure := entry.failure:
         return f"FAILED {failure.level} {failure.verified_at:%Y-%m-%d}"
     verified = entry.verified
@@ -94,14 +94,14 @@ def verified(entry: "BackupEntry") -> str:
 
 
 def span(manifest: Any) -> str:
-    """Return the times that a backup covers."""
+    """Return the time range that a backup covers."""
     if manifest.min_time is None:
         return "no samples"
     return f"{rfc3339(manifest.min_time)} to {rfc3339(manifest.max_time)}"
 
 
 def fingerprints(manifest: "Manifest") -> str:
-    """Return how many queries the source answered for a backup."""
+    """Return how many fingerprint queries the source answered."""
     if not manifest.fingerprints:
         return "none"
     answers = [f.answer for f in manifest.fingerprints if f.answer is not None]
@@ -112,18 +112,18 @@ def fingerprints(manifest: "Manifest") -> str:
 
 
 def between(part: "TimeRange") -> str:
-    """Return the times of a part of a backup."""
-    return f"{instant(part.start) or 'the begin'} to {instant(part.end) or 'the end'}"
+    """Return the time range of a part of a backup."""
+    return f"{instant(part.start) or 'the beginning'} to {instant(part.end) or 'the end'}"
 
 
 def ready_after(result: "Verification") -> float | None:
-    """Return the seconds after which a drill's Prometheus could be asked, if it came to that."""
+    """Return the seconds until a drill's Prometheus answered queries; None if it did not."""
     steps = result.seconds
     return steps["restore"] + steps["start"] if "ask" in steps else None
 
 
 def day(instant: datetime | None) -> str:
-    """Return an instant to the minute, or nothing."""
+    """Return an instant to the minute; empty if None."""
     return f"{instant:%Y-%m-%d %H:%M}" if instant else ""
 
 

@@ -31,14 +31,14 @@ class CachedMetrics:
     refresh: float
     _samples: list[Sample] = field(default_factory=list)
     _readable: bool = False
-    _looked: float = 0.0
+    _read_at: float = 0.0
 
-    def look(self) -> None:
-        """Read the repository. If that fails, keep the old samples, which have a read time."""
-        found = self.read()
-        self._readable = found is not None
-        self._samples = found if found is not None else self._samples
-        self._looked = self.clock.monotonic()
+    def read_now(self) -> None:
+        """Read the repository. If that fails, keep the old samples, with their time of reading."""
+        samples = self.read()
+        self._readable = samples is not None
+        self._samples = samples if samples is not None else self._samples
+        self._read_at = self.clock.monotonic()
 
     def text(self) -> str:
         """Return the page."""
@@ -46,9 +46,9 @@ class CachedMetrics:
         return text([*self._samples, Sample(readable.name, readable.value, self.common)])
 
     @property
-    def well(self) -> bool:
+    def reading(self) -> bool:
         """Return whether reads still complete, successfully or not."""
-        return self.clock.monotonic() - self._looked < _STUCK_AFTER * self.refresh
+        return self.clock.monotonic() - self._read_at < _STUCK_AFTER * self.refresh
 
 
 class Exporter:
@@ -57,7 +57,7 @@ class Exporter:
     def __init__(self, page: CachedMetrics, *, host: str, port: int) -> None:
         self._page = page
         self._ended = threading.Event()
-        self._server = _Server(host, port, partial(_Answer, page))
+        self._server = _Server(host, port, partial(_RequestHandler, page))
 
     @property
     def address(self) -> str:
@@ -68,7 +68,7 @@ class Exporter:
 
     def serve(self) -> None:
         """Serve until an exception ends it."""
-        reader = threading.Thread(target=self._keep_looking, name="metrics", daemon=True)
+        reader = threading.Thread(target=self._keep_reading, name="metrics", daemon=True)
         reader.start()
         try:
             self._server.serve_forever(poll_interval=0.2)
@@ -76,9 +76,9 @@ class Exporter:
             self._ended.set()
             self._server.server_close()
 
-    def _keep_looking(self) -> None:
+    def _keep_reading(self) -> None:
         while not self._ended.wait(self._page.refresh):
-            self._page.look()
+            self._page.read_now()
 
 
 class _Server(ThreadingHTTPServer):
@@ -86,9 +86,11 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, answer: Callable[..., BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, host: str, port: int, handler: Callable[..., BaseHTTPRequestHandler]
+    ) -> None:
         self.address_family = AF_INET6 if ":" in host else AF_INET
-        super().__init__((host, port), answer)
+        super().__init__((host, port), handler)
 
     def server_bind(self) -> None:
         """Bind without resolving this host's name, which hangs if DNS does."""
@@ -96,7 +98,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "", int(self.server_address[1])
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _RequestHandler(BaseHTTPRequestHandler):
     """Answers one request."""
 
     timeout = 30  # seconds: a client that sends nothing must not block a thread forever
@@ -110,9 +112,9 @@ class _Answer(BaseHTTPRequestHandler):
         if path == "/metrics":
             self._send(HTTPStatus.OK, self._page.text(), CONTENT_TYPE)
         elif path == "/healthz":
-            well = self._page.well
-            status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-            self._send(status, "ok\n" if well else "reading the repository takes too long\n")
+            reading = self._page.reading
+            status = HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE
+            self._send(status, "ok\n" if reading else "reading the repository takes too long\n")
         elif path == "/":
             self._send(HTTPStatus.OK, "prometheus-backup: see /metrics\n")
         else:

@@ -24,14 +24,14 @@ class Collected(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families that have samples."""
         by_name: dict[str, list[Sample]] = {}
-        for one in self._samples:
-            by_name.setdefault(one.name, []).append(one)
+        for sample in self._samples:
+            by_name.setdefault(sample.name, []).append(sample)
         for name, family in FAMILIES.items():
             if name not in by_name:
                 continue
             metric = GaugeMetricFamily(name, family.help)
-            for one in by_name[name]:
-                metric.add_sample(name, dict(one.labels), one.value)
+            for sample in by_name[name]:
+                metric.add_sample(name, dict(sample.labels), sample.value)
             yield metric
 
 
@@ -43,6 +43,6 @@ def text(samples: Sequence[Sample]) -> str:
 def parse(document: str) -> Iterable[Sample]:
     """Yield the samples of metrics that are in the table. Raises ValueError for another format."""
     for metric in text_string_to_metric_families(document):
-        for one in metric.samples:
-            if one.name in FAMILIES:
-                yield Sample(one.name, one.value, one.labels)
+        for sample in metric.samples:
+            if sample.name in FAMILIES:
+                yield Sample(sample.name, sample.value, sample.labels)

@@ -1,8 +1,8 @@
 """The table of metrics: names, help texts, labels. docs/how-to/monitoring.md is generated from it.
 
-Names begin with `prometheus_backup_` and end in the unit. All are gauges: what they count belongs
-to one run or one repository and starts anew with the next, so nothing in them ever adds up.
-Instants are seconds since 1970; what is not known has no sample, never a zero.
+Names begin with `prometheus_backup_` and end in the unit. All are gauges: each value describes the
+last run or the current repository, and nothing accumulates over runs. Times are seconds since 1970.
+An unknown value has no sample, never a zero.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 PREFIX = "prometheus_backup_"
 
 REPOSITORY = "repository"
-"""The label that every metric has: the address. One source for each prefix, so it names the source
-too, and two of them never mix."""
+"""The label that every metric has: the repository's address. A repository has one source, so the
+label identifies the source as well."""
 COMMAND = "command"
-"""The label of what belongs to a run. Metrics without it belong to the repository."""
+"""The label of a run's metrics. Metrics without it describe the repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric: its full name, what it says, and its labels besides `repository`."""
+    """A metric: its full name, help text, and its labels in addition to `repository`."""
 
     name: str
     help: str
@@ -28,7 +28,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One value. `labels` include those that every metric has, once `labelled` added them."""
+    """One value. `labelled` adds the labels that every metric has."""
 
     name: str
     value: float
@@ -36,17 +36,17 @@ class Sample:
 
 
 def sample(short: str, value: float, **labels: str) -> Sample:
-    """Return a sample of the family of this name, without the prefix."""
+    """Return a sample of the metric with this name, which is without the prefix."""
     return Sample(f"{PREFIX}{short}", float(value), labels)
 
 
 def labelled(samples: Iterable[Sample], common: Mapping[str, str]) -> list[Sample]:
-    """Return the samples with the labels that all have: the repository, and the operator's own."""
+    """Return the samples with the labels that every metric has."""
     return [Sample(s.name, s.value, {**common, **s.labels}) for s in samples]
 
 
-def _run(short: str, text: str, *more: str) -> Family:
-    return Family(f"{PREFIX}{short}", text, (COMMAND, *more))
+def _run(short: str, text: str, *labels: str) -> Family:
+    return Family(f"{PREFIX}{short}", text, (COMMAND, *labels))
 
 
 def _state(short: str, text: str, *labels: str) -> Family:

@@ -22,10 +22,10 @@ _MAX_RESPONSE_TEXT = 300
 def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> None:
     """Send the samples of a run, and of the repository unless None. Raises OSError.
 
-    Each command's runs are a group of their own in the Pushgateway, and so is the repository. A run
-    is added to its group (POST), which replaces metrics of the same name only: a failed run says
-    nothing of the last success, so that one stays. The repository's group is replaced (PUT): what
-    is no longer so must go.
+    In the Pushgateway, each command has a group, and so has the repository. A run is added to its
+    group (POST), which replaces only metrics of the same name: a failed run has no time of the last
+    success, so the old one stays. The repository's group is replaced (PUT), so that metrics that no
+    longer apply are deleted.
     """
     group = {REPOSITORY: run[0].labels[REPOSITORY]}
     run_group = {**group, COMMAND: run[0].labels[COMMAND]}
@@ -77,5 +77,5 @@ def _request(method: str, url: str, *, proxies: bool, **content: Any) -> None:
     except httpx.HTTPError as error:
         raise OSError(str(error) or type(error).__name__) from None
     if not answer.is_success:
-        said = " ".join(answer.text[:_MAX_RESPONSE_TEXT].split())
-        raise OSError(f"it answered {answer.status_code}{f': {said}' if said else ''}")
+        reason = " ".join(answer.text[:_MAX_RESPONSE_TEXT].split())
+        raise OSError(f"it answered {answer.status_code}{f': {reason}' if reason else ''}")

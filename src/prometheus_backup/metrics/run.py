@@ -1,4 +1,4 @@
-"""Metrics of one run: a listener that adds up its events."""
+"""Metrics of one run: a listener that counts its events."""
 
 import threading
 from collections import Counter
@@ -36,7 +36,7 @@ class RunRecorder:
         self._phase_began = self._began
 
     def __call__(self, event: events.Event) -> None:
-        """Add one event up."""
+        """Count one event."""
         with self._lock:
             match event:
                 case events.Step(name=name):
@@ -59,7 +59,7 @@ class RunRecorder:
                     self._leaked.discard(name)
 
     def samples(self, exit_code: int) -> list[Sample]:
-        """Return the metrics of the ended run.
+        """Return the metrics of the run, which has ended.
 
         The time of the last success is included only if this run succeeded; callers must keep the
         value of earlier runs.
@@ -68,10 +68,10 @@ class RunRecorder:
             self._enter("")
             counts, leaked, phases = dict(self._counts), len(self._leaked), dict(self._phases)
         command, now = self._command, self._clock.now().timestamp()
-        found = [sample("last_attempt_timestamp_seconds", now, command=command)]
+        samples = [sample("last_attempt_timestamp_seconds", now, command=command)]
         if exit_code == 0:
-            found.append(sample("last_success_timestamp_seconds", now, command=command))
-        found += [
+            samples.append(sample("last_success_timestamp_seconds", now, command=command))
+        samples += [
             sample("last_run_exit_code", exit_code, command=command),
             sample(
                 "last_run_duration_seconds",
@@ -79,17 +79,17 @@ class RunRecorder:
                 command=command,
             ),
         ]
-        found += [
+        samples += [
             sample("last_run_phase_duration_seconds", seconds, command=command, phase=phase)
             for phase, seconds in phases.items()
         ]
-        found += [
+        samples += [
             sample(f"last_run_{name}", counts.get(name, 0), command=command)
             for name in _COUNTED.get(command, ())
         ]
         if command == "backup":
-            found.append(sample("leaked_snapshots", leaked, command=command))
-        return found
+            samples.append(sample("leaked_snapshots", leaked, command=command))
+        return samples
 
     def _enter(self, phase: str) -> None:
         now = self._clock.monotonic()

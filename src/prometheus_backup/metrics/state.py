@@ -17,28 +17,28 @@ from prometheus_backup.repository.verification import Verification, passed_level
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
 
-_MEDIAN_OF = 7
-_MEDIAN_FROM = 3
-_NO = "none"
+_MEDIAN_MOST = 7
+_MEDIAN_LEAST = 3
+_NONE = "none"
 
 
 def repository_samples(
     entries: Sequence[BackupEntry], *, policy: Policy, interval: timedelta, now: datetime
 ) -> list[Sample]:
     """Return the metrics of a repository; entries are sorted, oldest first."""
-    held = committed(entries)
-    good = [e for e in held if e.good]
+    backups = committed(entries)
+    good = [e for e in backups if e.good]
     return [
         sample("build_info", 1, version=__version__),
         sample("repository_read_timestamp_seconds", now.timestamp()),
         sample("expected_interval_seconds", interval.total_seconds()),
         sample("good_backups", len(good)),
-        sample("repository_size_bytes", sum(h.totals.bytes for h in _headers(held))),
-        *_tiers(held, policy=policy, now=now),
+        sample("repository_size_bytes", sum(h.totals.bytes for h in _headers(backups))),
+        *_tiers(backups, policy=policy, now=now),
         *_states(entries),
-        *_newest(held),
+        *_newest(backups),
         *_recoverable_range(good),
-        *_verified(held),
+        *_verified(backups),
         *_verifications(entries),
         *_drill([v for e in entries for v in e.verifications if v.level is Level.DRILL]),
     ]
@@ -48,10 +48,10 @@ def _headers(entries: Iterable[BackupEntry]) -> list[Header]:
     return [e.header for e in entries if e.header is not None]
 
 
-def _tiers(held: Sequence[BackupEntry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
-    decisions = decide(candidates(held), today=now.date(), policy=policy)
-    counts = Counter(d.tiers[-1].value if d.tiers else _NO for d in decisions)
-    for tier in (*(t.value for t in Tier), _NO):
+def _tiers(backups: Sequence[BackupEntry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
+    decisions = decide(candidates(backups), today=now.date(), policy=policy)
+    counts = Counter(d.tiers[-1].value if d.tiers else _NONE for d in decisions)
+    for tier in (*(t.value for t in Tier), _NONE):
         yield sample("backups", counts[tier], tier=tier)
 
 
@@ -75,16 +75,16 @@ def _states(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
         yield sample("unfinished_backups", states[state], state=state.value)
 
 
-def _newest(held: Sequence[BackupEntry]) -> Iterable[Sample]:
-    good = newest_good(held)
+def _newest(backups: Sequence[BackupEntry]) -> Iterable[Sample]:
+    good = newest_good(backups)
     if good and good.header:
         yield sample("last_good_backup_timestamp_seconds", good.header.finished_at.timestamp())
-    headers = _headers(held)
+    headers = _headers(backups)
     if not headers:
         return
     newest = headers[-1]
     totals = newest.totals
-    yield sample("oldest_backup_timestamp_seconds", held[0].time.timestamp())
+    yield sample("oldest_backup_timestamp_seconds", backups[0].time.timestamp())
     yield sample("last_backup_timestamp_seconds", newest.finished_at.timestamp())
     yield sample("last_backup_size_bytes", totals.bytes)
     yield sample("last_backup_blocks", totals.blocks)
@@ -94,8 +94,8 @@ def _newest(held: Sequence[BackupEntry]) -> Iterable[Sample]:
     took = newest.finished_at - newest.started_at
     yield sample("last_backup_duration_seconds", took.total_seconds())
     yield sample("last_backup_degraded_blocks", len(newest.degraded))
-    before = [h.totals.bytes for h in _headers(e for e in held[:-1] if e.good)][-_MEDIAN_OF:]
-    if len(before) >= _MEDIAN_FROM:
+    before = [h.totals.bytes for h in _headers(e for e in backups[:-1] if e.good)][-_MEDIAN_MOST:]
+    if len(before) >= _MEDIAN_LEAST:
         yield sample("previous_backups_median_size_bytes", median(before))
 
 
@@ -108,19 +108,19 @@ def _recoverable_range(good: Sequence[BackupEntry]) -> Iterable[Sample]:
         yield sample("newest_recoverable_timestamp_seconds", max(ends).timestamp())
 
 
-def _verified(held: Sequence[BackupEntry]) -> Iterable[Sample]:
-    levels = Counter(e.verified[0].value if e.verified else _NO for e in held)
-    for level in (*(level.value for level in Level), _NO):
+def _verified(backups: Sequence[BackupEntry]) -> Iterable[Sample]:
+    levels = Counter(e.verified[0].value if e.verified else _NONE for e in backups)
+    for level in (*(level.value for level in Level), _NONE):
         yield sample("verified_backups", levels[level], level=level)
-    latest = [last for e in held if e.good and (last := _last_pass(e)) is not None]
-    if latest:
-        yield sample("oldest_verification_timestamp_seconds", min(latest).timestamp())
-    failures = (e.failure for e in held)
+    passes = [last for e in backups if e.good and (last := _last_pass(e)) is not None]
+    if passes:
+        yield sample("oldest_verification_timestamp_seconds", min(passes).timestamp())
+    failures = (e.failure for e in backups)
     yield sample("findings", sum(len(f.findings) for f in failures if f is not None))
 
 
 def _last_pass(entry: BackupEntry) -> datetime | None:
-    """Return when a backup last passed at any level, at the latest before its commit."""
+    """Return when a backup last passed at any level; its verification before the commit counts."""
     passed = [at for _, at in passed_levels(entry.verifications, entry.rotations)]
     if entry.header and entry.header.verified:
         passed.append(entry.header.finished_at)
@@ -129,13 +129,13 @@ def _last_pass(entry: BackupEntry) -> datetime | None:
 
 def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
     """Yield the last result at each level, for a whole backup or a part of one."""
-    looks = [(v.level, v.verified_at, v.verdict) for e in entries for v in e.verifications]
-    looks += [(r.level, k.at, k.verdict) for e in entries for r in e.rotations for k in r.looked]
+    results = [(v.level, v.verified_at, v.verdict) for e in entries for v in e.verifications]
+    results += [(r.level, k.at, k.verdict) for e in entries for r in e.rotations for k in r.looked]
     for level in Level:
-        mine = sorted((at, verdict) for of, at, verdict in looks if of is level)
-        if not mine:
+        of_level = sorted((at, verdict) for of, at, verdict in results if of is level)
+        if not of_level:
             continue
-        (at, last), name = mine[-1], level.value
+        (at, last), name = of_level[-1], level.value
         yield sample("last_verification_timestamp_seconds", at.timestamp(), level=name)
         for verdict in Verdict:
             yield sample(
@@ -144,7 +144,7 @@ def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
                 level=name,
                 verdict=verdict.value,
             )
-        passed = [at for at, verdict in mine if verdict is Verdict.PASS]
+        passed = [at for at, verdict in of_level if verdict is Verdict.PASS]
         if passed:
             at = passed[-1]
             yield sample("last_verification_success_timestamp_seconds", at.timestamp(), level=name)
@@ -152,10 +152,10 @@ def _verifications(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
 
 def _drill(drills: Sequence[Verification]) -> Iterable[Sample]:
     """Yield the durations of the last conclusive drill."""
-    looked = [d for d in drills if d.verdict is not Verdict.INCONCLUSIVE and d.seconds]
-    if not looked:
+    conclusive = [d for d in drills if d.verdict is not Verdict.INCONCLUSIVE and d.seconds]
+    if not conclusive:
         return
-    last = max(looked, key=lambda d: d.verified_at)
+    last = max(conclusive, key=lambda d: d.verified_at)
     yield sample("last_drill_duration_seconds", sum(last.seconds.values()))
     for step, seconds in last.seconds.items():
         yield sample("last_drill_step_duration_seconds", seconds, step=step)

@@ -15,7 +15,7 @@ _LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
 def update_textfile(path: Path, run: Sequence[Sample], state: Sequence[Sample] | None) -> None:
     """Put the samples of a run, and of the repository unless None, into the file.
 
-    Samples of other commands and repositories are kept. If the run failed, so is the time of the
+    Samples of other commands and repositories are kept, and after a failed run also the time of the
     last success. The file is replaced atomically and readable by all users. Raises OSError.
     """
     with _exclusive_lock(path.parent):
@@ -46,7 +46,7 @@ def _read(path: Path) -> list[Sample]:
 
 
 def _replace(path: Path, document: str) -> None:
-    # Not *.prom: the collector would read it, half written.
+    # Not *.prom: the collector would read the half-written file.
     staged = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with staged.open("w") as file:

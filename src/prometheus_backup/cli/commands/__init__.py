@@ -1,6 +1,6 @@
-"""The commands, one module each: it opens what it needs, calls one op, and writes its report.
+"""The commands, one module each: it builds what it needs, runs one capability, prints the report.
 
-A new one is listed here, in the order of the help.
+Import a new command here.
 """
 
 from prometheus_backup.cli.command import commands

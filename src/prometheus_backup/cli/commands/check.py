@@ -32,25 +32,25 @@ def check(context: CommandContext, output: Output) -> int:
         run_id=context.run_id,
         clock=context.clock,
     )
-    looked = [*report.lines, *monitoring_lines(context)]
+    results = [*report.lines, *monitoring_lines(context)]
     code = report.exit_code
-    if code == 0 and not all(line.ok for line in looked):
+    if code == 0 and not all(line.ok for line in results):
         code = Outcome.PARTIAL.exit_code
     lines = []
-    for line in looked:
+    for line in results:
         lines.append(f"{'ok  ' if line.ok else 'FAIL'}  {line.subject}: {line.detail}")
         if line.fix:
             lines.append(f"      fix: {line.fix}")
-    output.result(check_document(looked, ok=code == 0), lines=lines)
+    output.result(check_document(results, ok=code == 0), lines=lines)
     return code
 
 
-def check_document(looked: Sequence[CheckLine], *, ok: bool) -> Document:
+def check_document(results: Sequence[CheckLine], *, ok: bool) -> Document:
     """Return what `check --json` prints."""
     return {
         "ok": ok,
         "checks": [
             {"subject": li.subject, "ok": li.ok, "detail": li.detail, "fix": li.fix}
-            for li in looked
+            for li in results
         ],
     }

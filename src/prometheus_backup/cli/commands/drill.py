@@ -83,9 +83,9 @@ QUERY_HEADERS = ("fingerprint", "at (UTC)", "series", "result", "")
 
 def query_rows(report: "DrillReport") -> Iterable[Row]:
     """Yield a row for each fingerprint."""
-    for one in report.comparisons:
-        at = instant(one.at) or ""
-        yield one.query, at, f"{one.series:,}", one.verdict.value, one.detail
+    for compared in report.comparisons:
+        at = instant(compared.at) or ""
+        yield compared.query, at, f"{compared.series:,}", compared.verdict.value, compared.detail
 
 
 def drill_lines(report: "DrillReport") -> list[str]:

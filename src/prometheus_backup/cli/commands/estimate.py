@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 @option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
 @command("source", "repository", "retention")
-def estimate(context: CommandContext, output: Output, **given: Any) -> int:
+def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
     """Estimate what a month of backups costs on S3, by storage class.
 
     Uses --tsdb-size if given, else the repository, else the data directory. Nothing is sent or
@@ -58,11 +58,11 @@ def estimate(context: CommandContext, output: Output, **given: Any) -> int:
     from prometheus_backup.cost.estimate import estimate as estimate_cost
     from prometheus_backup.cost.model import Usage
 
-    prices = _prices(given["price_file"])
+    prices = _prices(choices["price_file"])
     report = estimate_cost(
-        _basis(context, given),
+        _basis(context, choices),
         policy=context.policy(),
-        usage=Usage(given["verify_days"], given["noncurrent_days"]),
+        usage=Usage(choices["verify_days"], choices["noncurrent_days"]),
         prices=prices,
     )
     output.result(
@@ -73,21 +73,23 @@ def estimate(context: CommandContext, output: Output, **given: Any) -> int:
     return 0
 
 
-def _basis(context: CommandContext, given: Mapping[str, Any]) -> "Basis":
+def _basis(context: CommandContext, choices: Mapping[str, Any]) -> "Basis":
     from prometheus_backup.config import parse_size
     from prometheus_backup.cost import estimate as basis
     from prometheus_backup.errors import UsageError
     from prometheus_backup.prometheus.retention import parse_tsdb_retention
 
-    if given["tsdb_size"]:
-        retention = parse_tsdb_retention(given["tsdb_retention"]).time
+    if choices["tsdb_size"]:
+        retention = parse_tsdb_retention(choices["tsdb_retention"]).time
         if retention is None:
             raise UsageError(
-                f"cannot parse retention {given['tsdb_retention']!r}", hint="give it as 15d"
+                f"cannot parse retention {choices['tsdb_retention']!r}", hint="give it as 15d"
             )
-        upload = given["nightly_upload"]
+        upload = choices["nightly_upload"]
         return basis.basis_of_size(
-            parse_size(given["tsdb_size"]), retention, upload=parse_size(upload) if upload else None
+            parse_size(choices["tsdb_size"]),
+            retention,
+            upload=parse_size(upload) if upload else None,
         )
     if context.values["repository"] or context.values["s3_bucket"]:
         found = basis.basis_of_repository(context.repository())

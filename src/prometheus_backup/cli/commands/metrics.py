@@ -67,7 +67,7 @@ def _serve(context: CommandContext, page: "CachedMetrics", listen: str) -> None:
     from prometheus_backup.metrics.exporter import Exporter
 
     host, port = _parse(listen)
-    page.look()
+    page.read_now()
     try:
         exporter = Exporter(page, host=host, port=port)
     except OSError as error:

@@ -30,11 +30,11 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
     done = "deleted" if report else "would delete"
     deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
     leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""
-    doubt = [f"nothing can be deleted: {plan.clock_problem}"] if plan.clock_problem else []
+    clock_lines = [f"nothing can be deleted: {plan.clock_problem}"] if plan.clock_problem else []
     output.result(
         prune_document(plan, report),
         tables=[table(PRUNE_HEADERS, prune_rows(plan))],
-        lines=[f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}", *doubt],
+        lines=[f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}", *clock_lines],
     )
     return report.outcome.exit_code if report else 0
 

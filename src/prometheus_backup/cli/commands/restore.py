@@ -170,9 +170,9 @@ def restore_lines(
     """Yield the lines that `restore` prints below its table."""
     plan = prepared.plan
     if plan.place:
-        said = "would restore" if report is None else "restored"
+        verb = "would restore" if report is None else "restored"
         what = f"{counted(len(plan.place), 'block')}, {size(plan.size)}"
-        yield f"{said} {plan.backup_id} into {target}: {what}"
+        yield f"{verb} {plan.backup_id} into {target}: {what}"
     else:
         yield f"nothing to restore of {plan.backup_id} into {target}"
     if plan.left_out:
@@ -192,7 +192,7 @@ RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
 def restore_rows(plan: "RestorePlan") -> Iterable[Row]:
     """Yield a row for each block, newest first, in the order in which they are restored."""
     for placement in plan.placements:
-        yield (*_block_cells(placement.block), _says(placement))
+        yield (*_block_cells(placement.block), _result_text(placement))
 
 
 def required_flags(plan: "RestorePlan") -> list[str]:
@@ -200,7 +200,7 @@ def required_flags(plan: "RestorePlan") -> list[str]:
     return [plan.need.time_flag, plan.need.size_flag] if plan.need else []
 
 
-def _says(placement: "Placement") -> str:
+def _result_text(placement: "Placement") -> str:
     text = placement.reason
     if placement.action.left_out:
         text = f"SKIPPED: {text}"
@@ -225,7 +225,7 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
 
 def _loading_line(report: "RestoreReport") -> str:
     loading = report.load_result
-    assert loading is not None  # noqa: S101 -- asked before
+    assert loading is not None  # noqa: S101 -- the caller checked
     if loading.done:
         return f"Prometheus has loaded all blocks after {loading.seconds:.0f} s"
     return f"Prometheus has NOT loaded the blocks within {loading.seconds:.0f} s: {loading.problem}"

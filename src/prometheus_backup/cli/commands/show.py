@@ -105,8 +105,8 @@ def level_rows(entry: "BackupEntry") -> Iterable[Row]:
             f"{rotation.level} in parts",
             f"{rotation.passed} of {rotation.parts} passed",
             f"since {second(rotation.intact_since)}" if rotation.intact_since else "",
-            f"{sum(look.objects for look in rotation.looked):,}",
-            size(sum(look.bytes_read for look in rotation.looked)),
+            f"{sum(r.objects for r in rotation.looked):,}",
+            size(sum(r.bytes_read for r in rotation.looked)),
             "",
         )
 
