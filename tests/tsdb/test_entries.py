@@ -1,21 +1,28 @@
-"""Entries are decoded fast where they are regular: with the same outcome as with care."""
+"""Entries that are decoded by the window give the same result as those decoded one at a time."""
 
 import random
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.tsdb_writer import BlockSpec, Labels, write_block
 from prometheus_backup.tsdb import series
-from prometheus_backup.tsdb.entries import EntryDecoder, SeriesBatch
+from prometheus_backup.tsdb.entries import (
+    NO_LABELS,
+    SeriesBatch,
+    decode_entries,
+    split_entries,
+)
 from prometheus_backup.tsdb.faults import Fault, FaultKind, FaultLog
 from prometheus_backup.tsdb.index import Index
 from prometheus_backup.tsdb.postings import Postings
 from prometheus_backup.tsdb.reading import ReadFile, aligned, crc32c, uvarint
 from prometheus_backup.tsdb.series import SeriesWalk
+from prometheus_backup.tsdb.varints import Ints
 
 DAMAGES = 200
 SERIES = 60
@@ -63,17 +70,10 @@ def entries(index: bytes) -> Iterator[tuple[int, int]]:
         yield start, start + length
 
 
-class Careful(EntryDecoder):
-    """Looks at each entry alone."""
-
-    def run(self, buf: bytes, base: int, batch: SeriesBatch) -> int:
-        del buf, base, batch
-        return 0
-
-
-def walk(block: Path) -> tuple[SeriesBatch, list[Fault]]:
+def walk(block: Path) -> tuple[dict[str, list[int]], list[Fault]]:
     """All that is read of the series of a block, and what is wrong with them."""
-    log, whole = FaultLog(1000), SeriesBatch()
+    log = FaultLog(1000)
+    found: dict[str, list[int]] = {item.name: [] for item in fields(SeriesBatch)}
     with ReadFile(block / "index") as file:
         index = Index(file, log)
         toc = index.read_toc()
@@ -82,44 +82,46 @@ def walk(block: Path) -> tuple[SeriesBatch, list[Fault]]:
         postings = Postings(index, toc)
         assert postings.check_table()
         for batch in SeriesWalk(index, toc, postings.all_series()).batches():
-            before = len(whole.references)
-            whole.offsets += batch.offsets
-            whole.labels += batch.labels
-            whole.ends += [before + end for end in batch.ends]
-            whole.references += batch.references
-            whole.min_times += batch.min_times
-            whole.max_times += batch.max_times
-    return whole, log.kept
+            before = len(found["references"])
+            for name in found:
+                found[name] += (getattr(batch, name) + (before if name == "ends" else 0)).tolist()
+    return found, log.kept
 
 
-def walk_with_care(block: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SeriesBatch, list[Fault]]:
-    """The same, without what is fast."""
+def walk_one_at_a_time(
+    block: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, list[int]], list[Fault]]:
+    """The same, with each entry decoded alone."""
+
+    def none_of_them(window: bytes) -> tuple[Ints, list[bytes]]:
+        del window
+        return np.array([0]), []
+
     with monkeypatch.context() as patched:
-        patched.setattr(series, "EntryDecoder", Careful)
+        patched.setattr(series, "split_entries", none_of_them)
         return walk(block)
 
 
-def test_all_entries_of_a_sound_block_are_decoded_fast(block: Path) -> None:
+def test_all_entries_of_a_sound_block_are_decoded_at_once(block: Path) -> None:
     index = (block / "index").read_bytes()
     places = list(entries(index))
     base = places[0][0] - 1
-    batch = SeriesBatch()
-    window = index[base : places[-1][1] + 4] + bytes(16)
-    used = EntryDecoder(1000).run(window, base, batch)
-    assert len(batch.offsets) == SERIES == len(places)
-    assert base + used == aligned(places[-1][1] + 4, 16)
-    assert sum(batch.labels) == sum(map(len, labels()))
+    offsets, bodies = split_entries(index[base : places[-1][1] + 4] + bytes(16))
+    decoded = decode_entries(bodies, 1000)
+    assert decoded.in_order(NO_LABELS) == decoded.count == len(bodies) == SERIES == len(places)
+    assert base + offsets[-1] == aligned(places[-1][1] + 4, 16)
+    assert decoded.label_stops[-1] == sum(map(len, labels()))
 
 
-def test_a_sound_block_is_read_as_it_is_with_care(
+def test_a_sound_block_is_read_as_it_is_one_entry_at_a_time(
     block: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, faults = walk(block)
-    assert (found, faults) == walk_with_care(block, monkeypatch)
+    assert (found, faults) == walk_one_at_a_time(block, monkeypatch)
     assert faults == []
 
 
-def test_wrong_entries_with_right_checksums_are_judged_as_they_are_with_care(
+def test_wrong_entries_with_right_checksums_are_judged_as_they_are_one_at_a_time(
     block: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose = random.Random(7)
@@ -134,6 +136,6 @@ def test_wrong_entries_with_right_checksums_are_judged_as_they_are_with_care(
             index[end : end + 4] = crc32c(bytes(index[start:end])).to_bytes(4, "big")
         (block / "index").write_bytes(index)
         found, faults = walk(block)
-        assert (found, faults) == walk_with_care(block, monkeypatch)
+        assert (found, faults) == walk_one_at_a_time(block, monkeypatch)
         kinds |= {fault.kind for fault in faults}
     assert kinds >= {FaultKind.SERIES_CORRUPT, FaultKind.SERIES_ORDER}

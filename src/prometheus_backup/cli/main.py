@@ -30,6 +30,8 @@ PROGRAM = "prometheus-backup"
 
 def main() -> NoReturn:
     """Run the command line; exit with its code."""
+    # Or NumPy starts one thread for each core, for linear algebra that nothing here uses.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_backup.tsdb.block import META
-from prometheus_backup.tsdb.chunks import ENCODINGS, HISTOGRAMS
+from prometheus_backup.tsdb.encodings import ENCODINGS, HISTOGRAMS
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.verification import BlockReport
 

@@ -6,59 +6,39 @@ writes chunks in the order of the series, so both are read once, side by side.
 """
 
 import os
-import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
+from prometheus_backup.tsdb.encodings import ALL_BITS, COUNT_MASK, ENCODINGS, XOR
 from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
-from prometheus_backup.tsdb.reading import Frames, ReadFile, Unsound, Watch, crc32c, u32, uvarint
+from prometheus_backup.tsdb.reading import (
+    ReadFile,
+    Unsound,
+    Watch,
+    crc32c,
+    integer,
+    uvarint,
+    varint,
+)
+from prometheus_backup.tsdb.varints import LENGTH, Ints, decode_at, first_false, signed, uint32_at
 
 FOLDER = "chunks"
 _MAGIC = b"\x85\xbd\x40\xdd"
 _VERSION = 1
 _HEADER = 8
+_CRC = 4
 _LARGE = 1 << 24
 """Bytes. A longer chunk is checked in windows, and what it says inside is not looked at."""
-
-XOR = 1
-ENCODINGS: Mapping[int, str] = {
-    XOR: "xor",
-    2: "histogram",
-    3: "float-histogram",
-    4: "xor2",
-    5: "histogram-st",
-    6: "float-histogram-st",
-}
-"""prometheus tsdb/chunkenc/chunk.go. 4 to 6 are of 3.x and behind feature flags."""
-_COUNT_MASK = {5: 0x3FFF, 6: 0x3FFF}
-"""The top two bits are the counter reset there (tsdb/chunkenc/st.go)."""
-HISTOGRAMS = frozenset({2, 3, 5, 6})
 
 _SHORTEST = 3
 """Bytes of data: the number of samples, and a time."""
 _AT_ONCE = 1 << 12
 """Chunks that are looked at in one go."""
-_USUAL = 120
-"""Samples: what Prometheus cuts a chunk at."""
-
-
-class _Starts(dict[int, bytes]):
-    """What an XOR chunk of the usual length begins with: many series share their times."""
-
-    def __missing__(self, time: int) -> bytes:
-        number = time << 1 ^ time >> 63
-        token = bytearray()
-        while number > 0x7F:
-            token.append(number & 0x7F | 0x80)
-            number >>= 7
-        token.append(number)
-        if len(self) >= 1 << 16:
-            self.clear()
-        self[time] = bytes((XOR, 0, _USUAL)) + token
-        return self[time]
 
 
 class ChunkWalk:
@@ -79,8 +59,6 @@ class ChunkWalk:
         self._folder = block / FOLDER
         self._log = log
         self._name_of = name_of
-        self._frames = Frames(more=1)
-        self._starts = _Starts()
         self._file: ReadFile | None = None
         self._segment = -1
         self._cut = False
@@ -101,20 +79,21 @@ class ChunkWalk:
         `gaps`: chunks that no series has are faults, since every series could be read so far.
         """
         self._gaps = gaps
-        references, times = batch.references, batch.min_times
-        at, count = 0, len(references)
+        segments = batch.references >> 32
+        at, count = 0, len(segments)
         while at < count:
-            if references[at] >> 32 != self._segment:
-                self._turn_to(references[at] >> 32)
+            segment = int(segments[at])
+            if segment != self._segment:
+                self._turn_to(segment)
             if self._file is None:
                 self.unread += 1
                 at += 1
                 continue
-            reached = self._regular(references, times, at)
-            offset = references[at] & 0xFFFFFFFF
+            reached = self._regular(batch, at)
+            offset = _offset(batch, at)
             if reached == at and self._base != offset:
                 self._base, self._buf = offset, self._file.window(offset)
-                reached = self._regular(references, times, at)
+                reached = self._regular(batch, at)
             if reached == at:
                 self._irregular(batch, at)
                 reached += 1
@@ -127,48 +106,51 @@ class ChunkWalk:
             self._turn_to(self._segment + 1)
         self._leave()
 
-    def _regular(self, references: list[int], times: list[int], first: int) -> int:
+    def _regular(self, batch: SeriesBatch, first: int) -> int:
         """Check chunks for as long as each begins where the one before it ends, and is sound;
         return the number of the first that was not checked.
         """
-        buf, frames, starts, crc = self._buf, self._frames, self._starts, crc32c
-        position = self._position - self._base
-        if position < 0:
+        references = batch.references[first : first + _AT_ONCE]
+        offsets = (references - (self._segment << 32)).astype(np.int64) - self._base
+        offsets = offsets[: first_false((offsets >= 0) & (offsets < len(self._buf)))]
+        if not len(offsets):
             return first
-        shift = self._segment << 32 | self._base
-        some, usual = slice(first, first + _AT_ONCE), 0
-        number = first
-        try:
-            for reference, time in zip(references[some], times[some], strict=True):
-                if reference - shift != position:
-                    break
-                length = buf[position]
-                if length > 0x7F:
-                    length += (buf[position + 1] << 7) - 0x80
-                unpack, size = frames[length]
-                data, stored, _ = unpack(buf, position)
-                if crc(data) != stored or length < _SHORTEST:
-                    break
-                start = starts[time]
-                if data.startswith(start):
-                    usual += 1
-                elif data[0] != XOR or data.startswith(start[3:], 3):
-                    self._count(data)
-                else:
-                    break
-                number += 1
-                position += size
-        except (IndexError, struct.error):  # the window ends
-            pass
-        if number > first:
-            self._position = self._base + position
-        self.chunks[XOR] += usual
-        self.samples[XOR] += usual * _USUAL
-        return number
+        data = np.frombuffer(self._buf, np.uint8)
+        lengths, begins = decode_at(data, offsets, longest=LENGTH)
+        stops = begins + 1 + np.minimum(lengths, len(data)).astype(np.int64)
+        positions = np.concatenate(([self._position - self._base], stops + _CRC))
+        expected = (
+            (offsets == positions[:-1]) & (lengths >= _SHORTEST) & (stops + _CRC <= len(self._buf))
+        )
+        count = first_false(expected)
+        if not count:
+            return first
+        count = self._count_sound(begins[:count], stops[:count], batch.min_times[first:])
+        self._position = self._base + int(positions[count])
+        return first + count
+
+    def _count_sound(self, begins: Ints, stops: Ints, min_times: Ints) -> int:
+        """Count chunks of the window, up to the first with a wrong checksum or start."""
+        buf = self._buf
+        data = np.frombuffer(buf, np.uint8)
+        places = zip(begins.tolist(), stops.tolist(), strict=True)
+        checksums = np.array([crc32c(buf[begin:stop]) for begin, stop in places], np.uint32)
+        times, ends = decode_at(data, begins + 3)
+        encodings = data[begins]
+        right_time = (signed(times) == min_times[: len(begins)]) & (ends <= stops)
+        sound = (checksums == uint32_at(data, stops)) & ((encodings != XOR) | right_time)
+        count = first_false(sound)
+        samples = data[begins + 1].astype(np.int64) << 8 | data[begins + 2]
+        for encoding in np.unique(encodings[:count]).tolist():
+            same = samples[:count][encodings[:count] == encoding]
+            self.chunks[encoding] += len(same)
+            if encoding in ENCODINGS:
+                self.samples[encoding] += int((same & COUNT_MASK.get(encoding, ALL_BITS)).sum())
+        return count
 
     def _irregular(self, batch: SeriesBatch, at: int) -> None:
         """Check one chunk and say what is wrong with it."""
-        offset = batch.references[at] & 0xFFFFFFFF
+        offset = _offset(batch, at)
         begins = self._find_start(offset)
         try:
             data, end = self._frame(offset)
@@ -183,17 +165,14 @@ class ChunkWalk:
             return
         self._count(data)
         self._position, self._sure = end, True
-        if data[:1] == bytes((XOR,)) and not data.startswith(
-            self._starts[batch.min_times[at]][3:], 3
-        ):
+        if data[0] == XOR and _start_of(data) != batch.min_times[at]:
             detail = "the chunk does not begin at the time that the index says"
             self._fault(FaultKind.CHUNK_START, detail, offset, self._series(batch, at))
 
     def _blame(self, batch: SeriesBatch, at: int, cause: str, *, begins: bool) -> None:
         assert self._file is not None  # noqa: S101 -- for the types
-        reference = batch.references[at]
-        offset, size = reference & 0xFFFFFFFF, self._file.size
-        following = batch.references[at + 1] if at + 1 < len(batch.references) else 1 << 63
+        offset, size = _offset(batch, at), self._file.size
+        following = int(batch.references[at + 1]) if at + 1 < len(batch.references) else 1 << 63
         last_of_segment = following >> 32 != self._segment or following & 0xFFFFFFFF >= size
         beyond = offset >= size or (cause == "beyond" and last_of_segment)
         if beyond:
@@ -249,21 +228,21 @@ class ChunkWalk:
         except Unsound:
             raise Unsound("beyond") from None
         start, stop = offset + size, offset + size + length + 1
-        if stop + 4 > file.size:
+        if stop + _CRC > file.size:
             raise Unsound("beyond")
-        stored = u32(file.exactly(stop, 4), 0)[0]
+        stored = integer(file.exactly(stop, _CRC))
         data = file.exactly(start, min(length + 1, _LARGE))
         found = crc32c(data) if length < _LARGE else file.crc(start, length + 1)
         if found != stored:
             raise Unsound("checksum")
-        return data, stop + 4
+        return data, stop + _CRC
 
     def _count(self, data: bytes) -> None:
         encoding = data[0]
         self.chunks[encoding] += 1
         if encoding in ENCODINGS:
             samples = int.from_bytes(data[1:3], "big")
-            self.samples[encoding] += samples & _COUNT_MASK.get(encoding, 0xFFFF)
+            self.samples[encoding] += samples & COUNT_MASK.get(encoding, ALL_BITS)
 
     def _turn_to(self, segment: int) -> None:
         """Leave a segment, look at those between, open the next."""
@@ -331,3 +310,16 @@ class ChunkWalk:
     def _fault(self, kind: FaultKind, detail: str, offset: int | None, series: str = "") -> None:
         file = f"{FOLDER}/{self._segment + 1:06d}"
         self._log.add(kind, file, detail, offset=offset, series=series)
+
+
+def _offset(batch: SeriesBatch, at: int) -> int:
+    """Return where a chunk of a batch begins in its segment."""
+    return int(batch.references[at]) & 0xFFFFFFFF
+
+
+def _start_of(data: bytes) -> int | None:
+    """Return the time of the first sample of an XOR chunk, None if it cannot be decoded."""
+    try:
+        return varint(data, 3)[0]
+    except Unsound:
+        return None

@@ -1,351 +1,251 @@
-"""Decode series entries of an index: hundreds of thousands a second, in plain Python.
+"""Decode series entries of an index, many at once.
 
-The body of an entry is made of LEB128 numbers only: label count, (name, value) as symbols, chunk
-count, then for the first chunk time, duration and reference, for the others the same as
-differences (prometheus tsdb/index/index.go AddSeries). What is regular is read by loops that do
-little for each entry: series are sorted, so that most begin as the one before, and most of what
-follows was decoded before. They stop at anything else, and say nothing.
+The body of an entry consists of varints only: label count, for each label its name and value (as
+symbols), chunk count, for the first chunk its start, duration and reference, for each other chunk
+the same as differences (prometheus tsdb/index/index.go, AddSeries and Decoder.Series). So all
+numbers of a window are decoded at once, and the checks are done on the resulting arrays.
+
+All labels, or all chunks, of some entries are one flat array: those of entry i end at `stops[i]`.
+Checks return how many entries, from the first, are sound: one that is not is decoded alone, to
+report what is wrong with it (`series.py`).
 """
 
-import re
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import lt
-from struct import error as struct_error
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from prometheus_backup.tsdb.leb128 import (
-    LANES,
-    NUMBER,
-    REMEMBERED,
-    Numbers,
-    Signed,
-    decode,
-    decode_equal,
-    split,
+import numpy as np
+from numpy.typing import NDArray
+
+from prometheus_backup.tsdb.reading import crc32c
+from prometheus_backup.tsdb.varints import (
+    LENGTH,
+    Ints,
+    Mask,
+    Uints,
+    decode_all,
+    decode_at,
+    first_false,
+    ranges,
+    signed,
+    uint32_at,
 )
-from prometheus_backup.tsdb.reading import Frames, crc32c
 
 ALIGNMENT = 16
 """Entries begin at multiples of it, so that a series is named by its offset / 16 in 32 bits."""
-_LONGEST = 1 << 62
-"""Milliseconds. A time step beyond it is a negative one that was written as unsigned."""
-_ZEROS = bytes(ALIGNMENT)
-_UNKNOWN = -1
-"""The code of a label whose symbols are not in the table: less than any, so never in order."""
-_NO_ENTRY = b""
-
-_first_label = re.compile(rb"[\x01-\x7f]" + NUMBER * 2).match
-"""Match the label count and the first label of an entry. A byte is enough for the count: Prometheus
-takes no more labels by default than a sample may have, 64."""
-_labels = re.compile(NUMBER * 2).findall
+_CRC = 4
+_SYMBOL_BITS = np.uint64(32)
+_Number = TypeVar("_Number", np.int64, np.uint64)
 
 
-@dataclass(slots=True)
+def split_entries(window: bytes) -> tuple[Ints, list[bytes]]:
+    """Return where the entries of a window begin, and the bodies of those that are sound.
+
+    An entry is `uvarint length | body | CRC-32C | zeros up to the alignment`. The last offset is
+    where the bodies stop: at an entry with a wrong checksum or padding, or one that is not whole.
+    """
+    data = np.frombuffer(window, np.uint8)
+    # Where an entry would end that begins at each aligned offset. Then follow from one to the next.
+    lengths, begins = decode_at(data, np.arange(0, len(window), ALIGNMENT), longest=LENGTH)
+    stops = begins + np.minimum(lengths, len(window)).astype(np.int64)
+    following = (stops + _CRC + ALIGNMENT - 1) // ALIGNMENT
+    next_of = following.tolist()
+    entry, chain = 0, [0]
+    while entry < len(next_of):
+        entry = next_of[entry]
+        chain.append(entry)
+    offsets = np.array(chain) * ALIGNMENT
+    offsets = offsets[offsets <= len(window)]
+    entries = offsets[:-1] // ALIGNMENT
+    begins, stops = begins[entries], stops[entries]
+    places = zip(begins.tolist(), stops.tolist(), strict=True)
+    bodies = [window[begin:stop] for begin, stop in places]
+
+    checksums = np.fromiter(map(crc32c, bodies), np.uint32, len(bodies))
+    padding = offsets[1:] - stops - _CRC
+    zero = data[ranges(stops + _CRC, padding)] == 0
+    sound = min(
+        first_false(checksums == uint32_at(data, stops)),
+        _entries_before_false(zero, np.cumsum(padding)),
+    )
+    return offsets[: sound + 1], bodies[:sound]
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesBatch:
-    """Some entries in a row: offset in the index and number of labels of each, then their chunks.
+    """Some series in a row: offset in the index and number of labels of each, then their chunks.
 
-    `ends` says for each series how many chunks of the batch are its own or of one before it.
-    References are segment << 32 | offset, times in TSDB milliseconds, both inclusive.
+    The chunks of series i end at `ends[i]`. References are segment << 32 | offset, times are TSDB
+    milliseconds, both inclusive.
     """
 
-    offsets: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    references: list[int] = field(default_factory=list)
-    min_times: list[int] = field(default_factory=list)
-    max_times: list[int] = field(default_factory=list)
+    offsets: Ints
+    labels: Ints
+    ends: Ints
+    references: Uints
+    min_times: Ints
+    max_times: Ints
 
     def series_of(self, chunk: int) -> int:
         """Return the offset of the series that a chunk of the batch belongs to."""
-        return self.offsets[bisect_right(self.ends, chunk)]
+        return int(self.offsets[np.searchsorted(self.ends, chunk, side="right")])
 
 
-class EntryDecoder:
-    """Decodes the entries of one index, which has so many symbols.
+NO_LABELS: Uints = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Decoded entries: `count` of them, up to the first that cannot be decoded.
 
     A label is the number name << 32 | value. Symbols are sorted, so lists of labels compare as
-    Prometheus sorts series.
+    Prometheus sorts series. The flat arrays may be longer than `count` entries.
     """
 
-    def __init__(self, symbols: int) -> None:
-        self.last: tuple[int, ...] = ()
-        """The labels of the last entry."""
-        self._frames = Frames(alignment=ALIGNMENT)
-        self._labels = _Labels(symbols)
-        self._rests = _Rests(self._labels)
-        self._chunks = _Chunks()
+    count: int
+    label_stops: Ints
+    labels: Uints
+    chunk_stops: Ints
+    references: Uints
+    min_times: Ints
+    max_times: Ints
 
-    def run(self, buf: bytes, base: int, batch: SeriesBatch) -> int:
-        """Add entries to a batch until one is not regular, or not whole; return the bytes read.
+    def labels_of(self, entry: int) -> Uints:
+        """Return the labels of one entry."""
+        start = self.label_stops[entry - 1] if entry else 0
+        return self.labels[start : self.label_stops[entry]]
 
-        `buf` begins with an entry, at offset `base` of the index. In three steps, each of which
-        goes as far as all is well with what the one before it let pass.
+    def batch(self, count: int, offsets: Ints) -> SeriesBatch:
+        """Return the first entries as a batch, given their offsets in the index."""
+        chunks = self.chunk_stops[count - 1]
+        return SeriesBatch(
+            offsets,
+            np.diff(self.label_stops[:count], prepend=0),
+            self.chunk_stops[:count],
+            self.references[:chunks],
+            self.min_times[:chunks],
+            self.max_times[:chunks],
+        )
+
+    def in_order(self, last: Uints) -> int:
+        """Return how many entries, from the first, are in order in every way, after `last`."""
+        return min(self.with_sorted_labels(), self.sorted_after(last), self.with_sorted_chunks())
+
+    def with_sorted_labels(self) -> int:
+        """Return how many entries, from the first, have their labels sorted by name."""
+        names = self.labels >> _SYMBOL_BITS
+        sorted_by_name = np.ones(len(names), np.bool_)
+        sorted_by_name[1:] = names[1:] > names[:-1]
+        sorted_by_name[self.label_stops[:-1]] = True  # the first of an entry
+        return min(self.count, _entries_before_false(sorted_by_name, self.label_stops))
+
+    def sorted_after(self, last: Uints) -> int:
+        """Return how many entries, from the first, are greater than the one before, or than `last`.
+
+        All pairs of neighbours are compared at once: their first labels, then the second labels of
+        those with equal first ones, and so on.
         """
-        starts, bodies = self._frame(buf)
-        counts, tails = self._sort_out(bodies)
-        good = self._chunks.place_all(tails, batch)
-        if good:
-            self.last = self._labels_of(bodies[good - 1])
-        batch.offsets += [base + start for start in starts[:good]]
-        batch.labels += counts[:good]
-        return starts[good]
+        labels = np.concatenate((last, self.labels))
+        stops = np.concatenate(([0, len(last)], len(last) + self.label_stops[: self.count]))
+        starts, lengths = stops[:-1], np.diff(stops)
+        equal = np.arange(self.count)  # entries that are equal to the one before so far
+        greater = np.zeros(self.count, np.bool_)
+        place = 0
+        while equal.size:
+            # If the one before has no more labels, the entry is greater if it has more.
+            ended = lengths[equal] <= place
+            greater[equal[ended]] = lengths[equal[ended] + 1] > place
+            equal = equal[~ended & (lengths[equal + 1] > place)]
+            before, label = labels[starts[equal] + place], labels[starts[equal + 1] + place]
+            greater[equal[label > before]] = True
+            equal = equal[label == before]
+            place += 1
+        return first_false(greater)
 
-    def _frame(self, buf: bytes) -> tuple[list[int], list[bytes]]:
-        """Return the bodies of the entries whose checksum and padding are right, and where these
-        entries begin, and where the next one does.
+    def with_sorted_chunks(self) -> int:
+        """Return how many entries, from the first, have their chunks in order.
+
+        A chunk begins after the one before it ends, in time and in the segments.
         """
-        frames, crc, zeros = self._frames, crc32c, _ZEROS
-        starts, bodies, position = [0], [], 0
-        try:
-            while True:
-                length = buf[position]
-                if length > 0x7F:
-                    length += (buf[position + 1] << 7) - 0x80
-                unpack, size = frames[length]
-                body, stored, padding = unpack(buf, position)
-                if crc(body) != stored or padding not in zeros:
-                    break
-                position += size
-                bodies.append(body)
-                starts.append(position)
-        except (IndexError, struct_error):  # the window ends
-            pass
-        return starts, bodies
-
-    def _sort_out(self, bodies: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
-        """Return how many labels entries have, and what is behind these, for as long as labels and
-        entries are in order.
-        """
-        counts: list[int] = []
-        tails: list[bytes] = []
-        first, last = self.last[0] if self.last else _UNKNOWN, self.last[1:]
-        head, count, known = _NO_ENTRY, 0, {}
-        start, end = 0, -1
-        after_last = True
-        for body in bodies:
-            if not (head and body.startswith(head)):  # most often, another metric
-                match = _first_label(body)
-                if match is None:
-                    break
-                head, start = match.group(), match.end()
-                counts += [count] * (len(tails) - len(counts))
-                label, count = self._labels[head[1:]], head[0]
-                if label < first or label == _UNKNOWN:
-                    break
-                after_last = label > first
-                first, known = label, self._rests.of(label >> 32, count - 1)
-            rest = known.get(body[start:end])
-            if rest is None:  # it ends elsewhere, or is new
-                match = self._rests.match(body, start, count - 1)
-                if match is None:
-                    break
-                end = match.end() - len(body)
-                rest = known.get(body[start:end])
-                if rest is None:
-                    rest = self._rests.learn(known, match.group(), first >> 32)
-                if rest is None:
-                    break
-            if not (after_last or rest > last):
-                break
-            last, after_last = rest, False
-            tails.append(body[end:])
-        counts += [count] * (len(tails) - len(counts))
-        return counts, tails
-
-    def decode(self, body: bytes, batch: SeriesBatch) -> tuple[tuple[int, ...], bool] | None:
-        """Add one entry, whatever it holds, to a batch; return its labels, and whether its chunks
-        are in order. None, and nothing is added, where it is not an entry.
-        """
-        match = _first_label(body) and self._rests.match(body, 1, body[0])
-        if not match:
-            return None
-        labels, tail = self._labels_of(body), body[match.end() :]
-        if _UNKNOWN in labels or not is_chunks(tail):
-            return None
-        in_order = self._chunks.place(tail, batch)
-        if not in_order:
-            _place_odd(tail, batch)
-        return labels, in_order
-
-    def symbols_of(self, body: bytes) -> list[int]:
-        """Return the symbols of an entry's labels: name, value, name, value and so on."""
-        values = [*map(decode, split(body))]
-        return values[1 : 2 * values[0] + 1]
-
-    def _labels_of(self, body: bytes) -> tuple[int, ...]:
-        return tuple(map(self._labels.__getitem__, _labels(body, 1)[: body[0]]))
+        places = self.references.view(np.int64)  # one that fell below 0 is before the others
+        in_order = self.max_times >= self.min_times
+        after = (places[1:] > places[:-1]) & (self.min_times[1:] > self.max_times[:-1])
+        firsts = self.chunk_stops[self.chunk_stops < len(in_order)]
+        after[firsts[firsts > 0] - 1] = True  # the first of an entry
+        in_order[1:] &= after
+        return min(self.count, _entries_before_false(in_order, self.chunk_stops))
 
 
-class _Chunks:
-    """Decodes what is behind the labels of entries: chunk count, and where and when chunks are."""
+def decode_entries(bodies: Sequence[bytes], symbols: int) -> Entries:
+    """Decode the bodies of entries of an index that has so many symbols."""
+    values, stops = _decode_bodies(bodies)
+    numbers = np.diff(stops, prepend=0)
+    starts = stops - numbers
+    labels = np.minimum(values[starts], len(values)).astype(np.int64)
+    chunks_at = np.minimum(starts + 1 + 2 * labels, stops - 1)
+    chunks = np.minimum(values[chunks_at], len(values)).astype(np.int64)
+    count = first_false((labels > 0) & (numbers == 2 + 2 * labels + 3 * chunks))
+    labels, chunks = labels[:count], chunks[:count]
 
-    def __init__(self) -> None:
-        self._numbers = Numbers()
-        self._signed = Signed()
-        self._spans: dict[bytes, tuple[int, int]] = {}
-        """The times of one chunk, by all that stands before its reference."""
-        self._width = 1
-        """Bytes of the reference of the last chunk that was alone."""
-
-    def place_all(self, tails: Sequence[bytes], batch: SeriesBatch) -> int:
-        """Add the chunks of entries to a batch until those of one are not in order, or not whole;
-        return how many entries these were.
-        """
-        number = 0
-        while number < len(tails):
-            reached = number + self._place_known(tails[number : number + LANES], batch)
-            if reached == number:
-                if not self.place(tails[number], batch):
-                    break
-                batch.ends.append(len(batch.references))
-                reached += 1
-            number = reached
-        return number
-
-    def _place_known(self, tails: Sequence[bytes], batch: SeriesBatch) -> int:
-        """Likewise, until an entry has not one chunk, or not at a time that was met before."""
-        spans, references, end = self._spans, [], -self._width
-        times = []
-        for tail in tails:
-            span = spans.get(tail[:end])
-            if span is None:
-                break
-            times.append(span)
-            references.append(tail[end:])
-        decoded = decode_equal(references) if references else None
-        if decoded is None:
-            return 0
-        begins, finishes = zip(*times, strict=True)
-        batch.min_times += begins
-        batch.max_times += finishes
-        ends = len(batch.references) + 1
-        batch.references += decoded
-        batch.ends += range(ends, ends + len(decoded))
-        return len(decoded)
-
-    def place(self, tail: bytes, batch: SeriesBatch) -> bool:
-        """Add the chunks of an entry to a batch; False where they are not in order, or not whole,
-        and nothing is added then.
-        """
-        tokens = split(tail)
-        if not tokens or tail[-1] > 0x7F:
-            return False
-        count = self._numbers[tokens[0]]
-        if len(tokens) != 3 * count + 1:
-            return False
-        if not count:
-            return True
-        number = self._numbers.__getitem__
-        steps = [*map(self._signed.__getitem__, tokens[6::3])]
-        times = [0] * (2 * count)
-        times[::2], times[1::2] = map(number, tokens[1::3]), map(number, tokens[2::3])
-        # A chunk begins after the one before it ends, in time and in its segment.
-        if min(steps, default=1) < 1 or min(times[2::2], default=1) < 1 or max(times) > _LONGEST:
-            return False
-        times[0] = self._signed[tokens[1]]
-        times = [*accumulate(times)]
-        batch.min_times += times[::2]
-        batch.max_times += times[1::2]
-        batch.references += accumulate(steps, initial=decode(tokens[3]))
-        if count == 1:
-            self._width = len(tokens[3])
-            if len(self._spans) >= REMEMBERED:
-                self._spans.clear()
-            self._spans[tail[: -self._width]] = times[0], times[1]
-        return True
+    names_at = ranges(starts[:count] + 1, labels, step=2)
+    names, label_values = values[names_at], values[names_at + 1]
+    label_stops = np.cumsum(labels)
+    known = np.maximum(names, label_values) < symbols
+    return Entries(
+        _entries_before_false(known, label_stops),
+        label_stops,
+        names << _SYMBOL_BITS | label_values,
+        *_decode_chunks(values, chunks_at[:count] + 1, chunks),
+    )
 
 
-def names_of(labels: Sequence[int]) -> list[int]:
-    """Return the symbols of the names of labels."""
-    return [label >> 32 for label in labels]
+def _decode_bodies(bodies: Sequence[bytes]) -> tuple[Uints, Ints]:
+    """Return all numbers of the bodies, and how many there are up to the end of each body.
+
+    Stops before a body that is empty, that ends within a number, or that has a number of more than
+    64 bits.
+    """
+    data = np.frombuffer(b"".join(bodies), np.uint8)
+    sizes = np.fromiter(map(len, bodies), np.int64, len(bodies))
+    body_stops = np.cumsum(sizes)
+    whole = sizes > 0
+    whole[whole] = data[body_stops[whole] - 1] < 0x80
+    body_stops = body_stops[: first_false(whole)]
+    values, ends, valid = decode_all(data[: body_stops[-1] if len(body_stops) else 0])
+    stops = np.searchsorted(ends, body_stops)
+    return values, stops[: _entries_before_false(valid, stops)]
 
 
-def ascending(numbers: Sequence[int]) -> bool:
-    """Tell whether each number is greater than the one before it."""
-    return all(map(lt, numbers, numbers[1:]))
+def _decode_chunks(values: Uints, starts: Ints, counts: Ints) -> tuple[Ints, Uints, Ints, Ints]:
+    """Decode `counts[i]` chunks whose numbers begin at `starts[i]`, for each entry i.
+
+    Return where those of each entry end, and of each chunk its reference and first and last time.
+    """
+    stops = np.cumsum(counts)
+    at = ranges(starts, counts, step=3)
+    begins, durations, references = values[at], values[at + 1].view(np.int64), values[at + 2]
+    # All but the first chunk of an entry: time since the end of the chunk before, bytes since its
+    # beginning. Only the former has no sign (a negative one is the same 64 bits).
+    first = (stops - counts)[counts > 0]
+    time_steps, reference_steps = begins.view(np.int64), signed(references).view(np.uint64)
+    time_steps[first], reference_steps[first] = signed(begins[first]), references[first]
+    max_times = _running_sums(time_steps + durations, stops, counts)
+    return (
+        stops,
+        _running_sums(reference_steps, stops, counts),
+        max_times - durations,
+        max_times,
+    )
 
 
-class _Labels(dict[bytes, int]):
-    """Labels decoded: most series share most of theirs with others."""
-
-    def __init__(self, symbols: int) -> None:
-        super().__init__()
-        self._symbols = symbols
-
-    def __missing__(self, token: bytes) -> int:
-        if len(self) >= REMEMBERED:
-            self.clear()
-        name, value = map(decode, split(token))
-        known = name < self._symbols and value < self._symbols
-        self[token] = label = name << 32 | value if known else _UNKNOWN
-        return label
+def _running_sums(steps: NDArray[_Number], stops: Ints, counts: Ints) -> NDArray[_Number]:
+    """Return sums that begin anew in each entry. They wrap around at 64 bits, as in Prometheus."""
+    sums = np.zeros(len(steps) + 1, steps.dtype)
+    np.cumsum(steps, out=sums[1:])
+    result: NDArray[_Number] = sums[1:] - np.repeat(sums[stops - counts], counts)
+    return result
 
 
-_Known = dict[bytes, tuple[int, ...]]
-
-
-class _Rests:
-    """The labels behind the first, decoded: the series of a target have the same in each metric."""
-
-    def __init__(self, labels: _Labels) -> None:
-        self._labels = labels
-        self._known: dict[tuple[int, int], _Known] = {}
-        self._held = 0
-        self._matches: dict[int, Callable[[bytes, int], re.Match[bytes] | None]] = {}
-
-    def of(self, name: int, count: int) -> _Known:
-        """Return what is known of so many labels behind one of a name. All are in order."""
-        found = self._known.get((name, count))
-        if found is None:
-            self._held += 1
-            found = self._known[name, count] = {}
-        return found
-
-    def match(self, body: bytes, start: int, count: int) -> re.Match[bytes] | None:
-        """Match so many labels at a place of an entry."""
-        match = self._matches.get(count)
-        if match is None:
-            match = self._matches[count] = re.compile(NUMBER * (2 * count)).match
-        return match(body, start)
-
-    def learn(self, known: _Known, text: bytes, name: int) -> tuple[int, ...] | None:
-        """Decode labels that are new and keep them; None where they are not in order behind a name,
-        or have no symbols.
-        """
-        rest = tuple(map(self._labels.__getitem__, _labels(text)))
-        if not ascending([name, *names_of(rest)]):
-            return None
-        if self._held >= REMEMBERED:
-            self._known.clear()
-            known.clear()
-            self._held = 0
-        if text:
-            known[text] = rest
-            self._held += 1
-        return rest
-
-
-def is_chunks(tail: bytes) -> bool:
-    """Tell whether what is behind the labels of an entry is as many chunks as it says."""
-    tokens = split(tail)
-    return bool(tokens) and tail[-1] < 0x80 and len(tokens) == 3 * decode(tokens[0]) + 1
-
-
-def _place_odd(tail: bytes, batch: SeriesBatch) -> None:
-    """Add chunks that are not in order to a batch."""
-    count, *numbers = map(decode, split(tail))
-    time = reference = 0
-    for number in range(count):
-        begin, duration, place = numbers[3 * number : 3 * number + 3]
-        time += _negative(begin) if number else begin >> 1 ^ -(begin & 1)
-        batch.min_times.append(time)
-        time += _negative(duration)
-        batch.max_times.append(time)
-        reference = reference + (place >> 1 ^ -(place & 1)) if number else place
-        batch.references.append(reference)
-
-
-def _negative(number: int) -> int:
-    return number - (1 << 64) if number >> 63 else number
+def _entries_before_false(flat: Mask, stops: Ints) -> int:
+    """Return how many entries, from the first, have only true elements in a flat array."""
+    return int(np.searchsorted(stops, first_false(flat), side="right"))

@@ -5,16 +5,18 @@ table `u32 count | (2, name, value, offset)...` says where each begins; its firs
 the list of all series (prometheus tsdb/index/index.go writePosting, writePostingsOffsetTable).
 """
 
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from operator import mul
+
+import numpy as np
 
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.index import Index, Toc
 from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, aligned, integer, uvarint
+from prometheus_backup.tsdb.varints import Ints
 
+ALIGNMENT = 16
+"""A series is named by its offset in the index divided by this."""
 _KIND = FaultKind.INDEX_POSTINGS
 _ALL = (b"", b"")
 
@@ -42,12 +44,12 @@ class AllSeries:
         self._taken = 0
         self._differs = False
 
-    def take(self, offsets: Sequence[int]) -> None:
+    def take(self, offsets: Sequence[int] | Ints) -> None:
         """Compare the next series with these offsets in the index; note the first difference."""
         if self._differs:
             return
         found = self._references(self._taken, len(offsets))
-        if [*found] != [offset >> 4 for offset in offsets]:
+        if not np.array_equal(found, np.asarray(offsets) // ALIGNMENT):
             self._differs = True
             detail = "the list of all series differs from the series that there are"
             self._index.fault(_KIND, detail, self._start + 4 * self._taken)
@@ -64,13 +66,13 @@ class AllSeries:
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            if self._references(middle, 1)[0] << 4 > offset:
+            if int(self._references(middle, 1)[0]) * ALIGNMENT > offset:
                 high = middle
             else:
                 low = middle + 1
-        return self._references(low, 1)[0] << 4 if low < self._count else None
+        return int(self._references(low, 1)[0]) * ALIGNMENT if low < self._count else None
 
-    def _references(self, first: int, count: int) -> Sequence[int]:
+    def _references(self, first: int, count: int) -> Ints:
         count = min(count, self._count - first)
         return _references(self._index.file, self._start + 4 * first, count)
 
@@ -113,10 +115,10 @@ class Postings:
         self._index.fault(_KIND, detail, first.offset if first else None)
         return None
 
-    def expect(self, labels: Sequence[int], offsets: Sequence[int]) -> None:
+    def expect(self, labels: Ints, offsets: Ints) -> None:
         """Take note of series that were read: how many labels each has, and its offset."""
-        self._expected[0] += sum(labels)
-        self._expected[1] += sum(map(mul, labels, offsets)) >> 4
+        self._expected[0] += int(labels.sum())
+        self._expected[1] += int((labels * (offsets // ALIGNMENT)).sum())
 
     def check_lists(self, *, complete: bool) -> None:
         """Check every list, and that they fill their place; `complete`: all series were read."""
@@ -179,22 +181,35 @@ class Postings:
         position += 4
         buf, base = b"", position
         for _ in range(count):
-            at = position - base
             try:
-                entry, stop = _entry(buf, at)
+                entry, stop = _entry(buf, position - base)
             except Unsound:
                 try:
-                    buf, base = self._file.window(position, min(_LARGE, end - position)), position
-                    entry, stop = _entry(buf, 0)
+                    buf, entry, stop = self._read_entry(position, end)
                 except Unsound:
                     detail = "the postings table has fewer entries than it says"
                     self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
                     return
+                base = position
             position = base + stop
             yield entry
         if position != end:
             detail = "the postings table has more bytes than its entries"
             self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
+
+    def _read_entry(self, position: int, end: int) -> tuple[bytes, Entry, int]:
+        """Read a window that begins with an entry. It grows until the entry fits: label values may
+        be of any length. Raises Unsound.
+        """
+        size = WINDOW
+        while True:
+            buf = self._file.window(position, min(size, end - position))
+            try:
+                return buf, *_entry(buf, 0)
+            except Unsound:
+                if len(buf) < size:
+                    raise
+            size *= 4
 
     def _check_list(self, entry: Entry) -> int:
         """Check one list and return its count. Raises Unsound, with the cause if any."""
@@ -208,19 +223,16 @@ class Postings:
             raise Unsound("wrong count")
         last = 0
         for first in range(0, count, WINDOW // 4):
-            some = _references(
-                file, offset + 8 + 4 * first, min(WINDOW // 4, count - first)
-            ).tolist()
-            if some != sorted(some) or some[0] < last:
+            some = _references(file, offset + 8 + 4 * first, min(WINDOW // 4, count - first))
+            if some[0] < last or (some[1:] < some[:-1]).any():
                 raise Unsound("not in order")
             last = some[-1]
             if (entry.name, entry.value) != _ALL:
                 self._found[0] += len(some)
-                self._found[1] += sum(some)
+                self._found[1] += int(some.sum())
         return count
 
 
-_LARGE = 1 << 22
 _KEYS = 2
 
 
@@ -240,8 +252,5 @@ def _text(buf: bytes, at: int) -> tuple[bytes, int]:
     return buf[start : start + length], start + length
 
 
-def _references(file: ReadFile, offset: int, count: int) -> "array[int]":
-    values = array("I", file.exactly(offset, 4 * count))
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values
+def _references(file: ReadFile, offset: int, count: int) -> Ints:
+    return np.frombuffer(file.exactly(offset, 4 * count), ">u4").astype(np.int64)

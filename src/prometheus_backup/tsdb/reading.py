@@ -7,7 +7,6 @@ ends the process with SIGBUS.
 import errno
 import os
 import stat
-import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,9 @@ WINDOW = 1 << 20
 """Bytes read at once: a few thousand chunks, and still within a core's own cache."""
 
 integer = partial(int.from_bytes, byteorder="big")
-u32 = struct.Struct(">I").unpack_from
 
-
-_FRAMES = 1 << 12
-"""Lengths that are remembered."""
+LONGEST_VARINT = 10
+"""Bytes of a number of 64 bits, in groups of 7."""
 
 Watch = Callable[[int], None]
 """Called with the bytes of each read."""
@@ -40,32 +37,6 @@ def ignore_bytes(size: int) -> None:
 
 class Unsound(Exception):
     """Bytes that are not what they should be, or that the file ends before."""
-
-
-class Frames(dict[int, tuple[Callable[[bytes, int], tuple[bytes, int, bytes]], int]]):
-    """How to take one of `uvarint length | body | CRC-32C | padding` out of a window, by length.
-
-    A function that returns body, checksum and padding, and the size of the whole. Made once for
-    each length, since it is one call instead of three slices. `more`: bytes of the body that its
-    length does not count. Only for lengths of one or two bytes.
-    """
-
-    def __init__(self, *, alignment: int = 1, more: int = 0) -> None:
-        super().__init__()
-        self._alignment = alignment
-        self._more = more
-
-    def __missing__(
-        self, length: int
-    ) -> tuple[Callable[[bytes, int], tuple[bytes, int, bytes]], int]:
-        if len(self) >= _FRAMES:
-            self.clear()
-        start, body = 1 + (length > 0x7F), length + self._more
-        stop = start + body + 4
-        size = aligned(stop, self._alignment)
-        unpack = struct.Struct(f">{start}x{body}sI{size - stop}s").unpack_from
-        self[length] = unpack, size
-        return unpack, size
 
 
 class ReadFile:
@@ -158,10 +129,10 @@ def aligned(offset: int, alignment: int) -> int:
 def uvarint(data: bytes, at: int) -> tuple[int, int]:
     """Return the unsigned LEB128 number at an offset, and where it ends. Raises Unsound."""
     value = shift = 0
-    for position in range(at, min(at + 10, len(data))):
+    for position in range(at, min(at + LONGEST_VARINT, len(data))):
         byte = data[position]
         value |= (byte & 0x7F) << shift
-        if byte < 0x80:
+        if byte < 0x80 and value < 1 << 64:
             return value, position + 1
         shift += 7
     raise Unsound("it cannot be decoded")

@@ -1,26 +1,30 @@
-"""Check the series entries of an index, and hand on where they say that chunks lie.
+"""Check the series entries of an index, and pass on which chunks they refer to.
 
-An entry is `uvarint length | body | CRC-32C`, aligned to 16 bytes. What is regular is read by
-`entries`; what is not is looked at again here, slowly, to say what is wrong with it.
+Entries are read by the window (see `entries.py`). At an entry that has a fault, or that is longer
+than the window, reading continues with this entry alone, to report what is wrong with it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from prometheus_backup.tsdb.entries import (
     ALIGNMENT,
-    EntryDecoder,
+    NO_LABELS,
     SeriesBatch,
-    ascending,
-    names_of,
+    decode_entries,
+    split_entries,
 )
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.index import Index, Toc
 from prometheus_backup.tsdb.postings import AllSeries
-from prometheus_backup.tsdb.reading import WINDOW, Unsound, aligned, crc32c, u32, uvarint
+from prometheus_backup.tsdb.reading import Unsound, aligned, integer, uvarint
+from prometheus_backup.tsdb.varints import Ints
 
-_MAX_ENTRY = 1 << 28
-"""Bytes. A length beyond it is taken for a damaged one."""
+_WINDOW = 1 << 18
+_SMALL_WINDOW = 1 << 12
+"""Bytes. After a fault, so that many faults close together do not read a large window each."""
 
 
 class SeriesWalk:
@@ -32,30 +36,41 @@ class SeriesWalk:
         self._start = aligned(toc.series, ALIGNMENT)
         self._symbols_end, self._end = toc.series, toc.label_indices
         self._all = all_series
-        self._decoder = EntryDecoder(index.symbols)
+        self._last = NO_LABELS
 
     def batches(self) -> Iterator[SeriesBatch]:
-        """Yield the sound entries, a few thousand at a time. Raises OSError."""
+        """Yield the sound entries, a few thousand at once. Raises OSError."""
         position = stop = self._start
         self._index.padding(self._symbols_end, min(stop, self._end), "the symbol table")
+        size = _WINDOW
         while position < self._end:
-            batch = SeriesBatch()
-            buf = self._index.file.window(position, min(WINDOW, self._end - position))
-            used = self._decoder.run(buf, position, batch)
-            if used:
-                position = stop = position + used
-            else:
-                position, stop = self._irregular(position, batch)
-            self._take(batch.offsets)
-            if batch.offsets:
+            window = self._index.file.window(position, min(size, self._end - position))
+            offsets, bodies = split_entries(window)
+            entries = decode_entries(bodies, self._index.symbols)
+            count = entries.in_order(self._last)
+            if count:
+                batch = entries.batch(count, position + offsets[:count])
+                self._last = entries.labels_of(count - 1)
+                self._take(batch.offsets)
                 yield batch
+                position = stop = position + int(offsets[count])
+                size = min(2 * size, _WINDOW)
+            else:
+                before = position
+                position, stop, single = self._single(position)
+                self._take([before])
+                if single:
+                    yield single
+                size = max(_SMALL_WINDOW, min(2 * (position - before), _WINDOW))
         self._index.padding(min(stop, self._end), self._end, "the series")
         if self._all:
             self._all.end()
 
-    def _irregular(self, position: int, batch: SeriesBatch) -> tuple[int, int]:
-        """Read one entry and say what is wrong with it; return where the next one is looked for,
-        and where this one ends.
+    def _single(self, position: int) -> tuple[int, int, SeriesBatch | None]:
+        """Read one entry and report what is wrong with it.
+
+        Return where to look for the next one, where this one ends, and its batch if it could be
+        decoded.
         """
         index = self._index
         try:
@@ -63,62 +78,64 @@ class SeriesWalk:
         except Unsound as error:
             detail = f"{error}: a series entry"
             index.fault(FaultKind.SERIES_CORRUPT, detail, position)
-            return self._skip(position)
+            following = self._skip(position)
+            return following, following, None
         following = aligned(stop, ALIGNMENT)
         if following < self._end and any(index.file.exactly(stop, following - stop)):
             detail = "the padding after a series entry is not zero"
             index.fault(FaultKind.PADDING, detail, stop, series=self.text(position))
-        self._decode(position, body, batch)
-        return following, stop
+        return following, stop, self._decode(position, body)
 
     def _entry(self, position: int) -> tuple[bytes, int]:
         file = self._index.file
         length, size = uvarint(file.some(position, 10), 0)
         start, stop = position + size, position + size + length
-        if stop + 4 > self._end or length > _MAX_ENTRY:
+        if stop + 4 > self._end:
             raise Unsound("it goes beyond the series")
-        body = file.exactly(start, length)
-        if crc32c(body) != u32(file.exactly(stop, 4), 0)[0]:
+        # In windows, before the body is read whole: a damaged length may name very many bytes.
+        if file.crc(start, length) != integer(file.exactly(stop, 4)):
             raise Unsound("invalid checksum")
-        return body, stop + 4
+        return file.exactly(start, length), stop + 4
 
-    def _skip(self, position: int) -> tuple[int, int]:
-        """Go on behind an entry that cannot be read: where the list of all series says."""
+    def _skip(self, position: int) -> int:
+        """Return where the next entry begins, according to the list of all series."""
         self.corrupt += 1
-        self._take([position])
         following = self._all.next_after(position) if self._all else None
-        if following is None:
-            following = self._end
-        return following, following
+        return self._end if following is None else following
 
-    def _take(self, offsets: list[int]) -> None:
+    def _take(self, offsets: Sequence[int] | Ints) -> None:
         if self._all:
             self._all.take(offsets)
 
-    def _decode(self, position: int, body: bytes, batch: SeriesBatch) -> None:
-        """Decode an entry whose checksum is right, whatever it holds."""
-        decoded = self._decoder.decode(body, batch)
-        if decoded is None:
+    def _decode(self, position: int, body: bytes) -> SeriesBatch | None:
+        """Decode an entry whose checksum is right, whatever its contents."""
+        entries = decode_entries([body], self._index.symbols)
+        if not entries.count:
             self.corrupt += 1
             detail = "a series entry has a right checksum and cannot be decoded"
             self._index.fault(FaultKind.SERIES_CORRUPT, detail, position)
-            self._take([position])
-            return
-        labels, in_order = decoded
-        series = self.text(position)
-        if labels <= self._decoder.last:
-            detail = "a series is not after the one before it"
-            self._index.fault(FaultKind.SERIES_ORDER, detail, position, series=series)
-        if not ascending(names_of(labels)):
-            detail = "the labels of a series are not sorted by name"
-            self._index.fault(FaultKind.SERIES_ORDER, detail, position, series=series)
-        if not in_order:
-            detail = "the chunks of a series are not in the order of time or of place"
-            self._index.fault(FaultKind.CHUNK_ORDER, detail, position, series=series)
-        self._decoder.last = labels
-        batch.offsets.append(position)
-        batch.labels.append(len(labels))
-        batch.ends.append(len(batch.references))
+            return None
+        for in_order, kind, detail in (
+            (
+                entries.sorted_after(self._last),
+                FaultKind.SERIES_ORDER,
+                "a series is not after the one before it",
+            ),
+            (
+                entries.with_sorted_labels(),
+                FaultKind.SERIES_ORDER,
+                "the labels of a series are not sorted by name",
+            ),
+            (
+                entries.with_sorted_chunks(),
+                FaultKind.CHUNK_ORDER,
+                "the chunks of a series are not in the order of time or of place",
+            ),
+        ):
+            if not in_order:
+                self._index.fault(kind, detail, position, series=self.text(position))
+        self._last = entries.labels_of(0)
+        return entries.batch(1, np.array([position]))
 
     def text(self, position: int) -> str:
         """Return the labels of the series at an offset as PromQL writes them, "" if unreadable."""
@@ -126,8 +143,12 @@ class SeriesWalk:
             return ""
         try:
             body, _ = self._entry(position)
-            texts = [self._index.symbol(number) for number in self._decoder.symbols_of(body)]
-        except (Unsound, OSError, IndexError):
+            count, at = uvarint(body, 0)
+            texts = []
+            for _ in range(2 * count):
+                number, at = uvarint(body, at)
+                texts.append(self._index.symbol(number))
+        except (Unsound, OSError):
             return ""
         return series_text(dict(zip(texts[::2], texts[1::2], strict=False)))
 
