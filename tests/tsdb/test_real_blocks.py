@@ -24,6 +24,8 @@ from tests.support.real_blocks import make_real_blocks
 
 FLIPS = 1000
 """Of each Prometheus: 2.x and 3.x."""
+NO_DAMAGE = ("index", 4, 0)
+"""The bit that makes version 2 of an index version 3: Prometheus reads both in the same way."""
 
 # What docs/explanation/verification.md lists: the bytes of meta.json that nothing covers.
 UNCOVERED = {
@@ -127,6 +129,8 @@ def escapes(block: Path, flips: Iterator[tuple[Path, int, int]]) -> list[tuple[P
     """The places of flips that the check of the block does not see."""
     missed = []
     for path, offset, bit in flips:
+        if (path.name, offset, bit) == NO_DAMAGE:
+            continue
         with flipped(path, offset, bit):
             # What the quick look at meta.json and tombstones sees, the whole check sees.
             if not check_mutable(block).counts and not check_block(block).counts:

@@ -267,3 +267,56 @@ def test_memory_does_not_grow_with_the_block(tmp_path: Path) -> None:
         assert report.verdict is Verdict.PASS
     assert report.chunk_bytes > 20_000_000
     assert max(peaks) < 8_000_000
+
+
+def test_an_index_of_version_3_is_read_as_prometheus_reads_it(block: Path) -> None:
+    index = bytearray((block / "index").read_bytes())
+    index[4] = 3
+    (block / "index").write_bytes(index)
+    report = check_block(block)
+    assert report.verdict is Verdict.PASS
+    assert report.series == len(SERIES)
+
+
+@pytest.mark.parametrize("count", [1, 127, 128, 20_000])
+def test_a_series_may_have_any_number_of_labels(tmp_path: Path, count: int) -> None:
+    series: list[Labels] = [
+        (("__name__", "a"), ("job", "x")),
+        tuple((f"label_{number:06d}", "x") for number in range(count)),
+    ]
+    report = check_block(write_block(tmp_path, SPEC, series, random.Random(0)))
+    assert report.faults == ()
+    assert report.series == 2
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20, 5 << 20])
+def test_a_label_value_may_have_any_length(tmp_path: Path, size: int) -> None:
+    series: list[Labels] = [
+        (("__name__", "m"), ("job", "x")),
+        (("__name__", "m"), ("job", "y" * size)),
+        (("__name__", "m"), ("job", "z")),
+    ]
+    block = write_block(tmp_path, SPEC, series, random.Random(0))
+    assert check_block(block).faults == ()
+    contents = Contents(series, _chunks()[:3])
+    contents.chunks[1][0] = (contents.chunks[1][0][0] + 1, *contents.chunks[1][0][1:])
+    (block / "index").write_bytes(contents.index())
+    (fault,) = check_block(block).faults
+    assert len(fault.series) > size
+
+
+def test_a_series_may_have_more_chunks_than_fit_into_a_window(tmp_path: Path) -> None:
+    series: list[Labels] = [(("__name__", "a"),)]
+    spec = replace(SPEC, max_time_ms=SPEC.min_time_ms + 50_000 * 120, step_ms=1)
+    block = write_block(tmp_path, spec, series, random.Random(0))
+    assert (block / "index").stat().st_size > 1 << 18
+    report = check_block(block)
+    assert report.faults == ()
+    assert report.total_chunks == 50_000
+
+
+def test_many_faults_in_a_row_are_all_found(tmp_path: Path) -> None:
+    series: list[Labels] = [(("__name__", "m"), ("series", f"{n:05d}")) for n in range(300)]
+    block = write_block(tmp_path, SPEC, series, random.Random(0))
+    (block / "index").write_bytes(Contents(series[::-1], _chunks()[:1] * 300).index())
+    assert check_block(block).counts[FaultKind.SERIES_ORDER] == 299

@@ -71,7 +71,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], FaultKind]] = [
     ("truncated index", lambda b: cut(b / "index", -100), K.INDEX_TRUNCATED),
     ("index without its last byte", lambda b: cut(b / "index", -1), K.INDEX_TRUNCATED),
     ("wrong magic of the index", lambda b: flip(b / "index", 0), K.INDEX_HEADER),
-    ("wrong version of the index", lambda b: flip(b / "index", 4), K.INDEX_HEADER),
+    ("wrong version of the index", lambda b: flip(b / "index", 4, 4), K.INDEX_HEADER),
     ("table of contents", lambda b: flip(b / "index", -20), K.INDEX_TOC),
     ("symbols", lambda b: flip(b / "index", 20), K.INDEX_SYMBOLS),
     ("postings table", lambda b: flip(b / "index", -60), K.INDEX_POSTINGS_TABLE),

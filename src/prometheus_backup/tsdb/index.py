@@ -1,7 +1,7 @@
-"""Check a block's index: header, table of contents, symbols; and what places in it are.
+"""Check the header, table of contents and symbols of a block's index, and its sections.
 
-Format: prometheus tsdb/docs/format/index.md and tsdb/index/index.go, version 2. Series entries are
-in `series.py`, postings in `postings.py`.
+Format: prometheus tsdb/docs/format/index.md and tsdb/index/index.go. Series entries are checked in
+`series.py`, postings in `postings.py`.
 """
 
 import struct
@@ -14,17 +14,18 @@ from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, crc32c, in
 
 FILE = "index"
 _MAGIC = b"\xba\xaa\xd7\x00"
-_VERSION = 2
+_VERSIONS = (2, 3)
+"""Prometheus writes 2, and reads 3 in the same way."""
 _OLD_VERSION = 1
 _HEADER = 5
 _TOC = struct.Struct(">6QI")
 _SPARSE = 1024
-"""One symbol in so many has its place remembered, to find the others from."""
+"""The offset of every 1024th symbol is kept, to find those after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toc:
-    """Where the sections begin, in bytes, and where the last one ends."""
+    """The offsets of the sections, and where the last one ends."""
 
     symbols: int
     series: int
@@ -36,7 +37,7 @@ class Toc:
 
     @property
     def in_order(self) -> bool:
-        """Tell whether the sections stand as Prometheus writes them."""
+        """Return whether the sections are in the order in which Prometheus writes them."""
         return (
             _HEADER
             == self.symbols
@@ -50,7 +51,7 @@ class Toc:
 
 
 class Index:
-    """An open index. `symbols` is how many there are, once `check_symbols` was called."""
+    """An open index. `symbols` is their number, once `check_symbols` was called."""
 
     def __init__(self, file: ReadFile, log: FaultLog) -> None:
         self.file = file
@@ -59,7 +60,7 @@ class Index:
         self._places = array("Q")
 
     def read_toc(self) -> Toc | None:
-        """Check the header and the table of contents; None where neither can be gone by."""
+        """Check the header and the table of contents. None if the rest cannot be read without."""
         size = self.file.size
         if size < _HEADER + _TOC.size:
             self.fault(FaultKind.INDEX_TRUNCATED, f"{size:,} bytes are too few for an index")
@@ -68,11 +69,11 @@ class Index:
         if header[:4] != _MAGIC:
             self.fault(FaultKind.INDEX_HEADER, f"its magic number is {header[:4].hex()}", 0)
         if header[4] == _OLD_VERSION:
-            detail = "its version is 1, of Prometheus 2.0, which this program does not know"
+            detail = "its version is 1, of Prometheus 2.0, which this program cannot read"
             self.fault(FaultKind.UNREADABLE, detail, 4)
             return None
-        if header[4] != _VERSION:
-            detail = f"its version is {header[4]}, not {_VERSION}, so it was not looked into"
+        if header[4] not in _VERSIONS:
+            detail = f"its version is {header[4]}, which is unknown, so it was not checked"
             self.fault(FaultKind.INDEX_HEADER, detail, 4)
             return None
         at = size - _TOC.size
@@ -82,8 +83,8 @@ class Index:
             toc = Toc(*(*places, at))
             if toc.in_order:
                 return toc
-            self.fault(FaultKind.INDEX_TOC, "its table of contents names places in disorder", at)
-        # Flipped bits leave most places within the file; what is no table of contents does not.
+            self.fault(FaultKind.INDEX_TOC, "its table of contents is not in order", at)
+        # With flipped bits, most offsets still lie within the file. In other bytes they do not.
         elif sum(place < at for place in places) >= len(places) - 1:
             self.fault(FaultKind.INDEX_TOC, "invalid checksum of its table of contents", at)
         else:
@@ -91,7 +92,7 @@ class Index:
         return None
 
     def check_symbols(self, toc: Toc) -> bool:
-        """Check the symbol table: checksum, order, and that it fills its place."""
+        """Check the symbol table: checksum, order, and that it fills its section."""
         body = self.section(toc.symbols, toc.series, FaultKind.INDEX_SYMBOLS, "the symbol table")
         if body is None:
             return False
@@ -112,12 +113,12 @@ class Index:
                 self._places.append(place)
             last, number = text, number + 1
         if number != count:
-            return f"it holds {number:,} symbols, and says {count:,}"
+            return f"it holds {number:,} symbols, its header says {count:,}"
         self.symbols = number
         return ""
 
     def _texts(self, position: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the texts that fill a place, each with its own. Raises Unsound."""
+        """Yield the offset and the bytes of each symbol between two offsets. Raises Unsound."""
         while position < end:
             base, buf, at = position, self.file.window(position, min(WINDOW, end - position)), 0
             limit = len(buf) - 10 if base + len(buf) < end else len(buf)
@@ -129,7 +130,7 @@ class Index:
                 yield base + at, buf[begin:stop]
                 at = stop
             position = base + at
-            if not at:  # longer than a window, or than its place
+            if not at:  # longer than a window, or than the table
                 length, begin = uvarint(buf, 0)
                 if position + begin + length > end:
                     raise Unsound
@@ -137,7 +138,7 @@ class Index:
                 position += begin + length
 
     def symbol(self, number: int) -> str:
-        """Return a symbol's text. Slow: for messages. Raises Unsound."""
+        """Return a symbol. Slow: for messages. Raises Unsound."""
         if number >= self.symbols:
             raise Unsound
         position = self._places[number // _SPARSE]
@@ -148,9 +149,9 @@ class Index:
         return self.file.exactly(position + end, length).decode(errors="replace")
 
     def section(self, start: int, end: int, kind: FaultKind, name: str) -> tuple[int, int] | None:
-        """Check a section (length, body, checksum) that fills a place but for padding.
+        """Check a section (length, body, checksum) and that only padding follows up to `end`.
 
-        Returns where its body begins and ends; None, and a fault, where it is not sound.
+        Return where its body begins and ends; None, and a fault is logged, if it is not sound.
         """
         try:
             body, stop = self.file.section(start, end)
@@ -161,9 +162,9 @@ class Index:
         return body, stop
 
     def padding(self, start: int, end: int, name: str) -> None:
-        """Check that nothing but zeros fills a place up to the next section."""
+        """Check that there are only zeros, and less than 16, up to the next section."""
         if end - start >= 16:
-            detail = f"{end - start:,} bytes after {name} belong to nothing"
+            detail = f"{end - start:,} bytes after {name} are not part of anything"
             self.fault(FaultKind.PADDING, detail, start)
         elif any(self.file.exactly(start, end - start)):
             self.fault(FaultKind.PADDING, f"the padding after {name} is not zero", start)
@@ -171,5 +172,5 @@ class Index:
     def fault(
         self, kind: FaultKind, detail: str, offset: int | None = None, *, series: str = ""
     ) -> None:
-        """Note a fault of the index."""
+        """Log a fault of the index."""
         self.log.add(kind, FILE, detail, offset=offset, series=series)
