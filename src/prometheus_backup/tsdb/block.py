@@ -1,7 +1,6 @@
-"""Read a block directory: its meta.json and its files.
+"""Read a block directory: its meta.json and the list of its files. Checks no contents.
 
-Format: prometheus tsdb/block.go BlockMeta and tsdb/docs/format. Whether the bytes are sound is not
-looked at here.
+Format: prometheus tsdb/block.go BlockMeta and tsdb/docs/format.
 """
 
 import json
@@ -24,7 +23,7 @@ and `chunks/*` are written once (tsdb/block.go, tsdb/compact.go)."""
 def read_blocks(folder: Path) -> tuple[SourceBlock, ...]:
     """Read every block of a snapshot or data directory, ordered by time.
 
-    Raises SnapshotUnusable where one cannot be read; what is not named as a block is passed over.
+    Raises SnapshotUnusable if one cannot be read. Ignores entries that are not named like a block.
     """
     try:
         names = sorted(e.name for e in os.scandir(folder) if is_ulid(e.name))
@@ -35,7 +34,7 @@ def read_blocks(folder: Path) -> tuple[SourceBlock, ...]:
 
 
 def read_block(folder: Path) -> SourceBlock:
-    """Read one block. Raises SnapshotUnusable where it is not one, or cannot be read."""
+    """Read one block. Raises SnapshotUnusable if it is not one, or cannot be read."""
     meta = read_meta(folder)
     if meta is None:
         raise SnapshotUnusable(f"cannot read block {folder}: its {META} is missing or not readable")
@@ -59,7 +58,7 @@ def read_block(folder: Path) -> SourceBlock:
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
-    """Return a block's meta.json, or None where there is none that can be read."""
+    """Return a block's meta.json, or None if it is missing or cannot be read."""
     try:
         meta = json.loads((folder / META).read_bytes())
     except (OSError, ValueError):
@@ -68,7 +67,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
 
 def live_ulids(data_dir: Path) -> frozenset[str]:
-    """Return the ULIDs of the blocks in a data directory, by meta.json, else by the name."""
+    """Return the ULIDs of the blocks in a data directory: from meta.json, else from the name."""
     try:
         names = [e.name for e in os.scandir(data_dir) if is_ulid(e.name)]
     except OSError as error:

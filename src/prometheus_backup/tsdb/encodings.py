@@ -1,4 +1,4 @@
-"""The encodings of chunks: prometheus tsdb/chunkenc/chunk.go."""
+"""The encodings of chunks (prometheus tsdb/chunkenc/chunk.go)."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ ENCODINGS: Mapping[int, str] = {
     5: "histogram-st",
     6: "float-histogram-st",
 }
-"""4 to 6 are of 3.11 and newer, behind feature flags."""
+"""4 to 6 exist since Prometheus 3.11, behind feature flags."""
 HISTOGRAMS = frozenset({2, 3, 5, 6})
 COUNT_MASK = {5: 0x3FFF, 6: 0x3FFF}
-"""Of the first two bytes of data: there, the top two bits are a counter reset (st.go)."""
+"""The bits of the first two bytes that count samples. The others are a counter reset (st.go)."""
 ALL_BITS = 0xFFFF

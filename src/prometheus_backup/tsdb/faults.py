@@ -1,4 +1,4 @@
-"""What can be wrong with a block: the kinds of faults, and what each does to a Prometheus."""
+"""The kinds of faults that a block can have, and their effects on Prometheus."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,26 +7,26 @@ from enum import StrEnum
 
 
 class Effect(StrEnum):
-    """What a Prometheus does with a block that has a fault (measured with 2.42 and 3.5)."""
+    """What Prometheus does with a block that has a fault (measured with 2.42 and 3.5)."""
 
     STOPS_START = "stops-start"
-    """It ends at its start; one that runs takes in no new block."""
+    """It does not start. If it is running, it loads no new blocks."""
     HIDES_DATA = "hides-data"
-    """It starts without the block, and queries miss its samples silently."""
+    """It starts without the block, and queries silently miss its samples."""
     FAILS_QUERIES = "fails-queries"
-    """It starts; queries that touch the place fail, and so does the compaction of the block."""
+    """It starts. Queries that read the damaged part fail, and so does compaction of the block."""
     BREAKS_SNAPSHOTS = "breaks-snapshots"
-    """It starts and answers; snapshots fail."""
+    """It starts and answers queries. Snapshots fail."""
     MISLEADS = "misleads"
-    """It starts and does not notice; what it answers or does may be wrong."""
+    """It starts and notices nothing. Its answers or actions may be wrong."""
     NONE = "none"
-    """It does not read the place."""
+    """It does not read the damaged part."""
     UNKNOWN = "unknown"
-    """The place could not be read, so nothing is known of it."""
+    """The damaged part could not be read."""
 
 
 class FaultKind(StrEnum):
-    """The kinds of faults, in the order of the files."""
+    """The kinds of faults, by file."""
 
     META_MISSING = "meta-missing"
     META_UNREADABLE = "meta-unreadable"
@@ -60,7 +60,7 @@ class FaultKind(StrEnum):
 
     @property
     def effect(self) -> Effect:
-        """Return what a Prometheus does with it."""
+        """Return what Prometheus does with a block that has it."""
         return _EFFECTS[self]
 
 
@@ -100,7 +100,7 @@ _EFFECTS: Mapping[FaultKind, Effect] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong: the file relative to the block, the offset in bytes, the series' labels."""
+    """One fault: the file relative to the block, the offset in bytes, the labels of the series."""
 
     kind: FaultKind
     file: str
@@ -115,7 +115,7 @@ class Fault:
 
 
 class FaultLog:
-    """Collects the faults of one block: the first `limit` whole, the others as numbers."""
+    """Collects the faults of one block: the first `limit` in full, the others as counts."""
 
     def __init__(self, limit: int) -> None:
         self.kept: list[Fault] = []
@@ -124,7 +124,7 @@ class FaultLog:
 
     @property
     def has_room(self) -> bool:
-        """Tell whether a next fault would be kept whole, so that its series is worth finding."""
+        """Return whether the next fault is kept in full, so that its series is worth looking up."""
         return len(self.kept) < self._limit
 
     def add(
@@ -136,7 +136,7 @@ class FaultLog:
         offset: int | None = None,
         series: str = "",
     ) -> None:
-        """Take one fault."""
+        """Add one fault."""
         self.counts[kind] += 1
         if self.has_room:
             self.kept.append(Fault(kind, file, detail, offset, series))

@@ -16,12 +16,12 @@ from prometheus_backup.tsdb.reading import ReadFile
 
 _VERSION = 1
 _LARGEST = 1 << 26
-"""Bytes. What is longer is read so far only, and is no JSON then."""
+"""Bytes. A longer file is read only up to here, and then is not valid JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What meta.json says; times half open, in TSDB milliseconds. Counts that are absent are 0."""
+    """The contents of meta.json: times in TSDB milliseconds, half open; missing counts are 0."""
 
     ulid: str
     min_time_ms: int
@@ -30,12 +30,12 @@ class Meta:
 
 
 def check_meta(block: Path, log: FaultLog) -> Meta | None:
-    """Return what meta.json says; None, and a fault, where it cannot be gone by. Raises OSError."""
+    """Return the contents of meta.json. Log a fault and return None if unusable. Raises OSError."""
     try:
         with ReadFile(block / META) as file:
             data = file.window(0, _LARGEST)
     except FileNotFoundError:
-        log.add(FaultKind.META_MISSING, META, "the file is not there")
+        log.add(FaultKind.META_MISSING, META, "the file is missing")
         return None
     try:
         document = json.loads(data)
@@ -44,12 +44,12 @@ def check_meta(block: Path, log: FaultLog) -> Meta | None:
             log.add(FaultKind.META_VERSION, META, detail)
         meta = _read(document)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.add(FaultKind.META_UNREADABLE, META, f"it cannot be read as a block's: {error!r}")
+        log.add(FaultKind.META_UNREADABLE, META, f"it is not the meta.json of a block: {error!r}")
         return None
     if is_ulid(block.name) and meta.ulid != block.name:
-        log.add(FaultKind.META_ULID, META, f"it is of block {meta.ulid}")
+        log.add(FaultKind.META_ULID, META, f"it belongs to block {meta.ulid}")
     if meta.min_time_ms > meta.max_time_ms:
-        detail = f"it says that the block ends at {meta.max_time_ms}, before it begins"
+        detail = f"the block ends at {meta.max_time_ms}, before it begins"
         log.add(FaultKind.META_TIMES, META, detail)
     return meta
 

@@ -1,7 +1,7 @@
-"""Check several blocks at once, in processes of their own, so that every core is used.
+"""Check several blocks at once, each in its own process, so that every core is used.
 
-Not a process pool of the standard library: one that loses a worker to the kernel's memory killer
-waits for ever, or has to finish what is under way before it can be given up.
+The process pools of the standard library do not fit: if the kernel kills a worker for its memory,
+they wait forever, or cannot be stopped before running checks are done.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from prometheus_backup.tsdb.reading import Watch, ignore_bytes
 from prometheus_backup.tsdb.verification import KEPT, BlockReport, check_block
 
 _REPORT_EVERY = 16 << 20
-"""Bytes a process reads between two messages about its progress."""
+"""Bytes that a process reads between two progress messages."""
 
 
 def block_size(folder: Path) -> int:
-    """Return the bytes of a block's files, 0 where they cannot be told."""
+    """Return the size of a block's files in bytes, 0 if they cannot be read."""
     try:
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     except OSError:
@@ -32,10 +32,10 @@ def block_size(folder: Path) -> int:
 def check_blocks(
     folders: Sequence[Path], *, processes: int, keep: int = KEPT, watch: Watch = ignore_bytes
 ) -> Generator[BlockReport, None, None]:
-    """Yield the report of each block as it is done; large blocks are begun first.
+    """Yield the report of each block when it is done, starting with the largest blocks.
 
-    With one process, or one block, nothing is started. Closing the generator ends the processes.
-    Raises BackupToolError where one of them dies.
+    With one process, or one block, no process is started. Closing the generator ends the processes.
+    Raises BackupToolError if one of them dies.
     """
     queue = sorted(folders, key=block_size)
     workers = min(processes, len(queue))
@@ -44,13 +44,13 @@ def check_blocks(
             yield check_block(queue.pop(), keep=keep, watch=watch)
         return
     with contextlib.ExitStack() as stack:
-        at_work = [_Worker.start(keep) for _ in range(workers)]
-        for worker in at_work:
+        busy = [_Worker.start(keep) for _ in range(workers)]
+        for worker in busy:
             stack.callback(worker.end)
             worker.check(queue.pop())
-        while at_work:
-            for ready in wait([worker.connection for worker in at_work]):
-                worker = next(w for w in at_work if w.connection is ready)
+        while busy:
+            for ready in wait([worker.connection for worker in busy]):
+                worker = next(w for w in busy if w.connection is ready)
                 message = worker.receive()
                 if isinstance(message, int):
                     watch(message)
@@ -59,12 +59,12 @@ def check_blocks(
                 if queue:
                     worker.check(queue.pop())
                 else:
-                    at_work.remove(worker)
+                    busy.remove(worker)
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A process that checks the blocks that are sent to it, one after the other."""
+    """A process that checks the blocks that it receives, one after the other."""
 
     process: BaseProcess
     connection: Connection
@@ -72,7 +72,7 @@ class _Worker:
 
     @classmethod
     def start(cls, keep: int) -> "_Worker":
-        # A fork would copy the locks of other threads in whatever state they are.
+        # A fork would copy the locks of other threads in their current state.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, keep), daemon=True)
@@ -82,7 +82,7 @@ class _Worker:
 
     def check(self, folder: Path) -> None:
         self.folder = folder
-        with contextlib.suppress(BrokenPipeError):  # then `receive` tells of its end
+        with contextlib.suppress(BrokenPipeError):  # `receive` reports its end
             self.connection.send(folder)
 
     def receive(self) -> BlockReport | int:
@@ -92,7 +92,7 @@ class _Worker:
             self.process.join()
             raise BackupToolError(
                 f"cannot check block {self.folder}: its process ended with {self.process.exitcode}",
-                hint="was it killed for want of memory? start again with fewer processes",
+                hint="if it ran out of memory, use fewer processes",
             ) from None
         return message
 
@@ -103,20 +103,20 @@ class _Worker:
 
 
 def _work(connection: Connection, keep: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    unsaid = 0
+    unreported = 0
 
     def watch(size: int) -> None:
-        nonlocal unsaid
-        unsaid += size
-        if unsaid >= _REPORT_EVERY:
-            connection.send(unsaid)
-            unsaid = 0
+        nonlocal unreported
+        unreported += size
+        if unreported >= _REPORT_EVERY:
+            connection.send(unreported)
+            unreported = 0
 
     with contextlib.suppress(EOFError):
         while True:
             report = check_block(connection.recv(), keep=keep, watch=watch)
-            connection.send(unsaid)
-            unsaid = 0
+            connection.send(unreported)
+            unreported = 0
             connection.send(report)

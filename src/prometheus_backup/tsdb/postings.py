@@ -1,8 +1,9 @@
-"""Check the postings of an index: for each label pair, the list of the series that have it.
+"""Check the postings of an index: for each label pair, the list of series with that pair.
 
 A list is `u32 length | u32 count | u32 series... | CRC-32C`, where a series is its offset / 16. The
-table `u32 count | (2, name, value, offset)...` says where each begins; its first pair is ("", ""),
-the list of all series (prometheus tsdb/index/index.go writePosting, writePostingsOffsetTable).
+table `u32 count | (2, name, value, offset)...` gives the offset of each list. The first one, of the
+pair ("", ""), is the list of all series (prometheus tsdb/index/index.go writePosting,
+writePostingsOffsetTable).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,34 +36,34 @@ class Entry:
 
 
 class AllSeries:
-    """The list of all series, as a sequence that is not held in memory."""
+    """The list of all series, which is read as needed and not kept in memory."""
 
     def __init__(self, index: Index, start: int, count: int) -> None:
         self._index = index
         self._start = start
         self._count = count
-        self._taken = 0
+        self._compared = 0
         self._differs = False
 
-    def take(self, offsets: Sequence[int] | Ints) -> None:
-        """Compare the next series with these offsets in the index; note the first difference."""
+    def compare(self, offsets: Sequence[int] | Ints) -> None:
+        """Compare the next series with these offsets in the index; log the first difference."""
         if self._differs:
             return
-        found = self._references(self._taken, len(offsets))
+        found = self._references(self._compared, len(offsets))
         if not np.array_equal(found, np.asarray(offsets) // ALIGNMENT):
             self._differs = True
-            detail = "the list of all series differs from the series that there are"
-            self._index.fault(_KIND, detail, self._start + 4 * self._taken)
-        self._taken += len(offsets)
+            detail = "the list of all series differs from the series in the index"
+            self._index.fault(_KIND, detail, self._start + 4 * self._compared)
+        self._compared += len(offsets)
 
     def end(self) -> None:
-        """Note a fault where the list names more series than were taken."""
-        if not self._differs and self._taken != self._count:
-            detail = f"the list of all series has {self._count:,}, the index {self._taken:,}"
+        """Log a fault if the list has more series than were compared."""
+        if not self._differs and self._compared != self._count:
+            detail = f"the list of all series has {self._count:,}, the index {self._compared:,}"
             self._index.fault(_KIND, detail, self._start)
 
     def next_after(self, offset: int) -> int | None:
-        """Return where the next series begins after an offset, None where there is none."""
+        """Return the offset of the next series after an offset, None if there is none."""
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
@@ -80,8 +81,8 @@ class AllSeries:
 class Postings:
     """The postings of an open index.
 
-    That each list holds the series it should is shown by sums: how many series all lists but the
-    first name, and the sum of these, against what the series entries say. A list that belongs to
+    Two sums show that the lists hold the right series: the number of series in all lists but the
+    first, and the sum of their references. The series entries give the expected sums. A list of
     another index would change both.
     """
 
@@ -102,7 +103,7 @@ class Postings:
         return self._table is not None
 
     def all_series(self) -> AllSeries | None:
-        """Return the list of all series; None, and a fault, where there is none that is sound."""
+        """Return the list of all series. If it is not sound, log a fault and return None."""
         first = next(self._entries(), None)
         detail = "the postings table does not begin with the list of all series"
         if first and (first.name, first.value) == _ALL:
@@ -116,12 +117,12 @@ class Postings:
         return None
 
     def expect(self, labels: Ints, offsets: Ints) -> None:
-        """Take note of series that were read: how many labels each has, and its offset."""
+        """Add series that were read to the expected sums: number of labels and offset of each."""
         self._expected[0] += int(labels.sum())
         self._expected[1] += int((labels * (offsets // ALIGNMENT)).sum())
 
     def check_lists(self, *, complete: bool) -> None:
-        """Check every list, and that they fill their place; `complete`: all series were read."""
+        """Check every list, and that they fill the section; `complete`: all series were read."""
         toc = self._toc
         position = aligned(toc.postings, 4)
         self._index.padding(toc.postings, min(position, toc.label_table), "the label indices")
@@ -131,27 +132,27 @@ class Postings:
         for entry in self._entries():
             pair = (entry.name, entry.value)
             if pair != _ALL and pair <= last:
-                detail = f"{entry} are not after those before them"
+                detail = f"{entry} are not sorted after the ones before"
                 self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, entry.offset)
             last = pair
             if entry.offset != position:
-                detail = f"{entry} begin at {entry.offset:,}, not where those before them end"
+                detail = f"{entry} begin at {entry.offset:,}, not at the end of the ones before"
                 self._index.fault(_KIND, detail, position)
             try:
                 count = self._check_list(entry)
             except Unsound as error:
                 sound = False
-                if (entry.name, entry.value) != _ALL:  # which was said before
+                if (entry.name, entry.value) != _ALL:  # already reported
                     self._index.fault(_KIND, f"{error}: {entry}", entry.offset)
                 count = self._claimed(entry.offset)
             position = entry.offset + 12 + 4 * count
         self._index.padding(min(position, toc.label_table), toc.label_table, "the postings")
         if complete and sound and self._found != self._expected:
-            detail = "the postings do not name the series that have the labels"
+            detail = "the postings do not match the labels of the series"
             self._index.fault(_KIND, detail, toc.postings)
 
     def check_label_indices(self) -> None:
-        """Check what Prometheus 2 still wrote and nothing reads any more."""
+        """Check what only Prometheus 2 writes, and nothing reads any more."""
         toc, kind = self._toc, FaultKind.INDEX_LABEL_INDICES
         position = aligned(toc.label_indices, 4)
         self._index.padding(toc.label_indices, min(position, toc.postings), "the series")
@@ -187,14 +188,14 @@ class Postings:
                 try:
                     buf, entry, stop = self._read_entry(position, end)
                 except Unsound:
-                    detail = "the postings table has fewer entries than it says"
+                    detail = "the postings table has fewer entries than its count"
                     self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
                     return
                 base = position
             position = base + stop
             yield entry
         if position != end:
-            detail = "the postings table has more bytes than its entries"
+            detail = "the postings table has bytes after its last entry"
             self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, position)
 
     def _read_entry(self, position: int, end: int) -> tuple[bytes, Entry, int]:
@@ -216,7 +217,7 @@ class Postings:
         toc, file = self._toc, self._file
         offset = entry.offset
         if not toc.postings <= offset <= toc.label_table - 12:
-            raise Unsound("wrong place")
+            raise Unsound("wrong offset")
         body, stop = file.section(offset, toc.label_table)
         count = integer(file.exactly(body, 4))
         if stop - body != 4 + 4 * count:

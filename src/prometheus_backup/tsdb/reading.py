@@ -1,6 +1,6 @@
-"""Reading TSDB files in windows: bounded memory, and a bad disk is an error, not a signal.
+"""Read TSDB files in windows: bounded memory, and a bad disk is an error, not a signal.
 
-Memory maps would be as fast, but a page that cannot be read, or a file that is cut off meanwhile,
+Memory maps would be as fast, but a page that cannot be read, or a file that is truncated meanwhile,
 ends the process with SIGBUS.
 """
 
@@ -15,11 +15,11 @@ from typing import Self
 import google_crc32c
 
 crc32c: Callable[[bytes], int] = google_crc32c.value
-"""CRC-32C (Castagnoli) of bytes: all that TSDB files use. They store it big-endian."""
+"""CRC-32C (Castagnoli) of bytes, the checksum in all TSDB files, stored big-endian."""
 _extend = google_crc32c.extend
 
 WINDOW = 1 << 20
-"""Bytes read at once: a few thousand chunks, and still within a core's own cache."""
+"""Bytes read at once: a thousand chunks, and still within the cache of a core."""
 
 integer = partial(int.from_bytes, byteorder="big")
 
@@ -31,19 +31,19 @@ Watch = Callable[[int], None]
 
 
 def ignore_bytes(size: int) -> None:
-    """Watch nothing."""
+    """Do nothing."""
     del size
 
 
 class Unsound(Exception):
-    """Bytes that are not what they should be, or that the file ends before."""
+    """Bytes are not as expected, or the file ends too early."""
 
 
 class ReadFile:
-    """An open file that is read at offsets, once it is clear how many bytes are wanted."""
+    """An open file that is read at offsets."""
 
     def __init__(self, path: Path, *, watch: Watch = ignore_bytes) -> None:
-        """Open it. Raises OSError, also for what is no regular file."""
+        """Open it. Raises OSError, also if it is not a regular file."""
         self._path = path
         self._watch = watch
         # Without O_NONBLOCK, opening a pipe would wait for ever.
@@ -66,8 +66,8 @@ class ReadFile:
         os.close(self._fd)
 
     def window(self, offset: int, length: int = WINDOW) -> bytes:
-        """Return the bytes at an offset, fewer where the file ends. Raises OSError."""
-        length = max(0, min(length, self.size - offset))  # pread takes memory for all it may read
+        """Return the bytes at an offset, fewer at the end of the file. Raises OSError."""
+        length = max(0, min(length, self.size - offset))  # pread allocates all of it
         try:
             data = os.pread(self._fd, length, offset)
             while len(data) < length:
@@ -82,37 +82,37 @@ class ReadFile:
         return data
 
     def some(self, offset: int, length: int) -> bytes:
-        """Return a few bytes, fewer where the file ends, out of a window that is kept."""
+        """Return a few bytes, fewer at the end of the file, from a window that is kept."""
         at = offset - self._kept_at
         if at < 0 or at + length > len(self._kept):
             self._kept, self._kept_at, at = self.window(offset), offset, 0
         return self._kept[at : at + length]
 
     def exactly(self, offset: int, length: int) -> bytes:
-        """Return so many bytes. Raises Unsound, OSError."""
+        """Return exactly this many bytes. Raises Unsound, OSError."""
         if offset < 0 or offset + length > self.size:
-            raise Unsound("the file ends before it does")
+            raise Unsound("it extends beyond the end of the file")
         few = length <= WINDOW
         data = self.some(offset, length) if few else self.window(offset, length)
         if len(data) != length:
-            raise Unsound("the file ends before it does")
+            raise Unsound("it extends beyond the end of the file")
         return data
 
     def section(self, start: int, end: int) -> tuple[int, int]:
-        """Check `u32 length | body | CRC-32C` between two offsets; return the body's begin and end.
+        """Check `u32 length | body | CRC-32C` between two offsets; return where the body is.
 
         Raises Unsound with the cause, OSError.
         """
         body = start + 4
         stop = body + integer(self.exactly(start, 4))
         if stop + 4 > end:
-            raise Unsound("it goes beyond its place")
+            raise Unsound("it extends beyond its section")
         if self.crc(body, stop - body) != integer(self.exactly(stop, 4)):
             raise Unsound("invalid checksum")
         return body, stop
 
     def crc(self, offset: int, length: int) -> int:
-        """Return the CRC-32C of a range however long, in windows. Raises Unsound, OSError."""
+        """Return the CRC-32C of a range of any length. Raises Unsound, OSError."""
         if length <= WINDOW:
             return crc32c(self.exactly(offset, length))
         total = 0

@@ -28,7 +28,7 @@ _SMALL_WINDOW = 1 << 12
 
 
 class SeriesWalk:
-    """Reads every entry once, in order. `corrupt` is how many could not be read."""
+    """Reads every entry once, in order. `corrupt` counts those that could not be read."""
 
     def __init__(self, index: Index, toc: Toc, all_series: AllSeries | None) -> None:
         self.corrupt = 0
@@ -51,14 +51,14 @@ class SeriesWalk:
             if count:
                 batch = entries.batch(count, position + offsets[:count])
                 self._last = entries.labels_of(count - 1)
-                self._take(batch.offsets)
+                self._compare_with_list(batch.offsets)
                 yield batch
                 position = stop = position + int(offsets[count])
                 size = min(2 * size, _WINDOW)
             else:
                 before = position
-                position, stop, single = self._single(position)
-                self._take([before])
+                position, stop, single = self._read_one(position)
+                self._compare_with_list([before])
                 if single:
                     yield single
                 size = max(_SMALL_WINDOW, min(2 * (position - before), _WINDOW))
@@ -66,7 +66,7 @@ class SeriesWalk:
         if self._all:
             self._all.end()
 
-    def _single(self, position: int) -> tuple[int, int, SeriesBatch | None]:
+    def _read_one(self, position: int) -> tuple[int, int, SeriesBatch | None]:
         """Read one entry and report what is wrong with it.
 
         Return where to look for the next one, where this one ends, and its batch if it could be
@@ -91,8 +91,8 @@ class SeriesWalk:
         length, size = uvarint(file.some(position, 10), 0)
         start, stop = position + size, position + size + length
         if stop + 4 > self._end:
-            raise Unsound("it goes beyond the series")
-        # In windows, before the body is read whole: a damaged length may name very many bytes.
+            raise Unsound("it extends beyond the series")
+        # Checked in windows first: a damaged length may be very large.
         if file.crc(start, length) != integer(file.exactly(stop, 4)):
             raise Unsound("invalid checksum")
         return file.exactly(start, length), stop + 4
@@ -103,16 +103,16 @@ class SeriesWalk:
         following = self._all.next_after(position) if self._all else None
         return self._end if following is None else following
 
-    def _take(self, offsets: Sequence[int] | Ints) -> None:
+    def _compare_with_list(self, offsets: Sequence[int] | Ints) -> None:
         if self._all:
-            self._all.take(offsets)
+            self._all.compare(offsets)
 
     def _decode(self, position: int, body: bytes) -> SeriesBatch | None:
         """Decode an entry whose checksum is right, whatever its contents."""
         entries = decode_entries([body], self._index.symbols)
         if not entries.count:
             self.corrupt += 1
-            detail = "a series entry has a right checksum and cannot be decoded"
+            detail = "a series entry has a valid checksum but cannot be decoded"
             self._index.fault(FaultKind.SERIES_CORRUPT, detail, position)
             return None
         for in_order, kind, detail in (
@@ -129,7 +129,7 @@ class SeriesWalk:
             (
                 entries.with_sorted_chunks(),
                 FaultKind.CHUNK_ORDER,
-                "the chunks of a series are not in the order of time or of place",
+                "the chunks of a series are not sorted by time and position",
             ),
         ):
             if not in_order:

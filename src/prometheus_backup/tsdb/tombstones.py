@@ -1,6 +1,6 @@
-"""Check a block's tombstones, read and write them.
+"""Check, read and write a block's tombstones.
 
-They are `magic | version | (uvarint series, varint from, varint to)... | CRC-32C`.
+The file is `magic | version | (uvarint series, varint from, varint to)... | CRC-32C`.
 The checksum is of the entries alone (prometheus tsdb/tombstones/tombstones.go).
 """
 
@@ -25,14 +25,14 @@ _LONGEST_ENTRY = 30
 
 
 def check_tombstones(block: Path, log: FaultLog) -> int | None:
-    """Return how many intervals are deleted; None, and a fault, where that cannot be told.
+    """Return the number of deleted intervals. If it is not sound, log a fault and return None.
 
     Raises OSError.
     """
     try:
         file = ReadFile(block / FILE)
     except FileNotFoundError:
-        log.add(FaultKind.TOMBSTONES_MISSING, FILE, "the file is not there")
+        log.add(FaultKind.TOMBSTONES_MISSING, FILE, "the file is missing")
         return None
     with file:
         try:
@@ -44,7 +44,7 @@ def check_tombstones(block: Path, log: FaultLog) -> int | None:
 
 
 def read_intervals(block: Path) -> tuple[bytes, ...]:
-    """Return the intervals that are deleted from a block with sound tombstones, as they are stored.
+    """Return the deleted intervals of a block with sound tombstones, as they are stored.
 
     Raises OSError.
     """

@@ -152,7 +152,7 @@ class _BlockCheck:
         try:
             file = ReadFile(self._folder / index.FILE, watch=self._watch)
         except FileNotFoundError:
-            self._log.add(FaultKind.INDEX_MISSING, index.FILE, "the file is not there")
+            self._log.add(FaultKind.INDEX_MISSING, index.FILE, "the file is missing")
             return
         with file:
             self._index_bytes = file.size
@@ -209,7 +209,7 @@ class _BlockCheck:
         for at in outside.nonzero()[0].tolist():
             offset = batch.series_of(at)
             detail = (
-                f"a chunk of {batch.min_times[at]} to {batch.max_times[at]} lies outside of its "
+                f"a chunk from {batch.min_times[at]} to {batch.max_times[at]} is outside of its "
                 f"block, {meta.min_time_ms} to {meta.max_time_ms}"
             )
             self._log.add(
