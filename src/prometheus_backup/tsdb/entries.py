@@ -17,22 +17,21 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from prometheus_backup.tsdb.index import SERIES_ALIGNMENT
 from prometheus_backup.tsdb.reading import crc32c
 from prometheus_backup.tsdb.varints import (
     LENGTH,
     Ints,
-    Mask,
     Uints,
     decode_all,
     decode_at,
     first_false,
+    groups_before_false,
     ranges,
     signed,
     uint32_at,
 )
 
-ALIGNMENT = 16
-"""Entries begin at multiples of it, so that a series is named by its offset / 16 in 32 bits."""
 _CRC = 4
 _SYMBOL_BITS = np.uint64(32)
 _Number = TypeVar("_Number", np.int64, np.uint64)
@@ -46,17 +45,17 @@ def split_entries(window: bytes) -> tuple[Ints, list[bytes]]:
     """
     data = np.frombuffer(window, np.uint8)
     # Where an entry would end that begins at each aligned offset. Then follow from one to the next.
-    lengths, begins = decode_at(data, np.arange(0, len(window), ALIGNMENT), longest=LENGTH)
+    lengths, begins = decode_at(data, np.arange(0, len(window), SERIES_ALIGNMENT), longest=LENGTH)
     stops = begins + np.minimum(lengths, len(window)).astype(np.int64)
-    following = (stops + _CRC + ALIGNMENT - 1) // ALIGNMENT
+    following = (stops + _CRC + SERIES_ALIGNMENT - 1) // SERIES_ALIGNMENT
     next_of = following.tolist()
     entry, chain = 0, [0]
     while entry < len(next_of):
         entry = next_of[entry]
         chain.append(entry)
-    offsets = np.array(chain) * ALIGNMENT
+    offsets = np.array(chain) * SERIES_ALIGNMENT
     offsets = offsets[offsets <= len(window)]
-    entries = offsets[:-1] // ALIGNMENT
+    entries = offsets[:-1] // SERIES_ALIGNMENT
     begins, stops = begins[entries], stops[entries]
     places = zip(begins.tolist(), stops.tolist(), strict=True)
     bodies = [window[begin:stop] for begin, stop in places]
@@ -66,7 +65,7 @@ def split_entries(window: bytes) -> tuple[Ints, list[bytes]]:
     zero = data[ranges(stops + _CRC, padding)] == 0
     sound = min(
         first_false(checksums == uint32_at(data, stops)),
-        _entries_before_false(zero, np.cumsum(padding)),
+        groups_before_false(zero, np.cumsum(padding)),
     )
     return offsets[: sound + 1], bodies[:sound]
 
@@ -137,7 +136,7 @@ class Entries:
         sorted_by_name = np.ones(len(names), np.bool_)
         sorted_by_name[1:] = names[1:] > names[:-1]
         sorted_by_name[self.label_stops[:-1]] = True  # the first of an entry
-        return min(self.count, _entries_before_false(sorted_by_name, self.label_stops))
+        return min(self.count, groups_before_false(sorted_by_name, self.label_stops))
 
     def sorted_after(self, last: Uints) -> int:
         """Return how many entries, from the first, are greater than the one before, or than `last`.
@@ -173,7 +172,7 @@ class Entries:
         firsts = self.chunk_stops[self.chunk_stops < len(in_order)]
         after[firsts[firsts > 0] - 1] = True  # the first of an entry
         in_order[1:] &= after
-        return min(self.count, _entries_before_false(in_order, self.chunk_stops))
+        return min(self.count, groups_before_false(in_order, self.chunk_stops))
 
 
 def decode_entries(bodies: Sequence[bytes], symbols: int) -> Entries:
@@ -192,7 +191,7 @@ def decode_entries(bodies: Sequence[bytes], symbols: int) -> Entries:
     label_stops = np.cumsum(labels)
     known = np.maximum(names, label_values) < symbols
     return Entries(
-        _entries_before_false(known, label_stops),
+        groups_before_false(known, label_stops),
         label_stops,
         names << _SYMBOL_BITS | label_values,
         *_decode_chunks(values, chunks_at[:count] + 1, chunks),
@@ -213,7 +212,7 @@ def _decode_bodies(bodies: Sequence[bytes]) -> tuple[Uints, Ints]:
     body_stops = body_stops[: first_false(whole)]
     values, ends, valid = decode_all(data[: body_stops[-1] if len(body_stops) else 0])
     stops = np.searchsorted(ends, body_stops)
-    return values, stops[: _entries_before_false(valid, stops)]
+    return values, stops[: groups_before_false(valid, stops)]
 
 
 def _decode_chunks(values: Uints, starts: Ints, counts: Ints) -> tuple[Ints, Uints, Ints, Ints]:
@@ -244,8 +243,3 @@ def _running_sums(steps: NDArray[_Number], stops: Ints, counts: Ints) -> NDArray
     np.cumsum(steps, out=sums[1:])
     result: NDArray[_Number] = sums[1:] - np.repeat(sums[stops - counts], counts)
     return result
-
-
-def _entries_before_false(flat: Mask, stops: Ints) -> int:
-    """Return how many entries, from the first, have only true elements in a flat array."""
-    return int(np.searchsorted(stops, first_false(flat), side="right"))

@@ -19,6 +19,8 @@ _VERSIONS = (2, 3)
 _OLD_VERSION = 1
 _HEADER = 5
 _TOC = struct.Struct(">6QI")
+SERIES_ALIGNMENT = 16
+"""Series entries begin at multiples of it: in postings, a series is its offset / 16, in 32 bits."""
 _SPARSE = 1024
 """The offset of every 1024th symbol is kept, to find those after it."""
 

@@ -7,32 +7,43 @@ writePostingsOffsetTable).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 from prometheus_backup.tsdb.faults import FaultKind
-from prometheus_backup.tsdb.index import Index, Toc
-from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, aligned, integer, uvarint
-from prometheus_backup.tsdb.varints import Ints
+from prometheus_backup.tsdb.index import SERIES_ALIGNMENT, Index, Toc
+from prometheus_backup.tsdb.reading import (
+    WINDOW,
+    ReadFile,
+    Unsound,
+    aligned,
+    crc32c,
+    integer,
+    uvarint,
+)
+from prometheus_backup.tsdb.varints import Ints, first_false, groups_before_false, ranges
 
-ALIGNMENT = 16
-"""A series is named by its offset in the index divided by this."""
 _KIND = FaultKind.INDEX_POSTINGS
 _ALL = (b"", b"")
+_AT_ONCE = 1 << 12
+"""Entries of the table whose lists are checked together at most."""
+_LAST_LIST = 1 << 10
+"""Bytes to read for the last list of these, whose length is not known yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the table."""
+class Entry(NamedTuple):
+    """One entry of the table: a label pair, and the offset of its list."""
 
-    name: bytes
-    value: bytes
+    pair: tuple[bytes, bytes]
     offset: int
 
     def __str__(self) -> str:
-        pair = f"{self.name.decode(errors='replace')}={self.value.decode(errors='replace')!r}"
-        return f"the postings of {pair}" if (self.name, self.value) != _ALL else "all series"
+        if self.pair == _ALL:
+            return "all series"
+        name, value = (text.decode(errors="replace") for text in self.pair)
+        return f"the postings of {name}={value!r}"
 
 
 class AllSeries:
@@ -50,7 +61,7 @@ class AllSeries:
         if self._differs:
             return
         found = self._references(self._compared, len(offsets))
-        if not np.array_equal(found, np.asarray(offsets) // ALIGNMENT):
+        if not np.array_equal(found, np.asarray(offsets) // SERIES_ALIGNMENT):
             self._differs = True
             detail = "the list of all series differs from the series in the index"
             self._index.fault(_KIND, detail, self._start + 4 * self._compared)
@@ -67,11 +78,11 @@ class AllSeries:
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            if int(self._references(middle, 1)[0]) * ALIGNMENT > offset:
+            if int(self._references(middle, 1)[0]) * SERIES_ALIGNMENT > offset:
                 high = middle
             else:
                 low = middle + 1
-        return int(self._references(low, 1)[0]) * ALIGNMENT if low < self._count else None
+        return int(self._references(low, 1)[0]) * SERIES_ALIGNMENT if low < self._count else None
 
     def _references(self, first: int, count: int) -> Ints:
         count = min(count, self._count - first)
@@ -106,7 +117,7 @@ class Postings:
         """Return the list of all series. If it is not sound, log a fault and return None."""
         first = next(self._entries(), None)
         detail = "the postings table does not begin with the list of all series"
-        if first and (first.name, first.value) == _ALL:
+        if first and first.pair == _ALL:
             try:
                 count = self._check_list(first)
             except Unsound as error:
@@ -119,7 +130,7 @@ class Postings:
     def expect(self, labels: Ints, offsets: Ints) -> None:
         """Add series that were read to the expected sums: number of labels and offset of each."""
         self._expected[0] += int(labels.sum())
-        self._expected[1] += int((labels * (offsets // ALIGNMENT)).sum())
+        self._expected[1] += int((labels * (offsets // SERIES_ALIGNMENT)).sum())
 
     def check_lists(self, *, complete: bool) -> None:
         """Check every list, and that they fill the section; `complete`: all series were read."""
@@ -129,23 +140,21 @@ class Postings:
         self._found = [0, 0]
         sound = True
         last = _ALL
-        for entry in self._entries():
-            pair = (entry.name, entry.value)
-            if pair != _ALL and pair <= last:
-                detail = f"{entry} are not sorted after the ones before"
-                self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, entry.offset)
-            last = pair
-            if entry.offset != position:
-                detail = f"{entry} begin at {entry.offset:,}, not at the end of the ones before"
-                self._index.fault(_KIND, detail, position)
-            try:
-                count = self._check_list(entry)
-            except Unsound as error:
-                sound = False
-                if (entry.name, entry.value) != _ALL:  # already reported
-                    self._index.fault(_KIND, f"{error}: {entry}", entry.offset)
-                count = self._claimed(entry.offset)
-            position = entry.offset + 12 + 4 * count
+        entries = self._entries()
+        while some := list(islice(entries, _AT_ONCE)):
+            for entry in some:
+                if entry.pair != _ALL and entry.pair <= last:
+                    detail = f"{entry} are not sorted after the ones before"
+                    self._index.fault(FaultKind.INDEX_POSTINGS_TABLE, detail, entry.offset)
+                last = entry.pair
+            at = 0
+            while at < len(some):
+                count, position = self._check_many(some[at:], position)
+                at += count
+                if not count:
+                    well, position = self._check_one(some[at], position)
+                    sound = sound and well
+                    at += 1
         self._index.padding(min(position, toc.label_table), toc.label_table, "the postings")
         if complete and sound and self._found != self._expected:
             detail = "the postings do not match the labels of the series"
@@ -168,11 +177,60 @@ class Postings:
         if toc.label_table < toc.postings_table:
             self._index.section(toc.label_table, toc.postings_table, kind, "the label index table")
 
-    def _claimed(self, offset: int) -> int:
+    def _check_many(self, entries: Sequence[Entry], position: int) -> tuple[int, int]:
+        """Check lists within a window, up to one with a fault, or that is not whole.
+
+        Return how many were checked, and where the last of them ends.
+        """
+        base = entries[0].offset
+        if entries[0].pair == _ALL or base != position:
+            return 0, position
+        size = min(WINDOW, entries[-1].offset - base + _LAST_LIST, self._toc.label_table - base)
+        buf = self._file.window(base, size)
+        words = np.frombuffer(buf, ">u4", len(buf) // 4).astype(np.int64)
+        offsets = np.fromiter((entry.offset for entry in entries), np.int64, len(entries)) - base
+        starts = offsets // 4
+        starts = starts[: first_false((starts >= 0) & (starts < len(words) - 1))]
+        counts = words[starts + 1]
+        stops = starts + 2 + counts  # where the checksum is
+        following = np.concatenate(([0], 4 * stops + 4))
+        regular = (
+            (offsets[: len(starts)] == following[:-1])
+            & (words[starts] == 4 + 4 * counts)
+            & (stops < len(words))
+        )
+        count = first_false(regular)
+        starts, counts, stops = starts[:count], counts[:count], stops[:count]
+        bodies = zip((4 * starts + 4).tolist(), (4 * stops).tolist(), strict=True)
+        checksums = np.array([crc32c(buf[begin:stop]) for begin, stop in bodies], np.int64)
+        series, ends = words[ranges(starts + 2, counts)], np.cumsum(counts)
+        sorted_ = np.ones(len(series), np.bool_)
+        sorted_[1:] = series[1:] >= series[:-1]
+        sorted_[(ends - counts)[counts > 0]] = True  # the first of a list
+        count = min(first_false(checksums == words[stops]), groups_before_false(sorted_, ends))
+        total = int(ends[count - 1]) if count else 0
+        self._found[0] += total
+        self._found[1] += int(series[:total].sum())
+        return count, base + int(following[count])
+
+    def _check_one(self, entry: Entry, position: int) -> tuple[bool, int]:
+        """Check one list and report what is wrong with it.
+
+        Return whether it is sound, and where it ends.
+        """
+        if entry.offset != position:
+            detail = f"{entry} begin at {entry.offset:,}, not at the end of the ones before"
+            self._index.fault(_KIND, detail, position)
         try:
-            return integer(self._file.exactly(offset + 4, 4))
+            return True, entry.offset + 12 + 4 * self._check_list(entry)
+        except Unsound as error:
+            if entry.pair != _ALL:  # already reported
+                self._index.fault(_KIND, f"{error}: {entry}", entry.offset)
+        try:
+            count = integer(self._file.exactly(entry.offset + 4, 4))
         except Unsound:
-            return 0
+            count = 0
+        return False, entry.offset + 12 + 4 * count
 
     def _entries(self) -> Iterator[Entry]:
         """Yield the entries of the table, whose checksum is known to be right."""
@@ -228,7 +286,7 @@ class Postings:
             if some[0] < last or (some[1:] < some[:-1]).any():
                 raise Unsound("not in order")
             last = some[-1]
-            if (entry.name, entry.value) != _ALL:
+            if entry.pair != _ALL:
                 self._found[0] += len(some)
                 self._found[1] += int(some.sum())
         return count
@@ -243,7 +301,7 @@ def _entry(buf: bytes, at: int) -> tuple[Entry, int]:
     name, at = _text(buf, at + 1)
     value, at = _text(buf, at)
     offset, at = uvarint(buf, at)
-    return Entry(name, value, offset), at
+    return Entry((name, value), offset), at
 
 
 def _text(buf: bytes, at: int) -> tuple[bytes, int]:

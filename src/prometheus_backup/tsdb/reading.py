@@ -129,11 +129,11 @@ def aligned(offset: int, alignment: int) -> int:
 def uvarint(data: bytes, at: int) -> tuple[int, int]:
     """Return the unsigned LEB128 number at an offset, and where it ends. Raises Unsound."""
     value = shift = 0
-    for position in range(at, min(at + LONGEST_VARINT, len(data))):
-        byte = data[position]
+    for byte in data[at : at + LONGEST_VARINT]:
+        at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80 and value < 1 << 64:
-            return value, position + 1
+            return value, at
         shift += 7
     raise Unsound("it cannot be decoded")
 

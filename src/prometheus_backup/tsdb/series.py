@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from prometheus_backup.tsdb.entries import (
-    ALIGNMENT,
     NO_LABELS,
     SeriesBatch,
     decode_entries,
     split_entries,
 )
 from prometheus_backup.tsdb.faults import FaultKind
-from prometheus_backup.tsdb.index import Index, Toc
+from prometheus_backup.tsdb.index import SERIES_ALIGNMENT, Index, Toc
 from prometheus_backup.tsdb.postings import AllSeries
 from prometheus_backup.tsdb.reading import Unsound, aligned, integer, uvarint
 from prometheus_backup.tsdb.varints import Ints
@@ -33,7 +32,7 @@ class SeriesWalk:
     def __init__(self, index: Index, toc: Toc, all_series: AllSeries | None) -> None:
         self.corrupt = 0
         self._index = index
-        self._start = aligned(toc.series, ALIGNMENT)
+        self._start = aligned(toc.series, SERIES_ALIGNMENT)
         self._symbols_end, self._end = toc.series, toc.label_indices
         self._all = all_series
         self._last = NO_LABELS
@@ -80,7 +79,7 @@ class SeriesWalk:
             index.fault(FaultKind.SERIES_CORRUPT, detail, position)
             following = self._skip(position)
             return following, following, None
-        following = aligned(stop, ALIGNMENT)
+        following = aligned(stop, SERIES_ALIGNMENT)
         if following < self._end and any(index.file.exactly(stop, following - stop)):
             detail = "the padding after a series entry is not zero"
             index.fault(FaultKind.PADDING, detail, stop, series=self.text(position))

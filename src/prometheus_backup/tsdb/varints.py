@@ -76,6 +76,11 @@ def first_false(mask: Mask) -> int:
     return int(np.argmin(mask)) if len(mask) and not mask.all() else len(mask)
 
 
+def groups_before_false(mask: Mask, stops: Ints) -> int:
+    """Return how many groups, from the first, are all true. Group i ends at `stops[i]`."""
+    return int(np.searchsorted(stops, first_false(mask), side="right"))
+
+
 def uint32_at(data: Bytes, offsets: Ints) -> NDArray[np.uint32]:
     """Return the big-endian 32-bit number at each offset, which must lie within the data."""
     numbers: NDArray[np.uint32] = data[offsets[:, None] + np.arange(4)].view(">u4")[:, 0]
