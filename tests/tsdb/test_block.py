@@ -1,4 +1,4 @@
-"""Reading block directories: those that Prometheus wrote, and what may lie beside or in them."""
+"""Reading block directories, and other files that may be in them or next to them."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def change_meta(block: Path, **changes: Any) -> None:
     (block / "meta.json").write_text(json.dumps(kept))
 
 
-def test_blocks_are_read_as_their_meta_json_says_in_the_order_of_time(
+def test_blocks_are_read_from_meta_json_and_sorted_by_time(
     tsdb_blocks: Path, tsdb_block_spec: BlockSpec
 ) -> None:
     blocks = read_blocks(tsdb_blocks)
@@ -39,7 +39,7 @@ def test_blocks_are_read_as_their_meta_json_says_in_the_order_of_time(
         assert block.stats["numSeries"] == tsdb_block_spec.series
 
 
-def test_the_files_of_a_block_are_all_there_are_with_their_sizes(tsdb_blocks: Path) -> None:
+def test_all_files_of_a_block_are_listed_with_their_sizes(tsdb_blocks: Path) -> None:
     for block in read_blocks(tsdb_blocks):
         on_disk = tree(tsdb_blocks / block.ulid)
         assert {f.path: f.size for f in block.files} == {k: len(v) for k, v in on_disk.items()}
@@ -47,7 +47,7 @@ def test_the_files_of_a_block_are_all_there_are_with_their_sizes(tsdb_blocks: Pa
         assert block.size == sum(map(len, on_disk.values()))
 
 
-def test_a_compacted_block_tells_its_sources_and_parents(data_dir: Path) -> None:
+def test_sources_and_parents_of_a_compacted_block_are_read(data_dir: Path) -> None:
     block = live_blocks(data_dir)[0]
     parents = [{"ulid": ULID, "minTime": 0, "maxTime": 1}]
     change_meta(block, compaction={"level": 2, "sources": [ULID, block.name], "parents": parents})
@@ -55,7 +55,7 @@ def test_a_compacted_block_tells_its_sources_and_parents(data_dir: Path) -> None
     assert (read.level, read.sources, read.parents) == (2, (ULID, block.name), (ULID,))
 
 
-def test_what_is_not_named_as_a_block_is_passed_over(data_dir: Path) -> None:
+def test_entries_that_are_not_named_like_a_block_are_ignored(data_dir: Path) -> None:
     names = live_ulids(data_dir)
     for name in ("wal", "chunks_head", f"{ULID}.tmp-for-creation", f"{ULID}.tmp", "snapshots"):
         (data_dir / name).mkdir()
@@ -84,7 +84,7 @@ def test_a_block_without_a_readable_meta_json_is_unusable(
     with pytest.raises(SnapshotUnusable, match=f"cannot read block {block}: its meta.json") as got:
         read_blocks(data_dir)
     assert got.value.exit_code == 22
-    # It still counts as a block that is there: by its name.
+    # Its name still counts as an existing block.
     assert live_ulids(data_dir) >= {block.name}
     assert len(live_ulids(data_dir)) == 4
 
@@ -109,7 +109,7 @@ def test_a_meta_json_of_wrong_types_is_unusable(data_dir: Path, changes: dict[st
         read_block(block)
 
 
-def test_a_block_is_known_by_its_meta_json_not_by_its_directory(data_dir: Path) -> None:
+def test_a_block_is_identified_by_its_meta_json_not_by_its_directory(data_dir: Path) -> None:
     block = live_blocks(data_dir)[0]
     block.rename(data_dir / ULID)
     assert block.name in live_ulids(data_dir)
@@ -125,14 +125,14 @@ def test_links_and_pipes_in_a_block_are_refused_not_followed(data_dir: Path) -> 
             read_block(block)
 
 
-def test_a_file_name_that_no_manifest_may_hold_is_refused(data_dir: Path) -> None:
+def test_a_file_name_that_is_not_allowed_in_a_manifest_is_refused(data_dir: Path) -> None:
     block = live_blocks(data_dir)[0]
     (block / "a\nb").write_text("")
     with pytest.raises(SnapshotUnusable, match="control characters"):
         read_block(block)
 
 
-def test_a_directory_that_is_absent_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     for look in (read_blocks, live_ulids):
         with pytest.raises(SnapshotUnusable, match=f"cannot read {tmp_path / 'absent'}: No such"):
             look(tmp_path / "absent")

@@ -1,4 +1,4 @@
-"""Entries that are decoded by the window give the same result as those decoded one at a time."""
+"""Decoding many entries at once gives the same result as decoding each alone."""
 
 import random
 import struct
@@ -37,7 +37,7 @@ SPEC = BlockSpec(
 
 
 def labels() -> list[Labels]:
-    """Three targets with twenty metrics each; some have a label more, and one only its name."""
+    """Three targets with twenty metrics each. Some have one more label, one only a name."""
     return sorted(
         [
             (("__name__", "alone"),),
@@ -56,7 +56,7 @@ def labels() -> list[Labels]:
 
 @pytest.fixture(params=[1, 3], ids=["one chunk", "three chunks"])
 def block(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A sound block, each of its series with so many chunks."""
+    """A sound block whose series have this many chunks each."""
     spec = replace(SPEC, max_time_ms=SPEC.min_time_ms + request.param * 2 * HOUR_MS)
     return write_block(tmp_path, spec, labels(), random.Random(0))
 
@@ -113,7 +113,7 @@ def test_all_entries_of_a_sound_block_are_decoded_at_once(block: Path) -> None:
     assert decoded.label_stops[-1] == sum(map(len, labels()))
 
 
-def test_a_sound_block_is_read_as_it_is_one_entry_at_a_time(
+def test_a_sound_block_gives_the_same_result_one_entry_at_a_time(
     block: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, faults = walk(block)
@@ -121,7 +121,7 @@ def test_a_sound_block_is_read_as_it_is_one_entry_at_a_time(
     assert faults == []
 
 
-def test_wrong_entries_with_right_checksums_are_judged_as_they_are_one_at_a_time(
+def test_wrong_entries_with_valid_checksums_give_the_same_result_one_at_a_time(
     block: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose = random.Random(7)

@@ -1,4 +1,6 @@
-"""Blocks that real Prometheus wrote: sound ones pass, and no flipped bit escapes but where told."""
+"""Blocks of real Prometheus servers: sound ones pass, and all flipped bits are found except where
+documented.
+"""
 
 import json
 import random
@@ -27,7 +29,8 @@ FLIPS = 1000
 NO_DAMAGE = ("index", 4, 0)
 """The bit that makes version 2 of an index version 3: Prometheus reads both in the same way."""
 
-# What docs/explanation/verification.md lists: the bytes of meta.json that nothing covers.
+# The bytes of meta.json in which changes are not detected, as listed in
+# docs/explanation/verification.md.
 UNCOVERED = {
     "times": rb'"(?:min|max)Time": (\d+)',
     "level": rb'"level": (\d+)',
@@ -46,7 +49,7 @@ def real_blocks(
     prometheus_binaries: PrometheusBinaries,
     tsdb_blocks: Path,
 ) -> Path:
-    """A snapshot of a 2.x and a 3.x with blocks of every kind: to be read only."""
+    """Snapshots of 2.x and 3.x with blocks of every kind. Tests must not change them."""
     directory = tmp_path_factory.mktemp("real-blocks")
     return make_real_blocks(directory, prometheus_binaries, tsdb_blocks)
 
@@ -58,7 +61,7 @@ def metas(blocks: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def promtool(binaries: PrometheusBinaries, *arguments: str, home: Path) -> str:
-    """What promtool prints; it must succeed."""
+    """The output of promtool, which must succeed."""
     done = subprocess.run(
         [str(binaries.promtool), "tsdb", *arguments],
         env=clean_environment(home),
@@ -104,7 +107,7 @@ def test_sound_blocks_pass_with_the_counts_that_promtool_has(
 
 @contextmanager
 def flipped(path: Path, offset: int, bit: int) -> Iterator[None]:
-    """One bit of a file is the other way round."""
+    """Flip one bit of a file, and flip it back at the end."""
     with path.open("r+b", buffering=0) as file:
         file.seek(offset)
         (byte,) = file.read(1)
@@ -116,7 +119,7 @@ def flipped(path: Path, offset: int, bit: int) -> Iterator[None]:
 
 
 def uncovered(meta: bytes) -> dict[int, str]:
-    """The bytes of a meta.json that nothing covers, each with the name of the rule."""
+    """The offsets in a meta.json where changes are not detected, each with the name of its rule."""
     return {
         offset: name
         for name, pattern in UNCOVERED.items()
@@ -126,20 +129,20 @@ def uncovered(meta: bytes) -> dict[int, str]:
 
 
 def escapes(block: Path, flips: Iterator[tuple[Path, int, int]]) -> list[tuple[Path, int]]:
-    """The places of flips that the check of the block does not see."""
+    """The flips that the check of the block does not find."""
     missed = []
     for path, offset, bit in flips:
         if (path.name, offset, bit) == NO_DAMAGE:
             continue
         with flipped(path, offset, bit):
-            # What the quick look at meta.json and tombstones sees, the whole check sees.
+            # What the check of meta.json and tombstones finds, the whole check finds, too.
             if not check_mutable(block).counts and not check_block(block).counts:
                 missed.append((path, offset))
     return missed
 
 
 def random_flips(block: Path, count: int, seed: int) -> Iterator[tuple[Path, int, int]]:
-    """Flips of bits in all files of a block, each file as often as any other."""
+    """Flips of random bits, spread evenly over the files of a block."""
     choose = random.Random(seed)
     files = sorted(path for path in block.rglob("*") if path.is_file())
     for _ in range(count):
@@ -147,7 +150,7 @@ def random_flips(block: Path, count: int, seed: int) -> Iterator[tuple[Path, int
         yield path, choose.randrange(path.stat().st_size), choose.randrange(8)
 
 
-def test_random_bit_flips_are_found_but_for_what_is_documented(
+def test_random_bit_flips_are_found_except_where_documented(
     real_blocks: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(real_blocks, tmp_path / "blocks")
@@ -158,10 +161,10 @@ def test_random_bit_flips_are_found_but_for_what_is_documented(
         allowed = uncovered((block / "meta.json").read_bytes())
         assert [(p.name, o) for p, o in escaped if p.name != "meta.json"] == []
         assert [offset for _, offset in escaped if offset not in allowed] == []
-        assert check_block(block).faults == (), "every flip was taken back"
+        assert check_block(block).faults == (), "every flip was undone"
 
 
-def test_no_byte_of_an_index_or_of_tombstones_is_uncovered(
+def test_a_flip_in_any_byte_of_index_or_tombstones_is_found(
     real_blocks: Path, tmp_path: Path
 ) -> None:
     block = min(live_blocks(real_blocks), key=lambda b: (b / "index").stat().st_size)
@@ -176,7 +179,7 @@ def test_no_byte_of_an_index_or_of_tombstones_is_uncovered(
     assert escapes(block, each_byte) == []
 
 
-def test_what_escapes_in_meta_json_is_what_is_documented(real_blocks: Path, tmp_path: Path) -> None:
+def test_undetected_changes_of_meta_json_are_documented(real_blocks: Path, tmp_path: Path) -> None:
     seen = set()
     late = [b for b, m in metas(real_blocks) if "hints" in m["compaction"]]
     compacted = [b for b, m in metas(real_blocks) if m["compaction"]["level"] == 2]
@@ -198,7 +201,7 @@ def two_segments(blocks: Path) -> Path:
 
 @pytest.fixture
 def own_blocks(real_blocks: Path, tmp_path: Path) -> Path:
-    """The same, the test's own."""
+    """A copy of the blocks that the test may change."""
     shutil.copytree(real_blocks, tmp_path / "blocks")
     return tmp_path / "blocks"
 
@@ -222,7 +225,7 @@ def test_a_removed_segment_is_found(own_blocks: Path, name: str) -> None:
     assert (fault.kind, fault.file) == (FaultKind.SEGMENT_MISSING, f"chunks/{name}")
 
 
-def test_a_segment_too_many_is_found(own_blocks: Path) -> None:
+def test_an_extra_segment_is_found(own_blocks: Path) -> None:
     chunks = two_segments(own_blocks) / "chunks"
     shutil.copy(chunks / "000002", chunks / "000003")
     (fault,) = check_block(chunks.parent).faults
@@ -238,7 +241,7 @@ def test_the_index_of_another_block_is_found(own_blocks: Path) -> None:
         (mine / "index").write_bytes(index)
         kinds = set(check_block(mine).counts)
         chunks = {FaultKind.CHUNK_UNREFERENCED, FaultKind.SEGMENT_TRUNCATED}
-        assert kinds & chunks, "its chunks are not those that the index speaks of"
+        assert kinds & chunks, "its chunks are not those in the index"
         assert FaultKind.META_TIMES in kinds, "nor are its times"
         (mine / "index").write_bytes(kept)
 
@@ -252,7 +255,7 @@ def test_the_meta_json_of_another_block_is_found(own_blocks: Path) -> None:
     assert {FaultKind.META_TIMES, FaultKind.META_COUNTS} <= set(report.counts)
 
 
-def test_tombstones_of_another_block_are_found_by_their_number(own_blocks: Path) -> None:
+def test_tombstones_of_another_block_are_found_by_their_count(own_blocks: Path) -> None:
     with_some, *_ = [b for b, m in metas(own_blocks) if m["stats"].get("numTombstones")]
     without, *_ = [b for b, m in metas(own_blocks) if not m["stats"].get("numTombstones")]
     shutil.copy(with_some / "tombstones", without / "tombstones")
@@ -261,7 +264,9 @@ def test_tombstones_of_another_block_are_found_by_their_number(own_blocks: Path)
     assert "tombstones" in fault.detail
 
 
-def test_an_encoding_that_is_unknown_is_checked_by_its_checksum_and_said(own_blocks: Path) -> None:
+def test_chunks_of_unknown_encoding_are_checked_by_checksum_and_reported_as_not_decoded(
+    own_blocks: Path,
+) -> None:
     late, *_ = [b for b, m in metas(own_blocks) if "hints" in m["compaction"]]
     segment = late / "chunks/000001"
     body = bytearray(segment.read_bytes())
@@ -293,7 +298,7 @@ def test_the_encodings_of_newer_versions_are_counted(
     while at < len(body):
         length, start = uvarint(bytes(body), at)
         body[start] = encoding
-        body[start + 1] |= flags  # how the counter was reset, beside the number of samples
+        body[start + 1] |= flags  # counter reset, in the same bytes as the number of samples
         at = start + 1 + length + 4
         body[at - 4 : at] = crc32c(bytes(body[start : at - 4])).to_bytes(4, "big")
     segment.write_bytes(body)
@@ -304,12 +309,14 @@ def test_the_encodings_of_newer_versions_are_counted(
     assert report.not_decoded == ()
 
 
-def test_floats_and_histograms_are_compared_apart_where_meta_json_does(own_blocks: Path) -> None:
+def test_floats_and_histograms_are_compared_separately_if_meta_json_has_both(
+    own_blocks: Path,
+) -> None:
     block = two_segments(own_blocks)
     report = check_block(block)
     floats = report.samples["xor"]
     meta = json.loads((block / "meta.json").read_bytes())
-    # What Prometheus writes since 3.6.
+    # Prometheus writes both since 3.6.
     for wrong, kinds in ((0, set()), (1, {FaultKind.META_COUNTS})):
         apart = {
             "numFloatSamples": floats - wrong,
@@ -320,7 +327,7 @@ def test_floats_and_histograms_are_compared_apart_where_meta_json_does(own_block
         assert set(check_block(block).counts) == kinds
 
 
-def test_the_page_lists_what_nothing_covers() -> None:
+def test_the_page_lists_all_undetected_changes() -> None:
     page = (DOCS / "explanation" / "verification.md").read_text()
     section = page[page.index("## What it cannot see") :].split("\n## ")[0]
     listed = set(re.findall(r'`"(\w+)":?`', section))
@@ -328,7 +335,7 @@ def test_the_page_lists_what_nothing_covers() -> None:
     assert listed == set(re.findall(r"[A-Za-z]{5,}", rules))
 
 
-def test_the_encodings_are_counted_apart(real_blocks: Path) -> None:
+def test_samples_are_counted_by_encoding(real_blocks: Path) -> None:
     reports: list[BlockReport] = [check_block(block) for block in live_blocks(real_blocks)]
     for report in reports:
         assert report.samples.get("histogram") == report.samples.get("float-histogram")

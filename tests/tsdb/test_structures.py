@@ -1,4 +1,4 @@
-"""Blocks whose checksums are right and that still are wrong: order, references, times, lists."""
+"""Blocks with valid checksums and wrong contents, and sound ones with unusual contents."""
 
 import os
 import random
@@ -36,7 +36,7 @@ SERIES: list[Labels] = [(("__name__", "m"), ("series", f"{n:03d}")) for n in ran
 
 
 def _chunks() -> list[list[ChunkMeta]]:
-    """What the index says of the chunks: two of each series, back to back in one segment."""
+    """The chunks in the index: two per series, one after the other in one segment."""
     size = len(RandomChunks(random.Random(0), STEP_MS).framed(SPEC.min_time_ms))
     return [
         [
@@ -53,13 +53,13 @@ def _chunks() -> list[list[ChunkMeta]]:
 
 @dataclass
 class Contents:
-    """What an index is made of, for a test to change."""
+    """The contents of an index, for a test to change."""
 
     series: list[Labels] = field(default_factory=lambda: list(SERIES))
     chunks: list[list[ChunkMeta]] = field(default_factory=_chunks)
 
     def index(self) -> bytes:
-        """The index, its checksums right."""
+        """The index, with valid checksums."""
 
         def each() -> Iterator[list[ChunkMeta]]:
             yield from self.chunks
@@ -73,7 +73,7 @@ def block(tmp_path: Path) -> Path:
     return write_block(tmp_path, SPEC, SERIES, random.Random(0))
 
 
-def test_the_block_that_the_others_are_made_of_is_sound(block: Path) -> None:
+def test_the_unchanged_block_is_sound(block: Path) -> None:
     assert Contents().index() == (block / "index").read_bytes()
     assert check_block(block).faults == ()
 
@@ -103,12 +103,12 @@ def _a_chunk_of_another_series(contents: Contents) -> None:
     contents.chunks[4] = contents.chunks[3]
 
 
-def _a_reference_to_a_segment_that_is_not_there(contents: Contents) -> None:
+def _a_reference_to_a_segment_that_is_missing(contents: Contents) -> None:
     begin, end, _ = contents.chunks[7][1]
     contents.chunks[7][1] = (begin, end, 1 << 32 | 8)
 
 
-def _a_chunk_that_begins_later_than_is_said(contents: Contents) -> None:
+def _a_chunk_that_begins_later_than_the_index_says(contents: Contents) -> None:
     begin, end, reference = contents.chunks[4][0]
     contents.chunks[4][0] = (begin + 1, end, reference)
 
@@ -136,14 +136,14 @@ def _a_series_less(contents: Contents) -> None:
         (_a_label_name_twice, FaultKind.SERIES_ORDER),
         (_a_reference_into_a_chunk, FaultKind.CHUNK_REFERENCE),
         (_a_chunk_of_another_series, FaultKind.CHUNK_REFERENCE),
-        (_a_reference_to_a_segment_that_is_not_there, FaultKind.SEGMENT_MISSING),
-        (_a_chunk_that_begins_later_than_is_said, FaultKind.CHUNK_START),
+        (_a_reference_to_a_segment_that_is_missing, FaultKind.SEGMENT_MISSING),
+        (_a_chunk_that_begins_later_than_the_index_says, FaultKind.CHUNK_START),
         (_chunks_that_overlap, FaultKind.CHUNK_ORDER),
         (_a_chunk_beyond_the_block, FaultKind.META_TIMES),
         (_a_series_less, FaultKind.CHUNK_UNREFERENCED),
     ],
 )
-def test_an_index_that_is_wrong_with_right_checksums_is_found(
+def test_wrong_contents_of_an_index_with_valid_checksums_are_found(
     block: Path, change: Callable[[Contents], None], kind: FaultKind
 ) -> None:
     contents = Contents()
@@ -151,13 +151,13 @@ def test_an_index_that_is_wrong_with_right_checksums_is_found(
     (block / "index").write_bytes(contents.index())
     report = check_block(block)
     assert kind in report.counts, report.faults
-    # And it is the one place that is wrong: nothing is blamed on what stands around it.
+    # Only this place is reported, nothing around it.
     assert set(report.counts) <= {kind, FaultKind.META_COUNTS, FaultKind.CHUNK_UNREFERENCED}
 
 
 def test_a_series_is_named_in_the_fault_of_its_chunk(block: Path) -> None:
     contents = Contents()
-    _a_chunk_that_begins_later_than_is_said(contents)
+    _a_chunk_that_begins_later_than_the_index_says(contents)
     (block / "index").write_bytes(contents.index())
     (fault,) = check_block(block).faults
     assert fault.series == 'm{series="004"}'
@@ -165,14 +165,14 @@ def test_a_series_is_named_in_the_fault_of_its_chunk(block: Path) -> None:
 
 
 def _replace_section(index: bytes, old: bytes, new: bytes) -> bytes:
-    """Exchange the body of a section and mend its checksum."""
+    """Replace the body of a section and fix its checksum."""
     assert index.count(old) == 1
     at = index.index(old)
     stop = at + len(old)
     return index[:at] + new + crc32c(new).to_bytes(4, "big") + index[stop + 4 :]
 
 
-def test_postings_that_name_another_series_are_found(block: Path) -> None:
+def test_postings_with_another_series_are_found(block: Path) -> None:
     index = (block / "index").read_bytes()
     lists = [index[i : i + 8] for i in range(len(index) - 8) if index[i - 4 : i + 4] == ONE_SERIES]
     first, second = lists[0], lists[1]
@@ -182,7 +182,7 @@ def test_postings_that_name_another_series_are_found(block: Path) -> None:
 
 
 ONE_SERIES = struct.pack(">II", 8, 1)
-"""How the list of one series begins: its length, and its count."""
+"""The beginning of a list of one series: its length and count."""
 
 
 def test_a_list_of_all_series_that_lacks_one_is_found(block: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_list_of_all_series_that_lacks_one_is_found(block: Path) -> None:
 
 
 def _all_series(index: bytes) -> tuple[int, ...]:
-    """The first list of the postings, which names all series."""
+    """The first list of the postings: all series."""
     at = struct.unpack(">6QI", index[-52:])[4]
     return struct.unpack(">8I", index[at + 8 : at + 40])
 
@@ -222,7 +222,7 @@ def test_a_tombstone_that_ends_before_it_begins_is_found(block: Path) -> None:
     assert check_block(block).faults[0].kind is FaultKind.TOMBSTONES_CORRUPT
 
 
-def test_faults_beyond_those_that_are_kept_are_counted(block: Path) -> None:
+def test_faults_beyond_the_limit_are_counted(block: Path) -> None:
     segment = block / "chunks/000001"
     body = bytearray(segment.read_bytes())
     size = (len(body) - 8) // 16
@@ -237,7 +237,7 @@ def test_faults_beyond_those_that_are_kept_are_counted(block: Path) -> None:
     assert report.series == len(SERIES)
 
 
-def test_what_is_no_regular_file_is_not_waited_for(block: Path) -> None:
+def test_pipes_are_not_waited_for(block: Path) -> None:
     for name in ("index", "tombstones", "meta.json"):
         (block / name).unlink()
         os.mkfifo(block / name)

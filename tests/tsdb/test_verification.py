@@ -1,4 +1,4 @@
-"""Deep checks of blocks: sound ones pass, and each damage is named for what it is."""
+"""Checks of whole blocks: sound ones pass, and each kind of damage is reported as what it is."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def flip(path: Path, offset: int, mask: int = 1) -> None:
 
 
 def cut(path: Path, size: int) -> None:
-    """Keep so many bytes; a negative size counts from the end."""
+    """Keep this many bytes; a negative size counts from the end."""
     path.write_bytes(path.read_bytes()[:size])
 
 
@@ -92,7 +92,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], FaultKind]] = [
 @pytest.mark.parametrize(
     ("damage", "kind"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES]
 )
-def test_each_damage_is_named_for_what_it_is(
+def test_each_kind_of_damage_is_reported_as_what_it_is(
     data_dir: Path, damage: Callable[[Path], object], kind: FaultKind
 ) -> None:
     block = live_blocks(data_dir)[0]
@@ -102,7 +102,7 @@ def test_each_damage_is_named_for_what_it_is(
     assert report.verdict is Verdict.FAIL
 
 
-def test_the_fault_of_a_chunk_names_file_offset_and_series(data_dir: Path) -> None:
+def test_the_fault_of_a_chunk_has_file_offset_and_series(data_dir: Path) -> None:
     block = live_blocks(data_dir)[0]
     flip(block / "chunks/000001", 100)
     (fault,) = check_block(block).faults

@@ -238,7 +238,7 @@ def _decode_chunks(values: Uints, starts: Ints, counts: Ints) -> tuple[Ints, Uin
 
 
 def _running_sums(steps: NDArray[_Number], stops: Ints, counts: Ints) -> NDArray[_Number]:
-    """Return sums that begin anew in each entry. They wrap around at 64 bits, as in Prometheus."""
+    """Return sums that start again in each entry. They wrap around at 64 bits, as in Prometheus."""
     sums = np.zeros(len(steps) + 1, steps.dtype)
     np.cumsum(steps, out=sums[1:])
     result: NDArray[_Number] = sums[1:] - np.repeat(sums[stops - counts], counts)
