@@ -1,11 +1,11 @@
-"""SIGTERM and Ctrl-C, sent to the real command line in each phase of a run."""
+"""SIGTERM, SIGHUP and Ctrl-C, sent to the real command line in each phase of a run."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 
 import pytest
 
@@ -33,8 +33,12 @@ from tests.support.sources import Proxy
 from tests.support.started_cli import CliResult, StartedCli
 from tests.support.waiting import wait_until
 
-CODES = {SIGTERM: 143, SIGINT: 130}
-WORDS = {SIGTERM: "stopped by SIGTERM", SIGINT: "stopped by Ctrl-C"}
+CODES = {SIGTERM: 143, SIGINT: 130, SIGHUP: 143}
+WORDS = {
+    SIGTERM: "stopped by SIGTERM",
+    SIGINT: "stopped by Ctrl-C",
+    SIGHUP: "stopped by SIGHUP",
+}
 
 
 @pytest.fixture
@@ -79,6 +83,7 @@ def require_cleaned_up(found: dict[str, bytes], report: BackupReport) -> None:
         ("claim", "PUT", "/incomplete.json", SIGINT, False),
         ("transfer", "PUT", "/index", SIGTERM, False),
         ("verify", "GET", "/index", SIGINT, False),
+        ("verify", "GET", "/index", SIGHUP, False),
         ("commit", "PUT", "/SHA256SUMS", SIGTERM, False),
         ("manifest", "PUT", "/metadata.json", SIGTERM, True),
         ("retention", "GET", "/metadata.json", SIGINT, True),
@@ -143,7 +148,7 @@ def stopped_while_it_waits(
         return run.end()
 
 
-@pytest.mark.parametrize("signal", [SIGTERM, SIGINT])
+@pytest.mark.parametrize("signal", [SIGTERM, SIGINT, SIGHUP])
 def test_run_stopped_before_it_knows_its_snapshot_removes_it(
     source: PrometheusServer, tmp_path: Path, signal: Signals
 ) -> None:

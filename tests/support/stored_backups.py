@@ -185,7 +185,7 @@ def json_of(done: subprocess.CompletedProcess[str], *, code: int = 0) -> Any:
 def _restored_process_state() -> Iterator[None]:
     """Restore the environment and the signal handlers afterwards."""
     environment = dict(os.environ)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

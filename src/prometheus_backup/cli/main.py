@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from prometheus_backup.cli import streams
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.output import Output
 from prometheus_backup.config import without_service_links
@@ -32,12 +33,10 @@ def main() -> NoReturn:
     """Run the command line; exit with its code."""
     # Or NumPy starts one thread for each core, for linear algebra that nothing here uses.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    streams.open_closed_files()
+    streams.protect()
     code = run(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            _discard(stream.fileno())
+    streams.finish()
     if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
         os._exit(code)  # a worker stuck in the network must not keep the process
     sys.exit(code)
@@ -48,8 +47,19 @@ def run(arguments: Sequence[str]) -> int:
     kept = without_service_links(os.environ)
     for name in {s.env for s in SETTINGS.values()} & (set(os.environ) - set(kept)):
         del os.environ[name]
-    _stop_by_exception(signal.SIGTERM, Terminated("stopped by SIGTERM after cleaning up"))
-    _stop_by_exception(signal.SIGINT, Interrupted("stopped by Ctrl-C after cleaning up"))
+    try:
+        _stop_by_exception(signal.SIGTERM, Terminated("stopped by SIGTERM after cleaning up"))
+        _stop_by_exception(signal.SIGINT, Interrupted("stopped by Ctrl-C after cleaning up"))
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` sets
+            _stop_by_exception(signal.SIGHUP, Terminated("stopped by SIGHUP after cleaning up"))
+        return _run(arguments)
+    except StopRequest as stop:
+        return _say(stop.error, arguments)
+    finally:
+        _ignore_signals()
+
+
+def _run(arguments: Sequence[str]) -> int:
     stdout = sys.stdout
     try:
         code = commands.main([*arguments], prog_name=PROGRAM, standalone_mode=False)
@@ -61,21 +71,25 @@ def run(arguments: Sequence[str]) -> int:
         return _say(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
     except BackupToolError as error:
         return _say(error, arguments)
-    except StopRequest as stop:
-        return _say(stop.error, arguments)
-    except SystemExit:
+    except SystemExit as end:
         if sys.stdout is stdout:
             raise
-        # Click reacts to a closed pipe by replacing sys.stdout and exiting with 1.
-        _discard(stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001 -- the last resort: report a bug with its traceback
-        traceback.print_exc()
-        bug = BackupToolError(
-            f"this is a bug in prometheus-backup: {type(error).__name__}: {error}",
-            hint="please report it with the traceback",
-        )
-        return _say(bug, arguments)
+        # Click took a broken connection (EPIPE) of the work for a reader of the output that left.
+        sys.stdout = stdout
+        return _report_bug(end.__context__ or end, arguments)
+    except (StopRequest, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 -- the last resort; a Rust panic is no Exception
+        return _report_bug(error, arguments)
+
+
+def _report_bug(error: BaseException, arguments: Sequence[str]) -> int:
+    traceback.print_exception(error)
+    bug = BackupToolError(
+        f"this is a bug in prometheus-backup: {type(error).__name__}: {error}",
+        hint="please report it with the traceback",
+    )
+    return _say(bug, arguments)
 
 
 def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
@@ -92,11 +106,6 @@ def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
         error
     )
     return error.exit_code
-
-
-def _discard(descriptor: int) -> None:
-    """Redirect further output to /dev/null."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _click_message(error: click.ClickException) -> str:
@@ -117,12 +126,17 @@ def _stop_by_exception(number: signal.Signals, error: Stopped) -> None:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        # Not SIG_IGN: Python complains, with a traceback, of one that is already on its way.
-        signal.signal(signal.SIGTERM, _do_nothing)
-        signal.signal(signal.SIGINT, _do_nothing)
+        _ignore_signals()
         raise StopRequest(error)
 
     signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    # Not SIG_IGN: Python complains, with a traceback, of one that is already on its way.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None:
