@@ -14,6 +14,7 @@ from prometheus_backup.config import (
     parse_size,
     read_file,
     repository_address,
+    unknown_variables,
     without_service_links,
 )
 from prometheus_backup.errors import UsageError
@@ -87,7 +88,6 @@ def test_invalid_time_is_refused(text: str) -> None:
 
 def test_labels_are_parsed_from_one_text_or_several() -> None:
     assert parse_labels(("a=1,b=2", "c=x=y", "", "d=")) == {"a": "1", "b": "2", "c": "x=y", "d": ""}
-    assert parse_labels(("a=1", "a=2")) == {"a": "2"}
 
 
 @pytest.mark.parametrize("text", ["a", "=b", "1a=b", "a b=c", "a-b=c"])
@@ -208,3 +208,60 @@ def test_queries_that_do_not_fit_a_manifest_are_refused(texts: Sequence[str]) ->
         parse_queries(texts)
     assert str(caught.value).isprintable()
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "retention_daily: 30\nretention_daily: 90\n",
+        "retention_daily: 30\nretention_daily: 30\n",
+        "retention_daily: 30\nRETENTION_DAILY: 90\n",
+        "retention-daily: 30\nretention_daily: 90\n",
+        "{retention_daily: 30, retention_daily: 90}",
+        "s3_region: eu-1\nAWS_REGION: eu-2\n",
+        "labels: {cluster: a, cluster: b}",
+    ],
+)
+def test_a_setting_given_twice_in_the_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+
+    with pytest.raises(UsageError, match=r"in line 1 and .* are the same setting"):
+        read_file(file)
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "? {a: b}\n: 3"])
+def test_a_file_that_yaml_cannot_hold_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+
+    with pytest.raises(UsageError) as raised:
+        read_file(file)
+    assert "\n" not in raised.value.message
+
+
+def test_a_label_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="cluster is 'a' already"):
+        parse_labels(("cluster=a", "cluster=b"))
+    assert parse_labels(("cluster=a", "cluster=a")) == {"cluster": "a"}
+
+
+def test_variables_that_only_look_like_settings_are_found() -> None:
+    found = unknown_variables(
+        ["RETENTION_DAILLY", "retention_daily", "LOGLEVEL", "S3_ACCESS_KEY", "RETENTION_HOURS"]
+    )
+    assert found == {
+        "RETENTION_DAILLY": "RETENTION_DAILY",
+        "retention_daily": "RETENTION_DAILY",
+        "LOGLEVEL": "LOG_LEVEL",
+        "S3_ACCESS_KEY": None,
+        "RETENTION_HOURS": None,
+    }
+
+
+def test_variables_of_other_programs_are_not_taken_for_settings() -> None:
+    """Those of Kubernetes' Services are set in every pod."""
+    known = [v for s in SETTINGS.values() for v in (s.env, *s.also_env)]
+    others = ["PATH", "HOSTNAME", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "GITHUB_REPOSITORY"]
+    services = ["S3_SERVICE_HOST", "S3_PORT_9000_TCP_ADDR", "PROMETHEUS_PORT"]
+    assert unknown_variables([*known, *others, *services, "PROMETHEUS_BACKUP_CONFIG"]) == {}

@@ -5,7 +5,7 @@ Flags take precedence over the environment, then the file, then the defaults.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,38 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?(?:/s|ps)?", re.IGNORECASE)
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kmgt", 1)}}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
 _SUBSET = re.compile(r"(next|\d{1,9})/(\d{1,9})")
+_SERVICE_VARIABLE = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_\w+)?)?$")
+"""Variables that Kubernetes sets for a Service: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
+_OUR_PREFIXES = ("RETENTION_", "FINGERPRINT_", "S3_")
+_OTHER_VARIABLES = {"PROMETHEUS_BACKUP_CONFIG"}
 _SERVICE_LINK = re.compile(r"(tcp|udp)://[\d.]+:\d+")
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings; names as in the table or as environment variables.
 
-    Raises UsageError for a file that cannot be read, is no mapping, or has an unknown name.
+    Raises UsageError for a file that cannot be read, is no mapping, has an unknown name, or has a
+    setting twice, also in two spellings.
     """
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        document = yaml.safe_load(text)
+        tree: Any = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"cannot read configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read configuration {path}: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise UsageError(f"cannot read configuration {path}: {cause}") from None
     if document is None:  # empty, or comments only
         return {}
     if not isinstance(document, dict):
         raise UsageError(f"cannot read configuration {path}: it is not a mapping of settings")
+    _require_each_once(tree, path, name=lambda key: _known(key, path))
+    for _, value in tree.value:
+        if isinstance(value, yaml.MappingNode):
+            _require_each_once(value, path, name=str)
     return dict(_value(str(key), value, path) for key, value in document.items())
 
 
@@ -100,7 +112,7 @@ def parse_subset(text: str | None) -> Subset | None:
 
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
     """Return labels from `K=V` texts, each of which may hold several, separated by commas."""
-    labels = {}
+    labels: dict[str, str] = {}
     for part in (p.strip() for text in texts for p in text.split(",")):
         if not part:
             continue
@@ -109,7 +121,11 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"cannot read label {part!r}", hint="give labels as NAME=VALUE")
         if not value.isprintable():
             raise UsageError(f"cannot use label {part!r}: it has characters that cannot be printed")
-        labels[name] = value
+        if labels.setdefault(name, value) != value:
+            raise UsageError(
+                f"cannot use label {part!r}: {name} is {labels[name]!r} already",
+                hint="give each label once",
+            )
     return labels
 
 
@@ -161,6 +177,38 @@ def without_service_links(environment: Mapping[str, str]) -> dict[str, str]:
     A Service called `repository` exports REPOSITORY=tcp://10.0.0.1:80 into every pod.
     """
     return {k: v for k, v in environment.items() if not _SERVICE_LINK.fullmatch(v)}
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Return the environment variables that look like a setting but are none.
+
+    The value is the setting's variable that was probably meant, if one is similar enough.
+    """
+    known = {e: e for s in SETTINGS.values() for e in (s.env, *s.also_env)}
+    ours = [s.env for s in SETTINGS.values()]
+    found: dict[str, str | None] = {}
+    for name in sorted(environment):
+        if name in known or name in _OTHER_VARIABLES or _SERVICE_VARIABLE.search(name):
+            continue
+        is_ours = name.upper().startswith(_OUR_PREFIXES)
+        near = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.75 if is_ours else 0.88)
+        if near or is_ours:
+            found[name] = near[0] if near else None
+    return found
+
+
+def _require_each_once(mapping: Any, path: Path, *, name: Callable[[str], str]) -> None:
+    """Raise UsageError if a mapping of the file has two keys with the same name."""
+    places: dict[str, str] = {}
+    for key, _ in mapping.value:
+        place = f"{key.value!r} in line {key.start_mark.line + 1}"
+        first = places.get(name(str(key.value)))
+        if first is not None:
+            raise UsageError(
+                f"cannot use configuration {path}: {first} and {place} are the same setting",
+                hint="remove one of them",
+            )
+        places[name(str(key.value))] = place
 
 
 def _known(key: str, path: Path) -> str:

@@ -212,7 +212,7 @@ class Interrupted(Stopped):
 
 
 class Terminated(Stopped):
-    """SIGTERM."""
+    """SIGTERM, or SIGHUP when the terminal or SSH session was closed."""
 
     exit_code = 143
 

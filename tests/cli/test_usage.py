@@ -147,3 +147,26 @@ def test_service_variables_of_kubernetes_are_ignored(repository_files: LocalFile
 
     assert listed.returncode == 0, listed.stderr
     assert "endpoint" in refused.stderr, "S3_BUCKET counts, and no conflict with REPOSITORY"
+
+
+@pytest.mark.parametrize("command", [("list",), ("prune", "--dry-run")])
+def test_an_option_given_twice_is_refused(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = run_here(
+        *command,
+        "--retention-daily=3",
+        "--retention-daily",
+        "90",
+        env={"REPOSITORY": f"file://{tmp_path}"},
+    )
+
+    assert done.returncode == 2
+    assert "option --retention-daily is given twice" in done.stderr
+
+
+def test_a_misspelled_variable_is_named_in_a_warning(repository_files: LocalFiles) -> None:
+    env = repository_files.environment() | {"RETENTION_DAILLY": "90"}
+    done = run_here("list", env=env)
+
+    assert done.returncode == 0
+    assert "the environment variable RETENTION_DAILLY is not a setting" in done.stderr
+    assert "did you mean RETENTION_DAILY?" in done.stderr

@@ -1,5 +1,6 @@
 """Turns a function into a command: adds options, output and error handling."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -11,7 +12,9 @@ from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import Monitoring
 from prometheus_backup.cli.options import with_settings
 from prometheus_backup.cli.output import Output
+from prometheus_backup.config import unknown_variables
 from prometheus_backup.errors import BackupToolError, StopRequest
+from prometheus_backup.events import Warned
 from prometheus_backup.settings import SETTINGS
 
 
@@ -22,6 +25,19 @@ class _Version:
         from prometheus_backup import __version__
 
         return __version__
+
+
+class _Command(click.Command):
+    """A command that refuses an option given twice: the last one would silently win."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # which shell completion sets
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for option in given:
+                is_flag = isinstance(option, click.Option) and option.is_flag
+                if given.count(option) > 1 and not (is_flag or option.multiple):
+                    raise click.UsageError(f"option {option.opts[0]} is given twice", ctx)
+        return super().parse_args(ctx, args)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,6 +57,7 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
         @wraps(function)
         def run(**values: Any) -> int:
             output = Output(values)
+            _warn_of_unknown_variables(output)
             arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
             arguments.pop("as_json")
             context = CommandContext.of(values, output.listener)
@@ -64,9 +81,15 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             return code
 
         name = function.__name__.rstrip("_")
-        return commands.command(name)(with_settings(*groups)(run))
+        return commands.command(name, cls=_Command)(with_settings(*groups)(run))
 
     return decorate
+
+
+def _warn_of_unknown_variables(output: Output) -> None:
+    for name, meant in unknown_variables(os.environ).items():
+        hint = f"did you mean {meant}?" if meant else "docs/configuration.md lists all settings"
+        output.listener(Warned(f"the environment variable {name} is not a setting", hint))
 
 
 def argument(*names: str, **options: Any) -> Callable[[click.Command], click.Command]:
