@@ -35,8 +35,8 @@ _HEAD = """\
 
 Every setting can be given as a flag, as an environment variable or in the configuration file, in
 this order of precedence. `prometheus-backup COMMAND --help` shows the same information. A flag or a
-key that is given twice is an error, also in two spellings. An environment variable that looks like a
-setting but is not one, such as `RETENTION_DAILLY`, is reported with a warning.
+key that is given twice is an error, also in two spellings. An environment variable that looks like
+a setting but is not one, such as `RETENTION_DAILLY`, is reported with a warning.
 
 - **Flags**: each group below lists the commands that accept its flags. Flags without a value can be
   negated, for example `--no-verify-backup`.

@@ -160,11 +160,11 @@ def test_without_free_space_nothing_is_downloaded(drilling_3: Drilling) -> None:
 @pytest.mark.parametrize(
     ("binary", "cause"),
     [
-        ("no-such-prometheus", "it is not on the PATH"),
-        ("/nonexistent/prometheus", "there is no such program"),
+        ("no-such-prometheus", "not found in PATH"),
+        ("/nonexistent/prometheus", "no such file"),
         (sys.executable, "cannot use"),
         ("/bin/true", "exit code 0"),
-        ("/etc/passwd", "there is no such program"),
+        ("/etc/passwd", "no such file"),
     ],
 )
 def test_without_a_prometheus_nothing_is_done(

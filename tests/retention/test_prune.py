@@ -207,7 +207,7 @@ def test_a_wrong_clock_deletes_nothing_and_is_exit_3(files: LocalFiles) -> None:
     assert document["deleted"] == []
     assert document["doubt"]
     assert decisions(document)[old] is False
-    assert f"nothing may be deleted: {document['doubt']}" in done.stdout
+    assert f"nothing can be deleted: {document['doubt']}" in done.stdout
     assert "retention: nothing was deleted" in done.stderr
 
 

@@ -33,7 +33,7 @@ def test_a_sound_data_directory_is_exit_0_with_each_block_counted(tsdb_blocks: P
         assert f"{stats['numSeries']:,}" in cells
         assert f"{stats['numSamples']:,}" in cells
         assert cells[-1] == "pass"
-    assert lines[-1] == "encodings: xor"
+    assert lines[-1] == "chunk encodings: xor"
     assert tree(tsdb_blocks) == before, "it only reads"
 
 
