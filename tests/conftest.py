@@ -22,6 +22,7 @@ from devtools.prometheus import PrometheusFleet, PrometheusServer
 from devtools.pushgateway import Pushgateway
 from devtools.s3 import S3Bucket, S3Endpoint
 from devtools.seaweedfs import SeaweedFS
+from prometheus_backup.tsdb import parallel
 from tests.support.stored_backups import (
     LocalFiles,
     S3Files,
@@ -92,6 +93,12 @@ def start_prometheus(tmp_path: Path) -> Iterator[PrometheusFleet]:
 def tsdb_block_spec() -> BlockSpec:
     """The contents of the blocks in `tsdb_blocks` and `data_dir`."""
     return BlockSpec()
+
+
+@pytest.fixture
+def small_blocks_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check blocks in processes of their own even if that is slower."""
+    monkeypatch.setattr(parallel, "MIN_PARALLEL_BYTES", 0)
 
 
 @pytest.fixture(scope="session")

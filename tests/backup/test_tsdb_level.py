@@ -83,13 +83,11 @@ def test_an_unchecked_block_is_checked_by_the_first_backup_at_level_tsdb(
     assert sorted(faults_of(later).values(), key=str) == [*[()] * 4, None], "all but the head"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 def test_a_corrupt_block_is_backed_up_and_makes_the_backup_degraded(
-    corrupt: Path, source: PrometheusServer, processes: int
+    corrupt: Path, source: PrometheusServer
 ) -> None:
     store, recorder = MemoryStore(), Recorder()
-    chosen = options(verify=Level.TSDB, processes=processes)
-    report = take_backup(source, store, chosen, listener=recorder)
+    report = take_backup(source, store, options(verify=Level.TSDB), listener=recorder)
     manifest = report.manifest
     assert report.outcome is Outcome.PARTIAL
     assert report.outcome.exit_code == 3

@@ -83,7 +83,6 @@ def options(
     rehash: bool = False,
     allow_empty: bool = False,
     fingerprints: tuple[str, ...] = (),
-    processes: int = 1,
 ) -> BackupOptions:
     """Return the default options of the command line, but without fingerprints."""
     return BackupOptions(
@@ -95,7 +94,7 @@ def options(
         rehash=rehash,
         allow_empty=allow_empty,
         fingerprints=fingerprints,
-        processes=processes,
+        processes=1,
     )
 
 

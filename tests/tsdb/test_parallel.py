@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from prometheus_backup.errors import BackupToolError
-from prometheus_backup.tsdb.parallel import check_blocks
+from prometheus_backup.tsdb import parallel
+from prometheus_backup.tsdb.parallel import block_size, check_blocks
 from tests.support.contents import live_blocks
 
 
+@pytest.mark.usefixtures("small_blocks_in_processes")
 def test_a_killed_process_is_reported(tsdb_blocks: Path) -> None:
     def kill(size: int) -> None:
         del size
@@ -22,6 +24,7 @@ def test_a_killed_process_is_reported(tsdb_blocks: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("small_blocks_in_processes")
 def test_no_process_outlives_a_check_that_is_closed(tsdb_blocks: Path) -> None:
     reports = check_blocks(live_blocks(tsdb_blocks), processes=2)
     next(reports)
@@ -30,8 +33,12 @@ def test_no_process_outlives_a_check_that_is_closed(tsdb_blocks: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_no_process_is_started_for_one_process_or_one_block(tsdb_blocks: Path) -> None:
+def test_no_process_is_started_without_enough_work(
+    tsdb_blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocks = live_blocks(tsdb_blocks)
-    for folders, processes in ((blocks, 1), (blocks[:1], 4)):
+    size = sum(map(block_size, blocks))
+    for folders, processes, least in ((blocks, 1, 0), (blocks[:1], 4, 0), (blocks, 2, size + 1)):
+        monkeypatch.setattr(parallel, "MIN_PARALLEL_BYTES", least)
         for _ in check_blocks(folders, processes=processes):
             assert multiprocessing.active_children() == []

@@ -110,6 +110,7 @@ def test_the_fault_of_a_chunk_has_file_offset_and_series(data_dir: Path) -> None
     assert fault.series == 'devtools_value{series="0"}'
 
 
+@pytest.mark.usefixtures("small_blocks_in_processes")
 def test_blocks_are_checked_by_several_processes(data_dir: Path) -> None:
     blocks = live_blocks(data_dir)
     flip(blocks[1] / "chunks/000001", 100)

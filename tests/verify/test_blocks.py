@@ -295,32 +295,11 @@ def test_blocks_in_scratch_never_exceed_the_free_space(
     assert list(scratch.iterdir()) == []
 
 
-def test_several_processes_find_the_same(
-    repository_files: LocalFiles,
-    stored: StoredBackups,
-    scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("prometheus_backup.verify.blocks._MIN_PARALLEL_BYTES", 0)
-    keys = segments(repository_files, stored.second)
-    for key in keys[1:3]:
-        damage(repository_files, key)
-
-    report = verify_on(ScratchSpace(scratch, 2), LocalStore(repository_files.root), stored.second)
-
-    (checked,) = report.checked
-    found = [f.key for f in checked.result.findings if f.kind == "unsound"]
-    assert found == sorted(keys[1:3])
-
-
+@pytest.mark.usefixtures("small_blocks_in_processes")
 def test_a_killed_checking_process_makes_the_result_inconclusive(
-    repository_files: LocalFiles,
-    stored: StoredBackups,
-    scratch: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    repository_files: LocalFiles, stored: StoredBackups, scratch: Path
 ) -> None:
     """As the kernel does when memory runs out."""
-    monkeypatch.setattr("prometheus_backup.verify.blocks._MIN_PARALLEL_BYTES", 0)
     over = threading.Event()
 
     def kill_them() -> None:

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from devtools.prometheus import PrometheusServer
 from prometheus_backup.events import BytesMoved, Event, LongStepBegan, Step
 from prometheus_backup.model import Outcome
@@ -85,6 +87,7 @@ def test_a_path_that_is_not_a_directory_is_exit_2(tmp_path: Path, data_dir: Path
         assert f"cannot inspect {path}" in done.stderr
 
 
+@pytest.mark.usefixtures("small_blocks_in_processes")
 def test_several_processes_find_what_one_finds(data_dir: Path) -> None:
     damage(live_blocks(data_dir)[2])
     one, several = (

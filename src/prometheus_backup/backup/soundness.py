@@ -4,22 +4,15 @@ Each block is read completely only once: later backups with the same index and c
 result.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 
 from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.upload import StoredFile
-from prometheus_backup.events import (
-    BlockChecked,
-    BytesMoved,
-    Listener,
-    Warned,
-    long_step,
-)
+from prometheus_backup.events import BlockChecked, Listener, Warned
 from prometheus_backup.model import Level, printable
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.tsdb.block import MUTABLE
-from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.parallel import checked_blocks
 from prometheus_backup.tsdb.verification import BlockReport, check_mutable
 
 Faults = tuple[str, ...] | None
@@ -58,12 +51,7 @@ def inspect_snapshot(
     """
     folders = [snapshot.path / ulid for ulid, faults in known.items() if faults != ()]
     found = dict(known)
-    with (
-        long_step(listener, "inspect", sum(map(block_size, folders))),
-        contextlib.closing(
-            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
-        ) as reports,
-    ):
+    with checked_blocks(folders, step="inspect", processes=processes, listener=listener) as reports:
         for report in reports:
             found[report.folder.name] = _report_faults(report, listener)
     for ulid, faults in known.items():
@@ -88,5 +76,4 @@ def _report_faults(report: BlockReport, listener: Listener) -> tuple[str, ...]:
         listener(Warned(f"block {report.ulid} has chunks of {name}, which are not decoded"))
     if report.total_faults > _MAX_FAULTS:
         faults.append(f"and {report.total_faults - _MAX_FAULTS:,} more")
-
     return tuple(faults)

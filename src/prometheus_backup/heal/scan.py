@@ -1,13 +1,12 @@
 """Check the blocks of a data directory: which are sound, and what is wrong with the others."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prometheus_backup.errors import SnapshotUnusable
-from prometheus_backup.events import BytesMoved, Listener, LongStepBegan, LongStepEnded
+from prometheus_backup.events import Listener
 from prometheus_backup.heal.plan import BadBlock, worst
 from prometheus_backup.heal.rebuild import BAD_META, BAD_TOMBSTONES
 from prometheus_backup.model import instant_from_ms
@@ -16,13 +15,11 @@ from prometheus_backup.restore.placement import Span, TargetBlock
 from prometheus_backup.restore.target import in_order, read_target_block
 from prometheus_backup.tsdb.block import read_block, read_meta
 from prometheus_backup.tsdb.faults import FaultKind
-from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.parallel import checked_blocks
 from prometheus_backup.tsdb.verification import BlockReport, check_opening
 
 _K = FaultKind
 _OLD_VERSION = 2
-_WORTH_PROCESSES = 64 * 1024 * 1024
-"""Bytes. For less, starting other processes takes longer than the check itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +40,18 @@ def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> 
     folders = block_folders(data_dir)
     openable = [f for f in folders if quick and not check_opening(f).counts]
     sound, bad, reports = [*openable], [], {}
-    for report in _checked([f for f in folders if f not in openable], processes, listener):
-        folder = report.folder
-        if not folder.exists():
-            continue  # compacted or deleted by retention during the check
-        if not report.counts:
-            sound.append(folder)
-            continue
-        reports[folder.name] = report
-        bad.append(describe_bad_block(report, read_meta(folder)))
+    unchecked = [f for f in folders if f not in openable]
+    with checked_blocks(unchecked, step="scan", processes=processes, listener=listener) as found:
+        for report in found:
+            folder = report.folder
+            if not folder.exists():
+                continue  # compacted or deleted by retention during the check
+            if not report.counts:
+                sound.append(folder)
+                continue
+            reports[folder.name] = report
+            bad.append(describe_bad_block(report, read_meta(folder)))
     return Scan(tuple(b for folder in sound for b in _sound_block(folder)), tuple(bad), reports)
-
-
-def _checked(folders: Sequence[Path], processes: int, listener: Listener) -> Iterator[BlockReport]:
-    total = sum(map(block_size, folders))
-    processes = processes if total >= _WORTH_PROCESSES else 1
-    listener(LongStepBegan("scan", total))
-    try:
-        with contextlib.closing(
-            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
-        ) as reports:
-            yield from reports
-    finally:
-        listener(LongStepEnded("scan"))
 
 
 def _sound_block(folder: Path) -> tuple[TargetBlock, ...]:

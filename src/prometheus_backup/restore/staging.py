@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.errors import BytesDiffer
-from prometheus_backup.events import FileRestored, LongStepBegan, LongStepEnded
+from prometheus_backup.events import FileRestored, long_step
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
@@ -58,19 +58,18 @@ class Staging:
             self._clear_strays(block)
         for block, file in files:
             self._file(block, file).parent.mkdir(parents=True, exist_ok=True)
-        self.transfer.listener(LongStepBegan(step, sum(b.size for b in blocks)))
-        try:
-            with contextlib.closing(self.transfer.each(files, self._fetch)) as fetched:
-                for (block, file), _ in fetched:
-                    self.transfer.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
-                    missing[block.ulid] -= 1
-                    # Yield in the given order even if a later block is complete first: after an
-                    # interruption the first blocks are in place.
-                    while waiting and not missing[waiting[0].ulid]:
-                        self._sync(waiting[0])
-                        yield waiting.pop(0)
-        finally:
-            self.transfer.listener(LongStepEnded(step))
+        with (
+            long_step(self.transfer.listener, step, sum(b.size for b in blocks)),
+            contextlib.closing(self.transfer.each(files, self._fetch)) as fetched,
+        ):
+            for (block, file), _ in fetched:
+                self.transfer.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
+                missing[block.ulid] -= 1
+                # Yield in the given order even if a later block is complete first: after an
+                # interruption the first blocks are in place.
+                while waiting and not missing[waiting[0].ulid]:
+                    self._sync(waiting[0])
+                    yield waiting.pop(0)
 
     def _file(self, block: Block, file: File) -> Path:
         return self.folder / block.ulid / file.path

@@ -24,7 +24,7 @@ from prometheus_backup.errors import (
     TargetWouldLoseData,
     UsageError,
 )
-from prometheus_backup.events import LongStepBegan, LongStepEnded
+from prometheus_backup.events import long_step
 from prometheus_backup.model import SourceBlock, instant_from_ms
 from prometheus_backup.prometheus.instance import count_readable, serves
 from prometheus_backup.prometheus.retention import TsdbRetention, parse_tsdb_retention
@@ -144,14 +144,10 @@ class TargetDirectory:
         ]
         if not to_read:
             return frozenset(differing)
-        listener = self.transfer.listener
-        listener(LongStepBegan("compare", sum(size for _, size, _ in to_read)))
-        try:
+        with long_step(self.transfer.listener, "compare", sum(size for _, size, _ in to_read)):
             for (path, _, _), equal in self.transfer.all(to_read, _is_equal):
                 if not equal:
                     differing.add(path.relative_to(self.path).parts[0])
-        finally:
-            listener(LongStepEnded("compare"))
         return frozenset(differing)
 
     def running(self, names: frozenset[str]) -> tuple[SourceStatus | None, tuple[str, ...]]:

@@ -7,18 +7,21 @@ they wait forever, or cannot be stopped before running checks are done.
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from prometheus_backup.errors import BackupToolError
+from prometheus_backup.events import BytesMoved, Listener, long_step
 from prometheus_backup.tsdb.reading import Watch, ignore_bytes
 from prometheus_backup.tsdb.verification import KEPT, BlockReport, check_block
 
 _REPORT_EVERY = 16 << 20
 """Bytes that a process reads between two progress messages."""
+MIN_PARALLEL_BYTES = 64 << 20
+"""Fewer bytes than this are checked faster without starting processes."""
 
 
 def block_size(folder: Path) -> int:
@@ -29,17 +32,31 @@ def block_size(folder: Path) -> int:
         return 0
 
 
+@contextlib.contextmanager
+def checked_blocks(
+    folders: Sequence[Path], *, step: str, processes: int, listener: Listener
+) -> Iterator[Iterator[BlockReport]]:
+    """Give the reports of `check_blocks`, and report progress as a long step of this name."""
+    with (
+        long_step(listener, step, sum(map(block_size, folders))),
+        contextlib.closing(
+            check_blocks(folders, processes=processes, watch=lambda n: listener(BytesMoved(n)))
+        ) as reports,
+    ):
+        yield reports
+
+
 def check_blocks(
     folders: Sequence[Path], *, processes: int, keep: int = KEPT, watch: Watch = ignore_bytes
 ) -> Generator[BlockReport, None, None]:
     """Yield the report of each block when it is done, starting with the largest blocks.
 
-    With one process, or one block, no process is started. Closing the generator ends the processes.
-    Raises BackupToolError if one of them dies.
+    For one block, or for few bytes, no process is started. Closing the generator ends the
+    processes. Raises BackupToolError if one of them dies.
     """
     queue = sorted(folders, key=block_size)
     workers = min(processes, len(queue))
-    if workers <= 1:
+    if workers <= 1 or sum(map(block_size, queue)) < MIN_PARALLEL_BYTES:
         while queue:
             yield check_block(queue.pop(), keep=keep, watch=watch)
         return

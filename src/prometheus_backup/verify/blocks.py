@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prometheus_backup.datadir.scratch import Scratch
 from prometheus_backup.errors import BackupToolError, ObjectNotFound
-from prometheus_backup.events import BlockChecked, LongStepBegan, LongStepEnded
+from prometheus_backup.events import BlockChecked, long_step
 from prometheus_backup.model import Finding, FindingKind, Verdict, printable
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.transfer import WorkerContext
@@ -24,8 +24,6 @@ from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
 _BATCH_BYTES = 1 << 30
 """Bytes of blocks in the scratch directory at the same time; a larger block is checked alone."""
 _RESERVED_BYTES = 64 << 20
-_MIN_PARALLEL_BYTES = 64 << 20
-"""Bytes. Starting processes takes longer than checking fewer bytes than this."""
 _MAX_FAULTS = 20
 """Faults reported for one block; further faults are only counted."""
 
@@ -70,14 +68,10 @@ def verify_blocks(verifier: ObjectVerifier, keys: Collection[str], scratch: Scra
     if partial:
         verifier.check_bytes(partial)
     fitting = [b for b in complete if not _too_large(b, verifier, scratch)]
-    verifier.transfer.listener(LongStepBegan("verify", sum(b.size for b in fitting)))
-    try:
-        for batch in batches(
-            fitting, limit=min(_BATCH_BYTES, scratch.room), most=scratch.processes * 4
-        ):
+    limit = min(_BATCH_BYTES, scratch.room)
+    with long_step(verifier.transfer.listener, "verify", sum(b.size for b in fitting)):
+        for batch in batches(fitting, limit=limit, most=scratch.processes * 4):
             _Batch(verifier, scratch, batch).check()
-    finally:
-        verifier.transfer.listener(LongStepEnded("verify"))
 
 
 def batches(blocks: Sequence[Block], *, limit: int, most: int) -> Iterator[list[Block]]:
@@ -165,9 +159,7 @@ class _Batch:
         return self._scratch.folder / block.ulid / file.path
 
     def _check_blocks(self, folders: Sequence[Path]) -> None:
-        size = sum(self._blocks[folder.name].size for folder in folders)
-        processes = self._scratch.processes if size >= _MIN_PARALLEL_BYTES else 1
-        reports = check_blocks(folders, processes=processes, keep=_MAX_FAULTS)
+        reports = check_blocks(folders, processes=self._scratch.processes, keep=_MAX_FAULTS)
         try:
             with contextlib.closing(reports):
                 for report in reports:

@@ -1,25 +1,15 @@
 """Check blocks on this machine: in a data directory, a snapshot, or alone. Needs no repository."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.events import (
-    BlockChecked,
-    BytesMoved,
-    Listener,
-    LongStepBegan,
-    LongStepEnded,
-    Step,
-    Warned,
-)
+from prometheus_backup.events import BlockChecked, Listener, Step, Warned
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import META
-from prometheus_backup.tsdb.parallel import block_size, check_blocks
+from prometheus_backup.tsdb.parallel import checked_blocks
 from prometheus_backup.tsdb.verification import BlockReport
 
 
@@ -56,24 +46,12 @@ def inspect_blocks(path: Path, *, processes: int, listener: Listener) -> Inspect
     """Check every block at a path, several in parallel. Raises UsageError."""
     blocks = find_blocks(path)
     listener(Step("inspect", f"inspecting {len(blocks)} blocks in {path}"))
-    listener(LongStepBegan("inspect", sum(map(block_size, blocks))))
-    try:
-        found = tuple(_checked(blocks, processes, listener))
-    finally:
-        listener(LongStepEnded("inspect"))
-    return InspectReport(tuple(sorted(found, key=lambda report: report.folder)))
-
-
-def _checked(blocks: tuple[Path, ...], processes: int, listener: Listener) -> Iterator[BlockReport]:
-    def report_bytes(size: int) -> None:
-        listener(BytesMoved(size))
-
-    with contextlib.closing(
-        check_blocks(blocks, processes=processes, watch=report_bytes)
-    ) as reports:
+    found = []
+    with checked_blocks(blocks, step="inspect", processes=processes, listener=listener) as reports:
         for report in reports:
             if report.counts and not report.folder.exists():
                 listener(Warned(f"block {report.ulid} was removed while it was checked"))
                 continue
             listener(BlockChecked(report.ulid, report.verdict.value, report.total_faults))
-            yield report
+            found.append(report)
+    return InspectReport(tuple(sorted(found, key=lambda report: report.folder)))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_backup.errors import ObjectNotFound
-from prometheus_backup.events import LongStepBegan, LongStepEnded
+from prometheus_backup.events import long_step
 from prometheus_backup.model import Finding, FindingKind
 from prometheus_backup.repository.layout import SUMS
 from prometheus_backup.repository.manifest import Manifest, sha256sums
@@ -62,20 +62,18 @@ class ObjectVerifier:
     def check_bytes(self, keys: Collection[str]) -> None:
         """Read these objects and compare their bytes with the manifest."""
         files = {f.key: f for _, f in self.manifest.files() if f.key in keys}
-        self.transfer.listener(LongStepBegan("verify", sum(f.size for f in files.values())))
-        try:
-            results = self.transfer.each(list(files), self._hash)
-            with contextlib.closing(results):
-                for key, found in results:
-                    if found is None:
-                        self.result.findings.append(missing(key))
-                        continue
-                    digest, size = found
-                    self.result.bytes_read += size
-                    if digest != files[key].sha256:
-                        self.result.findings.append(altered(key, digest, files[key].sha256))
-        finally:
-            self.transfer.listener(LongStepEnded("verify"))
+        with (
+            long_step(self.transfer.listener, "verify", sum(f.size for f in files.values())),
+            contextlib.closing(self.transfer.each(list(files), self._hash)) as results,
+        ):
+            for key, found in results:
+                if found is None:
+                    self.result.findings.append(missing(key))
+                    continue
+                digest, size = found
+                self.result.bytes_read += size
+                if digest != files[key].sha256:
+                    self.result.findings.append(altered(key, digest, files[key].sha256))
 
     def check_sums(self, keys: Collection[str]) -> None:
         """Compare SHA256SUMS, if it is among these keys, with the manifest."""
