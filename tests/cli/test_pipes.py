@@ -45,7 +45,7 @@ def test_rows_in_a_pipe_are_complete_and_aligned(
 
     assert first.startswith(stored.first)
     assert second.startswith(stored.second)
-    column = header.index("kept because")
+    column = header.index("retention")
     assert first[column:].startswith("daily: ")
     assert second[column:].startswith("daily: ")
     assert "\x1b" not in header + first + second

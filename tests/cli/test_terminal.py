@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from devtools.prometheus import PrometheusFleet
+from prometheus_backup.cli.commands.list_ import LIST_COLUMNS
 from tests.support.contents import tree
 from tests.support.runs import settings
 from tests.support.stored_backups import LocalFiles, StoredBackups
@@ -102,13 +105,28 @@ def test_json_logs_are_written_on_a_terminal_too(repository_files: LocalFiles) -
     assert "\x1b" not in screen.raw
 
 
-def test_a_narrow_terminal_folds_and_loses_nothing(
-    repository_files: LocalFiles, stored: StoredBackups
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_results_fit_the_terminal_and_keep_what_decides(
+    repository_files: LocalFiles, stored: StoredBackups, columns: int, tmp_path: Path
 ) -> None:
-    screen = on_terminal("list", env=repository_files.environment(), columns=60)
+    def words(*arguments: str) -> str:
+        screen = on_terminal(
+            *arguments, "--quiet", env=repository_files.environment(), columns=columns
+        )
+        assert screen.code == 0, screen.text
+        assert max(map(len, screen.text.splitlines())) <= columns
+        return " ".join(screen.text.split())
+
+    target = str(tmp_path / "target")
+
+    assert "newest good backup" in words("list")
+    assert stored.first in words("show", stored.first)
+    assert "--storage.tsdb.retention.time=" in words("restore", "latest", target, "--dry-run")
+    assert "thaw time" in words("estimate", "--tsdb-size=100GB")
+
+
+def test_wide_shows_all_columns_on_a_narrow_terminal(repository_files: LocalFiles) -> None:
+    screen = on_terminal("list", "--wide", env=repository_files.environment(), columns=60)
 
     assert screen.code == 0
-    assert "…" not in screen.text
-    for backup in (stored.first, stored.second):
-        assert backup in screen.text, "what gets copied stays whole"
-    assert max(map(len, screen.text.splitlines())) <= 60
+    assert screen.text.splitlines()[0].split() == " ".join(c.header for c in LIST_COLUMNS).split()

@@ -59,7 +59,7 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
             output = Output(values)
             _warn_of_unknown_variables(output)
             arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}
-            arguments.pop("as_json")
+            arguments.pop("as_json"), arguments.pop("wide")
             context = CommandContext.of(values, output.listener)
             # A dry run changes nothing, so it must not be reported as a successful run.
             monitoring = None if arguments.get("dry_run") else Monitoring(name, context)

@@ -51,6 +51,11 @@ def _common() -> Iterable[Callable[[_F], _F]]:
         is_flag=True,
         help="Write one JSON document to standard output, everything else to standard error.",
     )
+    yield click.option(
+        "--wide",
+        is_flag=True,
+        help="Show all columns of a table, also if they are wider than the terminal.",
+    )
     yield from _options(["output"])
 
 

@@ -1,12 +1,13 @@
 """The output of a command: results to standard output, everything else to standard error."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_backup.cli.logs import Log, LogListener
+from prometheus_backup.cli.tables import Table, wrapped
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.events import Listener, ignore
 
@@ -19,6 +20,7 @@ class Output:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._json = bool(values.get("as_json"))
+        self._wide = bool(values.get("wide"))
         self._quiet = bool(values.get("quiet"))
         level = "error" if self._quiet else str(values.get("log_level", "info"))
         form = str(values.get("log_format", "text"))
@@ -35,17 +37,28 @@ class Output:
         self,
         document: Mapping[str, Any],
         *,
-        tables: Sequence["Table"] = (),
+        tables: Sequence[Table] = (),
         lines: Iterable[str] = (),
+        verbatim: Iterable[str] = (),
     ) -> None:
-        """Write the result of the command."""
+        """Write the result of the command.
+
+        On a terminal, lines are wrapped between words, except those that begin with a space
+        (commands and flags to copy) and those in `verbatim`.
+        """
         self._stop()
         if self._json:
             self._document(document)
             return
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        written: list[str] = []
         for table in tables:
-            table.show()
+            if written and width:
+                written.append("")
+            written += table.lines(None if self._wide else width)
         for line in lines:
+            written += wrapped(line, width) if width and line[:1].strip() else [line]
+        for line in (*written, *verbatim):
             sys.stdout.write(f"{line}\n")
 
     def failure(self, error: BackupToolError) -> None:
@@ -87,57 +100,3 @@ class Output:
 
     def _document(self, document: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under headers; without headers, labels and values.
-
-    Drawn on a terminal. Elsewhere columns are aligned with spaces, so that `grep` and `awk` work.
-    """
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def show(self) -> None:
-        """Write the table to standard output."""
-        if sys.stdout.isatty():
-            self._draw()
-        else:
-            self._align()
-
-    def _draw(self) -> None:
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table as Drawn
-
-        drawn = Drawn(
-            box=SIMPLE_HEAD if self.headers else None,
-            show_header=bool(self.headers),
-            pad_edge=False,
-        )
-        # The first column is what gets copied: where room is short, the others are folded.
-        first = max((len(row[0]) for row in self.rows), default=0)
-        for index, header in enumerate(self.headers):
-            drawn.add_column(header, overflow="fold", min_width=None if index else first)
-        for row in self.rows:
-            drawn.add_row(*map(escape, row))
-        Console(highlight=False).print(drawn)
-
-    def _align(self) -> None:
-        rows = [self.headers, *self.rows] if self.headers else [*self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            sys.stdout.write("  ".join(cells).rstrip() + "\n")
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table with a header."""
-    return Table(headers, [*rows])
-
-
-def summary(rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table of labels and values."""
-    return Table((), [*rows])

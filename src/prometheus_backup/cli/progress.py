@@ -13,7 +13,7 @@ from rich.progress import (
 )
 
 from prometheus_backup import events
-from prometheus_backup.cli.render import size
+from prometheus_backup.cli.render import counted, size
 
 _NAMES = {
     "transfer": "transferring",
@@ -85,19 +85,19 @@ class ProgressListener:
 def _detail(event: events.Event) -> str:
     match event:
         case events.SnapshotTaken(name=name, blocks=blocks, size=total):
-            return f"snapshot {name}: {blocks} blocks, {size(total)}"
+            return f"snapshot {name}: {counted(blocks, 'block')}, {size(total)}"
         case events.PlanMade(upload_files=files, upload_size=total, copy_files=0):
-            return f"{files} files to transfer, {size(total)}"
+            return f"{counted(files, 'file')} to transfer, {size(total)}"
         case events.PlanMade():
             return (
-                f"{event.upload_files} files to transfer, {size(event.upload_size)}; "
+                f"{counted(event.upload_files, 'file')} to transfer, {size(event.upload_size)}; "
                 f"{event.copy_files} copied by the store, {size(event.copy_size)}"
             )
         case events.BlockChecked(ulid=ulid, verdict="fail", faults=faults):
-            return f"block {ulid} is corrupt: {faults:,} faults"
+            return f"block {ulid} is corrupt: {counted(faults, 'fault')}"
         case events.FingerprintsTaken(answered=answered, series=series, inconclusive=rest):
             failed = f", {rest} inconclusive" if rest else ""
-            return f"{answered} fingerprints of {series} series{failed}"
+            return f"{counted(answered, 'fingerprint')} of {series:,} series{failed}"
         case events.FingerprintCompared(query=query, verdict=verdict):
             return f"{verdict}: {query}"
         case events.BlockMovedAway(name=name, place=place):

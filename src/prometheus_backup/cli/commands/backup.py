@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, summary
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
     Document,
     Row,
@@ -16,6 +16,7 @@ from prometheus_backup.cli.render import (
     size,
     span,
 )
+from prometheus_backup.cli.tables import summary
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     """Yield the summary of a backup, label and value."""
     manifest, totals = report.manifest, report.manifest.totals
     yield "backup", f"{url}/{manifest.backup_id}"
-    yield "contents", f"{size(totals.bytes)} in {totals.blocks} blocks, {span(manifest)}"
+    yield "contents", f"{size(totals.bytes)} in {counted(totals.blocks, 'block')}, {span(manifest)}"
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"

@@ -1,12 +1,13 @@
 """`check`: a preflight."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.preflight import monitoring_lines
-from prometheus_backup.cli.render import Document
+from prometheus_backup.cli.render import Document, Row
+from prometheus_backup.cli.tables import summary
 from prometheus_backup.model import CheckLine, Outcome
 
 
@@ -36,13 +37,16 @@ def check(context: CommandContext, output: Output) -> int:
     code = report.exit_code
     if code == 0 and not all(line.ok for line in results):
         code = Outcome.PARTIAL.exit_code
-    lines = []
-    for line in results:
-        lines.append(f"{'ok  ' if line.ok else 'FAIL'}  {line.subject}: {line.detail}")
-        if line.fix:
-            lines.append(f"      fix: {line.fix}")
-    output.result(check_document(results, ok=code == 0), lines=lines)
+    output.result(check_document(results, ok=code == 0), tables=[summary(check_rows(results))])
     return code
+
+
+def check_rows(results: Sequence[CheckLine]) -> Iterable[Row]:
+    """Yield a row for each check, and one for each fix."""
+    for line in results:
+        yield "ok" if line.ok else "FAIL", f"{line.subject}: {line.detail}"
+        if line.fix:
+            yield "", f"fix: {line.fix}"
 
 
 def check_document(results: Sequence[CheckLine], *, ok: bool) -> Document:

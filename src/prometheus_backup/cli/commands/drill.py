@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, summary, table
-from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
+from prometheus_backup.cli.output import Output
+from prometheus_backup.cli.render import Document, Row, between, counted, instant, ready_after, size
+from prometheus_backup.cli.tables import Column, summary, table
 from prometheus_backup.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def drill(
         drill_document(report),
         tables=[
             summary(drill_rows(report)),
-            table(QUERY_HEADERS, query_rows(report)),
+            table(QUERY_COLUMNS, query_rows(report)),
         ],
         lines=drill_lines(report),
     )
@@ -68,7 +69,7 @@ def drill_rows(report: "DrillReport") -> Iterable[Row]:
     yield "result", result.verdict.value + (f": {report.cause}" if report.cause else "")
     if part := plan.part:
         yield "part", between(part)
-    yield "restored", f"{size(result.bytes_read)} in {len(plan.blocks)} blocks"
+    yield "restored", f"{size(result.bytes_read)} in {counted(len(plan.blocks), 'block')}"
     yield "Prometheus", report.version
     took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     if (ready := ready_after(result)) is not None:
@@ -78,7 +79,13 @@ def drill_rows(report: "DrillReport") -> Iterable[Row]:
         yield f"finding ({finding.kind.value})", f"{finding.key}: {finding.detail}"
 
 
-QUERY_HEADERS = ("fingerprint", "at (UTC)", "series", "result", "")
+QUERY_COLUMNS = (
+    Column("fingerprint", text=True),
+    Column("at (UTC)", hide=1),
+    Column("series", hide=2),
+    Column("result"),
+    Column("", text=True),
+)
 
 
 def query_rows(report: "DrillReport") -> Iterable[Row]:

@@ -9,8 +9,9 @@ import click
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, size
+from prometheus_backup.cli.tables import Column, table
 
 if TYPE_CHECKING:
     from prometheus_backup.cost.estimate import Basis, EstimateReport
@@ -67,7 +68,7 @@ def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
     )
     output.result(
         estimate_document(report, prices),
-        tables=[table(ESTIMATE_HEADERS, estimate_rows(report))],
+        tables=[table(ESTIMATE_COLUMNS, estimate_rows(report))],
         lines=["", *estimate_lines(report)],
     )
     return 0
@@ -176,16 +177,16 @@ def _price_document(price: "Price") -> Document:
     return {name: value for name, value in asdict(price).items() if name != "untouched"}
 
 
-ESTIMATE_HEADERS = (
-    "storage class",
-    "storage",
-    "early deletion",
-    "requests",
-    "retrieval",
-    "month",
-    "restore newest",
-    "restore oldest",
-    "thaw time",
+ESTIMATE_COLUMNS = (
+    Column("storage class", text=True),
+    Column("storage", hide=3),
+    Column("early deletion", hide=6),
+    Column("requests", hide=5),
+    Column("retrieval", hide=4),
+    Column("month"),
+    Column("restore newest", hide=1),
+    Column("restore oldest", hide=2),
+    Column("thaw time"),
 )
 
 

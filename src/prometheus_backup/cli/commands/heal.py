@@ -10,8 +10,9 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
+from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def heal(
         report = job.apply() if apply else job.preview()
     output.result(
         heal_document(report, data_dir=directory),
-        tables=[table(HEAL_HEADERS, heal_rows(report))] if report.plan.repairs else [],
+        tables=[table(HEAL_COLUMNS, heal_rows(report))] if report.plan.repairs else [],
         lines=heal_lines(report, data_dir=directory),
     )
     return report.outcome.exit_code
@@ -138,7 +139,14 @@ def _bad(repair: "Repair", report: "HealReport") -> Document:
     }
 
 
-HEAL_HEADERS = ("block", "from (UTC)", "to (UTC)", "effect", "what is wrong", "remedy")
+HEAL_COLUMNS = (
+    Column("block"),
+    Column("from (UTC)"),
+    Column("to (UTC)"),
+    Column("effect"),
+    Column("what is wrong", text=True),
+    Column("remedy", text=True),
+)
 
 
 def heal_rows(report: "HealReport") -> Iterable[Row]:
@@ -178,7 +186,8 @@ def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
     if report.pending:
         yield f"an interrupted heal is not finished: {', '.join(sorted(report.pending))}"
     if report.outcome.exit_code:
-        yield f"to heal: prometheus-backup heal {data_dir} --apply"
+        yield "to heal, run:"
+        yield f"  prometheus-backup heal {data_dir} --apply"
     if report.running and report.plan.moves:
         yield "Prometheus is running: queries will miss these blocks for one or two minutes"
     if report.plan.size:

@@ -8,8 +8,9 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
+from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.model import instant_from_ms, rfc3339
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def inspect(context: CommandContext, output: Output, *, path: Path, processes: i
     )
     output.result(
         inspect_document(report, path=path),
-        tables=[table(INSPECT_HEADERS, inspect_rows(report))] if report.blocks else [],
+        tables=[table(INSPECT_COLUMNS, inspect_rows(report))] if report.blocks else [],
         lines=inspect_lines(report, path=path),
     )
     return report.outcome.exit_code
@@ -67,7 +68,15 @@ def _block(block: "BlockReport") -> Document:
     }
 
 
-INSPECT_HEADERS = ("block", "first (UTC)", "last (UTC)", "series", "samples", "size", "result")
+INSPECT_COLUMNS = (
+    Column("block"),
+    Column("first (UTC)", hide=3),
+    Column("last (UTC)", hide=2),
+    Column("series", hide=5),
+    Column("samples", hide=4),
+    Column("size", hide=1),
+    Column("result"),
+)
 
 
 def inspect_rows(report: "InspectReport") -> Iterable[Row]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
     Document,
     Row,
@@ -15,6 +15,7 @@ from prometheus_backup.cli.render import (
     state_text,
     verified,
 )
+from prometheus_backup.cli.tables import Column, table
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.repository import BackupEntry
@@ -33,7 +34,7 @@ def list_(context: CommandContext, output: Output) -> int:
     decisions = decide(candidates(entries), today=context.clock.now().date(), policy=policy)
     output.result(
         list_document(entries, decisions, url=repository.url),
-        tables=[table(LIST_HEADERS, list_rows(entries, decisions))] if entries else [],
+        tables=[table(LIST_COLUMNS, list_rows(entries, decisions))] if entries else [],
         lines=[] if entries else [f"no backups in {repository.url}"],
     )
     return 0
@@ -50,15 +51,15 @@ def list_document(
     }
 
 
-LIST_HEADERS = (
-    "backup",
-    "size",
-    "blocks",
-    "oldest (UTC)",
-    "newest (UTC)",
-    "verified",
-    "state",
-    "kept because",
+LIST_COLUMNS = (
+    Column("backup"),
+    Column("size", hide=1),
+    Column("blocks", hide=4),
+    Column("oldest (UTC)", hide=3),
+    Column("newest (UTC)", hide=2),
+    Column("verified"),
+    Column("state"),
+    Column("retention", text=True),
 )
 
 

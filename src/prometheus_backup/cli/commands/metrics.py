@@ -38,7 +38,7 @@ def metrics(context: CommandContext, output: Output, *, listen: str | None, refr
     common = context.metrics_labels()
     if listen is None:
         samples = labelled(repository_state(context), common)
-        output.result(metrics_document(samples), lines=text(samples).splitlines())
+        output.result(metrics_document(samples), verbatim=text(samples).splitlines())
         return 0
     from prometheus_backup.metrics.exporter import CachedMetrics
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, pruned_document
+from prometheus_backup.cli.tables import Column, table
 
 if TYPE_CHECKING:
     from prometheus_backup.retention.prune import PrunePlan, PruneReport
@@ -33,7 +34,7 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
     clock_lines = [f"nothing can be deleted: {plan.clock_problem}"] if plan.clock_problem else []
     output.result(
         prune_document(plan, report),
-        tables=[table(PRUNE_HEADERS, prune_rows(plan))],
+        tables=[table(PRUNE_COLUMNS, prune_rows(plan))],
         lines=[f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}", *clock_lines],
     )
     return report.outcome.exit_code if report else 0
@@ -60,7 +61,11 @@ def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
     }
 
 
-PRUNE_HEADERS = ("backup", "retention", "because")
+PRUNE_COLUMNS = (
+    Column("backup"),
+    Column("retention"),
+    Column("because", text=True),
+)
 
 
 def prune_rows(plan: "PrunePlan") -> Iterable[Row]:

@@ -9,8 +9,9 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
+from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Outcome, rfc3339
 
@@ -100,7 +101,7 @@ def restore(
     report = None if dry_run else job.apply(prepared)
     output.result(
         restore_document(prepared, report, target=target),
-        tables=[table(RESTORE_HEADERS, restore_rows(prepared.plan))],
+        tables=[table(RESTORE_COLUMNS, restore_rows(prepared.plan))],
         lines=restore_lines(prepared, report, target=target),
     )
     if report is not None:
@@ -186,7 +187,13 @@ def restore_lines(
         yield from (f"warning: {w}" for w in plan.warnings)
 
 
-RESTORE_HEADERS = ("block", "from (UTC)", "to (UTC)", "size", "")
+RESTORE_COLUMNS = (
+    Column("block"),
+    Column("from (UTC)"),
+    Column("to (UTC)"),
+    Column("size", hide=1),
+    Column("", text=True),
+)
 
 
 def restore_rows(plan: "RestorePlan") -> Iterable[Row]:

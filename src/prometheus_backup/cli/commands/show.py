@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, summary, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
     Document,
     Row,
     between,
+    counted,
     day,
     entry_document,
     fingerprints,
@@ -20,6 +21,7 @@ from prometheus_backup.cli.render import (
     state_text,
     verified,
 )
+from prometheus_backup.cli.tables import Column, summary, table
 from prometheus_backup.model import Verdict, rfc3339
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def show(context: CommandContext, output: Output, backup: str) -> int:
         show_document(entry, manifest),
         tables=[
             summary(show_rows(entry, manifest)),
-            table(LEVEL_HEADERS, level_rows(entry)),
-            table(BLOCK_HEADERS, block_rows(manifest)),
+            table(LEVEL_COLUMNS, level_rows(entry)),
+            table(BLOCK_COLUMNS, block_rows(manifest)),
         ],
     )
     return 0
@@ -67,7 +69,7 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
         yield "labels", ", ".join(f"{k}={v}" for k, v in sorted(manifest.labels.items()))
     yield "snapshot", manifest.snapshot_name
     yield "retention of the source", manifest.retention_time
-    yield "contents", f"{size(manifest.totals.bytes)} in {manifest.totals.blocks} blocks"
+    yield "contents", f"{size(manifest.totals.bytes)} in {counted(manifest.totals.blocks, 'block')}"
     yield "time range", span(manifest)
     yield "fingerprints", fingerprints(manifest)
     yield "verified", verified(entry)
@@ -82,7 +84,14 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
             yield f"finding ({verification.level})", str(finding)
 
 
-LEVEL_HEADERS = ("level", "result", "at (UTC)", "objects", "read", "findings")
+LEVEL_COLUMNS = (
+    Column("level", text=True),
+    Column("result"),
+    Column("at (UTC)"),
+    Column("objects", hide=2),
+    Column("read", hide=1),
+    Column("findings"),
+)
 
 
 def level_rows(entry: "BackupEntry") -> Iterable[Row]:
@@ -117,15 +126,15 @@ def _level(result: "Verification") -> str:
     return f"{result.level} {result.rotation}" if result.rotation else result.level.value
 
 
-BLOCK_HEADERS = (
-    "block",
-    "from (UTC)",
-    "to (UTC)",
-    "level",
-    "series",
-    "samples",
-    "size",
-    "at the source",
+BLOCK_COLUMNS = (
+    Column("block"),
+    Column("from (UTC)"),
+    Column("to (UTC)"),
+    Column("level", hide=5),
+    Column("series", hide=4),
+    Column("samples", hide=3),
+    Column("size", hide=2),
+    Column("at the source", hide=1),
 )
 
 

@@ -8,8 +8,9 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
-from prometheus_backup.cli.output import Output, table
+from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
+from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.config import parse_subset
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def verify(
         report = verifier.verify(entries)
     output.result(
         verify_document(report),
-        tables=[table(VERIFY_HEADERS, verify_rows(report))],
+        tables=[table(VERIFY_COLUMNS, verify_rows(report))],
         lines=verify_lines(report, url=repository.url),
     )
     return report.outcome.exit_code
@@ -86,7 +87,14 @@ def _rotation_document(checked: "BackupResult") -> Document | None:
     }
 
 
-VERIFY_HEADERS = ("backup", "level", "result", "objects", "read", "findings")
+VERIFY_COLUMNS = (
+    Column("backup"),
+    Column("level"),
+    Column("result"),
+    Column("objects", hide=2),
+    Column("read", hide=1),
+    Column("findings", text=True),
+)
 
 
 def verify_rows(report: "VerifyReport") -> Iterable[Row]:
