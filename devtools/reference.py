@@ -61,8 +61,8 @@ max_bandwidth: 50MB
 ```
 
 Every command also accepts `--json` (see [json.md](json.md)), `--wide` and `--help`. On a terminal,
-tables fit its width: long texts are wrapped, and less important columns are hidden. `--wide` shows all
-columns, each row on one line, as in a pipe.
+tables fit its width: long texts are wrapped, and less important columns are hidden. `--wide` shows
+all columns, each row on one line, as in a pipe.
 
 Secrets are not settings. Passwords and tokens for Prometheus are read from files at each run.
 Credentials for the store are found as the store's own tools find them ([stores.md](stores.md)).

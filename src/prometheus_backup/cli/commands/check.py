@@ -44,7 +44,7 @@ def check(context: CommandContext, output: Output) -> int:
 def check_rows(results: Sequence[CheckLine]) -> Iterable[Row]:
     """Yield a row for each check, and one for each fix."""
     for line in results:
-        yield "ok" if line.ok else "FAIL", f"{line.subject}: {line.detail}"
+        yield "ok  " if line.ok else "FAIL", f"{line.subject}: {line.detail}"
         if line.fix:
             yield "", f"fix: {line.fix}"
 

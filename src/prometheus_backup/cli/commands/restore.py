@@ -227,7 +227,8 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
         return
     yield "to keep the restored data, start Prometheus with at least"
     yield f"  {plan.need.time_flag}"
-    yield f"  and, if it has a size limit, {plan.need.size_flag}"
+    yield "and, if it has a size limit,"
+    yield f"  {plan.need.size_flag}"
 
 
 def _loading_line(report: "RestoreReport") -> str:
