@@ -19,9 +19,9 @@ from prometheus_backup.transfer import (
     BandwidthLimit,
     Cancelled,
     HashedFile,
+    HashedStream,
     Transfer,
     WorkerContext,
-    hash_stream,
 )
 from tests.support.repositories import ManualClock
 from tests.support.runs import Recorder
@@ -219,7 +219,14 @@ def test_file_is_hashed_while_it_is_read(tmp_path: Path) -> None:
     assert max(map(len, chunks)) == READ_CHUNK
     assert file.sha256 == hashlib.sha256(body).hexdigest()
     assert sum(e.count for e in recorder.of(BytesMoved)) == len(body)
-    assert hash_stream(chunks, worker=new_worker()) == (file.sha256, len(body))
+    stream = HashedStream(chunks, worker=new_worker()).read()
+    assert (stream.sha256, stream.size) == (file.sha256, len(body))
+
+
+def test_a_stream_ends_after_the_chunk_that_exceeds_its_limit() -> None:
+    stream = HashedStream([b"abc", b"def", b"ghi"], worker=new_worker(), limit=4)
+    assert [*stream] == [b"abc", b"def"]
+    assert stream.size == 6
 
 
 @pytest.mark.parametrize("size", [2, 4])

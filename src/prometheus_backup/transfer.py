@@ -6,6 +6,7 @@ The capabilities decide what is moved, and what to do if bytes differ.
 import contextlib
 import ctypes
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -139,17 +140,20 @@ class WorkerContext:
         self._listener(BytesMoved(count))
 
 
-class HashedFile:
-    """A file that is hashed while it is read in chunks. `sha256` is complete after the last chunk.
+class HashedStream:
+    """Chunks that are hashed and counted while they are read.
 
-    Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long.
+    Ends after the chunk that exceeds `limit` bytes. `sha256` and `size` are of the bytes read.
     """
 
-    def __init__(self, path: Path, *, size: int, worker: WorkerContext) -> None:
-        self._path = path
-        self._size = size
+    def __init__(
+        self, chunks: Iterable[bytes], *, worker: WorkerContext, limit: float = math.inf
+    ) -> None:
+        self._chunks = chunks
         self._worker = worker
+        self._limit = limit
         self._hash = hashlib.sha256()
+        self.size = 0
 
     @property
     def sha256(self) -> str:
@@ -157,39 +161,51 @@ class HashedFile:
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
-        done = 0
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                while chunk := file.read(READ_CHUNK):
-                    done += len(chunk)
-                    self._hash.update(chunk)
-                    self._worker.advance(len(chunk))
-                    yield chunk
-        except OSError as error:
-            raise SnapshotUnusable(f"cannot read {self._path}: {error.strerror}") from error
-        if done != self._size:
-            raise BytesDiffer(f"cannot read {self._path}: {done} bytes, expected {self._size}")
+        for chunk in self._chunks:
+            self.size += len(chunk)
+            self._hash.update(chunk)
+            self._worker.advance(len(chunk))
+            yield chunk
+            if self.size > self._limit:
+                return
 
-    def read(self) -> None:
-        """Read the file only for its hash."""
+    def read(self) -> Self:
+        """Read everything, only for the hash and the size."""
         for _ in self:
             pass
+        return self
 
 
-def hash_stream(chunks: Iterable[bytes], *, worker: WorkerContext) -> tuple[str, int]:
-    """Return the sha256 (hex) and size in bytes of a stream."""
-    digest = hashlib.sha256()
-    size = 0
-    for chunk in chunks:
-        digest.update(chunk)
-        size += len(chunk)
-        worker.advance(len(chunk))
-    return digest.hexdigest(), size
+class HashedFile(HashedStream):
+    """A file that is hashed while it is read in chunks.
+
+    Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long.
+    """
+
+    def __init__(self, path: Path, *, size: int, worker: WorkerContext) -> None:
+        super().__init__(_chunks(path), worker=worker)
+        self._path = path
+        self._expected_size = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from super().__iter__()
+        if self.size != self._expected_size:
+            raise BytesDiffer(
+                f"cannot read {self._path}: {self.size} bytes, expected {self._expected_size}"
+            )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(READ_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise SnapshotUnusable(f"cannot read {path}: {error.strerror}") from error
 
 
 def _collect(running: dict[Future[Any], Any]) -> Iterator[tuple[Any, Any]]:
     # With a timeout, so that the main thread handles signals soon.
-
     done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
     for future in done:
         item = running.pop(future)

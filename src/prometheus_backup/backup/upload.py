@@ -13,18 +13,13 @@ from prometheus_backup.errors import (
     RepositoryError,
     RepositoryLocked,
 )
-from prometheus_backup.events import (
-    FileCopied,
-    FileUploaded,
-    Warned,
-    long_step,
-)
+from prometheus_backup.events import FileCopied, FileUploaded, Warned, long_step
 from prometheus_backup.model import Level, PutOptions
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import FinishedFile
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext, hash_stream
+from prometheus_backup.transfer import HashedFile, HashedStream, Transfer, WorkerContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +153,7 @@ class Uploader:
     def _is_unchanged(
         self, file: PlannedFile, known: StoredCopy, folder: Path, worker: WorkerContext
     ) -> bool:
-        on_disk = HashedFile(_local_path(file, folder), size=file.size, worker=worker)
-        on_disk.read()
+        on_disk = HashedFile(_local_path(file, folder), size=file.size, worker=worker).read()
         worker.advance(-file.size, limited=False)  # counted again once it is in the repository
         if on_disk.sha256 == known.sha256:
             return True
@@ -219,10 +213,10 @@ class Uploader:
 
     def _bytes_match(self, stored: StoredFile, worker: WorkerContext) -> bool:
         try:
-            found = hash_stream(self.repository.store.stream(stored.key), worker=worker)
+            found = HashedStream(self.repository.store.stream(stored.key), worker=worker).read()
         except ObjectNotFound:
             return False
-        return found == (stored.sha256, stored.size)
+        return (found.sha256, found.size) == (stored.sha256, stored.size)
 
     def _checksums_match(self, stored: StoredFile, _: WorkerContext) -> bool:
         if stored.source is None:

@@ -4,9 +4,8 @@ The caller moves the blocks from there to a data directory, or uses them in plac
 """
 
 import contextlib
-import hashlib
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from prometheus_backup.errors import BytesDiffer
 from prometheus_backup.events import FileRestored, long_step
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
+from prometheus_backup.transfer import HashedFile, HashedStream, Transfer, WorkerContext
 
 _WRITEBACK_STEP = 4 * 1024 * 1024
 """Start writing a file's data to disk each time this many bytes are in the page cache."""
@@ -88,17 +87,16 @@ class Staging:
         if self._is_staged(path, file, worker):
             return
         part = path.with_name(path.name + ".part")
-        body = _Download(self.repository, file, worker)
+        body = HashedStream(self.repository.store.stream(file.key), worker=worker, limit=file.size)
         _write(part, body)
-        body.require_match()
+        if (body.size, body.sha256) != (file.size, file.sha256):
+            raise ObjectAltered(file.key)
         part.replace(path)
 
     def _is_staged(self, path: Path, file: File, worker: WorkerContext) -> bool:
         if not path.is_file() or path.stat().st_size != file.size:
             return False
-        found = HashedFile(path, size=file.size, worker=worker)
-        found.read()
-        if found.sha256 == file.sha256:
+        if HashedFile(path, size=file.size, worker=worker).read().sha256 == file.sha256:
             return True
         worker.advance(-file.size, limited=False)
         return False
@@ -107,30 +105,6 @@ class Staging:
         staged = self.path(block)
         for folder in [p for p in staged.rglob("*") if p.is_dir()] + [staged]:
             sync_folder(folder)
-
-
-class _Download:
-    """The chunks of an object, hashed while they are read."""
-
-    def __init__(self, repository: Repository, file: File, worker: WorkerContext) -> None:
-        self._repository = repository
-        self._file = file
-        self._worker = worker
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._repository.store.stream(self._file.key):
-            self._size += len(chunk)
-            if self._size > self._file.size:
-                break
-            self._hash.update(chunk)
-            self._worker.advance(len(chunk))
-            yield chunk
-
-    def require_match(self) -> None:
-        if (self._size, self._hash.hexdigest()) != (self._file.size, self._file.sha256):
-            raise ObjectAltered(self._file.key)
 
 
 def _write(path: Path, body: Iterable[bytes]) -> None:

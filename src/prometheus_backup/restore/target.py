@@ -317,9 +317,7 @@ def _sizes(block: SourceBlock | Block) -> dict[str, int]:
 
 def _is_equal(item: tuple[Path, int, str], worker: WorkerContext) -> bool:
     path, size, sha256 = item
-    file = HashedFile(path, size=size, worker=worker)
-    file.read()
-    return file.sha256 == sha256
+    return HashedFile(path, size=size, worker=worker).read().sha256 == sha256
 
 
 def _size_of(folder: Path) -> int:

@@ -5,7 +5,6 @@ differ is checked as well, to find the offset and the series that are affected.
 """
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, long_step
 from prometheus_backup.model import Finding, FindingKind, Verdict, printable
 from prometheus_backup.repository.manifest import Block, File
-from prometheus_backup.transfer import WorkerContext
+from prometheus_backup.transfer import HashedStream, WorkerContext
 from prometheus_backup.tsdb.parallel import check_blocks
 from prometheus_backup.tsdb.verification import BlockReport
 from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
@@ -132,28 +131,23 @@ class _Batch:
                     result.findings.append(missing(file.key))
                     missing_blocks.add(block.ulid)
                     continue
-                digest, size = found
-                result.bytes_read += size
-                if digest != file.sha256:
+                result.bytes_read += found.size
+                if found.sha256 != file.sha256:
                     self._altered.add(file.key)
-                    result.findings.append(altered(file.key, digest, file.sha256))
+                    result.findings.append(altered(file.key, found.sha256, file.sha256))
         return missing_blocks
 
-    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> tuple[str, int] | None:
+    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> HashedStream | None:
         block, file = item
-        digest, size = hashlib.sha256(), 0
+        chunks = self._verifier.repository.store.stream(file.key)
+        # With a limit, an object that grew since the listing cannot fill the disk.
+        body = HashedStream(chunks, worker=worker, limit=file.size)
         try:
             with self._path(block, file).open("wb") as output:
-                for chunk in self._verifier.repository.store.stream(file.key):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    worker.advance(len(chunk))
-                    output.write(chunk)
-                    if size > file.size:  # changed since the listing; do not let it fill the disk
-                        break
+                output.writelines(body)
         except ObjectNotFound:
             return None
-        return digest.hexdigest(), size
+        return body
 
     def _path(self, block: Block, file: File) -> Path:
         return self._scratch.folder / block.ulid / file.path

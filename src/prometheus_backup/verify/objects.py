@@ -10,7 +10,7 @@ from prometheus_backup.model import Finding, FindingKind
 from prometheus_backup.repository.layout import SUMS
 from prometheus_backup.repository.manifest import Manifest, sha256sums
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import Transfer, WorkerContext, hash_stream
+from prometheus_backup.transfer import HashedStream, Transfer, WorkerContext
 
 
 @dataclass(slots=True)
@@ -70,10 +70,9 @@ class ObjectVerifier:
                 if found is None:
                     self.result.findings.append(missing(key))
                     continue
-                digest, size = found
-                self.result.bytes_read += size
-                if digest != files[key].sha256:
-                    self.result.findings.append(altered(key, digest, files[key].sha256))
+                self.result.bytes_read += found.size
+                if found.sha256 != files[key].sha256:
+                    self.result.findings.append(altered(key, found.sha256, files[key].sha256))
 
     def check_sums(self, keys: Collection[str]) -> None:
         """Compare SHA256SUMS, if it is among these keys, with the manifest."""
@@ -86,9 +85,9 @@ class ObjectVerifier:
             detail = "differs from the manifest"
             self.result.findings.append(Finding(FindingKind.ALTERED, self.sums_key, detail))
 
-    def _hash(self, key: str, worker: WorkerContext) -> tuple[str, int] | None:
+    def _hash(self, key: str, worker: WorkerContext) -> HashedStream | None:
         try:
-            return hash_stream(self.repository.store.stream(key), worker=worker)
+            return HashedStream(self.repository.store.stream(key), worker=worker).read()
         except ObjectNotFound:
             return None
 
