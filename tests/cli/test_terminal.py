@@ -43,7 +43,7 @@ def test_an_error_is_an_error_line_and_a_hint_line(repository_files: LocalFiles)
     assert screen.code == 30
     error, hint = screen.text.splitlines()
     assert error.startswith("error: cannot find backup 'backup-20010101-000000'")
-    assert hint.startswith("hint: did you mean backup-")
+    assert hint.startswith("hint: the nearest: backup-")
 
 
 def test_a_usage_error_is_an_error_line_and_a_hint_line() -> None:

@@ -334,7 +334,7 @@ def test_latest_is_the_newest_good_backup_or_the_newest_if_none_is_good() -> Non
     assert newest_good(repository.entries()) is None
 
 
-def test_missing_backup_is_reported_with_similar_ids() -> None:
+def test_missing_backup_is_reported_with_the_nearest() -> None:
     repository, ids = two_backups(MemoryStore())
     with pytest.raises(BackupNotFound) as caught:
         repository.find("backup-20250301-120001")

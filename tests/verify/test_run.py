@@ -336,7 +336,7 @@ def test_the_default_is_latest_and_several_backups_keep_their_order(
     assert [r["backup_id"] for r in several] == [stored.second, stored.first]
 
 
-def test_an_unknown_id_is_exit_30_and_suggests_similar_ids(
+def test_an_unknown_name_is_exit_30_and_names_the_nearest(
     repository_files: LocalFiles, stored: StoredBackups
 ) -> None:
     mistyped = stored.first.replace("backup-2", "backup-3")  # in the year 3000
@@ -346,7 +346,7 @@ def test_an_unknown_id_is_exit_30_and_suggests_similar_ids(
         done = run_here("verify", name, "--json", env=repository_files.environment())
         error = json_of(done, code=30)
         assert name in error["error"]
-        assert stored.first in error["hint"]
+        assert stored.second in error["hint"]
     assert repository_files.all_keys() == before
 
 

@@ -22,6 +22,7 @@ from prometheus_backup.config import (
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
 from prometheus_backup.model import Level
+from prometheus_backup.repository.names import is_date
 from prometheus_backup.retention.policy import Policy
 
 if TYPE_CHECKING:
@@ -60,9 +61,17 @@ class CommandContext:
         """Return the data directory of the source."""
         return Path(self.values["data_dir"])
 
-    def instant(self, text: str | None) -> datetime | None:
-        """Return the instant that an option such as `--from` names; None without one."""
-        return None if text is None else parse_instant(text, now=self.clock.now())
+    def instant(self, text: str | None, *, end_of_day: bool = False) -> datetime | None:
+        """Return the instant that an option such as `--from` names; None without one.
+
+        A bare date means its beginning, or with `end_of_day` its last microsecond.
+        """
+        if text is None:
+            return None
+        instant = parse_instant(text, now=self.clock.now())
+        if end_of_day and is_date(text.strip()):
+            return instant + timedelta(days=1, microseconds=-1)
+        return instant
 
     def client(self) -> "PrometheusClient":
         """Return the access to Prometheus."""

@@ -26,6 +26,7 @@ from prometheus_backup.repository.document import (
     Ulid,
 )
 from prometheus_backup.repository.fingerprint import Fingerprint
+from prometheus_backup.spans import Span, merge
 
 FORMAT_VERSION = 1
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
@@ -149,6 +150,11 @@ class Manifest(Header):
     fingerprints: Annotated[
         tuple[Fingerprint, ...], FailFast(), Field(max_length=MAX_FINGERPRINTS)
     ] = ()
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Return the time ranges that the blocks cover together, oldest first."""
+        return merge(Span(b.min_time, b.max_time) for b in self.blocks)
 
     @property
     def header(self) -> Header:

@@ -3,11 +3,10 @@
 Which backups to delete is decided in `retention`. New backups are created in `claim`.
 """
 
-import difflib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -37,6 +36,7 @@ from prometheus_backup.repository.manifest import (
     encode,
     is_foreign,
 )
+from prometheus_backup.repository.names import is_date, matching, neighbours
 from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.repository.verification import (
     Rotation,
@@ -44,6 +44,7 @@ from prometheus_backup.repository.verification import (
     passed_levels,
     uncleared_failures,
 )
+from prometheus_backup.spans import Span
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import ObjectStore
 
@@ -78,6 +79,7 @@ class BackupEntry:
     backup_id: str
     state: State
     header: Header | None = None
+    spans: tuple[Span, ...] = ()
     problem: str = ""
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None
@@ -183,36 +185,50 @@ class Repository:
     def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> BackupEntry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
         verifications, rotations = self.results.of(files)
-        state, header, problem = self._read_header(backup_id, files.get(MANIFEST))
-        if state is None:
+        entry = self._read_manifest(backup_id, files.get(MANIFEST))
+        if entry is None:
             state = State.FOREIGN
             if incomplete is not None:
                 deleting = incomplete.state == "deleting"
                 state = State.DELETING if deleting else State.INCOMPLETE
-        return BackupEntry(
-            backup_id, state, header, problem, incomplete, modified, verifications, rotations
+            entry = BackupEntry(backup_id, state)
+        return replace(
+            entry,
+            incomplete=incomplete,
+            incomplete_modified=modified,
+            verifications=verifications,
+            rotations=rotations,
         )
 
     def find(self, name: str, *, at: datetime | None = None) -> BackupEntry:
-        """Return the committed backup of this id. For `latest`, return the newest (not after `at`).
+        """Return the committed backup that a name means (see `named`).
 
-        `latest` is the newest good backup, or the newest of all if none is good.
         Raises BackupNotFound, ObjectArchived, UnreadableManifest or NewerFormat.
+        """
+        entry = self.named(name, at=at)
+        if entry.state is State.ARCHIVED:
+            raise archived("read", f"{self.url}/{entry.backup_id}/{MANIFEST}")
+        if entry.state is State.UNREADABLE:
+            raise UnreadableManifest(entry.problem)
+        return entry
+
+    def named(self, name: str, *, at: datetime | None = None) -> BackupEntry:
+        """Return the backup that a name means, also if its manifest cannot be read.
+
+        The name is an id, the beginning of one id only, a date (the newest good backup of that
+        day) or `latest` (the newest good backup, not after `at`). If none of these is good, the
+        newest is returned. Raises BackupNotFound or NewerFormat.
         """
         if name == "latest":
             return self._latest(at)
-        entry = self.entry(name) if is_backup_id(name) else None
+        entry = self.entry(name) if is_backup_id(name) else self._matching(name)
         if entry is None or entry.state in (State.INCOMPLETE, State.DELETING, State.FOREIGN):
             raise BackupNotFound(
                 f"cannot find backup {name!r} in {self.url}{_why_absent(entry)}",
-                hint=self._similar_ids(name),
+                hint=self._nearest(name),
             )
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
-        if entry.state is State.ARCHIVED:
-            raise archived("read", f"{self.url}/{name}/{MANIFEST}")
-        if entry.state is State.UNREADABLE:
-            raise UnreadableManifest(entry.problem)
         return entry
 
     def manifest(self, backup_id: str) -> Manifest:
@@ -269,31 +285,31 @@ class Repository:
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))
 
-    def _read_header(
-        self, backup_id: str, info: ObjectInfo | None
-    ) -> tuple[State | None, Header | None, str]:
-        """Return state, header and problem; the state is None without a manifest.
+    def _read_manifest(self, backup_id: str, info: ObjectInfo | None) -> BackupEntry | None:
+        """Return what the manifest says; None without a manifest.
 
         The manifest of many files takes much memory: parse one at a time, and keep no blocks.
         """
         if info is None:
-            return None, None, ""
+            return None
         if info.size > MAX_DOCUMENT_SIZE:
             problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large"
-            return State.UNREADABLE, None, problem
+            return BackupEntry(backup_id, State.UNREADABLE, problem=problem)
         try:
             body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
         except ObjectNotFound:  # deleted since the listing
-            return None, None, ""
+            return None
         try:
             with self._decoding:
-                header = decode_manifest(body, backup_id=backup_id).header
+                manifest = decode_manifest(body, backup_id=backup_id)
+                return BackupEntry(
+                    backup_id, State.COMMITTED, manifest.header, spans=manifest.spans
+                )
         except NewerFormat as error:
-            return State.NEWER, None, error.message
+            return BackupEntry(backup_id, State.NEWER, problem=error.message)
         except UnreadableManifest as error:
             state = State.FOREIGN if is_foreign(body) else State.UNREADABLE
-            return state, None, error.message
-        return State.COMMITTED, header, ""
+            return BackupEntry(backup_id, state, problem=error.message)
 
     def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
         if info is None or info.size > MAX_DOCUMENT_SIZE:
@@ -314,12 +330,29 @@ class Repository:
             )
         return newest_good(found) or found[-1]
 
-    def _similar_ids(self, name: str) -> str:
-        ids = [f for f in self.store.list_folders() if is_backup_id(f)]
-        similar = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) or ids[-3:]
-        if not similar:
+    def _matching(self, name: str) -> BackupEntry | None:
+        """Return the backup that a date or the beginning of an id means."""
+        found = matching(name, self._ids())
+        if is_date(name):
+            entries = [e for e in map(self.entry, found) if e is not None]
+            readable = committed(entries)
+            return newest_good(readable) or next(reversed(readable or entries), None)
+        if len(found) > 1:
+            raise BackupNotFound(
+                f"cannot find backup {name!r} in {self.url}: {len(found)} backups begin like this",
+                hint=f"the first is {found[0]}, the last {found[-1]}",
+            )
+        return self.entry(found[0]) if found else None
+
+    def _ids(self) -> list[str]:
+        return [f for f in self.store.list_folders() if is_backup_id(f)]
+
+    def _nearest(self, name: str) -> str:
+        ids = self._ids()
+        near = neighbours(name, ids) or tuple(ids[-1:])
+        if not near:
             return _NO_BACKUP
-        return f"did you mean {', '.join(similar)}? Run `prometheus-backup list` to see all backups"
+        return f"the nearest: {' and '.join(near)}; run `prometheus-backup list` to see all backups"
 
 
 def committed(entries: Sequence[BackupEntry]) -> tuple[BackupEntry, ...]:

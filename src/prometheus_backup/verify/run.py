@@ -9,12 +9,9 @@ from datetime import datetime
 
 from prometheus_backup import __version__
 from prometheus_backup.errors import (
-    BackupNotFound,
     BackupToolError,
     NewerFormat,
-    ObjectArchived,
     RepositoryError,
-    UnreadableManifest,
     UsageError,
 )
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
@@ -195,7 +192,7 @@ class Verifier:
 def select_backups(
     repository: Repository, names: Sequence[str], *, every: bool
 ) -> tuple[BackupEntry, ...]:
-    """Return the backups that a user asked for: ids, `latest`, or all of them.
+    """Return the backups that a user asked for: names, or all of them.
 
     A backup with an unreadable manifest is included: verification reports it as a finding. Raises
     BackupNotFound, NewerFormat or UsageError.
@@ -205,17 +202,7 @@ def select_backups(
             raise UsageError("cannot verify: both backups and --all were given")
         kept = (State.COMMITTED, State.UNREADABLE, State.ARCHIVED, State.NEWER)
         return tuple(e for e in repository.entries() if e.state in kept)
-    return tuple(_named(repository, name) for name in names or ("latest",))
-
-
-def _named(repository: Repository, name: str) -> BackupEntry:
-    try:
-        return repository.find(name)
-    except (UnreadableManifest, ObjectArchived):
-        entry = repository.entry(name)
-        if entry is None:
-            raise BackupNotFound(f"cannot find backup {name!r} in {repository.url}") from None
-        return entry
+    return tuple(repository.named(name) for name in names or ("latest",))
 
 
 def _unreadable(entry: BackupEntry) -> Finding:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prometheus_backup.drill.run import DrillReport
 
 
-@argument("backup", metavar="BACKUP|latest")
+@argument("backup", metavar="BACKUP")
 @option("--to", "end", metavar="TIME", help="Drill only blocks that begin before this time.")
 @option("--from", "start", metavar="TIME", help="Drill only blocks that end after this time.")
 @command("repository", "scratch", "drill", "retention", "monitoring", "reporting")

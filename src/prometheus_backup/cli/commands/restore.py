@@ -13,6 +13,7 @@ from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
+from prometheus_backup.events import Warned
 from prometheus_backup.model import Outcome, rfc3339
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from prometheus_backup.restore.run import PreparedRestore, RestoreOptions, RestoreReport
 
 
+_NOTABLY_OLDER = timedelta(days=1)
+"""`--at` reports a backup that is older than the time asked for by more than this."""
+
+
 @argument("target", type=click.Path(path_type=Path))
-@argument("backup", metavar="BACKUP|latest")
+@argument("backup", metavar="BACKUP")
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @option(
     "--merge",
@@ -38,7 +43,9 @@ if TYPE_CHECKING:
 )
 @option("--to", "until", metavar="TIME", help="Only blocks that begin before this time.")
 @option(
-    "--at", metavar="TIME", help="With `latest`: the newest backup made at or before this time."
+    "--at",
+    metavar="TIME",
+    help="With `latest`: the newest backup made at or before this time; a date means its end.",
 )
 @option(
     "--target-retention",
@@ -90,14 +97,20 @@ def restore(
     from prometheus_backup.restore.target import holds_data
 
     options = restore_options(context, choices)
-    at = context.instant(choices["at"])
+    at = context.instant(choices["at"], end_of_day=True)
     if at is not None and backup != "latest":
         raise UsageError(f"cannot use --at with {backup}", hint="--at chooses for `latest`")
     policy = context.policy()
     repository = context.repository()
     client = context.client() if holds_data(target) else None
     job = Restore(repository, context.transfer(), target, policy, context.listener, client, options)
-    prepared = job.prepare(repository.find(backup, at=at))
+    entry = repository.find(backup, at=at)
+    if at is not None and at - entry.time > _NOTABLY_OLDER:
+        older = (at - entry.time).days
+        context.listener(
+            Warned(f"{entry.backup_id} is {counted(older, 'day')} older than {rfc3339(at)}")
+        )
+    prepared = job.prepare(entry)
     report = None if dry_run else job.apply(prepared)
     output.result(
         restore_document(prepared, report, target=target),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Verification
 
 
-@argument("backup", metavar="BACKUP|latest")
+@argument("backup", metavar="BACKUP")
 @command("repository")
 def show(context: CommandContext, output: Output, backup: str) -> int:
     """Show one backup: its contents, source and verification results."""
