@@ -129,7 +129,21 @@ _REPOSITORY = (
         "Checksum to send with uploads; `verify --level stored` compares it.",
         default="auto",
         default_text="crc64nvme on AWS, else none",
-        choices=("auto", "crc64nvme", "none"),
+        choices=("auto", "crc64nvme", "sha256", "none"),
+    ),
+    Setting(
+        "s3_tags",
+        "S3_TAGS",
+        "Tag the objects; switch it off for a store that refuses tags.",
+        kind="flag",
+        default=True,
+    ),
+    Setting(
+        "s3_conditional_writes",
+        "S3_CONDITIONAL_WRITES",
+        "Create objects with If-None-Match; switch it off for a store that refuses it.",
+        kind="flag",
+        default=True,
     ),
     Setting(
         "s3_ca_bundle",

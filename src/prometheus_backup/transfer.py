@@ -22,7 +22,7 @@ READ_CHUNK = 1024 * 1024
 STORE_SIDE_WORKERS = 16
 """Concurrent requests that move no bytes through this machine."""
 _MAX_SLEEP = 0.5  # seconds; a worker that waits for bandwidth must notice a stop soon
-_STOP_TIMEOUT = 10.0  # seconds; a worker stuck in the network must not delay the clean-up
+_STOP_TIMEOUT = 5.0  # seconds; a worker stuck in the network must not delay the clean-up
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h; mallopt(3)
 _MAX_IN_HEAP = 32 * 1024 * 1024  # bytes, the most that glibc allows
@@ -179,6 +179,7 @@ class HashedStream:
 class HashedFile(HashedStream):
     """A file that is hashed while it is read in chunks.
 
+    Each iteration reads it from the start, and takes back the progress of the one before.
     Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long.
     """
 
@@ -188,6 +189,9 @@ class HashedFile(HashedStream):
         self._expected_size = size
 
     def __iter__(self) -> Iterator[bytes]:
+        if self.size:  # an upload that begins again
+            self._worker.advance(-self.size, limited=False)
+        self._chunks, self._hash, self.size = _chunks(self._path), hashlib.sha256(), 0
         yield from super().__iter__()
         if self.size != self._expected_size:
             raise BytesDiffer(

@@ -27,7 +27,15 @@ from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run
 
 Lines = dict[str, dict[str, Any]]
 
-REPOSITORY_PROBES = ("write", "read", "conditional create", "clock", "delete")
+REPOSITORY_PROBES = (
+    "write",
+    "read",
+    "conditional create",
+    "block files",
+    "copy",
+    "clock",
+    "delete",
+)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.objectstore import PART_SIZE
 from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
-from tests.support.faulty_http import Answer, Fault, FaultyServer
+from tests.support.faulty_http import Answer, FaultyServer
 from tests.support.s3 import PREFIX, keys_of, open_s3
 
 PLAIN = PutOptions()
@@ -293,6 +293,7 @@ _ONE_DENIED = (
     f"<Key>{PREFIX}/locked</Key><Code>AccessDenied</Code><Message>Access Denied</Message>"
     "</Error></DeleteResult>"
 )
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 
 def test_delete_continues_after_a_denial_and_then_raises(moto_bucket: S3Bucket) -> None:
@@ -300,9 +301,8 @@ def test_delete_continues_after_a_denial_and_then_raises(moto_bucket: S3Bucket) 
         store = open_s3(moto_bucket, endpoint=server.url)
         for key in ("a", "locked", "z"):
             store.put_small(key, b"x", options=PLAIN)
-        denial = Answer("POST", "delete", body=_ONE_DENIED.encode())
-        passes = Fault("POST", "delete")
-        server.faults = [denial, passes, denial, passes]  # all at once, then one by one
+        denied = [Answer("DELETE", "locked", status=403, body=_DENIED) for _ in range(2)]
+        server.faults = [Answer("POST", "delete", body=_ONE_DENIED.encode()), *denied]
         with pytest.raises(RepositoryDenied, match="locked"):
             store.delete(["a", "locked", "z"])
         assert server.faults == []

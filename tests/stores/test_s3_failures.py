@@ -25,8 +25,9 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import PutOptions
-from prometheus_backup.stores.objectstore import PART_SIZE, translate
-from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys, translate_boto
+from prometheus_backup.stores.failures import translate, translate_boto
+from prometheus_backup.stores.objectstore import PART_SIZE
+from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
 from tests.support.certificates import Certificate, self_signed
 from tests.support.faulty_http import Answer, CutRequest, CutResponse, FaultyServer
 from tests.support.s3 import PREFIX, open_s3

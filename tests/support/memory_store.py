@@ -38,6 +38,11 @@ class MemoryStore:
     def ping(self) -> None:
         """Do nothing: memory is always available."""
 
+    def now(self, *, probe: str) -> datetime:
+        """Return the time of its clock."""
+        del probe
+        return self._clock.now()
+
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object from chunks."""
         del size

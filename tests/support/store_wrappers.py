@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.base import ObjectStore
@@ -23,6 +24,9 @@ class StoreWrapper:
 
     def ping(self) -> None:
         self.inner.ping()
+
+    def now(self, *, probe: str) -> datetime:
+        return self.inner.now(probe=probe)
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         self.inner.put(key, body, size=size, options=options)

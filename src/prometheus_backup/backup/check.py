@@ -2,22 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_backup.backup.probes import CheckWarning, StoreProbes
 from prometheus_backup.backup.snapshot import SNAPSHOTS, snapshot_names
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupToolError,
-    BytesDiffer,
     NewerFormat,
-    ObjectExists,
-    ObjectNotFound,
     SnapshotUnusable,
     UnreadableManifest,
 )
-from prometheus_backup.model import CONTROL, CheckLine, Outcome
+from prometheus_backup.model import CheckLine, Outcome
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.instance import (
     head_block_estimate,
@@ -27,17 +25,7 @@ from prometheus_backup.prometheus.instance import (
     require_served,
     require_server,
 )
-from prometheus_backup.repository.layout import PROBE_PREFIX
 from prometheus_backup.repository.repository import Repository, State
-from prometheus_backup.retention.policy import clock_problem
-
-
-class _CheckWarning(Exception):
-    """A problem that would make a backup end as PARTIAL; `hint` says how to fix it."""
-
-    def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +59,7 @@ class _Preflight:
             self.error = self.error or error
             self.lines.append(CheckLine(subject, ok=False, detail=error.message, fix=error.hint))
             return False
-        except _CheckWarning as warning:
+        except CheckWarning as warning:
             self.lines.append(CheckLine(subject, ok=False, detail=str(warning), fix=warning.hint))
             return False
         return True
@@ -85,12 +73,16 @@ def check(
     open_repository: Callable[[], Repository],
     run_id: str,
     clock: Clock,
+    block_class: str | None = None,
 ) -> CheckReport:
-    """Check everything that a backup depends on. Writes only probe objects, and removes them."""
+    """Check everything that a backup depends on. Writes only probe objects, and removes them.
+
+    `block_class` is the storage class of block files.
+    """
     preflight = _Preflight()
     preflight.run("settings", settings)
     _check_source(preflight, connect, data_dir, clock)
-    _check_repository(preflight, open_repository, run_id)
+    _check_repository(preflight, open_repository, run_id, block_class)
     return CheckReport(tuple(preflight.lines), preflight.error)
 
 
@@ -140,7 +132,10 @@ def _check_data_dir(
 
 
 def _check_repository(
-    preflight: _Preflight, open_repository: Callable[[], Repository], run_id: str
+    preflight: _Preflight,
+    open_repository: Callable[[], Repository],
+    run_id: str,
+    block_class: str | None,
 ) -> None:
     opened: list[Repository] = []
 
@@ -153,68 +148,12 @@ def _check_repository(
     if not preflight.run("repository: reachable", ping):
         return
     repository = opened[0]
-    write, *others = _probes(repository, f"{PROBE_PREFIX}{run_id}")
-    if preflight.run(f"repository: {write[0]}", write[1]):
-        for subject, action in others:
-            preflight.run(f"repository: {subject}", action)
+    probes = StoreProbes(repository, run_id=run_id, block_class=block_class)
+    for subject, action in probes:
+        preflight.run(f"repository: {subject}", action)
+        if not probes.can_write:
+            break
     preflight.run("repository: backups", lambda: _backups(repository))
-
-
-def _probes(repository: Repository, key: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    store = repository.store
-
-    def write() -> str:
-        store.put_small(key, b"probe\n", options=CONTROL)
-        return "objects can be written"
-
-    def read() -> str:
-        if store.get(key, limit=100) != b"probe\n":
-            raise BytesDiffer(
-                f"cannot read back {key}: its content differs from what was written",
-                hint="something between this machine and the store modifies objects",
-            )
-        return "objects can be read back"
-
-    def create_only() -> str:
-        try:
-            store.create(key, b"again\n", options=CONTROL)
-        except ObjectExists:
-            return "creating an existing object is refused"
-        raise _CheckWarning(
-            f"cannot rely on conditional writes in {repository.url}: an existing object was "
-            "overwritten",
-            hint="backups still detect each other by reading their claim again; make sure that "
-            "only one job backs up into this repository",
-        )
-
-    def clock() -> str:
-        now = repository.clock.now()
-        problem = clock_problem(now=now, store_now=store.head(key).modified, backup_times=[])
-        if problem:
-            raise _CheckWarning(
-                f"cannot trust the clock: {problem}", hint="set this machine's clock (NTP)"
-            )
-        return "this machine's clock matches the store's"
-
-    def delete() -> str:
-        store.delete([key])
-        try:
-            store.head(key)
-        except ObjectNotFound:
-            return "objects can be deleted"
-        raise _CheckWarning(
-            f"cannot delete {key}: it still exists after the deletion",
-            hint="retention must be able to delete; is the bucket under a legal hold or object "
-            "lock?",
-        )
-
-    yield from (
-        ("write", write),
-        ("read", read),
-        ("conditional create", create_only),
-        ("clock", clock),
-        ("delete", delete),
-    )
 
 
 def _backups(repository: Repository) -> str:
@@ -228,7 +167,7 @@ def _backups(repository: Repository) -> str:
         )
     archived = [e for e in entries if e.state is State.ARCHIVED]
     if archived:
-        raise _CheckWarning(
+        raise CheckWarning(
             f"{len(archived)} of {len(entries)} backups are archived, the first: "
             f"{archived[0].backup_id}",
             hint="they are kept, but cannot be read or restored until they are thawed: let the "
@@ -252,7 +191,7 @@ def _writable(data_dir: Path) -> str:
     folder = data_dir / SNAPSHOTS
     folder = folder if folder.exists() else data_dir
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _CheckWarning(
+        raise CheckWarning(
             f"cannot write to {folder}: snapshots could not be removed and would use disk space",
             hint="mount the volume read-write, and run as the user that Prometheus runs as",
         )

@@ -34,26 +34,26 @@ class Leftovers:
             if not remove_lost_snapshot(self._data_dir, intent, listener=self._listener):
                 self._stuck.add(intent.run_id)
 
-    def clean_up(self, *, settled: bool, pending: bool, committed: bool) -> tuple[str, ...]:
-        """Remove our snapshot and the intents no longer needed; return a message per leftover.
-
-        `settled`: the repository has recorded how our run ended. `pending`: Prometheus may still
-        complete our snapshot, so a later run must check again. `committed`: the leftovers of dead
-        runs in the repository were removed.
-        """
-        left = [f"the snapshot of the dead run {i} could not be removed" for i in self._stuck]
+    def remove_own_snapshot(self) -> bool:
+        """Remove the snapshot of our run; return whether nothing of it is left."""
         mine = self.lock.recorded
-        removed = True
-        if mine is not None and mine.asked_at:
-            removed = remove_lost_snapshot(self._data_dir, mine, listener=self._listener)
-            if not removed:
-                left.append(f"the snapshot {mine.snapshot} could not be removed")
-        if removed and settled and not pending:
+        if mine is None or not mine.asked_at:
+            return True
+        return remove_lost_snapshot(self._data_dir, mine, listener=self._listener)
+
+    def forget(self, *, removed: bool, settled: bool, committed: bool) -> tuple[str, ...]:
+        """Remove the intents no longer needed; return a message per leftover.
+
+        `removed`: nothing is left of our snapshot, and none will appear. `settled`: the repository
+        has recorded how our run ended. `committed`: the leftovers of dead runs in the repository
+        were removed.
+        """
+        if removed and settled:
             self.lock.forget(self._run_id)
         for intent in self._dead:
             if intent.run_id not in self._stuck and (committed or not intent.repository):
                 self.lock.forget(intent.run_id)
-        return tuple(left)
+        return tuple(f"the snapshot of the dead run {i} could not be removed" for i in self._stuck)
 
 
 def _by_certainty(intents: Sequence[Intent]) -> Sequence[Intent]:

@@ -44,8 +44,11 @@ from prometheus_backup.repository.repository import (
 )
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
+from prometheus_backup.stores.calls import interruptibly
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import MUTABLE
+
+_ABANDON_TIMEOUT = 8.0  # seconds; a silent store must not delay the end of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,22 +363,32 @@ class _Attempt:
             return PruneReport(PrunePlan.nothing(), (), (), (problem,))
 
     def clean_up(self, error: BaseException | None) -> tuple[str, ...]:
-        """Remove our snapshot, end our claim, remove intents; return a message per leftover."""
+        """Remove our snapshot, end our claim, remove intents; return a message per leftover.
+
+        The snapshot goes first: it uses Prometheus' disk, and the store may be silent.
+        """
+        removed = self._leftovers.remove_own_snapshot()
+        mine = self._lock.recorded
+        left = () if removed else (f"the snapshot {mine and mine.snapshot} could not be removed",)
+        # Prometheus may still complete a snapshot that it was asked for: a later run looks again.
         unfinished = isinstance(error, StopRequest | SnapshotUnfinished)
-        return self._leftovers.clean_up(
+        pending = unfinished and self._snapshot_requested and not self._snapshot_taken
+        others = self._leftovers.forget(
+            removed=removed and not pending,
             settled=error is None or self._abandon(),
-            pending=unfinished and self._snapshot_requested and not self._snapshot_taken,
             committed=error is None,
         )
+        return (*others, *left)
 
     def _abandon(self) -> bool:
         if self._claim is None:
             return not self._claiming  # else there may be an incomplete.json of ours
         try:
-            self._claim.abandon()
-        except BackupToolError as error:
+            interruptibly(self._claim.abandon, seconds=_ABANDON_TIMEOUT)
+        except (BackupToolError, TimeoutError) as error:
+            cause = error if str(error) else f"no answer within {_ABANDON_TIMEOUT:g} s"
             self._run.listener(
-                Warned(f"cannot record the end of this run in the repository: {error.message}")
+                Warned(f"cannot record the end of this run in the repository: {cause}")
             )
             return False
         return True

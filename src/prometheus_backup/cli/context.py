@@ -1,6 +1,7 @@
 """Builds the objects that a command needs from its settings."""
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prometheus_backup.cli.store import address, checked_url, open_settings_store
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.config import (
     parse_instant,
@@ -17,7 +19,6 @@ from prometheus_backup.config import (
     parse_period,
     parse_queries,
     parse_size,
-    repository_address,
 )
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from prometheus_backup.prometheus.client import PrometheusClient
     from prometheus_backup.repository.repository import Repository
     from prometheus_backup.stores.base import ObjectStore
-    from prometheus_backup.stores.s3 import StaticKeys
     from prometheus_backup.transfer import Transfer
     from prometheus_backup.verify.blocks import ScratchSpace
 
@@ -80,7 +80,7 @@ class CommandContext:
         values = self.values
         return PrometheusClient(
             Access(
-                url=_url("Prometheus at", values["prometheus_url"], hint=_PROMETHEUS_LOGIN),
+                url=checked_url("Prometheus at", values["prometheus_url"], hint=_PROMETHEUS_LOGIN),
                 username=values["prometheus_username"],
                 password_file=values["prometheus_password_file"],
                 bearer_token_file=values["prometheus_bearer_token_file"],
@@ -88,17 +88,17 @@ class CommandContext:
             )
         )
 
-    def repository(self) -> "Repository":
+    def repository(self, *, hurried: bool = False) -> "Repository":
         """Return the repository after a first request, so that wrong settings fail early."""
-        repository = self.unchecked_repository()
+        repository = self.unchecked_repository(hurried=hurried)
         repository.store.ping()
         return repository
 
-    def unchecked_repository(self) -> "Repository":
-        """Return the repository without contacting the store."""
+    def unchecked_repository(self, *, hurried: bool = False) -> "Repository":
+        """Return the repository without contacting the store; `hurried` gives up early."""
         from prometheus_backup.repository.repository import Repository
 
-        return Repository(self._store(), clock=self.clock)
+        return Repository(self._store(hurried=hurried), clock=self.clock)
 
     def transfer(self) -> "Transfer":
         """Return the worker pool."""
@@ -209,7 +209,7 @@ class CommandContext:
                 "label",
                 hint="choose another name",
             )
-        return {REPOSITORY: str(parse_location(self._address())), **own}
+        return {REPOSITORY: str(parse_location(address(self.values))), **own}
 
     @property
     def processes(self) -> int:
@@ -226,47 +226,26 @@ class CommandContext:
         text = self.values["max_bandwidth"]
         return parse_size(str(text)) if text is not None else None
 
-    def _address(self) -> str:
-        values = self.values
-        return repository_address(
-            values["repository"], bucket=values["s3_bucket"], prefix=values["s3_prefix"]
-        )
-
-    def _store(self) -> "ObjectStore":
-        from prometheus_backup.stores.location import open_store, parse_location
-
-        location = parse_location(self._address())
-        if location.scheme != "s3":
-            return open_store(location)
-        from prometheus_backup.stores.s3 import S3Settings
+    def _store(self, *, hurried: bool) -> "ObjectStore":
         from prometheus_backup.transfer import STORE_SIDE_WORKERS
 
-        values = self.values
-        if values["sse_kms_key_id"] and values["sse"] != "aws:kms":
-            raise UsageError("cannot use a KMS key with this encryption", hint="set S3_SSE=aws:kms")
-        return open_store(
-            location,
-            s3=S3Settings(
-                region=values["s3_region"],
-                endpoint=_endpoint(values["s3_endpoint_url"]),
-                sse=values["sse"],
-                kms_key_id=values["sse_kms_key_id"],
-                connections=max(self._workers, STORE_SIDE_WORKERS) + 4,
-                ca_bundle=values["s3_ca_bundle"],
-                checksum=values["s3_checksum"],
-                keys=_static_keys(os.environ),
-            ),
+        return open_settings_store(
+            self.values,
+            os.environ,
+            connections=max(self._workers, STORE_SIDE_WORKERS) + 4,
+            hurried=hurried,
         )
 
     def _storage_class(self, *, reads: bool) -> str | None:
         from prometheus_backup.stores.location import parse_location
 
-        if parse_location(self._address()).scheme != "s3":
+        if parse_location(address(self.values)).scheme != "s3":
             return None
         from prometheus_backup.stores.classes import ARCHIVE_CLASSES, STORAGE_CLASSES
 
-        name = str(self.values["storage_class"])
-        if name not in STORAGE_CLASSES:
+        name = str(self.values["storage_class"]).strip()
+        elsewhere = self.values["s3_endpoint_url"] and re.fullmatch(r"[A-Za-z0-9_.-]+", name)
+        if name not in STORAGE_CLASSES and not elsewhere:  # Ceph has classes of its own
             raise UsageError(
                 f"cannot use storage class {name!r}: S3 has no such class",
                 hint=f"use one of {', '.join(STORAGE_CLASSES)}",
@@ -279,30 +258,3 @@ class CommandContext:
                 "(docs/explanation/cost.md), or VERIFY_LEVEL=size",
             )
         return name
-
-
-def _static_keys(environment: Mapping[str, str]) -> "StaticKeys | None":
-    """Return the keys in the environment, which AWS clients use before anything else."""
-    from prometheus_backup.stores.s3 import StaticKeys
-
-    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
-    return StaticKeys(key, secret, environment.get("AWS_SESSION_TOKEN")) if key and secret else None
-
-
-def _endpoint(url: str | None) -> str | None:
-    return (
-        _url("S3 endpoint", url, hint="give credentials as AWS does").rstrip("/") if url else None
-    )
-
-
-def _url(what: str, url: str, *, hint: str) -> str:
-    """Return a URL that may be shown. It is shown in logs and kept in manifests."""
-    scheme, _, rest = url.partition("://")
-    if "@" in rest.partition("/")[0]:
-        raise UsageError(f"cannot use {what} {scheme}://...: it contains a user name", hint=hint)
-    if scheme not in ("http", "https") or not rest:
-        raise UsageError(
-            f"cannot use {what} {url!r}: it is not a URL",
-            hint=f"include the scheme: http://{rest or scheme} or https://{rest or scheme}",
-        )
-    return url

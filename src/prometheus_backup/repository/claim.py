@@ -30,7 +30,7 @@ from prometheus_backup.repository.repository import GRACE, Repository
 _MAX_IDS = 120
 _TICK = 5.0  # seconds between checks for finished files to record
 _HEARTBEAT = 60.0  # seconds; the format promises at most five minutes
-_STOP_TIMEOUT = 5.0  # seconds; a heartbeat stuck in the network must not delay the clean-up
+_STOP_TIMEOUT = 2.0  # seconds; a heartbeat stuck in the network must not delay the clean-up
 
 
 class Claim:

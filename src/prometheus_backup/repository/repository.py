@@ -168,9 +168,12 @@ class Repository:
     def entries(self) -> tuple[BackupEntry, ...]:
         """Return every `backup-*` folder, oldest first."""
         ids = [name for name in self.store.list_folders() if is_backup_id(name)]
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="repository") as pool:
+        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")
+        try:
             found = pool.map(self.entry, ids)
             return tuple(e for e in found if e is not None)
+        finally:  # after a signal or a failure, do not wait for a silent store
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def entry(self, backup_id: str) -> BackupEntry | None:
         """Return one folder, or None if it does not exist."""
@@ -237,13 +240,8 @@ class Repository:
         return decode_manifest(body, backup_id=backup_id)
 
     def store_now(self, *, run_id: str) -> datetime:
-        """Return the store's time: the LastModified of a probe object, which is then deleted."""
-        key = f"{PROBE_PREFIX}{run_id}"
-        self.store.put_small(key, b"clock\n", options=CONTROL)
-        try:
-            return self.store.head(key).modified
-        finally:
-            self.store.delete([key])
+        """Return the store's time."""
+        return self.store.now(probe=f"{PROBE_PREFIX}{run_id}")
 
     def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete a whole backup: write the mark, delete the manifest, the objects, then the mark.

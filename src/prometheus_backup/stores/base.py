@@ -1,7 +1,8 @@
 """The contract of an object store. tests/stores/ tests every store against it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 from prometheus_backup.model import ObjectInfo, PutOptions
 
@@ -38,6 +39,13 @@ class ObjectStore(Protocol):
         """Access the repository with few retries, so that a wrong setting is reported quickly.
 
         Raises RepositoryNotFound, RepositoryDenied, RepositoryUnavailable or UsageError.
+        """
+        ...
+
+    def now(self, *, probe: str) -> datetime:
+        """Return the store's own time. It may write and delete an object with the key `probe`.
+
+        If possible it writes nothing, since a store that is full must still be able to delete.
         """
         ...
 
@@ -93,4 +101,23 @@ class ObjectStore(Protocol):
 
         Objects with equal checksums have equal bytes. None means that the store has no checksum.
         """
+        ...
+
+
+@runtime_checkable
+class AdaptableStore(ObjectStore, Protocol):
+    """A store of a kind with many implementations, some of which lack features."""
+
+    @property
+    def adaptations(self) -> Sequence[str]:
+        """Return the settings, as `NAME=value`, that would go without a feature now in use."""
+        ...
+
+    def adapted(self, settings: Collection[str]) -> "ObjectStore":
+        """Return the same store with some of these settings; others are ignored."""
+        ...
+
+    @property
+    def deletes_in_bulk(self) -> bool:
+        """Return False once the store has refused to delete several objects with one request."""
         ...

@@ -5,30 +5,27 @@ credentials, service account files and workload identity on GCS; account key, SA
 workload or managed identity on Azure.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.stores.objectstore import CLIENT, FEW_RETRIES, RETRIES, ObstoreStore
-
-if TYPE_CHECKING:
-    from obstore.store import RetryConfig
+from prometheus_backup.stores.objectstore import ObstoreStore, Patience
 
 
-def open_cloud(scheme: str, container: str, prefix: str) -> ObstoreStore:
+def open_cloud(scheme: str, container: str, prefix: str, *, hurried: bool = False) -> ObstoreStore:
     """Open `gs://container/prefix` or `az://...`. Raises UsageError for wrong settings."""
     url = f"{scheme}://{container}/{prefix}".rstrip("/")
     kind = {"gs": GCSStore, "az": AzureStore}[scheme]
 
-    def backend(retry: "RetryConfig") -> Any:
+    def connect(patience: Patience) -> Any:
         try:
             return kind(
                 container,
                 prefix=prefix or None,
-                client_options=CLIENT,
-                retry_config=retry,
+                client_options=patience.client,
+                retry_config=patience.retry,
             )
         except (BaseError, ValueError) as error:
             cause = " ".join(str(error).partition("\n\nDebug")[0].split())
@@ -37,4 +34,4 @@ def open_cloud(scheme: str, container: str, prefix: str) -> ObstoreStore:
                 hint="set the credentials as for the cloud's own tools (docs/stores.md)",
             ) from None
 
-    return ObstoreStore(backend=backend(RETRIES), probe=backend(FEW_RETRIES), url=url)
+    return ObstoreStore(connect=connect, url=url, hurried=hurried)

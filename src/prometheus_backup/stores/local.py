@@ -34,6 +34,17 @@ _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 
+_FULL_HINT = (
+    "`prometheus-backup prune` deletes what retention does not keep, and works on a full disk; "
+    "else free some space in the repository's file system, or raise the quota"
+)
+_PATH_HINT = "correct REPOSITORY: it must be a directory, or one that can be created"
+
+
+class _NotAFile(OSError):
+    """Something that a read could wait for forever."""
+
+
 class LocalStore:
     """Objects as files below a directory, which the first put creates."""
 
@@ -53,12 +64,24 @@ class LocalStore:
     def ping(self) -> None:
         """Check that the directory, or the nearest existing parent of it, can be used."""
         path = self._root
-        while not path.exists() and path != path.parent:
-            path = path.parent
-        if not path.is_dir():
-            raise RepositoryUnavailable(f"cannot use {self.url}: {path} is not a directory")
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise RepositoryDenied(f"cannot list {self.url}: no permission to read {path}")
+        with self._translated("list", ""):
+            while not path.exists() and path != path.parent:
+                path = path.parent
+            if not path.is_dir():
+                raise RepositoryUnavailable(
+                    f"cannot use {self.url}: {path} is not a directory", hint=_PATH_HINT
+                )
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, f"no permission to read {path}")
+
+    def now(self, *, probe: str) -> datetime:
+        """Return the file system's time, as it sets it on the directory: that takes no space."""
+        del probe
+        with self._translated("ask the time of", ""):
+            if not self._root.exists():
+                return datetime.now(UTC)
+            os.utime(self._root)
+            return _info("", self._root.stat()).modified
 
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object from chunks: write a staged file, sync it, rename it."""
@@ -82,7 +105,7 @@ class LocalStore:
 
     def get(self, key: str, *, limit: int) -> bytes:
         """Return a whole object."""
-        with self._translated("read", key), self._path(key).open("rb") as file:
+        with self._translated("read", key), _open(self._path(key)) as file:
             body = file.read(limit + 1)
         if len(body) > limit:
             raise RepositoryUnavailable(
@@ -92,7 +115,7 @@ class LocalStore:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object in chunks."""
-        with self._translated("read", key), self._path(key).open("rb", buffering=0) as file:
+        with self._translated("read", key), _open(self._path(key)) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
@@ -100,40 +123,48 @@ class LocalStore:
         """Return size and time of last modification."""
         with self._translated("read", key):
             status = self._path(key).stat()
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError
+            _require_file(status)
         return _info(key, status)
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below `folder`."""
         for entry, key in self._entries(folder):
-            if entry.is_dir(follow_symlinks=False):
+            if self._is_folder(entry, key):
                 yield from self.list(key)
-            else:
-                with contextlib.suppress(FileNotFoundError):  # deleted since the scan
-                    yield _info(key, entry.stat(follow_symlinks=False))
+            elif info := self._look_at(entry, key):
+                yield info
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root that hold any object."""
         return sorted(
             key
             for entry, key in self._entries("")
-            if entry.is_dir(follow_symlinks=False) and next(self.list(key), None)
+            if self._is_folder(entry, key) and next(self.list(key), None)
         )
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
-        files = []
-        for entry, key in self._entries(folder):
-            if not entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):
-                    files.append(_info(key, entry.stat(follow_symlinks=False)))
-        return files
+        found = [
+            self._look_at(entry, key)
+            for entry, key in self._entries(folder)
+            if not self._is_folder(entry, key)
+        ]
+        return [info for info in found if info]
+
+    def _is_folder(self, entry: os.DirEntry[str], key: str) -> bool:
+        with self._translated("list", key):
+            return entry.is_dir(follow_symlinks=False)
+
+    def _look_at(self, entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
+        """Return an object of a listing; None if it was deleted since."""
+        with self._translated("list", key), contextlib.suppress(FileNotFoundError):
+            return _info(key, entry.stat(follow_symlinks=False))
+        return None
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         """Copy an object: by reflink if the file system supports it, otherwise byte for byte."""
         del size, options
-        with self._translated("copy", source), self._path(source).open("rb") as original:
+        with self._translated("copy", source), _open(self._path(source)) as original:
             self._store(target, lambda file: _clone(original, file), finish=os.replace)
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -227,8 +258,15 @@ class LocalStore:
             yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             if verb == "put":  # a file in the place of a folder, or the reverse
-                raise RepositoryUnavailable(f"cannot put {place}: {error.strerror}") from error
+                raise RepositoryUnavailable(
+                    f"cannot put {place}: {error.strerror}", hint=_PATH_HINT
+                ) from error
             raise ObjectNotFound(f"cannot {verb} {place}: no such object") from error
+        except _NotAFile as error:
+            raise RepositoryUnavailable(
+                f"cannot {verb} {place}: it is a pipe, a socket or a device, not a file",
+                hint="remove it, and find out what put it into the repository",
+            ) from error
         except FileExistsError as error:
             raise ObjectExists(f"cannot {verb} {place}: it exists") from error
         except PermissionError as error:
@@ -240,8 +278,26 @@ class LocalStore:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RepositoryUnavailable(
                 f"cannot {verb} {place}: {error.strerror}",
-                hint="free some space in the repository's file system" if full else None,
+                hint=_FULL_HINT if full else "check the disk or the mount of the repository",
             ) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file to read. To open a pipe without a writer would wait, so that does not block."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_file(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_file(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(status.st_mode):
+        raise _NotAFile
 
 
 def _link_new(staged: Path, path: Path) -> None:
@@ -269,7 +325,7 @@ def _clear(folder: Path) -> bool:
 
 def _remove_abandoned(staged: Path) -> bool:
     """Remove a staged file if its writer is dead (its lock is free); return whether it is gone."""
-    with contextlib.suppress(FileNotFoundError), staged.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), _open(staged) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """Parse the address of a repository, and open the store at it."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from prometheus_backup.stores.s3 import S3Settings
 
 SCHEMES = ("s3", "gs", "az", "file")
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._:$-]*")
+"""Wider than AWS's rule: Ceph has `tenant:bucket`, and Azure `$root`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,26 @@ def parse_location(text: str) -> Location:
         return Location("file", "", "/" + "/".join(segments))
     if not parts.netloc:
         raise UsageError(f"cannot parse repository {text!r}: no bucket", hint=form)
+    require_bucket(parts.netloc, name=f"repository {text!r}")
     return Location(parts.scheme, parts.netloc, "/".join(segments))
 
 
-def open_store(location: Location, *, s3: "S3Settings | None" = None) -> "ObjectStore":
-    """Open the store at an address. Imports only the libraries that this store needs."""
+def require_bucket(bucket: str, *, name: str) -> None:
+    """Raise UsageError if this cannot be the name of a bucket or container."""
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(
+            f"cannot use {name}: {bucket!r} is not the name of a bucket",
+            hint="give only the name, such as my-backups; an address goes into REPOSITORY",
+        )
+
+
+def open_store(
+    location: Location, *, s3: "S3Settings | None" = None, hurried: bool = False
+) -> "ObjectStore":
+    """Open the store at an address. Imports only the libraries that this store needs.
+
+    With `hurried`, requests give up early: for commands that somebody waits for.
+    """
     if location.scheme == "file":
         from prometheus_backup.stores.local import LocalStore
 
@@ -70,8 +88,8 @@ def open_store(location: Location, *, s3: "S3Settings | None" = None) -> "Object
     if location.scheme == "s3":
         from prometheus_backup.stores.s3 import S3Settings, S3Store
 
-        settings = s3 or S3Settings()
+        settings = replace(s3 or S3Settings(), hurried=hurried)
         return S3Store(bucket=location.bucket, prefix=location.path, settings=settings)
     from prometheus_backup.stores.cloud import open_cloud
 
-    return open_cloud(location.scheme, location.bucket, location.path)
+    return open_cloud(location.scheme, location.bucket, location.path, hurried=hurried)

@@ -4,10 +4,11 @@ Maps obstore's calls and exceptions to the contract. What is special to S3 is in
 """
 
 import contextlib
-import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -15,16 +16,19 @@ from obstore import exceptions
 
 from prometheus_backup.errors import (
     BackupToolError,
-    ObjectExists,
     ObjectNotFound,
-    RepositoryDenied,
-    RepositoryNotFound,
     RepositoryUnavailable,
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
-from prometheus_backup.stores.archived import CODES as ARCHIVED
-from prometheus_backup.stores.archived import archived
+from prometheus_backup.stores.calls import interruptibly
+from prometheus_backup.stores.failures import (
+    ListingInterrupted,
+    NoAnswer,
+    TimedOut,
+    UploadLost,
+    translate,
+)
 from prometheus_backup.stores.upload_body import UploadBody
 
 if TYPE_CHECKING:
@@ -38,58 +42,69 @@ _MAX_PARTS = 10_000
 _READ_CHUNK = 256 * 1024
 """Bytes. Small enough to stay in the CPU cache until it is hashed and written."""
 _LISTING_RETRIES = 3
+_UPLOADS = 3
+"""How often an upload is begun at most."""
+_LONGEST_PAUSE = 15.0  # seconds between two attempts to create an object
+_PANIC = "PanicException"
+"""A defect in Rust, or a setting that it cannot use. Python can only tell it by its name."""
 _ABSENT_KEY = ".probe-absent"
 
-CLIENT: "ClientConfig" = {
-    # The default of 30 s for a whole request is too short for a large part on a slow connection.
-    "timeout": timedelta(hours=1),
-    "read_timeout": timedelta(minutes=5),
-    "connect_timeout": timedelta(seconds=10),
-}
-RETRIES: "RetryConfig" = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
-FEW_RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-"""For the first access, when a wrong setting is more likely than a transient failure."""
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for an answer, and how long to try again; in seconds.
+
+    The time for an answer includes sending the request, as obstore counts: it limits how slow a
+    connection may be.
+    """
+
+    answer: float
+    retries: int
+    retrying: float
+
+    @property
+    def client(self) -> "ClientConfig":
+        """Return obstore's settings of connections."""
+        return {
+            # The default of 30 s for a whole request is too short for a large object.
+            "timeout": timedelta(hours=1),
+            "read_timeout": timedelta(seconds=self.answer),
+            "connect_timeout": timedelta(seconds=min(10.0, self.answer)),
+        }
+
+    @property
+    def retry(self) -> "RetryConfig":
+        """Return obstore's settings of retries."""
+        return {"max_retries": self.retries, "retry_timeout": timedelta(seconds=self.retrying)}
+
+
+PATIENT = Patience(answer=45, retries=10, retrying=180)
+"""One connection that stalls is given up, and the request made again, several times."""
+IMPATIENT = Patience(answer=12, retries=2, retrying=5)
+"""For somebody who waits at the terminal, when a wrong setting is more likely than a failure."""
+_HURRIED_UPLOAD = replace(IMPATIENT, answer=PATIENT.answer)
+SLOW = Patience(answer=300, retries=10, retrying=900)
+"""For uploads over a connection too slow to send a part in 45 s, if the store answers at all."""
 
 _T = TypeVar("_T")
-
-# The IAM permissions that an operation needs, for the message when it is denied.
-_ACTIONS = {
-    "put": "s3:PutObject (and s3:PutObjectTagging)",
-    "create": "s3:PutObject (and s3:PutObjectTagging)",
-    "read": "s3:GetObject (and s3:ListBucket, without which a missing object is denied as well)",
-    "list": "s3:ListBucket",
-    "delete": "s3:DeleteObject",
-    "copy": "s3:GetObject, s3:PutObject (and s3:GetObjectTagging, s3:PutObjectTagging)",
-}
-_BAD_CREDENTIALS = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "RequestTimeTooSkewed",
-}
-_WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"}
-_NO_BUCKET = {"NoSuchBucket", "InvalidBucketName", "ContainerNotFound"}
-_CONNECTION_ERRORS = ("error sending request", "client error", "dns error", "tcp connect")
-_DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(code: (\w+)\)")
-_CERTIFICATE_ERRORS = ("certificate", "invalid peer", "UnknownIssuer")
-
-
-class _ListingInterrupted(RepositoryUnavailable):
-    """The connection was lost in the middle of a listing."""
 
 
 class ObstoreStore:
     """A store that is accessed through obstore.
 
-    `backend` and `probe` are two clients with the repository's prefix as their root. `probe`, for
-    `ping`, makes few retries.
+    `connect` returns a client with the repository's prefix as its root. With `hurried`, everything
+    gives up as early as `ping` does.
     """
 
-    def __init__(self, *, backend: "ObstoreBackend", probe: "ObstoreBackend", url: str) -> None:
-        self._store = backend
-        self._probe = probe
+    def __init__(
+        self, *, connect: Callable[[Patience], "ObstoreBackend"], url: str, hurried: bool = False
+    ) -> None:
+        self._connect = connect
+        self._hurried = hurried
+        self._probe = connect(IMPATIENT)
+        self._store = self._probe if hurried else connect(PATIENT)
+        self._uploads = connect(_HURRIED_UPLOAD) if hurried else self._store
+        self._bulk_delete = True
         self._url = url
 
     @property
@@ -124,28 +139,60 @@ class ObstoreStore:
             hint="check the endpoint, and any proxy in between",
         )
 
+    def now(self, *, probe: str) -> datetime:
+        """Return the LastModified of a probe object."""
+        self.put_small(probe, b"clock\n", options=PutOptions())
+        try:
+            return self.head(probe).modified
+        finally:
+            self.delete([probe])
+
     def put(self, key: str, body: Iterable[bytes], *, size: int, options: PutOptions) -> None:
         """Store an object, in parts if it is large."""
         if size <= PART_SIZE:
             self.put_small(key, b"".join(body), options=options)
             return
-        upload = UploadBody(body)
-        try:
-            self._put(key, upload, options, part_size=max(PART_SIZE, -(-size // _MAX_PARTS)))
-        except BackupToolError:
-            upload.raise_producer_error()
-            raise
+
+        def send() -> None:
+            upload = UploadBody(body)
+            try:
+                self._put(key, upload, options, part_size=max(PART_SIZE, -(-size // _MAX_PARTS)))
+            except BackupToolError:
+                upload.raise_producer_error()
+                raise
+
+        self._send(send, repeatable=iter(body) is not body)
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
         """Store a small object, replacing an existing one."""
-        self._put(key, body, options, part_size=None)
+        self._send(lambda: self._put(key, body, options, part_size=None), repeatable=True)
+
+    def _send(self, send: Callable[[], None], *, repeatable: bool) -> None:
+        """Upload again if the store forgot the upload, or the connection was only too slow."""
+        for _ in range(_UPLOADS - 1 if repeatable else 0):
+            try:
+                return send()
+            except UploadLost:
+                continue
+            except TimedOut:
+                if self._hurried or not self._answers():
+                    raise
+                self._uploads = self._connect(SLOW)
+        return send()
+
+    def _answers(self) -> bool:
+        try:
+            self.ping()
+        except BackupToolError:
+            return False
+        return True
 
     def _put(self, key: str, body: Any, options: PutOptions, *, part_size: int | None) -> None:
         self._call(
             "put",
             key,
             lambda: obstore.put(
-                self._store,
+                self._store if self._hurried and part_size is None else self._uploads,
                 key,
                 body,
                 use_multipart=part_size is not None,
@@ -156,7 +203,22 @@ class ObstoreStore:
         )
 
     def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        """Store a small object if the key is free."""
+        """Store a small object if the key is free.
+
+        obstore does not repeat such a request itself when the connection fails.
+        """
+        give_up_at = time.monotonic() + (0 if self._hurried else PATIENT.retrying)
+        pause = 0.5
+        while True:
+            try:
+                return self._create(key, body, options)
+            except NoAnswer:
+                if time.monotonic() + pause > give_up_at:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _create(self, key: str, body: bytes, options: PutOptions) -> None:
         self._call(
             "create",
             key,
@@ -214,7 +276,7 @@ class ObstoreStore:
     def _retry_listing(self, folder: str, listing: Callable[[], _T]) -> _T:
         # obstore retries failed listings, but not a response that is interrupted.
         for _ in range(_LISTING_RETRIES):
-            with contextlib.suppress(_ListingInterrupted):
+            with contextlib.suppress(ListingInterrupted):
                 return self._call("list", folder, listing)
         return self._call("list", folder, listing)
 
@@ -238,24 +300,38 @@ class ObstoreStore:
         self._call("copy", source, lambda: obstore.copy(self._store, source, target))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects in bulk, or one by one if the store cannot or some fail."""
+        """Delete objects in bulk, or with one request each if the store cannot or some fail."""
         if not keys:
             return
-        try:
-            self._call("delete", keys[0], lambda: obstore.delete(self._store, list(keys)))
-        except (RepositoryDenied, RepositoryUnavailable, ObjectNotFound):
-            self._delete_singly(keys)
+        clients = [*([self._bulk_deleter] if self._bulk_delete else []), self._single_deleter]
+        for client in clients:
+            try:
+                self._call("delete", keys[0], partial(obstore.delete, client, [*keys]))
+            except BackupToolError:
+                continue
+            self._bulk_delete = client is self._bulk_deleter
+            return
+        self._delete_each(keys)
+
+    @cached_property
+    def _bulk_deleter(self) -> "ObstoreBackend":
+        return self._connect(_HURRIED_UPLOAD)
+
+    @cached_property
+    def _single_deleter(self) -> "ObstoreBackend":
+        """Return a client that deletes each object with a request of its own."""
+        return self._store
 
     def stored_checksum(self, key: str) -> str | None:
         """Return None: obstore cannot read the checksums that a store keeps."""
         del key
         return None
 
-    def _delete_singly(self, keys: Sequence[str]) -> None:
+    def _delete_each(self, keys: Sequence[str]) -> None:
         failed: list[BackupToolError] = []
         for key in keys:
             try:
-                self._call("delete", key, partial(obstore.delete, self._store, key))
+                self._call("delete", key, partial(obstore.delete, self._single_deleter, key))
             except ObjectNotFound:
                 continue
             except BackupToolError as error:
@@ -269,95 +345,22 @@ class ObstoreStore:
 
     def _call(self, verb: str, key: str, action: Callable[[], _T]) -> _T:
         try:
-            return action()
+            return interruptibly(action)
         except BackupToolError:
             raise
         except Exception as error:
             raise translate(error, verb=verb, place=self._place(key)) from error
+        except BaseException as error:
+            if type(error).__name__ != _PANIC:
+                raise
+            raise UsageError(
+                f"cannot {verb} {self._place(key)}: the client library failed: {error}",
+                hint="is there a character in the keys, region or endpoint that does not belong "
+                "there?",
+            ) from None
 
     def _place(self, key: str) -> str:
         return f"{self._url}/{key}" if key else self._url
-
-
-def translate(error: Exception, *, verb: str, place: str) -> BackupToolError:
-    """Return our error for one of obstore's. `verb` and `place` are for the message."""
-    text = str(error)
-    code, cause = _cause(text)
-    if code in ARCHIVED:
-        return archived(verb, place)
-    message = f"cannot {verb} {place}: {cause}"
-    region = re.search(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>", text)
-    known = refusal(code, verb=verb, message=message, region=region and (region[1] or region[2]))
-    if known is not None:
-        return known
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return denied(verb, message)
-    if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
-        return ObjectExists(message)
-    if isinstance(error, FileNotFoundError | exceptions.NotFoundError):
-        return ObjectNotFound(message)
-    if "list response body" in text:
-        return _ListingInterrupted(message)
-    if isinstance(error, exceptions.UnknownConfigurationKeyError | exceptions.InvalidPathError):
-        return UsageError(message)
-    return RepositoryUnavailable(message, hint=_unavailable_hint(text))
-
-
-def refusal(
-    code: str | None, *, verb: str, message: str, region: str | None = None
-) -> BackupToolError | None:
-    """Return our error for a known error code of S3 or Azure; None for other codes.
-
-    `region` is the bucket's region, if the response has it.
-    """
-    if code in _NO_BUCKET:
-        return RepositoryNotFound(message)
-    if code in _WRONG_REGION:
-        return UsageError(
-            message, hint=f"set S3_REGION={region}" if region else "correct S3_REGION"
-        )
-    if code in _BAD_CREDENTIALS:
-        return RepositoryDenied(message)
-    return denied(verb, message) if code == "AccessDenied" else None
-
-
-def denied(verb: str, message: str) -> RepositoryDenied:
-    """Return the error for missing permissions. On S3 it names the action that is not allowed.
-
-    AWS often names it in its response. Other stores do not, nor does a denied HEAD.
-    """
-    actions = _ACTIONS.get(verb)
-    if not actions or " s3://" not in message:
-        return RepositoryDenied(message)
-    if "not authorized to perform: s3:" not in message:
-        message = f"{message} (needs {actions.partition(' (')[0]})"
-    return RepositoryDenied(message, hint=f"the credentials need {actions}")
-
-
-def _cause(text: str) -> tuple[str | None, str]:
-    """Return the store's error code, if there is one, and the cause as one line."""
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    message = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
-    if code:
-        detail = " ".join(message[1].split()) if message else ""
-        return code[1], f"{code[1]}: {detail}".rstrip(": ")
-    if single := _DELETE_FAILED.search(text):
-        return single[2], f"{single[2]}: {single[1]}"
-    if any(word in text for word in _CERTIFICATE_ERRORS):
-        return None, "the TLS certificate was not accepted"
-    if any(word in text.lower() for word in _CONNECTION_ERRORS):
-        return None, "no connection"
-    if "redirect without LOCATION" in text:  # obstore drops the response
-        return "PermanentRedirect", "the bucket is in another region"
-    first = text.partition("\n\nDebug source")[0]
-    status = re.search(r"status code: (\d{3}[^:<]*)", first)
-    return None, status[1].strip() if status else " ".join(first.split())[:300]
-
-
-def _unavailable_hint(text: str) -> str | None:
-    if any(word in text for word in _CERTIFICATE_ERRORS):
-        return "set AWS_CA_BUNDLE or SSL_CERT_FILE to the store's CA certificates"
-    return None
 
 
 def _info(meta: Any) -> ObjectInfo:

@@ -4,49 +4,44 @@ boto3 provides the credentials (environment, profile, SSO, web identity, pod ide
 role), copies with class and tags and over 5 GB, and the store's checksums.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from obstore.exceptions import InvalidPathError
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store as ObstoreS3
 
 from prometheus_backup.errors import (
-    BackupToolError,
+    ObjectExists,
     ObjectNotFound,
-    RepositoryDenied,
-    RepositoryUnavailable,
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
-from prometheus_backup.stores.archived import CODES as ARCHIVED
-from prometheus_backup.stores.archived import archived
-from prometheus_backup.stores.objectstore import (
-    CLIENT,
-    FEW_RETRIES,
-    RETRIES,
-    ObstoreStore,
-    denied,
-    refusal,
+from prometheus_backup.stores.calls import interruptibly
+from prometheus_backup.stores.failures import translate_boto
+from prometheus_backup.stores.objectstore import IMPATIENT, PATIENT, ObstoreStore, Patience
+from prometheus_backup.stores.s3_access import (
+    credential_provider,
+    is_remote,
+    proxy_setting,
+    trusted_certificates,
 )
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ListObjectsV2OutputTypeDef
-    from obstore.store import RetryConfig
 
 _SINGLE_COPY_LIMIT = (
     5_000_000_000  # CopyObject is limited to 5 GB; larger objects are copied in parts
 )
 _COPY_PART = 512 * 1024 * 1024
-# boto3 refreshes credentials ten minutes before they expire, so check more often than that.
-_CREDENTIALS_TTL = timedelta(minutes=5)
 _CHECKSUMS = ("CRC64NVME", "SHA256", "CRC32C", "CRC32", "SHA1")  # strongest full-object first
 
 _T = TypeVar("_T")
@@ -66,7 +61,9 @@ class S3Settings:
     """How to access a bucket.
 
     `endpoint` None means AWS. `sse` is AES256, aws:kms or none. `ca_bundle` is the path of a PEM
-    file with trusted CAs. `checksum` of uploads is auto (on AWS only), crc64nvme or none.
+    file with trusted CAs. `checksum` of uploads is auto (on AWS only), crc64nvme, sha256 or none.
+    Without `conditional_writes`, an object is created after a look whether it exists. With
+    `hurried`, requests give up early.
     """
 
     region: str = "us-east-1"
@@ -77,11 +74,16 @@ class S3Settings:
     ca_bundle: str | None = None
     keys: StaticKeys | None = None
     checksum: str = "auto"
+    tags: bool = True
+    conditional_writes: bool = True
+    hurried: bool = False
 
     @property
-    def sends_checksums(self) -> bool:
-        """Return whether uploads carry a checksum of the whole object."""
-        return self.checksum == "crc64nvme" or (self.checksum == "auto" and self.endpoint is None)
+    def algorithm(self) -> str | None:
+        """Return the checksum that uploads carry."""
+        if self.checksum == "auto":
+            return "crc64nvme" if self.endpoint is None else None
+        return None if self.checksum == "none" else self.checksum
 
 
 class S3Store(ObstoreStore):
@@ -92,51 +94,60 @@ class S3Store(ObstoreStore):
         self._prefix = prefix
         self._settings = settings
         super().__init__(
-            backend=self._backend(RETRIES),
-            probe=self._backend(FEW_RETRIES),
+            connect=self._backend,
             url=f"s3://{bucket}/{prefix}".rstrip("/"),
+            hurried=settings.hurried,
         )
         self._client_lock = threading.Lock()
 
-    def _backend(self, retry: "RetryConfig") -> ObstoreS3:
+    def _backend(self, patience: Patience, *, bulk_delete: bool = True) -> ObstoreS3:
         settings = self._settings
         plain = settings.endpoint is not None and settings.endpoint.startswith("http://")
         config: dict[str, Any] = {
             "region": settings.region,
-            "unsigned_payload": not (plain and _is_remote(settings.endpoint)),
+            "unsigned_payload": not (plain and is_remote(settings.endpoint)),
             # Path style if the bucket's name cannot be part of the host name.
             "virtual_hosted_style_request": settings.endpoint is None and "." not in self._bucket,
+            "disable_bulk_delete": not bulk_delete,
         }
         if settings.endpoint:
             config["endpoint"] = settings.endpoint
-        if settings.sends_checksums:
-            config["checksum_algorithm"] = "crc64nvme"  # S3 checks it on arrival and stores it
+        if settings.algorithm:
+            config["checksum_algorithm"] = settings.algorithm  # S3 checks it on arrival, stores it
         if settings.sse != "none":
             config["server_side_encryption"] = settings.sse
         if settings.kms_key_id:
             config["sse_kms_key_id"] = settings.kms_key_id
-        client = {**CLIENT, "allow_http": plain, **_trusted_certificates(settings.ca_bundle)}
-        return ObstoreS3(
-            self._bucket,
-            prefix=self._prefix or None,
-            config=config,  # type: ignore[arg-type]  # a TypedDict that cannot be built in steps
-            client_options=client,  # type: ignore[arg-type]
-            retry_config=retry,
-            **self._credentials(),
-        )
+        client = {
+            **patience.client,
+            "allow_http": plain,
+            **trusted_certificates(settings.ca_bundle),
+        }
+        try:
+            return ObstoreS3(
+                self._bucket,
+                prefix=self._prefix or None,
+                config=config,  # type: ignore[arg-type]  # a TypedDict, but built in steps
+                client_options=client,  # type: ignore[arg-type]
+                retry_config=patience.retry,
+                **self._credentials(),
+            )
+        except BaseError as error:  # such as a CA bundle that is damaged
+            cause = " ".join(str(error).partition("\n\nDebug")[0].split())
+            raise UsageError(f"cannot use the settings of {self._bucket}: {cause}") from None
 
     def _credentials(self) -> dict[str, Any]:
         """Return obstore's arguments. With static keys, boto3 is not imported before a copy."""
         keys = self._settings.keys
         if keys is None:
-            return {"credential_provider": _provider(self._session)}
+            return {"credential_provider": credential_provider(self._session)}
         given = {"access_key_id": keys.access_key_id, "secret_access_key": keys.secret_access_key}
         return given | ({"session_token": keys.session_token} if keys.session_token else {})
 
     @property
     def keeps_checksums(self) -> bool:
         """Return whether uploads carry a checksum, which S3 checks on arrival and stores."""
-        return self._settings.sends_checksums
+        return self._settings.algorithm is not None
 
     def ping(self) -> None:
         """List the root with few retries; find out the bucket's region if ours is wrong."""
@@ -147,6 +158,59 @@ class S3Store(ObstoreStore):
             if region is None:
                 raise
             raise UsageError(error.message, hint=f"set S3_REGION={region}") from error
+
+    @property
+    def adaptations(self) -> Sequence[str]:
+        """Return the settings that would go without a feature now in use."""
+        settings = self._settings
+        checksums = (
+            ["S3_CHECKSUM=none"]
+            if settings.algorithm
+            else ["S3_CHECKSUM=crc64nvme", "S3_CHECKSUM=sha256"]
+        )
+        return [
+            *(["S3_TAGS=false"] if settings.tags else []),
+            *(["S3_SSE=none"] if settings.sse != "none" else []),
+            *(["S3_CONDITIONAL_WRITES=false"] if settings.conditional_writes else []),
+            *checksums,
+        ]
+
+    def adapted(self, settings: Collection[str]) -> "S3Store":
+        """Return the same store with some of these settings."""
+        changes: dict[str, Any] = {}
+        if "S3_TAGS=false" in settings:
+            changes["tags"] = False
+        if "S3_SSE=none" in settings:
+            changes |= {"sse": "none", "kms_key_id": None}
+        if "S3_CONDITIONAL_WRITES=false" in settings:
+            changes["conditional_writes"] = False
+        for name in ("none", "crc64nvme", "sha256"):
+            if f"S3_CHECKSUM={name}" in settings:
+                changes["checksum"] = name
+        return S3Store(
+            bucket=self._bucket, prefix=self._prefix, settings=replace(self._settings, **changes)
+        )
+
+    @property
+    def deletes_in_bulk(self) -> bool:
+        """Return False once the store has refused to delete several objects at once."""
+        return self._bulk_delete
+
+    def now(self, *, probe: str) -> datetime:
+        """Return the Date of an answer about the bucket, whether allowed or denied."""
+        from botocore.exceptions import ClientError
+
+        def ask() -> Any:
+            try:
+                return self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                    raise
+                return error.response
+
+        answer = self._call_boto("list", "", ask)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else super().now(probe=probe)
 
     def _region_of_bucket(self) -> str | None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -161,9 +225,22 @@ class S3Store(ObstoreStore):
             return None
         return headers.get("x-amz-bucket-region")
 
+    def _create(self, key: str, body: bytes, options: PutOptions) -> None:
+        if self._settings.conditional_writes:
+            super()._create(key, body, options)
+            return
+        with contextlib.suppress(ObjectNotFound):
+            self.head(key)
+            raise ObjectExists(f"cannot create {self._place(key)}: it exists")
+        self.put_small(key, body, options=options)
+
+    @cached_property
+    def _single_deleter(self) -> ObstoreS3:
+        return self._backend(PATIENT, bulk_delete=False)
+
     def _put_arguments(self, options: PutOptions) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
-        if options.tags:
+        if options.tags and self._settings.tags:
             arguments["tags"] = dict(options.tags)
         if options.storage_class and options.storage_class != "STANDARD":
             arguments["attributes"] = {"Storage-Class": options.storage_class}
@@ -171,17 +248,7 @@ class S3Store(ObstoreStore):
 
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         """Copy an object, and set class, tags, encryption and checksum, which S3 does not copy."""
-        extra: dict[str, Any] = {}
-        if options.storage_class:
-            extra["StorageClass"] = options.storage_class
-        if options.tags:
-            extra |= {"Tagging": urlencode(options.tags), "TaggingDirective": "REPLACE"}
-        if self._settings.sse != "none":
-            extra["ServerSideEncryption"] = self._settings.sse
-        if self._settings.kms_key_id:
-            extra["SSEKMSKeyId"] = self._settings.kms_key_id
-        if self._settings.sends_checksums:
-            extra["ChecksumAlgorithm"] = "CRC64NVME"  # otherwise a copy in parts has none
+        extra = self._copy_arguments(options)
         copy_source: CopySourceTypeDef = {"Bucket": self._bucket, "Key": self._full(source)}
         destination: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(target)}
         if size <= _SINGLE_COPY_LIMIT:
@@ -199,6 +266,21 @@ class S3Store(ObstoreStore):
             source,
             lambda: self._client.copy(copy_source, **destination, ExtraArgs=extra, Config=parts),
         )
+
+    def _copy_arguments(self, options: PutOptions) -> dict[str, Any]:
+        settings = self._settings
+        extra: dict[str, Any] = {}
+        if options.storage_class and options.storage_class != "STANDARD":
+            extra["StorageClass"] = options.storage_class
+        if options.tags and settings.tags:
+            extra |= {"Tagging": urlencode(options.tags), "TaggingDirective": "REPLACE"}
+        if settings.sse != "none":
+            extra["ServerSideEncryption"] = settings.sse
+        if settings.kms_key_id:
+            extra["SSEKMSKeyId"] = settings.kms_key_id
+        if settings.algorithm:  # otherwise a copy in parts has no checksum
+            extra["ChecksumAlgorithm"] = settings.algorithm.upper()
+        return extra
 
     # obstore rejects a whole listing if one key is not a clean path, such as `a//b` or `../c`.
 
@@ -280,10 +362,12 @@ class S3Store(ObstoreStore):
             verify=settings.ca_bundle,
             config=Config(
                 s3={"addressing_style": "path" if custom else "auto"},
-                retries={"mode": "standard", "total_max_attempts": 8},
+                retries={"mode": "standard", "total_max_attempts": 2 if settings.hurried else 8},
                 max_pool_connections=settings.connections,
                 connect_timeout=10,
-                read_timeout=900,  # S3 answers a copy of 5 GB when it is done
+                # S3 answers a copy of 5 GB when it is done.
+                read_timeout=IMPATIENT.answer if settings.hurried else 900,
+                **proxy_setting(settings.endpoint),
                 request_checksum_calculation=checksums,
                 response_checksum_validation=checksums,
             ),
@@ -293,40 +377,9 @@ class S3Store(ObstoreStore):
         with self._client_lock:
             _ = self._client  # created once: boto3's factory is not thread-safe
         try:
-            return action()
+            return interruptibly(action)
         except Exception as error:
             raise translate_boto(error, verb=verb, place=self._place(key)) from error
-
-
-def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolError:
-    """Return our error for one of boto3's."""
-    from botocore import exceptions
-
-    if isinstance(error, exceptions.ClientError):
-        response: Any = error.response
-        answer, about = response.get("Error", {}), response.get("ResponseMetadata", {})
-        code, status = answer.get("Code", ""), about.get("HTTPStatusCode", 0)
-        if code in ARCHIVED:
-            return archived(verb, place)
-        message = f"cannot {verb} {place}: {code}: {answer.get('Message', '')}".rstrip(": ")
-        region = answer.get("Region") or about.get("HTTPHeaders", {}).get("x-amz-bucket-region")
-        if known := refusal(code, verb=verb, message=message, region=region):
-            return known
-        if status == 404:
-            return ObjectNotFound(message)
-        return denied(verb, message) if status in (401, 403) else RepositoryUnavailable(message)
-    if isinstance(error, exceptions.ProfileNotFound | exceptions.ConfigParseError):
-        return UsageError(f"cannot {verb} {place}: {error}")
-    no_credentials = (
-        exceptions.NoCredentialsError,
-        exceptions.PartialCredentialsError,
-        exceptions.CredentialRetrievalError,
-        exceptions.MetadataRetrievalError,
-        exceptions.TokenRetrievalError,
-        exceptions.SSOError,
-    )
-    kind = RepositoryDenied if isinstance(error, no_credentials) else RepositoryUnavailable
-    return kind(f"cannot {verb} {place}: {error}")
 
 
 def _boto_keys(keys: StaticKeys | None) -> dict[str, Any]:
@@ -341,42 +394,3 @@ def _boto_keys(keys: StaticKeys | None) -> dict[str, Any]:
 
 def _is_clean(key: str) -> bool:
     return all(part not in ("", ".", "..") for part in key.split("/")) and key.isprintable()
-
-
-def _provider(session: "Session") -> Any:
-    from botocore.exceptions import BotoCoreError
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    try:
-        found = session.get_credentials()
-    except BotoCoreError as error:
-        raise RepositoryDenied(f"cannot get AWS credentials: {error}") from error
-    if found is None:
-        raise RepositoryDenied(
-            "cannot get AWS credentials: there are none",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the pod "
-            "or instance a role",
-        )
-    return Boto3CredentialProvider(session, ttl=_CREDENTIALS_TTL)
-
-
-def _is_remote(endpoint: str | None) -> bool:
-    """Return whether bytes leave this machine.
-
-    TLS protects them on the network. Over plain HTTP every payload is signed instead, so that the
-    store rejects changed bytes. On loopback neither is needed.
-    """
-    host = urlsplit(endpoint or "").hostname or ""
-    return host != "localhost" and not host.startswith("127.") and host != "::1"
-
-
-def _trusted_certificates(path: str | None) -> dict[str, bytes]:
-    if path is None:
-        return {}
-    try:
-        certificates = Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read the CA bundle: {error}") from None
-    if b"-----BEGIN CERTIFICATE-----" not in certificates:
-        raise UsageError(f"cannot read the CA bundle: {path} contains no PEM certificate")
-    return {"root_certificate": certificates}

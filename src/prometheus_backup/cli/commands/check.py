@@ -1,6 +1,7 @@
 """`check`: a preflight."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.context import CommandContext
@@ -8,6 +9,7 @@ from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document, Row
 from prometheus_backup.cli.tables import summary
+from prometheus_backup.errors import UsageError
 from prometheus_backup.model import CheckLine, Outcome
 
 
@@ -29,9 +31,10 @@ def check(context: CommandContext, output: Output) -> int:
         settings=context.describe,
         connect=context.client,
         data_dir=context.data_dir,
-        open_repository=context.unchecked_repository,
+        open_repository=partial(context.unchecked_repository, hurried=True),
         run_id=context.run_id,
         clock=context.clock,
+        block_class=_block_class(context),
     )
     results = [*report.lines, *monitoring_lines(context)]
     code = report.exit_code
@@ -47,6 +50,13 @@ def check_rows(results: Sequence[CheckLine]) -> Iterable[Row]:
         yield "ok  " if line.ok else "FAIL", f"{line.subject}: {line.detail}"
         if line.fix:
             yield "", f"fix: {line.fix}"
+
+
+def _block_class(context: CommandContext) -> str | None:
+    try:
+        return context.backup_options().storage_class
+    except UsageError:  # the line on the settings says it
+        return None
 
 
 def check_document(results: Sequence[CheckLine], *, ok: bool) -> Document:

@@ -29,7 +29,7 @@ def list_(context: CommandContext, output: Output) -> int:
     from prometheus_backup.retention.prune import candidates
 
     policy = context.policy()
-    repository = context.repository()
+    repository = context.repository(hurried=True)
     entries = repository.entries()
     decisions = decide(candidates(entries), today=context.clock.now().date(), policy=policy)
     output.result(

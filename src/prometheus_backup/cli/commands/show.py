@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def show(context: CommandContext, output: Output, backup: str) -> int:
     """Show one backup: its contents, source and verification results."""
 
-    repository = context.repository()
+    repository = context.repository(hurried=True)
     entry = repository.find(backup)
     manifest = repository.manifest(entry.backup_id)
     output.result(

@@ -1,0 +1,29 @@
+"""Calls that may wait for a store, made so that a signal to stop is handled at once."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def interruptibly(action: Callable[[], _T], *, seconds: float | None = None) -> _T:
+    """Run `action` and return its result; raise TimeoutError if it takes more than `seconds`.
+
+    Python handles signals in the main thread only, and not inside a library's native code: so the
+    main thread has another one make the call, and waits for that one. After a signal the call goes
+    on unheeded; the command line does not wait for its thread.
+    """
+    if seconds is None and threading.current_thread() is not threading.main_thread():
+        return action()
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(action())
+        except BaseException as error:  # noqa: BLE001 -- passed on to the caller
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="store").start()
+    return outcome.result(timeout=seconds)
