@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import Event, FileUploaded, SnapshotRemoved
 from prometheus_backup.model import Outcome
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.stores.objectstore import Patience
 from tests.support.contents import CLEAN, traces, tree
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import Recorder, cli, settings, take_backup
@@ -85,8 +85,8 @@ def test_store_that_dies_ends_the_run_with_exit_13_and_removes_the_snapshot(
     source: PrometheusServer, own_seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Retries normally last three minutes; here, less."""
-    short = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
-    monkeypatch.setattr("prometheus_backup.stores.s3.RETRIES", short)
+    short = Patience(answer=5, retries=2, retrying=5)
+    monkeypatch.setattr("prometheus_backup.stores.objectstore.PATIENT", short)
     recorder = AtFirstUpload(own_seaweedfs.kill)
     bucket = own_seaweedfs.endpoint().new_bucket()
     store = open_s3(bucket)

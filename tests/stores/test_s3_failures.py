@@ -3,6 +3,8 @@
 A real server on loopback causes each failure, if necessary as a proxy for moto.
 """
 
+import contextlib
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from obstore import exceptions
 
 from devtools.processes import LOOPBACK, free_port
 from devtools.s3 import S3Bucket
+from prometheus_backup.clock import SystemClock
 from prometheus_backup.errors import (
     BackupToolError,
     ObjectArchived,
@@ -24,12 +27,23 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
     UsageError,
 )
+from prometheus_backup.events import BytesMoved
 from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.failures import translate, translate_boto
-from prometheus_backup.stores.objectstore import PART_SIZE
+from prometheus_backup.stores.objectstore import PART_SIZE, Patience
 from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
+from prometheus_backup.transfer import BandwidthLimit, HashedFile, WorkerContext
 from tests.support.certificates import Certificate, self_signed
-from tests.support.faulty_http import Answer, CutRequest, CutResponse, FaultyServer
+from tests.support.faulty_http import (
+    Answer,
+    CutRequest,
+    CutResponse,
+    Delay,
+    Fault,
+    FaultyServer,
+    LoseAnswer,
+)
+from tests.support.runs import Recorder
 from tests.support.s3 import PREFIX, open_s3
 
 PLAIN = PutOptions()
@@ -157,6 +171,72 @@ def test_an_object_replaced_during_an_interrupted_get_is_not_mixed(
         read += b"".join(chunks)
     assert server.faults == []
     assert b"b" not in read
+
+
+@pytest.mark.parametrize("lost", [CutRequest("PUT"), LoseAnswer("PUT")], ids=["request", "answer"])
+def test_a_create_is_repeated_when_the_connection_breaks(
+    server: FaultyServer, store: S3Store, lost: Fault
+) -> None:
+    server.faults = [lost]
+    with contextlib.suppress(ObjectExists):  # by the attempt without an answer
+        store.create("new", b"mine", options=PLAIN)
+    assert server.faults == []
+    assert store.get("new", limit=9) == b"mine"
+    with pytest.raises(ObjectExists):
+        store.create("new", b"other", options=PLAIN)
+
+
+def test_an_upload_that_the_store_has_forgotten_begins_again(
+    server: FaultyServer, store: S3Store, tmp_path: Path
+) -> None:
+    body = random.Random(4).randbytes(2 * PART_SIZE + 1)
+    (tmp_path / "file").write_bytes(body)
+    recorder = Recorder()
+    worker = WorkerContext(BandwidthLimit(bytes_per_second=None, clock=SystemClock()), recorder)
+    file = HashedFile(tmp_path / "file", size=len(body), worker=worker)
+    gone = _error("NoSuchUpload", "The specified upload does not exist.")
+    server.faults = [Answer("PUT", "partNumber=2", status=404, body=gone)]
+
+    store.put("file", file, size=len(body), options=PLAIN)
+
+    assert server.faults == []
+    assert b"".join(store.stream("file")) == body
+    assert file.sha256 == hashlib.sha256(body).hexdigest()
+    assert sum(event.count for event in recorder.of(BytesMoved)) == len(body)
+
+
+_QUICK = Patience(answer=1, retries=1, retrying=30)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("call", ["put", "create", "get", "list"])
+def test_a_request_that_gets_no_answer_is_made_again(
+    server: FaultyServer, moto_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr("prometheus_backup.stores.objectstore.PATIENT", _QUICK)
+    store = open_s3(moto_bucket, endpoint=server.url)
+    moto_bucket.put(f"{PREFIX}/old", b"old")
+    server.faults = [Delay(seconds=5)]
+    calls: dict[str, Callable[[], object]] = {
+        "put": lambda: store.put("new", [b"new"], size=3, options=PLAIN),
+        "create": lambda: store.create("new", b"new", options=PLAIN),
+        "get": lambda: store.get("old", limit=9),
+        "list": lambda: list(store.list()),
+    }
+    calls[call]()
+    assert server.faults == []
+
+
+@pytest.mark.timeout(120)
+def test_an_upload_over_a_slow_connection_gets_more_time_if_the_store_answers(
+    server: FaultyServer, moto_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prometheus_backup.stores.objectstore.PATIENT", _QUICK)
+    store = open_s3(moto_bucket, endpoint=server.url)
+    server.faults = [Delay("PUT", seconds=4) for _ in range(3)]
+    store.put("file", [b"x"], size=1, options=PLAIN)
+    assert server.faults == []
+    assert store.get("file", limit=1) == b"x"
 
 
 # Wrong settings

@@ -12,6 +12,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
@@ -53,6 +54,18 @@ class CutResponse(Fault):
     """Closes the connection after `after` bytes of the response body."""
 
     after: int = 0
+
+
+@dataclass(frozen=True)
+class LoseAnswer(Fault):
+    """Forwards the request, and closes the connection instead of passing on the response."""
+
+
+@dataclass(frozen=True)
+class Delay(Fault):
+    """Forwards the request after so many seconds."""
+
+    seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.cut()
             return
         body = self.rfile.read(length)
+        if isinstance(fault, Delay):
+            time.sleep(fault.seconds)
         if isinstance(fault, Answer):
             self.send(fault.status, fault.headers, fault.body)
         elif self.owner.upstream is None:
@@ -152,7 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
             received = response.read()
             headers = dict(response.getheaders())
         connection.close()
-        if isinstance(fault, CutResponse):
+        if isinstance(fault, LoseAnswer):
+            self.cut()
+        elif isinstance(fault, CutResponse):
             self.send(response.status, headers, received, cut_after=fault.after)
             self.cut()
         else:

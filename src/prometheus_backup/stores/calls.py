@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
+
+_GRACE = 3.0  # seconds
 
 _T = TypeVar("_T")
 
@@ -12,8 +14,9 @@ def interruptibly(action: Callable[[], _T], *, seconds: float | None = None) -> 
     """Run `action` and return its result; raise TimeoutError if it takes more than `seconds`.
 
     Python handles signals in the main thread only, and not inside a library's native code: so the
-    main thread has another one make the call, and waits for that one. After a signal the call goes
-    on unheeded; the command line does not wait for its thread.
+    main thread has another one make the call, and waits for that one. After a signal a call that
+    the store answers is completed, so that what it did is known; else it goes on unheeded, and the
+    command line does not wait for its thread.
     """
     if seconds is None and threading.current_thread() is not threading.main_thread():
         return action()
@@ -26,4 +29,9 @@ def interruptibly(action: Callable[[], _T], *, seconds: float | None = None) -> 
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="store").start()
-    return outcome.result(timeout=seconds)
+    try:
+        wait([outcome], timeout=seconds)
+    except BaseException:  # a signal
+        wait([outcome], timeout=_GRACE)
+        raise
+    return outcome.result(timeout=0)
