@@ -42,7 +42,7 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     ),
     "unknown class": (
         ["backup", "--storage-class=COLD"],
-        {"REPOSITORY": "", **S3},
+        {"REPOSITORY": "", "S3_BUCKET": "b"},  # on AWS: other stores have classes of their own
         "COLD",
         "STANDARD_IA",
     ),
