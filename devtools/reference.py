@@ -77,8 +77,12 @@ _INTRODUCTIONS = {
     "repository": (
         "Repository",
         (
-            "Where backups are stored. Set `REPOSITORY`, or `S3_BUCKET` and `S3_PREFIX`. If both "
-            "are set and differ, the program stops (exit 2). The `S3_*` settings, storage classes "
+            "Where backups are stored. Set `REPOSITORY`, or `S3_BUCKET` and `S3_PREFIX`. A flag "
+            "for one replaces a variable for the other, and a variable replaces a key in the "
+            "file; if both are set in the same way and differ, the program stops (exit 2). A "
+            "local repository must not contain the data directory, or be inside it. "
+            "`MAX_BANDWIDTH` needs a unit: `B` for bytes (`50MB`), `bit` or `bps` for bits "
+            "(`400Mbit`). The `S3_*` settings, storage classes "
             "and encryption apply to `s3://` only."
         ),
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prometheus_backup.config import (
+    parse_bandwidth,
     parse_instant,
     parse_labels,
     parse_queries,
@@ -47,22 +48,36 @@ def test_names_variables_and_flags_are_unique() -> None:
         ("20MiB", 20 * 1024**2),
         ("20Mi", 20 * 1024**2),
         ("1.5 kB", 1500),
-        ("1GB/s", 1_000_000_000),
+        ("1GB", 1_000_000_000),
         ("2TiB", 2 * 1024**4),
-        (" 3 KiBps ", 3072),
+        (" 3 KiB ", 3072),
     ],
 )
 def test_sizes_are_parsed_in_decimal_and_binary_units(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "fast", "1XB", "MB", "1 000", "0.5", "1e6", "10%"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "fast", "1XB", "MB", "1 000", "0.5", "1GB/s"])
 def test_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="cannot read size"):
         parse_size(text)
 
 
 NOW = datetime(2025, 1, 22, 2, tzinfo=UTC)
+
+
+def test_bandwidth_is_parsed_in_bytes_and_bits() -> None:
+    bytes_per_second = {"50MB": 50e6, "50 MB/s": 50e6, "50MBps": 50e6, "20MiB": 20 * 1024**2}
+    bits_per_second = {"400Mbit": 50e6, "400mbit/s": 50e6, "400mbps": 50e6, "400 Mb/s": 50e6}
+
+    for text, expected in (bytes_per_second | bits_per_second).items():
+        assert parse_bandwidth(text) == expected, text
+
+
+@pytest.mark.parametrize("text", ["50", "50M", "50mb", "50Mb", "0MB", "4bit", "fast", "-1MB", ""])
+def test_bandwidth_without_a_clear_unit_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot read bandwidth"):
+        parse_bandwidth(text)
 
 
 @pytest.mark.parametrize(

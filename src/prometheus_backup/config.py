@@ -17,7 +17,11 @@ from prometheus_backup.settings import SETTINGS
 
 DEFAULT_PREFIX = "prometheus-snapshots"
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?(?:/s|ps)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_BANDWIDTH = re.compile(
+    r"(\d+(?:\.\d+)?)\s*((?i:[kmgt]i?)?)\s*(?:(B|(?i:bytes?))(?i:/s|ps)?|(?i:bits?(?:/s|ps)?|bps)|b/s)"
+)
+"""A number, a prefix, and `B` for bytes (the only group of its own) or `bit` for bits."""
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kmgt", 1)}}
 _UNITS |= {f"{u}i": 1024**n for n, u in enumerate("kmgt", 1)}
 _SUBSET = re.compile(r"(next|\d{1,9})/(\d{1,9})")
@@ -57,12 +61,28 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def parse_size(text: str) -> int:
-    """Return bytes for `1000`, `50MB`, `20MiB` or `1GB/s`. Raises UsageError for other text."""
+    """Return bytes for `1000`, `50MB` or `20MiB`. Raises UsageError for other text."""
     match = _SIZE.fullmatch(text.strip())
     number = float(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
     if number < 1:
         raise UsageError(
             f"cannot read size {text!r}", hint="give bytes, with kB, MB, GB or KiB, MiB, GiB"
+        )
+    return int(number)
+
+
+def parse_bandwidth(text: str) -> int:
+    """Return bytes per second for `50MB`, `20MiB/s`, `400Mbit` or `400mbps`. Raises UsageError.
+
+    A unit is required: without one, or with a lone `b`, bits and bytes cannot be told apart.
+    """
+    match = _BANDWIDTH.fullmatch(text.strip())
+    number = float(match[1]) * _UNITS[match[2].lower()] / (1 if match[3] else 8) if match else 0
+    if number < 1:
+        raise UsageError(
+            f"cannot read bandwidth {text!r}",
+            hint="give bytes per second with kB, MB, GB, KiB, MiB or GiB, or bits per second with "
+            "kbit, Mbit or Gbit, such as 50MB or 400Mbit",
         )
     return int(number)
 

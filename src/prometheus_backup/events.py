@@ -84,9 +84,13 @@ class LongStepBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class BytesMoved(Event):
-    """`count` more bytes of the long step are done (negative if a file is started again)."""
+    """`count` more bytes of the long step are done (negative if a file is started again).
+
+    `transferred` is false for bytes that the store copied.
+    """
 
     count: int
+    transferred: bool = True
 
 
 @dataclass(frozen=True, slots=True)

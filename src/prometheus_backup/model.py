@@ -24,6 +24,11 @@ def ms_from_instant(instant: datetime) -> int:
     return (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 backup`, `2 backups`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def rfc3339(instant: datetime) -> str:
     """Return an instant as RFC 3339 in UTC with `Z`, with milliseconds if it has any."""
     utc = instant.astimezone(UTC)

@@ -5,10 +5,10 @@ new setting is one entry here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["text", "path", "flag", "integer", "size", "labels", "queries"]
+Kind = Literal["text", "path", "flag", "integer", "bandwidth", "duration", "labels", "queries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Setting:
     default_text: str = ""
     also_env: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    """The allowed values; upper and lower case do not matter."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other spellings of choices."""
     flag: str = ""
     group: str = ""
 
@@ -162,8 +165,8 @@ _REPOSITORY = (
     Setting(
         "max_bandwidth",
         "MAX_BANDWIDTH",
-        "Bandwidth limit per second for all transfers together, such as 50MB or 20MiB.",
-        kind="size",
+        "Bandwidth limit for all transfers together, per second: 50MB (bytes) or 400Mbit (bits).",
+        kind="bandwidth",
         default_text="unlimited",
     ),
 )
@@ -279,6 +282,7 @@ _DRILL = (
         "drill_wait",
         "DRILL_WAIT",
         "How long to wait for Prometheus to become ready, such as 90s or 30m.",
+        kind="duration",
         flag="--wait",
         default="10m",
     ),
@@ -329,6 +333,7 @@ _OUTPUT = (
         "Minimum level of the log lines to show.",
         default="info",
         choices=("debug", "info", "warning", "error"),
+        aliases={"warn": "warning"},
     ),
     Setting(
         "log_format",

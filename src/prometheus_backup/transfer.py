@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import BytesDiffer, SnapshotUnusable
 from prometheus_backup.events import BytesMoved, Listener
+from prometheus_backup.model import counted
 
 READ_CHUNK = 1024 * 1024
 STORE_SIDE_WORKERS = 16
@@ -59,13 +60,13 @@ class BandwidthLimit:
         self._free_at = clock.monotonic()
 
     def take(self, count: int, *, stop: threading.Event | None = None) -> None:
-        """Wait until `count` more bytes may be moved, or until `stop` is set."""
+        """Wait for as long as `count` more bytes take at this rate, or until `stop` is set."""
         if self._rate is None:
             return
         with self._lock:
-            start = max(self._free_at, self._clock.monotonic())
-            self._free_at = start + count / self._rate
-        while (delay := start - self._clock.monotonic()) > 0:
+            end = max(self._free_at, self._clock.monotonic()) + count / self._rate
+            self._free_at = end
+        while (delay := end - self._clock.monotonic()) > 0:
             if stop is not None and stop.is_set():
                 return
             self._clock.sleep(min(delay, _MAX_SLEEP))
@@ -137,7 +138,7 @@ class WorkerContext:
             raise Cancelled
         if limited:
             self._limit.take(count, stop=self._cancelled)
-        self._listener(BytesMoved(count))
+        self._listener(BytesMoved(count, transferred=limited))
 
 
 class HashedStream:
@@ -195,7 +196,8 @@ class HashedFile(HashedStream):
         yield from super().__iter__()
         if self.size != self._expected_size:
             raise BytesDiffer(
-                f"cannot read {self._path}: {self.size} bytes, expected {self._expected_size}"
+                f"cannot read {self._path}: it has {counted(self.size, 'byte')}, "
+                f"not {self._expected_size:,}"
             )
 
 

@@ -168,7 +168,7 @@ def test_a_read_only_data_directory_is_backed_up_and_the_leftover_snapshot_repor
     read_only: PrometheusServer, tmp_path: Path
 ) -> None:
     repository = tmp_path / "repository"
-    env = settings(read_only, repository, MAX_BANDWIDTH="50K")  # enough time to make it read-only
+    env = settings(read_only, repository, MAX_BANDWIDTH="50kB")  # enough time to make it read-only
     with sealed_once_taken(read_only, repository):
         done = cli("backup", "--json", env=env, prefix=without_privileges())
     assert done.returncode == 3, done.stderr

@@ -49,6 +49,7 @@ def test_valid_destinations_are_listed_and_nothing_is_sent(
 
     assert {*found} == {"settings", "METRICS_TEXTFILE", "PUSHGATEWAY_URL", "HEALTHCHECK_URL"}
     assert all(ok for ok, _, _ in found.values())
+    assert found["settings"][1].startswith("one backup every 1d, ")
     assert "a-secret" not in str(found)
     assert switch.requests == []
     assert "prometheus_backup_" not in pushgateway.metrics()

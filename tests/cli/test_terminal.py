@@ -9,8 +9,9 @@ import pytest
 from devtools.prometheus import PrometheusFleet
 from prometheus_backup.cli.commands.list_ import LIST_COLUMNS
 from tests.support.contents import tree
+from tests.support.faulty_stores import flip_a_bit
 from tests.support.runs import settings
-from tests.support.stored_backups import LocalFiles, StoredBackups
+from tests.support.stored_backups import LocalFiles, StoredBackups, block_keys, run_here
 from tests.support.terminal import on_terminal
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -26,8 +27,10 @@ def test_a_backup_shows_progress_and_a_summary(
     screen = on_terminal("backup", env=env)
 
     assert screen.code == 0, screen.text
-    bar = re.search(r"transferring +\S+ +[\d.]+/[\d.]+ \w+ +[\d.?]+ ?\w*/?s? +[\d:-]+", screen.text)
-    assert bar, "bytes, rate and time left"
+    size = r"[\d.]+ (?:B|KiB)"
+    bar = rf"transferring +\S+ +{size} of {size}  ([\d.]+) KiB/s  [\d:]+ left"
+    rates = [float(rate) for rate in re.findall(bar, screen.text)]
+    assert 0 < max(rates) <= 150_000 / 1024, "the rate stays within the limit"
     assert "verifying" in screen.text
     assert screen.raw.count(SHOW_CURSOR) == screen.raw.count(HIDE_CURSOR) > 0
     summary = screen.text[screen.text.rindex("\nbackup ") :]
@@ -130,3 +133,16 @@ def test_wide_shows_all_columns_on_a_narrow_terminal(repository_files: LocalFile
 
     assert screen.code == 0
     assert screen.text.splitlines()[0].split() == " ".join(c.header for c in LIST_COLUMNS).split()
+
+
+def test_verification_ends_with_a_total(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
+    env = repository_files.environment()
+    sound = run_here("verify", "--all", env=env)
+    key = block_keys(repository_files, stored.first)[0]
+    repository_files.put(key, flip_a_bit(repository_files.get(key)))
+    damaged = run_here("verify", "--all", env=env)
+
+    assert sound.stdout.splitlines()[-1] == "verified 2 backups: 2 passed"
+    assert "verified 2 backups: 1 passed, 1 failed" in damaged.stdout.splitlines()

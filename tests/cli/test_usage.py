@@ -73,6 +73,8 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
     ),
     "bad size": (["verify", "--max-bandwidth=fast"], {}, "fast", "MiB"),
     "no bandwidth": (["verify", "--max-bandwidth=0"], {}, "'0'", "MiB"),
+    "bandwidth without unit": (["list"], {"MAX_BANDWIDTH": "50"}, "MAX_BANDWIDTH: '50'", "Mbit"),
+    "bad wait": (["drill", "latest"], {"DRILL_WAIT": "1"}, "DRILL_WAIT: '1'", "6h"),
     "no workers": (["list", "--concurrency=0"], {}, "concurrency", "--help"),
     "label without value": (["backup", "--label=cluster"], {}, "cluster", "NAME=VALUE"),
     "label with a bad name": (["backup"], {"BACKUP_LABELS": "a-b=c"}, "a-b", "NAME=VALUE"),
@@ -129,6 +131,73 @@ def test_archive_class_is_accepted_if_nothing_reads_it_back(moto_bucket: S3Bucke
     assert not settings()
     assert settings("--verify-level=size")
     assert settings("--no-verify-backup")
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "file", "named"),
+    [
+        (["--concurrency=many"], {"CONCURRENCY": "x"}, "concurrency: y", "--concurrency: 'many'"),
+        ([], {"CONCURRENCY": "x"}, "concurrency: y", "CONCURRENCY: 'x'"),
+        ([], {}, "concurrency: y", "concurrency in {file}: 'y'"),
+        ([], {}, "MAX_BANDWIDTH: 50", "max_bandwidth in {file}: '50'"),
+        ([], {}, "sse: rot13", "sse in {file}: 'rot13'"),
+        ([], {"AWS_REGION": "x", "QUIET": "perhaps"}, "", "QUIET: 'perhaps'"),
+    ],
+)
+def test_error_names_the_place_of_a_bad_value(
+    tmp_path: Path, flags: list[str], env: dict[str, str], file: str, named: str
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(file)
+
+    done = run_here("list", f"--config={path}", *flags, env=env)
+
+    assert done.returncode == 2
+    assert f"cannot use {named.format(file=path)}" in done.stderr
+
+
+@pytest.mark.parametrize("level", ["INFO", "warn", "WARN", "Error"])
+def test_log_levels_are_accepted_in_any_case(repository_files: LocalFiles, level: str) -> None:
+    env = {**repository_files.environment(), "LOG_LEVEL": level, "LOG_FORMAT": "TEXT"}
+
+    assert run_here("list", env=env).returncode == 0
+
+
+def test_flag_replaces_the_other_form_of_address_in_the_environment(
+    repository_files: LocalFiles, tmp_path: Path
+) -> None:
+    address = f"file://{repository_files.root}"
+    (tmp_path / "settings.yaml").write_text("s3_bucket: from-file")
+    file = f"--config={tmp_path / 'settings.yaml'}"
+
+    flag = run_here("list", f"--repository={address}", env={"S3_BUCKET": "exported"})
+    variable = run_here("list", file, env={"REPOSITORY": address})
+    bucket = run_here("list", "--s3-bucket=b", "--s3-endpoint-url=x", env={"REPOSITORY": address})
+    both = run_here("list", f"--repository={address}", "--s3-bucket=b")
+
+    assert (flag.returncode, variable.returncode) == (0, 0), flag.stderr + variable.stderr
+    assert "endpoint" in bucket.stderr, "the bucket is used"
+    assert "set only one of them" in both.stderr
+
+
+@pytest.mark.parametrize("repository", ["inside/backups", "", ".."])
+def test_local_repository_and_data_directory_must_not_contain_each_other(
+    tmp_path: Path, repository: str
+) -> None:
+    data = tmp_path / "parent" / "data"
+    (data / "inside" / "backups").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(data / repository)
+    env = {"REPOSITORY": f"file://{tmp_path}/link", "PROMETHEUS_DATA_DIR": str(data)}
+
+    checked = json.loads(run_here("check", "--json", env=env).stdout)
+    backup = run_here("backup", env=env)
+    restore = run_here("restore", "latest", str(data), env=env)
+
+    assert "one contains the other" in checked["checks"][0]["detail"]
+    assert checked["checks"][0]["fix"]
+    for done in (backup, restore):
+        assert done.returncode == 2
+        assert "one contains the other" in done.stderr
 
 
 def test_repository_set_twice_to_the_same_address_is_accepted() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prometheus_backup.prometheus.promql import furthest_lookback, parse_duration
+from prometheus_backup.prometheus.promql import format_duration, furthest_lookback, parse_duration
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -68,3 +68,8 @@ def test_furthest_lookback_includes_the_lookback_delta_of_the_source() -> None:
 @given(st.text())
 def test_furthest_lookback_of_any_text_is_a_duration_or_unknown(text: str) -> None:
     assert furthest_lookback(text) is None or furthest_lookback(text) >= 5 * MINUTE  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", ["1d", "6h", "1h30m", "90d", "45s", "1d12h", "0s"])
+def test_duration_is_written_as_prometheus_writes_it(text: str) -> None:
+    assert format_duration(parse_duration(text) or timedelta()) == text

@@ -15,7 +15,7 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     UnreadableManifest,
 )
-from prometheus_backup.model import CheckLine, Outcome
+from prometheus_backup.model import CheckLine, Outcome, counted
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.instance import (
     head_block_estimate,
@@ -162,13 +162,14 @@ def _backups(repository: Repository) -> str:
     if bad:
         kind = NewerFormat if bad[0].state is State.NEWER else UnreadableManifest
         raise kind(
-            f"{len(bad)} of {len(entries)} backups cannot be read, the first: {bad[0].problem}",
+            f"{len(bad)} of {counted(len(entries), 'backup')} cannot be read, the first: "
+            f"{bad[0].problem}",
             hint="run `prometheus-backup verify --all` for details",
         )
     archived = [e for e in entries if e.state is State.ARCHIVED]
     if archived:
         raise CheckWarning(
-            f"{len(archived)} of {len(entries)} backups are archived, the first: "
+            f"{len(archived)} of {counted(len(entries), 'backup')} are archived, the first: "
             f"{archived[0].backup_id}",
             hint="they are kept, but cannot be read or restored until they are thawed: let the "
             "bucket's lifecycle move only objects with the tag Content=data (docs/how-to/aws.md)",
@@ -196,15 +197,15 @@ def _writable(data_dir: Path) -> str:
             hint="mount the volume read-write, and run as the user that Prometheus runs as",
         )
     existing = len(snapshot_names(data_dir))
-    return f"yes ({existing} snapshots exist)" if existing else "yes"
+    return f"yes (existing snapshots: {existing})" if existing else "yes"
 
 
 def _room(status: SourceStatus, data_dir: Path) -> str:
     need, free = head_block_estimate(status), shutil.disk_usage(data_dir).free
     if need > free:
         raise SnapshotUnusable(
-            f"cannot take a snapshot safely: the head block needs about {need:,} bytes of disk "
-            f"space, {free:,} are free",
+            f"cannot take a snapshot safely: the head block needs about {counted(need, 'byte')} of "
+            f"disk space, {counted(free, 'byte')} are free",
             hint="free disk space on Prometheus' volume, or set SKIP_HEAD",
         )
-    return f"about {need:,} bytes needed, {free:,} free"
+    return f"about {counted(need, 'byte')} needed, {counted(free, 'byte')} free"

@@ -10,7 +10,7 @@ import click
 
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import Monitoring
-from prometheus_backup.cli.options import with_settings
+from prometheus_backup.cli.options import drop_overridden_address, with_settings
 from prometheus_backup.cli.output import Output
 from prometheus_backup.config import unknown_variables
 from prometheus_backup.errors import BackupToolError, StopRequest
@@ -56,6 +56,7 @@ def command(*groups: str) -> Callable[[Callable[..., int]], click.Command]:
     def decorate(function: Callable[..., int]) -> click.Command:
         @wraps(function)
         def run(**values: Any) -> int:
+            drop_overridden_address(click.get_current_context(), values)
             output = Output(values)
             _warn_of_unknown_variables(output)
             arguments = {k: values.pop(k) for k in list(values) if k not in SETTINGS}

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from prometheus_backup.cli.store import address, checked_url, open_settings_store
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.config import (
+    parse_bandwidth,
     parse_instant,
     parse_labels,
     parse_period,
     parse_queries,
-    parse_size,
 )
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
@@ -100,6 +100,23 @@ class CommandContext:
 
         return Repository(self._store(hurried=hurried), clock=self.clock)
 
+    def require_apart(self, directory: Path, what: str) -> None:
+        """Raise UsageError if a local repository and this directory contain each other.
+
+        Backups would use the disk space of what they back up, and could be lost with it.
+        """
+        from prometheus_backup.stores.location import parse_location
+
+        location = parse_location(address(self.values))
+        if location.scheme != "file":
+            return
+        root, other = (Path(os.path.realpath(p)) for p in (location.path, directory))
+        if root.is_relative_to(other) or other.is_relative_to(root):
+            raise UsageError(
+                f"cannot use repository {location} with {what} {directory}: one contains the other",
+                hint="use a directory on another disk, so that one failure cannot destroy both",
+            )
+
     def transfer(self) -> "Transfer":
         """Return the worker pool."""
         from prometheus_backup.transfer import BandwidthLimit, Transfer, keep_freed_memory
@@ -141,7 +158,7 @@ class CommandContext:
     def describe(self) -> str:
         """Check that all settings can be used together; return them in one line."""
         options, policy = self.backup_options(), self.policy()
-        _ = self._bandwidth
+        self.require_apart(self.data_dir, "data directory")
         level = options.verify.value if options.verify else "off"
         return (
             f"retention {policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly; "
@@ -224,7 +241,7 @@ class CommandContext:
     @property
     def _bandwidth(self) -> int | None:
         text = self.values["max_bandwidth"]
-        return parse_size(str(text)) if text is not None else None
+        return parse_bandwidth(str(text)) if text is not None else None
 
     def _store(self, *, hurried: bool) -> "ObjectStore":
         from prometheus_backup.transfer import STORE_SIDE_WORKERS

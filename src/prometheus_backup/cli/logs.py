@@ -3,13 +3,14 @@
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_backup import events
+from prometheus_backup.cli.pace import Pace
 from prometheus_backup.cli.render import size
+from prometheus_backup.clock import Clock, SystemClock
 
 _EVERY = 10.0  # seconds between lines of a long step
 _LEVELS = ("debug", "info", "warning", "error")
@@ -56,12 +57,11 @@ class Log:
 class LogListener:
     """Turns events into log lines."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, clock: Clock | None = None) -> None:
         self._log = log
         self._lock = threading.Lock()
-        self._moved = 0
-        self._total = 0
-        self._began = 0.0
+        self._clock = clock or SystemClock()
+        self._pace = Pace(self._clock)
         self._next = 0.0
         self._lines: dict[type[events.Event], Callable[[Any], None]] = {
             events.LongStepBegan: self._long_step,
@@ -87,34 +87,32 @@ class LogListener:
     def __call__(self, event: events.Event) -> None:
         """Log one event."""
         if isinstance(event, events.BytesMoved):
-            self._count(event.count)
+            self._count(event)
             return
         line = self._lines.get(type(event))
         if line is not None:
             line(event)
 
-    def _count(self, count: int) -> None:
+    def _count(self, event: events.BytesMoved) -> None:
         with self._lock:
-            self._moved += count
-            now = time.monotonic()
-            if now < self._next:
+            pace = self._pace
+            pace.add(event)
+            if self._clock.monotonic() < self._next:
                 return
-            self._next = now + _EVERY
-            moved, total, rate = self._moved, self._total, self._moved / (now - self._began)
-        left = (total - moved) / rate if rate > 0 else 0
+            self._next = self._clock.monotonic() + _EVERY
+            done, total, rate, left = pace.done, pace.total, pace.rate, pace.seconds_left
         self._log.info(
             "progress",
-            done=size(moved),
+            done=size(done),
             total=size(total),
             rate=f"{size(rate)}/s",
-            seconds_left=round(max(left, 0)),
+            seconds_left=left or 0,
         )
 
     def _long_step(self, event: events.LongStepBegan) -> None:
         with self._lock:
-            self._moved, self._total = 0, event.total
-            self._began = time.monotonic()
-            self._next = self._began + _EVERY
+            self._pace.begin(event)
+            self._next = self._clock.monotonic() + _EVERY
 
     def _step(self, event: events.Step) -> None:
         self._log.info(event.text, step=event.name)

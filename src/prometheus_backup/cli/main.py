@@ -14,6 +14,7 @@ import click
 
 from prometheus_backup.cli import streams
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.options import given_as
 from prometheus_backup.cli.output import Output
 from prometheus_backup.config import without_service_links
 from prometheus_backup.errors import (
@@ -101,7 +102,7 @@ def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
             form = following
         elif argument.startswith(f"{flag}="):
             form = argument.removeprefix(f"{flag}=")
-    log_format = form if form == "json" else "text"
+    log_format = "json" if form.lower() == "json" else "text"
     Output({"as_json": "--json" in arguments, "quiet": True, "log_format": log_format}).failure(
         error
     )
@@ -111,6 +112,10 @@ def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
 def _click_message(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else PROGRAM
+    parameter = getattr(error, "param", None)
+    if context and parameter and not isinstance(error, click.MissingParameter):
+        text = re.sub(r"\s+", " ", error.message).rstrip(".")
+        return f"cannot use {given_as(context, parameter)}: {text[0].lower()}{text[1:]}"
     text = re.sub(r"\s+", " ", error.format_message()).rstrip(".")
     return f"cannot run `{path}`: {text[0].lower()}{text[1:]}"
 
@@ -118,7 +123,7 @@ def _click_message(error: click.ClickException) -> str:
 def _click_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else PROGRAM
-    return f"see `{path} --help`"
+    return getattr(error, "hint", None) or f"see `{path} --help`"
 
 
 def _stop_by_exception(number: signal.Signals, error: Stopped) -> None:

@@ -1,17 +1,33 @@
 """Command-line options made from the table of settings in `config`."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from prometheus_backup.config import read_file
+from prometheus_backup.config import parse_bandwidth, parse_period, read_file
+from prometheus_backup.errors import UsageError
 from prometheus_backup.settings import GROUPS, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _REPEATABLE = {"labels": "K=V", "queries": "QUERY"}
 """Kinds of settings that may be given more than once."""
+
+_CHECKED: dict[str, Callable[[str], object]] = {
+    "bandwidth": parse_bandwidth,
+    "duration": parse_period,
+}
+_RANKS = (
+    ParameterSource.COMMANDLINE,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.DEFAULT,
+    None,
+)
+"""The first of these takes precedence."""
 
 CONFIG = f"{__name__}.config"
 """Key in a context's `meta`: the path of the configuration file that was read."""
@@ -72,12 +88,14 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         names[0] = f"{setting.option}/--no-{setting.option.removeprefix('--')}"
     elif setting.kind == "integer":
         least = 1 if setting.name == "concurrency" else 0
-        arguments |= {"type": click.IntRange(min=least), "metavar": "N"}
+        arguments |= {"type": Count(min=least), "metavar": "N"}
     elif setting.kind in _REPEATABLE:
         metavar = _REPEATABLE[setting.kind]
         arguments |= {"type": _UnsplitText(), "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
-        arguments["type"] = click.Choice(setting.choices)
+        arguments["type"] = _AliasedChoice(setting)
+    elif setting.kind in _CHECKED:
+        arguments["type"] = _CheckedText(setting.kind)
     elif setting.kind == "path":
         arguments["metavar"] = "PATH"
     return click.option(*names, **arguments)
@@ -88,6 +106,84 @@ class _UnsplitText(click.types.StringParamType):
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [rv]
+
+
+class _AliasedChoice(click.Choice[str]):
+    """One of the choices in any case, or an alias of one."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting.choices, case_sensitive=False)
+        self._aliases = setting.aliases
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        return super().convert(self._aliases.get(text.lower(), text), param, ctx)
+
+
+class _CheckedText(click.types.StringParamType):
+    """Text that must be a valid value of its kind; it is parsed where it is used."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            _CHECKED[self._kind](str(value))
+        except UsageError as error:
+            message = f"{str(value)!r} is not a {self._kind} with a unit"
+            raise InvalidSetting(message, ctx, param, hint=error.hint) from None
+        return str(value)
+
+
+class Count(click.IntRange):
+    """A whole number of at least `min`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Raises InvalidSetting."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            message = f"{str(value)!r} is not a whole number of at least {self.min}"
+            raise InvalidSetting(message, ctx, param) from None
+
+
+class InvalidSetting(click.BadParameter):
+    """A value that cannot be used, with a hint."""
+
+    def __init__(
+        self,
+        message: str,
+        ctx: click.Context | None,
+        param: click.Parameter | None,
+        *,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, ctx, param)
+        self.hint = hint
+
+
+def given_as(context: click.Context, parameter: click.Parameter) -> str:
+    """Return where the value of a parameter comes from: its flag, variable or key in the file."""
+    source, name = context.get_parameter_source(parameter.name or ""), parameter.name or ""
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{name} in {context.meta.get(CONFIG)}"
+    if source is ParameterSource.ENVIRONMENT:
+        names = parameter.envvar or ()
+        names = [names] if isinstance(names, str) else names
+        return next((n for n in names if os.environ.get(n)), name)
+    return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
+
+
+def drop_overridden_address(context: click.Context, values: dict[str, Any]) -> None:
+    """Remove the repository's address or the bucket if the other one takes precedence.
+
+    Both name the repository: a flag replaces a variable, and a variable replaces the file.
+    """
+    names = [name for name in ("repository", "s3_bucket") if values.get(name)]
+    ranks = [_RANKS.index(context.get_parameter_source(name)) for name in names]
+    for name, rank in zip(names, ranks, strict=True):
+        if rank > min(ranks):
+            values[name] = None
 
 
 def _load(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:

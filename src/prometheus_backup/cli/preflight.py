@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import CheckLine
+from prometheus_backup.prometheus.promql import format_duration
 from prometheus_backup.settings import SETTINGS
 
 _METRICS_SETTINGS = ("backup_interval", "metrics_labels", "metrics_textfile", "pushgateway_url")
@@ -50,7 +51,7 @@ def _line(subject: str, check: Callable[[], str], *, fix: str) -> CheckLine:
 
 def _settings(context: CommandContext) -> str:
     labels = context.metrics_labels()
-    interval = context.interval
+    interval = format_duration(context.interval)
     return f"one backup every {interval}, {', '.join(f'{k}={v}' for k, v in labels.items())}"
 
 

@@ -1,19 +1,17 @@
 """The listener for terminals: a line per step, and a bar with bytes, rate and time left."""
 
+import threading
+from datetime import timedelta
+
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from prometheus_backup import events
-from prometheus_backup.cli.render import counted, size
+from prometheus_backup.cli.pace import Pace
+from prometheus_backup.cli.render import size
+from prometheus_backup.clock import Clock, SystemClock
+from prometheus_backup.model import counted
 
 _NAMES = {
     "transfer": "transferring",
@@ -28,19 +26,20 @@ _NAMES = {
 class ProgressListener:
     """Turns events into lines and a bar on a terminal's standard error."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Clock | None = None) -> None:
         self._console = console
+        self._pace = Pace(clock or SystemClock())
+        self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def __call__(self, event: events.Event) -> None:
         """Show one event."""
         match event:
-            case events.BytesMoved(count=count):
-                if self._progress is not None and self._task is not None:
-                    self._progress.advance(self._task, count)
-            case events.LongStepBegan(name=name, total=total):
-                self._begin(name, total)
+            case events.BytesMoved():
+                self._advance(event)
+            case events.LongStepBegan():
+                self._begin(event)
             case events.LongStepEnded():
                 self.stop()
             case events.Step(text=text):
@@ -59,21 +58,34 @@ class ProgressListener:
             self._progress.stop()
             self._progress = self._task = None
 
-    def _begin(self, name: str, total: int) -> None:
+    def _begin(self, event: events.LongStepBegan) -> None:
         self.stop()
-        if not total:
+        if not event.total:
             return
+        self._pace.begin(event)
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[pace]}"),
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task(_NAMES.get(name, name), total=total)
+        name = _NAMES.get(event.name, event.name)
+        self._task = self._progress.add_task(name, total=event.total, pace=self._pace_text())
         self._progress.start()
+
+    def _advance(self, event: events.BytesMoved) -> None:
+        with self._lock:
+            if self._progress is None or self._task is None:
+                return
+            self._pace.add(event)
+            self._progress.update(self._task, completed=self._pace.done, pace=self._pace_text())
+
+    def _pace_text(self) -> str:
+        pace = self._pace
+        left = pace.seconds_left
+        time = "" if left is None else f"  {timedelta(seconds=left)} left"
+        return f"{size(pace.done)} of {size(pace.total)}  {size(pace.rate)}/s{time}"
 
     def _warn(self, text: str) -> None:
         self._print(f"[yellow]warning:[/yellow] {escape(text)}")

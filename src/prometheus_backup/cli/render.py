@@ -27,11 +27,6 @@ def size(count: float) -> str:
     raise AssertionError("the loop returns")
 
 
-def counted(count: int, noun: str) -> str:
-    """Return `1 backup`, `2 backups`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def pruned_document(report: "PruneReport") -> Document:
     """Return the result of retention, for JSON."""
     return {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.errors import BackupToolError, BytesDiffer, TargetUnusable
-from prometheus_backup.model import ms_from_instant
+from prometheus_backup.model import counted, ms_from_instant
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.tsdb.block import read_block
 
@@ -90,7 +90,8 @@ def require_free_space(directory: Path, staging: Path, size: int, *, cannot: str
     free = shutil.disk_usage(directory).free + staged
     if size + _RESERVED_SPACE > free:
         raise TargetUnusable(
-            f"{cannot}: {size:,} bytes are needed, {free:,} are free",
+            f"{cannot}: it needs {counted(size, 'byte')} and a reserve of {_RESERVED_SPACE:,}; "
+            f"{counted(free, 'byte')} are free",
             hint="free disk space, or choose another directory",
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from prometheus_backup.errors import RepositoryLocked, StopRequest, TargetUnusable
+from prometheus_backup.model import counted
 
 _FOLDER = "prometheus-backup"
 _LOCK = "lock"
@@ -65,8 +66,8 @@ class Scratch:
             raise _unusable(self._folder.parent, cause, self._verb) from error
         if size > free:
             raise TargetUnusable(
-                f"cannot {self._verb} in {self._folder.parent}: {size:,} bytes are needed, "
-                f"{free:,} are free",
+                f"cannot {self._verb} in {self._folder.parent}: it needs {counted(size, 'byte')}, "
+                f"and {counted(free, 'byte')} are free",
                 hint="set --scratch to a directory with more free space, or drill only a part with "
                 "--from",
             )

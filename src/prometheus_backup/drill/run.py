@@ -28,7 +28,7 @@ from prometheus_backup.events import (
     Step,
     Warned,
 )
-from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, rfc3339
+from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, counted, rfc3339
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import Access, PrometheusClient, QueryFailed
 from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
@@ -273,7 +273,7 @@ class _Attempt:
         elif count is None:
             self.cause = "Prometheus does not report how many blocks it has loaded"
         elif count < len(wanted):
-            detail = f"Prometheus loaded {count} of {len(wanted)} blocks"
+            detail = f"Prometheus loaded {count} of {counted(len(wanted), 'block')}"
             self._not_loaded(f"{self.plan.backup_id}/{MANIFEST}", detail)
         if self.findings:
             self.log = tuple(line[:_MAX_LINE_LENGTH] for line in server.log()[-_MAX_LOG_LINES:])

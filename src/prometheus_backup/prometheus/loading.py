@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import SourceUnavailable
+from prometheus_backup.model import counted
 from prometheus_backup.prometheus.instance import count_readable
 
 if TYPE_CHECKING:  # importing an HTTP client takes time
@@ -74,14 +75,14 @@ def wait_until_dropped(
         loaded = client.loaded_blocks()
         if loaded is not None:
             kept = sorted(loaded & set(ulids))
-            return f"{len(kept)} blocks still loaded, such as {kept[0]}" if kept else ""
+            return f"{counted(len(kept), 'block')} still loaded, such as {kept[0]}" if kept else ""
         reloads, loaded_count = client.count_reloads(), client.count_loaded_blocks() or 0
         reloads_before = reloads if reloads_before is None else reloads_before
         if reloads == reloads_before:
             return "it has not reloaded its blocks yet"
         on_disk = count_readable(data_dir)
         if loaded_count > on_disk:
-            return f"{loaded_count} blocks loaded, only {on_disk} on disk"
+            return f"{counted(loaded_count, 'block')} loaded, only {on_disk} on disk"
         return ""
 
     return _wait(problem, clock=clock, timeout=timeout)
@@ -113,4 +114,8 @@ def _not_loaded(
             return ""
         return f"{count} of {on_disk} blocks loaded{hint}"
     missing = sorted(set(ulids) - lineage)
-    return f"{len(missing)} blocks not loaded, such as {missing[0]}{hint}" if missing else ""
+    return (
+        f"{counted(len(missing), 'block')} not loaded, such as {missing[0]}{hint}"
+        if missing
+        else ""
+    )

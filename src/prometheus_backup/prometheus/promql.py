@@ -38,6 +38,15 @@ def parse_duration(text: str) -> timedelta | None:
         return None
 
 
+def format_duration(length: timedelta) -> str:
+    """Return a length as Prometheus writes it, such as `1d` or `1h30m`; below a second, `0s`."""
+    seconds, text = round(length.total_seconds()), ""
+    for unit in ("d", "h", "m", "s"):
+        count, seconds = divmod(seconds, round(_UNITS[unit].total_seconds()))
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
 def furthest_lookback(query: str, *, lookback: timedelta = DEFAULT_LOOKBACK) -> timedelta | None:
     """Return an upper bound of how far back a query reads from its instant; None if unknown.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import Tier
+from prometheus_backup.model import Tier, counted
 from prometheus_backup.repository.layout import backup_id
 
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -111,7 +111,7 @@ def clock_problem(
     apart = abs(store_now - now)
     if apart > CLOCK_TOLERANCE:
         seconds = round(apart.total_seconds())
-        return f"this machine's clock and the store's are {seconds:,} seconds apart"
+        return f"this machine's clock and the store's are {counted(seconds, 'second')} apart"
     ahead = sorted(t for t in backup_times if t - now > FUTURE_TOLERANCE)
     if ahead:
         more = f" (and {len(ahead) - 1} more)" if len(ahead) > 1 else ""
@@ -194,7 +194,7 @@ def _until(backups: Sequence[Candidate], today: date) -> Sequence[Candidate]:
 
 
 def _days_old(age: int) -> str:
-    return "1 day old" if age == 1 else f"{age} days old"
+    return f"{counted(age, 'day')} old"
 
 
 def _why_pruned(age: int, *, good: bool) -> str:

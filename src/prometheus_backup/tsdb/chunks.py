@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 
+from prometheus_backup.model import counted
 from prometheus_backup.tsdb.encodings import ALL_BITS, COUNT_MASK, ENCODINGS, XOR
 from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
@@ -217,7 +218,7 @@ class ChunkWalk:
         return False
 
     def _unreferenced(self, start: int, end: int, count: int) -> None:
-        detail = f"no series refers to {count:,} chunks, up to {end:,}"
+        detail = f"no series refers to {counted(count, 'chunk')}, up to {end:,}"
         self._fault(FaultKind.CHUNK_UNREFERENCED, detail, start)
 
     def _read_chunk(self, offset: int) -> tuple[bytes, int]:
@@ -268,7 +269,7 @@ class ChunkWalk:
         self.bytes_seen += file.size
         header = file.window(0, _HEADER)
         if len(header) < _HEADER:
-            detail = f"{len(header)} bytes are too few for a segment"
+            detail = f"it has {counted(len(header), 'byte')}, too few for a segment"
             self._fault(FaultKind.SEGMENT_HEADER, detail, 0)
             self._close()
             return
@@ -284,7 +285,9 @@ class ChunkWalk:
         if file is not None and self._position_known and self._position < file.size:
             at_end = self._begins_at(file.size)
             if not at_end and self._report_gaps and not self._truncated:
-                detail = f"{file.size - self._position:,} bytes at its end are not part of a chunk"
+                detail = (
+                    f"not part of a chunk: {counted(file.size - self._position, 'byte')} at its end"
+                )
                 self._fault(FaultKind.CHUNK_UNREFERENCED, detail, self._position)
         self._close()
 

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prometheus_backup.model import counted
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
 from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Unsound, crc32c, integer, uvarint
 
@@ -65,7 +66,9 @@ class Index:
         """Check the header and the table of contents. None if the rest cannot be read without."""
         size = self.file.size
         if size < _HEADER + _TOC.size:
-            self.fault(FaultKind.INDEX_TRUNCATED, f"{size:,} bytes are too few for an index")
+            self.fault(
+                FaultKind.INDEX_TRUNCATED, f"it has {counted(size, 'byte')}, too few for an index"
+            )
             return None
         header = self.file.exactly(0, _HEADER)
         if header[:4] != _MAGIC:
@@ -166,7 +169,7 @@ class Index:
     def padding(self, start: int, end: int, name: str) -> None:
         """Check that there are only zeros, and less than 16, up to the next section."""
         if end - start >= 16:
-            detail = f"{end - start:,} bytes after {name} are not part of anything"
+            detail = f"unknown content: {counted(end - start, 'byte')} after {name}"
             self.fault(FaultKind.PADDING, detail, start)
         elif any(self.file.exactly(start, end - start)):
             self.fault(FaultKind.PADDING, f"the padding after {name} is not zero", start)

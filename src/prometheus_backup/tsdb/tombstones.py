@@ -7,6 +7,7 @@ The checksum is of the entries alone (prometheus tsdb/tombstones/tombstones.go).
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from prometheus_backup.model import counted
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
 from prometheus_backup.tsdb.reading import (
     WINDOW,
@@ -61,7 +62,7 @@ def tombstones_of(intervals: Iterable[bytes]) -> bytes:
 def _require_sound(file: ReadFile) -> None:
     header, end = file.window(0, len(_HEADER)), file.size - _CHECKSUM
     if end < len(_HEADER):
-        raise Unsound(f"{file.size} bytes are too few for tombstones")
+        raise Unsound(f"it has {counted(file.size, 'byte')}, too few for tombstones")
     if header != _HEADER:
         raise Unsound(f"its magic number and version are {header.hex()}")
     if file.crc(len(_HEADER), end - len(_HEADER)) != integer(file.exactly(end, _CHECKSUM)):

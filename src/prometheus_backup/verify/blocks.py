@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_backup.datadir.scratch import Scratch
 from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, long_step
-from prometheus_backup.model import Finding, FindingKind, Verdict, printable
+from prometheus_backup.model import Finding, FindingKind, Verdict, counted, printable
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.transfer import HashedStream, WorkerContext
 from prometheus_backup.tsdb.parallel import check_blocks
@@ -90,8 +90,9 @@ def _too_large(block: Block, verifier: ObjectVerifier, scratch: ScratchSpace) ->
     if block.size <= room:
         return False
     verifier.result.unchecked.append(
-        f"block {block.ulid} ({block.size:,} bytes) does not fit into {scratch.folder}, which has "
-        f"{max(room, 0):,} bytes free: set another directory with --scratch"
+        f"block {block.ulid} ({counted(block.size, 'byte')}) does not fit into "
+        f"{scratch.folder}, which has {counted(max(room, 0), 'byte')} free: "
+        "set another directory with --scratch"
     )
     return True
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import BlockChecked, Listener, Step, Warned
-from prometheus_backup.model import Outcome
+from prometheus_backup.model import Outcome, counted
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.parallel import checked_blocks
@@ -45,7 +45,7 @@ def find_blocks(path: Path) -> tuple[Path, ...]:
 def inspect_blocks(path: Path, *, processes: int, listener: Listener) -> InspectReport:
     """Check every block at a path, several in parallel. Raises UsageError."""
     blocks = find_blocks(path)
-    listener(Step("inspect", f"inspecting {len(blocks)} blocks in {path}"))
+    listener(Step("inspect", f"inspecting {counted(len(blocks), 'block')} in {path}"))
     found = []
     with checked_blocks(blocks, step="inspect", processes=processes, listener=listener) as reports:
         for report in reports:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.events import long_step
-from prometheus_backup.model import Finding, FindingKind
+from prometheus_backup.model import Finding, FindingKind, counted
 from prometheus_backup.repository.layout import SUMS
 from prometheus_backup.repository.manifest import Manifest, sha256sums
 from prometheus_backup.repository.repository import Repository
@@ -108,6 +108,6 @@ def size_finding(key: str, expected: int, found: int | None) -> Finding | None:
     if found is None:
         return missing(key)
     if found != expected:
-        detail = f"size is {found:,} bytes, expected {expected:,}"
+        detail = f"it has {counted(found, 'byte')}, not {expected:,}"
         return Finding(FindingKind.WRONG_SIZE, key, detail)
     return None

@@ -9,7 +9,6 @@ from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
     Document,
     Row,
-    counted,
     fingerprints,
     instant,
     pruned_document,
@@ -17,7 +16,7 @@ from prometheus_backup.cli.render import (
     span,
 )
 from prometheus_backup.cli.tables import summary
-from prometheus_backup.model import rfc3339
+from prometheus_backup.model import counted, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.backup.run import BackupReport
@@ -38,6 +37,7 @@ def backup(context: CommandContext, output: Output) -> int:
     from prometheus_backup.backup.run import BackupRun
 
     options = context.backup_options()
+    context.require_apart(context.data_dir, "data directory")
     repository = context.unchecked_repository()
     with context.client() as client:
         report = BackupRun(

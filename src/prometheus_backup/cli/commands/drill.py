@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, between, counted, instant, ready_after, size
+from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
 from prometheus_backup.cli.tables import Column, summary, table
 from prometheus_backup.errors import UsageError
+from prometheus_backup.model import counted
 
 if TYPE_CHECKING:
     from prometheus_backup.drill.plan import Comparison

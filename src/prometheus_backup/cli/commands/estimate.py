@@ -9,9 +9,11 @@ import click
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, size
+from prometheus_backup.cli.render import Document, Row, size
 from prometheus_backup.cli.tables import Column, table
+from prometheus_backup.model import counted
 
 if TYPE_CHECKING:
     from prometheus_backup.cost.estimate import Basis, EstimateReport
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
 )
 @option(
     "--noncurrent-days",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=0,
     show_default=True,
     help="Days that a versioned bucket keeps deleted objects.",
 )
 @option(
     "--verify-days",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=0,
     show_default=True,
     help="Days in which verification reads every byte once; 0 means never.",
@@ -241,12 +243,12 @@ def assumptions(report: "EstimateReport") -> Iterable[str]:
     yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
     yield "one good backup per night, until the number of kept backups is stable"
     yield (
-        f"verification reads every stored byte once in {days} days"
+        f"verification reads every stored byte once in {counted(days, 'day')}"
         if days
         else "uploads are read back once (level checksum); nothing is read after that"
     )
     yield (
-        f"the bucket keeps deleted objects for {noncurrent} days"
+        f"the bucket keeps deleted objects for {counted(noncurrent, 'day')}"
         if noncurrent
         else "the bucket is not versioned, or keeps no deleted objects"
     )

@@ -10,10 +10,11 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
+from prometheus_backup.cli.render import Document, Row, fault_document, second, size
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import rfc3339
+from prometheus_backup.model import counted, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.heal.plan import Repair
@@ -43,7 +44,7 @@ _REMEDIES = {
 @argument("directory", metavar="DATA_DIR", type=click.Path(path_type=Path))
 @option(
     "--wait",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=180,
     show_default=True,
     metavar="SECONDS",
@@ -51,7 +52,7 @@ _REMEDIES = {
 )
 @option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     metavar="N",
     help="Blocks to check in parallel.  [default: number of cores]",
 )

@@ -8,10 +8,11 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, fault_document, second, size
+from prometheus_backup.cli.render import Document, Row, fault_document, second, size
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import instant_from_ms, rfc3339
+from prometheus_backup.model import counted, instant_from_ms, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.tsdb.verification import BlockReport
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @argument("path", type=click.Path(path_type=Path))
 @option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     metavar="N",
     help="Blocks to check in parallel.  [default: number of cores, at most 4]",
 )

@@ -3,11 +3,10 @@
 import re
 from typing import TYPE_CHECKING
 
-import click
-
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.monitoring import repository_state
+from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document
 from prometheus_backup.errors import RepositoryError, StopRequest, UsageError
@@ -22,7 +21,7 @@ _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\
 
 @option(
     "--refresh",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     default=600,
     metavar="SECONDS",
     show_default=True,

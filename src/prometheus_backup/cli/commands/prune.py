@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, pruned_document
+from prometheus_backup.cli.render import Document, Row, pruned_document
 from prometheus_backup.cli.tables import Column, table
+from prometheus_backup.model import counted
 
 if TYPE_CHECKING:
     from prometheus_backup.retention.prune import PrunePlan, PruneReport

@@ -9,12 +9,13 @@ import click
 
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
+from prometheus_backup.cli.render import Document, Row, instant, second, size
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Warned
-from prometheus_backup.model import Outcome, rfc3339
+from prometheus_backup.model import Outcome, counted, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Block
@@ -72,7 +73,7 @@ _NOTABLY_OLDER = timedelta(days=1)
 )
 @option(
     "--wait",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=180,
     show_default=True,
     metavar="SECONDS",
@@ -100,6 +101,7 @@ def restore(
     at = context.instant(choices["at"], end_of_day=True)
     if at is not None and backup != "latest":
         raise UsageError(f"cannot use --at with {backup}", hint="--at chooses for `latest`")
+    context.require_apart(target, "target")
     policy = context.policy()
     repository = context.repository()
     client = context.client() if holds_data(target) else None

@@ -10,7 +10,6 @@ from prometheus_backup.cli.render import (
     Document,
     Row,
     between,
-    counted,
     day,
     entry_document,
     fingerprints,
@@ -22,7 +21,7 @@ from prometheus_backup.cli.render import (
     verified,
 )
 from prometheus_backup.cli.tables import Column, summary, table
-from prometheus_backup.model import Verdict, rfc3339
+from prometheus_backup.model import Verdict, counted, rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Manifest

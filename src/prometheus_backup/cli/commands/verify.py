@@ -1,5 +1,6 @@
-"""`verify`: look whether stored backups are what was stored."""
+"""`verify`: compare stored backups with what was backed up."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -9,16 +10,17 @@ import click
 from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, counted, instant, second, size
+from prometheus_backup.cli.render import Document, Row, instant, second, size
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.config import parse_subset
+from prometheus_backup.model import Verdict, counted
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Rotation
     from prometheus_backup.verify.run import BackupResult, VerifyReport
 
 _OF_OTHERS = {"rotation", "part", "seconds"}
-"""Fields of a recorded result that this command says otherwise, or has nothing to say in."""
+"""Fields of a recorded result that this command reports in another form, or never sets."""
 _LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 
 
@@ -47,9 +49,9 @@ def verify(
     parts = parse_subset(subset)
     repository = context.repository()
     entries = select_backups(repository, backups, every=every)
-    with context.scratch_space() if level == Level.TSDB else nullcontext() as bench:
+    with context.scratch_space() if level == Level.TSDB else nullcontext() as scratch:
         verifier = Verifier(
-            repository, context.transfer(), Level(level), context.listener, parts, bench
+            repository, context.transfer(), Level(level), context.listener, parts, scratch
         )
         report = verifier.verify(entries)
     output.result(
@@ -114,12 +116,13 @@ def verify_rows(report: "VerifyReport") -> Iterable[Row]:
 
 
 def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
-    """Return the lines below the table: rotations, and the consequences of findings."""
+    """Return the lines below the table: rotations, the total, the consequences of findings."""
     if not report.checked:
         return [f"nothing was verified: {url} contains no backups"]
     lines = [
         f"{c.result.backup_id}: {rotation_words(c.rotation)}" for c in report.checked if c.rotation
     ]
+    lines.append(verify_total(report))
     findings = [f for c in report.checked for f in c.result.findings]
     if findings:
         reusable = "only sound blocks" if all(f.is_source_damage for f in findings) else "nothing"
@@ -128,6 +131,14 @@ def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
             f"reuses {reusable} from it"
         )
     return lines
+
+
+def verify_total(report: "VerifyReport") -> str:
+    """Return how many backups were verified, with which results."""
+    verdicts = Counter(c.result.verdict for c in report.checked)
+    words = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.INCONCLUSIVE: "inconclusive"}
+    results = ", ".join(f"{verdicts[v]:,} {words[v]}" for v in words if verdicts[v])
+    return f"verified {counted(len(report.checked), 'backup')}: {results}"
 
 
 def rotation_words(rotation: "Rotation") -> str:
