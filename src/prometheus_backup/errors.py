@@ -9,6 +9,7 @@
     |   +-- RepositoryLocked        11
     |   +-- RepositoryDenied        12
     |   +-- RepositoryUnavailable   13
+    |   +-- RepositoryFull          13   it can still delete
     |   +-- NewerFormat             14
     |   +-- ObjectArchived          13   it must be thawed first
     |   +-- ObjectNotFound          10   a missing key; usually handled before it gets here
@@ -93,6 +94,16 @@ class RepositoryUnavailable(RepositoryError):
 
     exit_code = 13
     default_hint = "check the network, the endpoint and the health of the store, then try again"
+
+
+class RepositoryFull(RepositoryError):
+    """There is no room for another object, or a quota is used up."""
+
+    exit_code = 13
+    default_hint = (
+        "`prometheus-backup prune` deletes what retention does not keep, and works on a full "
+        "store; else lower RETENTION_*, raise the quota or free disk space"
+    )
 
 
 class NewerFormat(RepositoryError):

@@ -1,6 +1,7 @@
 """Stores that lack a feature: `check` names the setting, and with it everything works."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from tests.support.limited_store import (
     NO_TAGS,
     LimitedStore,
     Refusal,
+    full,
     no_bulk_delete,
     no_other_class,
     object_lock,
 )
+from tests.support.repositories import ManualClock, make_backup
 from tests.support.runs import settings
+from tests.support.s3 import PREFIX, open_s3
 from tests.support.stored_backups import json_of, run_here
 
 Lines = dict[str, dict[str, Any]]
@@ -135,3 +139,24 @@ def test_a_backup_that_a_store_refuses_ends_with_the_setting_in_the_hint(
     done = json_of(run_here("backup", "--json", env=_environment(source, s3_bucket, store)), code=2)
     assert "x-amz-tagging" in done["error"]
     assert "S3_TAGS=false" in done["hint"]
+
+
+def test_a_store_over_its_quota_says_so_and_can_be_pruned(
+    source: PrometheusServer, s3_bucket: S3Bucket, store: LimitedStore
+) -> None:
+    now = datetime.now(UTC)
+    clock = ManualClock(now)
+    old, new = (
+        make_backup(open_s3(s3_bucket), clock, at=now - timedelta(days=days)) for days in (9, 0)
+    )
+    store.refusals = [full]
+    env = _environment(source, s3_bucket, store)
+
+    failed = json_of(run_here("backup", "--json", env=env), code=13)
+    assert "the store is full, or its quota is used up" in failed["error"]
+    assert "prometheus-backup prune" in failed["hint"]
+
+    policy = {"RETENTION_DAILY": "1", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
+    pruned = json_of(run_here("prune", "--json", env=env | policy), code=0)
+    assert pruned["deleted"] == [old]
+    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devtools.s3 import S3Bucket
-from prometheus_backup.errors import BackupToolError, RepositoryDenied
+from prometheus_backup.errors import BackupToolError, RepositoryDenied, RepositoryFull
 from prometheus_backup.events import BackupDeleted
 from prometheus_backup.model import Outcome, PutOptions
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, PROBE_PREFIX
@@ -330,3 +330,44 @@ def test_prune_killed_at_any_request_is_completed_by_the_next(
             assert without_probes(store) == kept
     assert number > 12
     assert marked >= 4
+
+
+# A full store
+
+
+class FullStore(StoreWrapper):
+    """Refuses to store anything until an object is deleted."""
+
+    full = True
+
+    def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        if self.full:
+            raise RepositoryFull(f"cannot put {key}: QuotaExceeded")
+        self.inner.put_small(key, body, options=options)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self.inner.delete(keys)
+        self.full = False
+
+
+@pytest.mark.parametrize("changes", range(12))
+def test_a_full_store_is_pruned_and_never_lists_half_a_backup(changes: int) -> None:
+    clock = ManualClock(NOON)
+    memory = MemoryStore(clock=clock)
+    ages = (timedelta(days=40), timedelta(hours=1))
+    old, new = (make_backup(memory, clock, at=NOON - age) for age in ages)
+
+    def prune(store: ObjectStore) -> PruneReport:
+        repository = Repository(store, clock=clock)
+        now = repository.store_now(run_id="this")
+        plan = plan_prune(repository.entries(), policy=TEN_DAYS, now=NOON, store_now=now)
+        return apply_prune(repository, plan, run_id="this", listener=Recorder())
+
+    try:
+        report = prune(DyingStore(FullStore(memory), after=changes))
+    except PowerCut:
+        require_whole(contents(memory))
+        assert new in visible(contents(memory))
+    else:
+        assert report.deleted == (old,)
+        assert set(visible(contents(memory))) == {new}

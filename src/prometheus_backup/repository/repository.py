@@ -16,6 +16,8 @@ from prometheus_backup.errors import (
     NewerFormat,
     ObjectArchived,
     ObjectNotFound,
+    RepositoryFull,
+    RepositoryUnavailable,
     UnreadableManifest,
 )
 from prometheus_backup.model import CONTROL, Level, ObjectInfo, rfc3339
@@ -46,7 +48,7 @@ from prometheus_backup.repository.verification import (
 )
 from prometheus_backup.spans import Span
 from prometheus_backup.stores.archived import archived
-from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.base import NoAnswer, ObjectStore
 
 GRACE = timedelta(hours=24)
 """A run is dead if its incomplete.json has not changed for this long, by the store's clock."""
@@ -246,10 +248,11 @@ class Repository:
     def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete a whole backup: write the mark, delete the manifest, the objects, then the mark.
 
-        If interrupted at any point, it leaves a whole backup or a folder marked `deleting`.
+        If interrupted at any point, it leaves a whole backup or a folder marked `deleting`; on a
+        full store, where the mark cannot be written at first, perhaps a folder without a manifest.
         """
-        self._mark_deleting(backup_id, run_id)
-        removed = self._delete_folder(backup_id)
+        marked = self._mark_deleting(backup_id, run_id)
+        removed = self._delete_folder(backup_id, run_id, marked=marked)
         return DeletedObjects(removed.objects + 1, removed.size)
 
     def sweep(self, backup_id: str, *, run_id: str) -> DeletedObjects:
@@ -258,28 +261,39 @@ class Repository:
         The mark is written before the last check for a manifest, and a committing run checks the
         mark after it has written its manifest, so at least one of them sees the other.
         """
-        self._mark_deleting(backup_id, run_id)
+        marked = self._mark_deleting(backup_id, run_id)
         if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
             self.store.delete([f"{backup_id}/{INCOMPLETE}"])
             return DeletedObjects(0, 0)
-        return self._delete_folder(backup_id)
+        return self._delete_folder(backup_id, run_id, marked=marked)
 
     def remove_mark(self, backup_id: str) -> None:
         """Remove the incomplete.json that a run left next to its committed manifest."""
         self.store.delete([f"{backup_id}/{INCOMPLETE}"])
 
-    def _mark_deleting(self, backup_id: str, run_id: str) -> None:
+    def _mark_deleting(self, backup_id: str, run_id: str) -> bool:
+        """Write the mark; return whether there was room for it."""
         mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
-        self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
+        try:
+            self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
+        except NoAnswer:
+            raise
+        except (RepositoryFull, RepositoryUnavailable):  # not all stores say that they are full
+            return False
+        return True
 
-    def _delete_folder(self, backup_id: str) -> DeletedObjects:
+    def _delete_folder(self, backup_id: str, run_id: str, *, marked: bool) -> DeletedObjects:
         manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
         self.store.delete([manifest])
         # Listed after the manifest is deleted: from then on nobody adds to this folder.
         found = list(self.store.list(backup_id))
-        rest = [o.key for o in found if o.key not in (manifest, mark)]
+        rest = [o for o in found if o.key not in (manifest, mark)]
+        rest.sort(key=lambda o: -o.size)
+        if not marked and rest:
+            self.store.delete([rest.pop(0).key])
+            self._mark_deleting(backup_id, run_id)  # there is room now
         for start in range(0, len(rest), _DELETE_BATCH):
-            self.store.delete(rest[start : start + _DELETE_BATCH])
+            self.store.delete([o.key for o in rest[start : start + _DELETE_BATCH]])
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))
 

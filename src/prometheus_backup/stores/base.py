@@ -4,7 +4,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import ObjectInfo, PutOptions
+
+
+class NoAnswer(RepositoryUnavailable):
+    """The connection failed: whether the store did what was asked is unknown."""
 
 
 class ObjectStore(Protocol):

@@ -15,6 +15,7 @@ from prometheus_backup.errors import (
     ObjectExists,
     ObjectNotFound,
     RepositoryDenied,
+    RepositoryFull,
     RepositoryNotFound,
     RepositoryUnavailable,
     UsageError,
@@ -22,6 +23,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import printable, rfc3339
 from prometheus_backup.stores.archived import CODES as ARCHIVED
 from prometheus_backup.stores.archived import archived
+from prometheus_backup.stores.base import NoAnswer
 
 # The IAM permissions that an operation needs, for the message when it is denied.
 _ACTIONS = {
@@ -100,10 +102,6 @@ _CERTIFICATE_HINT = (
     "replace the certificate on the server, or correct S3_ENDPOINT_URL; if its CA is a private "
     "one, set AWS_CA_BUNDLE or SSL_CERT_FILE to its certificates"
 )
-
-
-class NoAnswer(RepositoryUnavailable):
-    """The connection failed: whether the store did what was asked is unknown."""
 
 
 class TimedOut(NoAnswer):
@@ -268,12 +266,8 @@ def _unsupported(message: str) -> UsageError:
     )
 
 
-def _full(message: str) -> RepositoryUnavailable:
-    return RepositoryUnavailable(
-        f"{message} (the store is full, or its quota is used up)",
-        hint="`prometheus-backup prune` deletes what retention does not keep, and works on a full "
-        "store; else raise the quota or lower RETENTION_*",
-    )
+def _full(message: str) -> RepositoryFull:
+    return RepositoryFull(f"{message} (the store is full, or its quota is used up)")
 
 
 def _skewed(message: str, asked: str | None, server: str | None) -> RepositoryDenied:

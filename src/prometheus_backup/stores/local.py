@@ -21,6 +21,7 @@ from prometheus_backup.errors import (
     ObjectExists,
     ObjectNotFound,
     RepositoryDenied,
+    RepositoryFull,
     RepositoryUnavailable,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
@@ -34,10 +35,6 @@ _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 
-_FULL_HINT = (
-    "`prometheus-backup prune` deletes what retention does not keep, and works on a full disk; "
-    "else free some space in the repository's file system, or raise the quota"
-)
 _PATH_HINT = "correct REPOSITORY: it must be a directory, or one that can be created"
 
 
@@ -275,10 +272,11 @@ class LocalStore:
                 hint="check the owner and mode of the repository's directory",
             ) from error
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise RepositoryFull(f"cannot {verb} {place}: {error.strerror}") from error
             raise RepositoryUnavailable(
                 f"cannot {verb} {place}: {error.strerror}",
-                hint=_FULL_HINT if full else "check the disk or the mount of the repository",
+                hint="check the disk or the mount of the repository",
             ) from error
 
 

@@ -21,10 +21,10 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.base import NoAnswer
 from prometheus_backup.stores.calls import interruptibly
 from prometheus_backup.stores.failures import (
     ListingInterrupted,
-    NoAnswer,
     TimedOut,
     UploadLost,
     translate,
