@@ -35,6 +35,68 @@ def cut_meta(block: Path) -> None:
     meta.write_bytes(meta.read_bytes()[: meta.stat().st_size // 2])
 
 
+def damage_meta(block: Path, **changes: object) -> None:
+    meta = json.loads((block / "meta.json").read_bytes())
+    (block / "meta.json").write_text(json.dumps(meta | changes))
+
+
+def end_before_the_begin(block: Path) -> None:
+    """Change a digit of minTime."""
+    damage_meta(block, minTime=9737331200000)
+
+
+def garbage_sources(block: Path) -> None:
+    damage_meta(block, compaction={"level": 1, "sources": ["garbage"]})
+
+
+def link_a_chunk_file(block: Path) -> None:
+    segment = block / "chunks" / "000001"
+    segment.rename(block.parent / "elsewhere")
+    segment.symlink_to(block.parent / "elsewhere")
+
+
+def remove_the_chunk_files(block: Path) -> None:
+    (block / "chunks" / "000001").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (end_before_the_begin, "it ends before it begins"),
+        (garbage_sources, 'sources is "garbage", not a ULID'),
+        (link_a_chunk_file, "chunks/000001 is not a regular file"),
+        (remove_the_chunk_files, "has no chunk file"),
+    ],
+)
+def test_a_block_that_a_manifest_cannot_describe_is_left_out_and_the_others_are_saved(
+    prometheus_binaries: PrometheusBinaries,
+    start_prometheus: PrometheusFleet,
+    data_dir: Path,
+    tmp_path: Path,
+    spoil: Spoil,
+    reason: str,
+) -> None:
+    """The block is damaged while Prometheus runs, which puts it into the snapshot as it is."""
+    server = start_prometheus(prometheus_binaries, data_dir)
+    server.fill_head()
+    spoilt = live_blocks(data_dir)[1]
+    spoil(spoilt)
+    (tmp_path / "repository").mkdir()
+
+    done = cli("backup", "--json", env=settings(server, tmp_path / "repository"))
+
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    (degraded,) = json.loads(done.stdout)["degraded"]
+    assert degraded.startswith(f"block {spoilt.name} was not backed up: ")
+    assert reason in degraded
+    assert "prometheus-backup heal" in degraded
+    (manifest,) = (tmp_path / "repository").glob("backup-*/metadata.json")
+    saved = {b["ulid"] for b in json.loads(manifest.read_text())["blocks"]}
+    assert len(saved) == 4, "three old blocks and the head"
+    assert spoilt.name not in saved
+
+
 @pytest.mark.parametrize("spoil", [remove_meta, empty_meta, cut_meta])
 def test_a_live_block_missing_from_the_snapshot_makes_the_backup_degraded(
     prometheus_binaries: PrometheusBinaries,

@@ -155,3 +155,28 @@ def test_read_only_directory_has_no_lock_and_proves_no_run_dead(tmp_path: Path) 
     )
     assert done.stdout == "False [] r2\n", done.stderr
     assert (runs / "r1.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"run_id": "r1", "known": 5}',
+        '{"run_id": "r1", "known": [5]}',
+        '{"run_id": "r1", "snapshot": 7}',
+        '{"run_id": "r1", "asked_at": "yesterday"}',
+        '{"run_id": "r1", "new field": 1}',
+        '{"run_id": "another"}',
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_malformed_intent_is_removed_and_stops_no_run(tmp_path: Path, text: str) -> None:
+    HostLock.take(tmp_path).release()
+    file = tmp_path / ".prometheus-backup" / "runs" / "r1.json"
+    file.write_text(text)
+    with held(tmp_path) as lock:
+        assert lock.dead_intents(own_run_id="r2") == []
+    assert not file.exists()

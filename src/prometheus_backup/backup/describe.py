@@ -80,6 +80,10 @@ def build_manifest(
                 f"block {ulid} is live but not in the snapshot: Prometheus cannot read it"
                 for ulid in snapshot.missing
             ),
+            *(
+                f"block {name} was not backed up: {reason}; `prometheus-backup heal` can repair it"
+                for name, reason in snapshot.unusable.items()
+            ),
             *(f"block {b.ulid} is corrupt: {b.faults[0]}" for b in blocks if b.faults),
         ),
         verified=passed_level(origin.verified, faults.values()),

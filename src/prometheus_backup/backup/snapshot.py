@@ -1,8 +1,8 @@
 """Take a snapshot, adopt it if the response was lost, and remove our own snapshots, no others."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from prometheus_backup.events import Listener, SnapshotLeft, SnapshotRemoved, Sn
 from prometheus_backup.model import SourceBlock, SourceFile, ms_from_instant, rfc3339
 from prometheus_backup.prometheus.client import PrometheusClient, SnapshotConnectionLost
 from prometheus_backup.repository.layout import snapshot_time, ulid_time_ms
-from prometheus_backup.tsdb.block import live_ulids, read_block, read_blocks
+from prometheus_backup.tsdb.block import BlockUnusable, list_blocks, live_ulids, read_block
 
 SNAPSHOTS = "snapshots"
 
@@ -34,12 +34,16 @@ class SnapshotUnfinished(SnapshotUnusable):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot directory and its blocks; `missing` are live blocks that it should contain."""
+    """A snapshot directory and its blocks; `missing` are live blocks that it should contain.
+
+    `unusable` are its directories that are no blocks although they are named so, with the reason.
+    """
 
     name: str
     path: Path
     blocks: tuple[SourceBlock, ...]
     missing: tuple[str, ...]
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +171,10 @@ def with_request(intent: Intent, request: SnapshotRequest) -> Intent:
 
 
 def _read(path: Path, request: SnapshotRequest) -> Snapshot:
-    blocks = read_blocks(path)
-    missing = (request.live & live_ulids(request.data_dir)) - {b.ulid for b in blocks}
-    return Snapshot(path.name, path, blocks, tuple(sorted(missing)))
+    found = list_blocks(path)
+    listed = {*found.unusable, *(b.ulid for b in found.blocks)}
+    missing = (request.live & live_ulids(request.data_dir)) - listed
+    return Snapshot(path.name, path, found.blocks, tuple(sorted(missing)), found.unusable)
 
 
 def _wait_for_snapshot(
@@ -219,11 +224,12 @@ def _is_complete(path: Path, request: SnapshotRequest) -> bool:
     if _in_progress(path):
         return False
     try:
-        blocks = read_blocks(path)
-        linked = all(_is_linked(block, request.data_dir) for block in blocks)
+        found = list_blocks(path)
+        linked = all(_is_linked(block, request.data_dir) for block in found.blocks)
+        linked = linked and found.unusable.keys() <= list_blocks(request.data_dir).unusable.keys()
     except SnapshotUnusable:
         return False
-    ulids = {b.ulid for b in blocks}
+    ulids = {*found.unusable, *(b.ulid for b in found.blocks)}
     still_live = request.live & live_ulids(request.data_dir)
     earliest_ms = ms_from_instant(request.asked_at + _EARLIEST)
     head = any(ulid_time_ms(ulid) >= earliest_ms for ulid in ulids - request.live)
@@ -233,7 +239,12 @@ def _is_complete(path: Path, request: SnapshotRequest) -> bool:
 def _is_linked(block: SourceBlock, data_dir: Path) -> bool:
     """Return whether a live block is linked completely: Prometheus links its meta.json first."""
     live = data_dir / block.ulid
-    return not live.is_dir() or _data_files(read_block(live)) <= _data_files(block)
+    if not live.is_dir():
+        return True
+    try:
+        return _data_files(read_block(live)) <= _data_files(block)
+    except BlockUnusable:
+        return True
 
 
 def _data_files(block: SourceBlock) -> set[SourceFile]:

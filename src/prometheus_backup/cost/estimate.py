@@ -25,7 +25,7 @@ from prometheus_backup.prometheus.retention import parse_tsdb_retention
 from prometheus_backup.repository.manifest import Header
 from prometheus_backup.repository.repository import Repository, committed, newest_good
 from prometheus_backup.retention.policy import Policy
-from prometheus_backup.tsdb.block import read_blocks
+from prometheus_backup.tsdb.block import list_blocks
 
 DEFAULT_RETENTION = timedelta(days=15)
 """The default of Prometheus."""
@@ -84,7 +84,7 @@ def basis_of_size(size: int, retention: timedelta, *, upload: int | None = None)
 
 def basis_of_data_dir(data_dir: Path) -> Basis:
     """Return the basis for the blocks of a data directory. Raises SnapshotUnusable."""
-    blocks = read_blocks(data_dir)
+    blocks = list_blocks(data_dir).blocks
     if not blocks:
         raise SnapshotUnusable(f"cannot estimate from {data_dir}: it contains no blocks")
     first = instant_from_ms(min(b.min_time_ms for b in blocks))

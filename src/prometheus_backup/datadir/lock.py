@@ -9,7 +9,8 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -125,9 +126,16 @@ class HostLock:
 
 
 def _read(path: Path) -> Intent | None:
+    """Return the intent in a file; None if it is not one that this program wrote completely."""
     try:
         fields = json.loads(path.read_bytes())
-        intent = Intent(**fields)
-        return replace(intent, known=tuple(intent.known)) if intent.run_id == path.stem else None
-    except (OSError, ValueError, TypeError):
+        intent = Intent(**fields | {"known": tuple(fields.get("known", ()))})
+        if intent.asked_at:
+            datetime.fromisoformat(intent.asked_at)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+    texts = [v for n, v in asdict(intent).items() if n != "known"]
+    is_ours = intent.run_id == path.stem and all(
+        isinstance(text, str) for text in (*texts, *intent.known)
+    )
+    return intent if is_ours else None

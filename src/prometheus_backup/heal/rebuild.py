@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.encodings import ENCODINGS, HISTOGRAMS
 from prometheus_backup.tsdb.faults import FaultKind
+from prometheus_backup.tsdb.meta import META
 from prometheus_backup.tsdb.verification import BlockReport
 
 BAD_META = frozenset(

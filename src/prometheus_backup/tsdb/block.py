@@ -3,84 +3,125 @@
 Format: prometheus tsdb/block.go BlockMeta and tsdb/docs/format.
 """
 
-import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from prometheus_backup.errors import SnapshotUnusable
 from prometheus_backup.model import SourceBlock, SourceFile
 from prometheus_backup.repository.layout import check_path, is_ulid
+from prometheus_backup.tsdb.meta import META, VERSION, UnusableMeta, load_meta, parse_meta
 
-META = "meta.json"
 MUTABLE = frozenset({META, "tombstones"})
 """Files that Prometheus replaces under the same ULID (delete_series, a failed compaction). `index`
 and `chunks/*` are written once (tsdb/block.go, tsdb/compact.go)."""
 
 
-def read_blocks(folder: Path) -> tuple[SourceBlock, ...]:
-    """Read every block of a snapshot or data directory, ordered by time.
+class BlockUnusable(SnapshotUnusable):
+    """A directory that is named like a block but is none. `reason` says why."""
 
-    Raises SnapshotUnusable if one cannot be read. Ignores entries that are not named like a block.
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"cannot read block {folder}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class BlockListing:
+    """The blocks of a directory, ordered by time, and why others cannot be used, by their name."""
+
+    blocks: tuple[SourceBlock, ...]
+    unusable: Mapping[str, str]
+
+
+def list_blocks(folder: Path) -> BlockListing:
+    """Read every block of a snapshot or data directory.
+
+    Raises SnapshotUnusable if the disk cannot be read. A block whose contents are wrong is listed
+    as unusable. Entries that are not named like a block are ignored.
     """
-    try:
-        names = sorted(e.name for e in os.scandir(folder) if is_ulid(e.name))
-    except OSError as error:
-        raise SnapshotUnusable(f"cannot read {folder}: {error.strerror}") from error
-    blocks = [read_block(folder / name) for name in names]
-    return tuple(sorted(blocks, key=lambda b: (b.min_time_ms, b.max_time_ms, b.ulid)))
+    blocks: list[SourceBlock] = []
+    unusable: dict[str, str] = {}
+    for name in sorted(_block_names(folder)):
+        try:
+            blocks.append(read_block(folder / name))
+        except BlockUnusable as error:
+            unusable[name] = error.reason
+    blocks.sort(key=lambda b: (b.min_time_ms, b.max_time_ms, b.ulid))
+    return BlockListing(tuple(blocks), unusable)
 
 
 def read_block(folder: Path) -> SourceBlock:
-    """Read one block. Raises SnapshotUnusable if it is not one, or cannot be read."""
-    meta = read_meta(folder)
-    if meta is None:
-        raise SnapshotUnusable(f"cannot read block {folder}: its {META} is missing or not readable")
+    """Read one block.
+
+    Raises BlockUnusable if its contents are wrong, SnapshotUnusable if the disk cannot be read.
+    """
     try:
+        meta = parse_meta(load_meta((folder / META).read_bytes()))
         files = tuple(_files(folder))
-        compaction = meta.get("compaction", {})
-        return SourceBlock(
-            ulid=meta["ulid"],
-            min_time_ms=int(meta["minTime"]),
-            max_time_ms=int(meta["maxTime"]),
-            level=int(compaction.get("level", 1)),
-            sources=tuple(compaction.get("sources") or ()),
-            parents=tuple(p["ulid"] for p in compaction.get("parents") or ()),
-            stats={k: int(v) for k, v in meta.get("stats", {}).items()},
-            files=files,
-        )
+    except FileNotFoundError as error:
+        raise BlockUnusable(folder, f"{Path(error.filename).name} is missing") from error
     except OSError as error:
         raise SnapshotUnusable(f"cannot read block {folder}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SnapshotUnusable(f"cannot read block {folder}: {error!r}") from error
+    except UnusableMeta as error:
+        raise BlockUnusable(folder, f"its {META} is damaged: {error}") from error
+    except ValueError as error:
+        raise BlockUnusable(folder, str(error)) from error
+    if meta.version != VERSION:
+        raise BlockUnusable(folder, f"its {META} has version {meta.version}, not {VERSION}")
+    if meta.min_time_ms > meta.max_time_ms:
+        raise BlockUnusable(folder, f"its {META} is damaged: it ends before it begins")
+    chunks = meta.stats.get("numChunks", 0)
+    if chunks and not any(f.path.startswith("chunks/") for f in files):
+        raise BlockUnusable(folder, f"it should have {chunks:,} chunks and has no chunk file")
+    return SourceBlock(
+        ulid=meta.ulid,
+        min_time_ms=meta.min_time_ms,
+        max_time_ms=meta.max_time_ms,
+        level=max(meta.level, 0),
+        sources=meta.sources,
+        parents=meta.parents,
+        stats=meta.stats,
+        files=files,
+    )
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """Return a block's meta.json, or None if it is missing or cannot be read."""
     try:
-        meta = json.loads((folder / META).read_bytes())
-    except (OSError, ValueError):
+        meta = load_meta((folder / META).read_bytes())
+    except (OSError, UnusableMeta):
         return None
-    return meta if isinstance(meta, dict) and is_ulid(str(meta.get("ulid"))) else None
+    return meta if is_ulid(str(meta.get("ulid"))) else None
 
 
 def live_ulids(data_dir: Path) -> frozenset[str]:
     """Return the ULIDs of the blocks in a data directory: from meta.json, else from the name."""
-    try:
-        names = [e.name for e in os.scandir(data_dir) if is_ulid(e.name)]
-    except OSError as error:
-        raise SnapshotUnusable(f"cannot read {data_dir}: {error.strerror}") from error
+    names = _block_names(data_dir)
     return frozenset((read_meta(data_dir / name) or {"ulid": name})["ulid"] for name in names)
 
 
+def _block_names(folder: Path) -> list[str]:
+    try:
+        return [e.name for e in os.scandir(folder) if is_ulid(e.name)]
+    except OSError as error:
+        raise SnapshotUnusable(f"cannot read {folder}: {error.strerror}") from error
+
+
 def _files(folder: Path) -> Iterator[SourceFile]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
-        for name in sorted(names):
+        for name in (*(f for f in folders if Path(parent, f).is_symlink()), *sorted(names)):
             path = Path(parent, name)
             status = path.lstat()
+            relative = check_path(path.relative_to(folder).as_posix())
             if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{path} is not a regular file")
-            yield SourceFile(check_path(path.relative_to(folder).as_posix()), status.st_size)
+                raise ValueError(f"{relative} is not a regular file")
+            yield SourceFile(relative, status.st_size)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """Make os.walk report a folder that it cannot list: it would pass over it silently."""
+    raise error

@@ -34,6 +34,7 @@ class FaultKind(StrEnum):
     META_ULID = "meta-ulid"
     META_COUNTS = "meta-counts"
     META_TIMES = "meta-times"
+    META_COMPACTION = "meta-compaction"
     INDEX_MISSING = "index-missing"
     INDEX_TRUNCATED = "index-truncated"
     INDEX_HEADER = "index-header"
@@ -72,6 +73,7 @@ _EFFECTS: Mapping[FaultKind, Effect] = {
     _K.META_ULID: Effect.MISLEADS,
     _K.META_COUNTS: Effect.MISLEADS,
     _K.META_TIMES: Effect.MISLEADS,
+    _K.META_COMPACTION: Effect.NONE,
     _K.INDEX_MISSING: Effect.STOPS_START,
     _K.INDEX_TRUNCATED: Effect.STOPS_START,
     _K.INDEX_HEADER: Effect.STOPS_START,

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_backup.model import Verdict
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb import index, tombstones
-from prometheus_backup.tsdb.block import META
 from prometheus_backup.tsdb.encodings import ENCODINGS, HISTOGRAMS, XOR
 from prometheus_backup.tsdb.faults import Fault, FaultKind, FaultLog
 from prometheus_backup.tsdb.index import Index, Toc
-from prometheus_backup.tsdb.meta import Meta, check_meta
+from prometheus_backup.tsdb.meta import META, Meta, check_meta
 from prometheus_backup.tsdb.reading import ReadFile, Watch, ignore_bytes
 from prometheus_backup.tsdb.tombstones import check_tombstones
 

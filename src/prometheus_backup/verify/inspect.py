@@ -8,7 +8,7 @@ from prometheus_backup.errors import UsageError
 from prometheus_backup.events import BlockChecked, Listener, Step, Warned
 from prometheus_backup.model import Outcome, counted
 from prometheus_backup.repository.layout import is_ulid
-from prometheus_backup.tsdb.block import META
+from prometheus_backup.tsdb.meta import META
 from prometheus_backup.tsdb.parallel import checked_blocks
 from prometheus_backup.tsdb.verification import BlockReport
 
