@@ -40,6 +40,66 @@ BAD: dict[str, tuple[list[str], dict[str, str], str, str]] = {
         "has a user",
         "environment",
     ),
+    "bucket that is an address": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_BUCKET": "s3://name"},
+        "S3_BUCKET",
+        "only the name",
+    ),
+    "repository with an address inside": (
+        ["list", "--repository=s3://s3://name/prefix"],
+        {},
+        "not the name of a bucket",
+        "REPOSITORY",
+    ),
+    "line break inside a bucket": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_BUCKET": "buc\nket"},
+        "S3_BUCKET",
+        "line break",
+    ),
+    "line break inside a key": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "AWS_ACCESS_KEY_ID": "AKIA\nTEST"},
+        "AWS_ACCESS_KEY_ID",
+        "printf",
+    ),
+    "space inside a secret": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "AWS_SECRET_ACCESS_KEY": "hunter2 hunter2"},
+        "AWS_SECRET_ACCESS_KEY",
+        "printf",
+    ),
+    "token that is not ASCII": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "AWS_SESSION_TOKEN": "hunter2\u00e4"},
+        "AWS_SESSION_TOKEN",
+        "printf",
+    ),
+    "region that is none": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_REGION": "eu west"},
+        "S3_REGION",
+        "",
+    ),
+    "endpoint with a port that is none": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_ENDPOINT_URL": "http://127.0.0.1:99999"},
+        "S3_ENDPOINT_URL",
+        "https://HOST:PORT",
+    ),
+    "endpoint without a host": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_ENDPOINT_URL": "http://:9000"},
+        "S3_ENDPOINT_URL",
+        "https://HOST:PORT",
+    ),
+    "endpoint with a space": (
+        ["list"],
+        {"REPOSITORY": "", **S3, "S3_ENDPOINT_URL": "http://127.0.0.1 :9000"},
+        "S3_ENDPOINT_URL",
+        "https://HOST",
+    ),
     "unknown class": (
         ["backup", "--storage-class=COLD"],
         {"REPOSITORY": "", "S3_BUCKET": "b"},  # on AWS: other stores have classes of their own
@@ -239,3 +299,14 @@ def test_a_misspelled_variable_is_named_in_a_warning(repository_files: LocalFile
     assert done.returncode == 0
     assert "the environment variable RETENTION_DAILLY is not a setting" in done.stderr
     assert "did you mean RETENTION_DAILY?" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t"])
+def test_white_space_at_the_end_of_a_value_is_ignored(s3_bucket: S3Bucket, end: str) -> None:
+    env = s3_bucket.endpoint.environment() | {"S3_BUCKET": s3_bucket.name}
+    values = {name: f"{value}{end}" for name, value in env.items()}
+
+    done = run_here("list", env=values)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == run_here("list", env=env).stdout

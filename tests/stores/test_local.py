@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -395,3 +395,20 @@ def test_a_full_disk_leaves_no_partial_file(store: LocalStore, tmp_path: Path, s
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert store.get("folder/file", limit=9) == b"old"
     assert _files(tmp_path / "repository/folder") == ["file", "large"]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_an_object_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    calls: list[Callable[[], object]] = [
+        lambda: store.get("pipe", limit=9),
+        lambda: list(store.stream("pipe")),
+        lambda: store.head("pipe"),
+        lambda: store.copy("pipe", "copy", size=1, options=PutOptions()),
+    ]
+    for call in calls:
+        with pytest.raises(RepositoryUnavailable, match="pipe, a socket or a device"):
+            call()
+    store.delete(["pipe"])
+    assert list(store.list()) == []

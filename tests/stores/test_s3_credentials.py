@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from devtools.moto_server import MotoServer
-from prometheus_backup.errors import BackupToolError, RepositoryDenied, UsageError
+from devtools.processes import free_port
+from prometheus_backup.errors import (
+    BackupToolError,
+    RepositoryDenied,
+    RepositoryUnavailable,
+    UsageError,
+)
 from prometheus_backup.model import PutOptions
 from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
 from tests.support.faulty_http import Answer, FaultyServer
@@ -198,3 +204,27 @@ def test_a_token_that_sts_refuses_is_denied(
             _used_credentials(s3)
     assert isinstance(denied.value, RepositoryDenied)
     assert "web-identity-token" not in str(denied.value)
+
+
+@pytest.mark.parametrize("refuses", [True, False], ids=["refused", "no connection"])
+def test_a_failure_of_sts_during_a_run_is_not_reported_as_one_of_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, refuses: bool
+) -> None:
+    (tmp_path / "token").write_text("web-identity-token")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
+    refusal = Answer(
+        status=403,
+        body=b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized to perform "
+        b"sts:AssumeRoleWithWebIdentity</Message></Error></ErrorResponse>",
+    )
+    with FaultyServer(otherwise=refusal) as sts, FaultyServer(otherwise=EMPTY) as s3:
+        url = sts.url if refuses else f"http://127.0.0.1:{free_port()}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        kind = RepositoryDenied if refuses else RepositoryUnavailable
+        with pytest.raises(kind, match="cannot get AWS credentials") as error:
+            S3Store(bucket="bucket", prefix="p", settings=S3Settings(endpoint=s3.url)).ping()
+        assert s3.requests == []
+    assert ("AWS_ROLE_ARN" if refuses else "network") in error.value.hint
+    assert "s3:" not in error.value.hint
+    assert ("sts:AssumeRoleWithWebIdentity" if refuses else url) in error.value.message

@@ -6,7 +6,9 @@ A real server on loopback causes each failure, if necessary as a proxy for moto.
 import contextlib
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from prometheus_backup.errors import (
     ObjectExists,
     ObjectNotFound,
     RepositoryDenied,
+    RepositoryFull,
     RepositoryNotFound,
     RepositoryUnavailable,
     UsageError,
@@ -276,11 +279,13 @@ def test_a_bucket_in_another_region_is_reported_with_the_region(answer: Answer) 
 
 @pytest.mark.timeout(60)
 def test_ping_reports_a_closed_port_as_unavailable() -> None:
+    url = f"http://{LOOPBACK}:{free_port()}"
     with pytest.raises(
         RepositoryUnavailable, match=r"cannot list s3://bucket.*: no connection"
     ) as e:
-        _store_at(f"http://{LOOPBACK}:{free_port()}").ping()
+        _store_at(url).ping()
     assert e.value.exit_code == 13
+    assert f"{url} (connection refused)" in e.value.message
 
 
 def test_ping_gives_up_quickly() -> None:
@@ -328,6 +333,37 @@ def test_an_untrusted_certificate_is_reported(certificate: Certificate) -> None:
         assert server.requests == []
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        (
+            {"valid_from": timedelta(days=-9), "valid_until": timedelta(days=-2)},
+            r"expired on 20\d\d-\d\d-\d\dT",
+        ),
+        (
+            {"valid_from": timedelta(days=1), "valid_until": timedelta(days=2)},
+            "not valid before 20",
+        ),
+        ({"address": "192.0.2.7"}, "for another name"),
+    ],
+    ids=["expired", "not valid yet", "another host"],
+)
+def test_a_bad_certificate_is_reported_with_its_server_and_what_is_wrong(
+    tmp_path: Path, changes: dict[str, Any], cause: str
+) -> None:
+    bad = self_signed(tmp_path, **changes)
+    with FaultyServer(tls=bad.server_context()) as server:
+        store = _store_at(server.url, ca_bundle=str(bad.certificate))
+        with pytest.raises(
+            RepositoryUnavailable, match="TLS certificate was not accepted"
+        ) as error:
+            store.ping()
+    assert re.search(cause, error.value.message)
+    assert server.url in error.value.message
+    assert "replace the certificate" in error.value.hint
+
+
 def test_a_certificate_is_accepted_with_its_ca(
     certificate: Certificate, moto_bucket: S3Bucket
 ) -> None:
@@ -346,6 +382,51 @@ def test_a_ca_bundle_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> N
     for path in (tmp_path / "absent", tmp_path / "not-pem"):
         with pytest.raises(UsageError, match="CA bundle"):
             _store_at("https://127.0.0.1:1", ca_bundle=str(path))
+
+
+# Causes that are easily mistaken for another
+
+SKEWED = _error(
+    "RequestTimeTooSkewed",
+    "The difference between the request time and the server's time is too large.",
+    "<RequestTime>20250122T040000Z</RequestTime><ServerTime>2025-01-22T02:00:00Z</ServerTime>",
+)
+
+
+def test_a_wrong_clock_is_reported_as_such_with_the_difference() -> None:
+    with FaultyServer(otherwise=Answer(status=403, body=SKEWED)) as server:
+        store = _store_at(server.url)
+        calls: list[Callable[[], object]] = [
+            lambda: store.get("key", limit=1),
+            lambda: store.copy("a", "b", size=1, options=PLAIN),
+        ]
+        for call in calls:
+            with pytest.raises(RepositoryDenied, match="2:00:00 ahead of the store's") as denied:
+                call()
+            assert "NTP" in denied.value.hint
+
+
+@pytest.mark.parametrize(
+    "code", ["QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"]
+)
+def test_a_used_up_quota_is_reported_as_such(code: str) -> None:
+    with FaultyServer(otherwise=Answer(status=403, body=_error(code, "no"))) as server:
+        store = _store_at(server.url)
+        with pytest.raises(RepositoryFull, match="quota is used up") as full:
+            store.put_small("key", b"x", options=PLAIN)
+    assert "prometheus-backup prune" in full.value.hint
+
+
+def test_no_proxy_with_a_network_holds_for_both_clients(
+    moto_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://{LOOPBACK}:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, 127.0.0.0/8")
+    store = open_s3(moto_bucket)
+    store.put_small("file", b"x", options=PLAIN)
+    store.copy("file", "copy", size=1, options=PLAIN)
+    assert [o.key for o in store.list()] == ["copy", "file"]
 
 
 # All exceptions of the client libraries

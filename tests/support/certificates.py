@@ -28,8 +28,14 @@ class Certificate:
         return context
 
 
-def self_signed(directory: Path) -> Certificate:
-    """Create a certificate for 127.0.0.1, valid for a day."""
+def self_signed(
+    directory: Path,
+    *,
+    address: str = LOOPBACK,
+    valid_from: timedelta = timedelta(hours=-1),
+    valid_until: timedelta = timedelta(days=1),
+) -> Certificate:
+    """Create a certificate for an IP address; its times are relative to now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test server")])
     now = datetime.now(UTC)
@@ -39,10 +45,10 @@ def self_signed(directory: Path) -> Certificate:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + valid_from)
+        .not_valid_after(now + valid_until)
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))]),
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
             critical=False,
         )
         .sign(key, hashes.SHA256())

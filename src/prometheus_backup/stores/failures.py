@@ -83,7 +83,7 @@ _REGION = re.compile(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>")
 _ADDRESS = re.compile(r"(https?://[^/\s\"?]+)")
 _CREDENTIALS = re.compile(r"External AWS credential provider: (\w+): (.*)", re.DOTALL)
 _CONNECTION_ERRORS = ("error sending request", "client error", "dns error", "tcp connect")
-_CERTIFICATE_ERRORS = ("certificate", "invalid peer", "UnknownIssuer")
+_CERTIFICATE_ERRORS = ("InvalidCertificate", "certificate", "invalid peer", "UnknownIssuer")
 _NO_ANSWER = "no answer in time"
 _REASONS = (
     ("Connection refused", "connection refused"),

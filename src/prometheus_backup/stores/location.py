@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prometheus_backup.stores.s3 import S3Settings
 
 SCHEMES = ("s3", "gs", "az", "file")
-_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._:$-]*")
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._:$-]*(?<!:)")
 """Wider than AWS's rule: Ceph has `tenant:bucket`, and Azure `$root`."""
 
 
