@@ -177,6 +177,6 @@ def test_a_malformed_intent_is_removed_and_stops_no_run(tmp_path: Path, text: st
     HostLock.take(tmp_path).release()
     file = tmp_path / ".prometheus-backup" / "runs" / "r1.json"
     file.write_text(text)
-    with held(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         assert lock.dead_intents(own_run_id="r2") == []
     assert not file.exists()
