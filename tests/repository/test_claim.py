@@ -1,11 +1,12 @@
 """Concurrent claims: every interleaving of two runs' store operations, and of runs and sweeps."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
-from prometheus_backup.errors import RepositoryLocked, RepositoryUnavailable
-from prometheus_backup.model import PutOptions
+from prometheus_backup.errors import RepositoryDenied, RepositoryLocked, RepositoryUnavailable
+from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, backup_id
 from prometheus_backup.repository.manifest import (
@@ -124,7 +125,7 @@ def test_heartbeat_never_leaves_a_mark_next_to_a_committed_manifest() -> None:
         return Scenario(store, {"commit": commits(claim), "heartbeat": beats(claim)})
 
     def check(scenario: Scenario, outcomes: Outcomes) -> None:
-        assert outcomes["commit"] is None
+        assert outcomes["commit"] == ()
         assert [*visible(scenario.store.contents())] == [ID]
         assert f"{ID}/{INCOMPLETE}" not in scenario.store.contents()
 
@@ -164,7 +165,7 @@ def test_commit_during_a_sweep_is_visible_completely_or_not_at_all() -> None:
     def check(scenario: Scenario, outcomes: Outcomes) -> None:
         contents = scenario.store.contents()
         require_whole(contents)
-        done = outcomes["commit"] is None
+        done = outcomes["commit"] == ()
         seen.add(done)
         assert [*visible(contents)] == ([ID] if done else [])
         if not done:
@@ -199,7 +200,7 @@ def test_heartbeat_after_a_day_of_suspension_cannot_undo_the_mark_of_a_sweep() -
     def check(scenario: Scenario, outcomes: Outcomes) -> None:
         contents = scenario.store.contents()
         require_whole(contents)
-        assert [*visible(contents)] == ([ID] if outcomes["commit"] is None else [])
+        assert [*visible(contents)] == ([ID] if outcomes["commit"] == () else [])
         swept.add(outcomes["sweep"] is not None)
 
     all_interleavings(make, at_the_end=check)
@@ -345,3 +346,69 @@ def test_heartbeat_is_written_every_minute_without_finished_files(
     with claim.heartbeat():
         clock.instant += timedelta(seconds=61)
         wait_until(lambda: claim.store_now() == clock.instant)
+
+
+class ForgetfulStore(MemoryStore):
+    """A memory store that loses one object, or fails to delete or read, once told to."""
+
+    lost = ""
+    failing = ""
+
+    def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        if not (self.lost and key.endswith(self.lost)):
+            super().put_small(key, body, options=options)
+
+    def create(self, key: str, body: bytes, *, options: PutOptions) -> None:
+        if not (self.lost and key.endswith(self.lost)):
+            super().create(key, body, options=options)
+        if self.failing == "answer" and key.endswith(MANIFEST):
+            raise RepositoryUnavailable(f"cannot create {key}: connection reset")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if self.failing == "delete":
+            raise RepositoryDenied(f"cannot delete {keys[0]}: AccessDenied")
+        super().delete(keys)
+
+    def head(self, key: str) -> ObjectInfo:
+        if self.failing == "head" and key.endswith(MANIFEST):
+            raise RepositoryUnavailable(f"cannot read {key}: no connection")
+        return super().head(key)
+
+
+def claimed_in(store: ForgetfulStore) -> Claim:
+    claim = claim_backup(Repository(store, clock=ManualClock()), run_id="ours", intent="a test")
+    put_files(claim, store)
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("failing", "problem"),
+    [("delete", "cannot delete"), ("head", "cannot read"), ("answer", None)],
+)
+def test_what_fails_after_the_manifest_does_not_undo_the_commit(
+    failing: str, problem: str | None
+) -> None:
+    store = ForgetfulStore()
+    claim = claimed_in(store)
+    store.failing = failing
+
+    problems = claim.commit(manifest_of(claim), options=PutOptions())
+
+    assert len(problems) == (problem is not None)
+    assert all(f"{ID} is committed" in p and str(problem) in p for p in problems)
+    (entry,) = Repository(store, clock=ManualClock()).entries()
+    assert entry.state is State.COMMITTED
+
+
+@pytest.mark.parametrize("lost", ["SHA256SUMS", MANIFEST])
+def test_an_object_that_was_acknowledged_but_not_stored_is_no_commit(lost: str) -> None:
+    store = ForgetfulStore()
+    claim = claimed_in(store)
+    store.lost = lost
+
+    with pytest.raises(RepositoryUnavailable, match=f"the store acknowledged {ID}/{lost}") as got:
+        claim.commit(manifest_of(claim), options=PutOptions())
+
+    assert "nothing was committed" in got.value.hint
+    (entry,) = Repository(store, clock=ManualClock()).entries()
+    assert entry.state is State.INCOMPLETE

@@ -208,4 +208,10 @@ def _room(status: SourceStatus, data_dir: Path) -> str:
             f"disk space, {counted(free, 'byte')} are free",
             hint="free disk space on Prometheus' volume, or set SKIP_HEAD",
         )
+    inodes = os.statvfs(data_dir)
+    if inodes.f_files and not inodes.f_favail:
+        raise SnapshotUnusable(
+            f"cannot take a snapshot: the file system of {data_dir} has no free inodes",
+            hint="remove files from Prometheus' volume, or make the volume larger",
+        )
     return f"about {counted(need, 'byte')} needed, {counted(free, 'byte')} free"

@@ -127,7 +127,8 @@ class BackupRun:
                 _clean_up(attempt, error)
                 raise
             left = _clean_up(attempt, None)
-        return BackupReport(manifest, prune, (*left, *prune.problems), phases.seconds)
+        problems = (*attempt.problems, *left, *prune.problems)
+        return BackupReport(manifest, prune, problems, phases.seconds)
 
     def _lock(self, stack: contextlib.ExitStack) -> Leftovers:
         lock = HostLock.take(self.data_dir)
@@ -231,6 +232,8 @@ class _Attempt:
         self._snapshot_requested = False
         self._snapshot_taken = False
         self.previous: Manifest | None = None
+        self.problems: tuple[str, ...] = ()
+        """What went wrong after the manifest was written."""
 
     def claim(self) -> Claim:
         self._lock.record(self._intent)
@@ -333,7 +336,9 @@ class _Attempt:
             finished_at=run.repository.clock.now(),
         )
         run.listener(Step("commit", f"committing {manifest.backup_id}"))
-        self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
+        self.problems = self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
+        for problem in self.problems:
+            run.listener(Warned(problem))
         totals = manifest.totals
         run.listener(
             BackupCommitted(

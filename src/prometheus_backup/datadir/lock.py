@@ -4,6 +4,7 @@ The kernel releases the lock when its holder dies. So a run that holds the lock 
 other run with an intent here is dead. See docs/design.md, "Interruption and concurrent runs".
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -14,9 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from prometheus_backup.errors import RepositoryLocked, UsageError
+from prometheus_backup.errors import RepositoryLocked, SnapshotUnusable, UsageError
 from prometheus_backup.repository.layout import TOOL_FOLDER
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -58,7 +60,8 @@ class HostLock:
     def take(cls, data_dir: Path) -> Self:
         """Take the lock, without waiting.
 
-        Raises RepositoryLocked if another run holds it, UsageError if the directory does not exist.
+        Raises RepositoryLocked if another run holds it, UsageError if the directory does not exist,
+        SnapshotUnusable if its volume is full.
         """
         folder = data_dir / TOOL_FOLDER
         try:
@@ -67,6 +70,8 @@ class HostLock:
         except OSError as error:
             if error.errno in _NOT_WRITABLE:
                 return cls(folder, None)
+            if error.errno in _FULL:
+                raise _unwritable(folder, error) from error
             raise UsageError(
                 f"cannot lock {data_dir}: {error.strerror}",
                 hint="set PROMETHEUS_DATA_DIR to Prometheus' data directory",
@@ -89,22 +94,26 @@ class HostLock:
             self._descriptor = None
 
     def record(self, intent: Intent) -> None:
-        """Write an intent durably; call this before carrying it out."""
+        """Write an intent durably; call this before carrying it out. Raises SnapshotUnusable."""
         self._recorded = intent
         if not self.held:
             return
         path = self._path(intent.run_id)
         staged = path.with_suffix(".new")
-        with staged.open("w") as file:
-            json.dump(asdict(intent), file)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
+        try:
+            with staged.open("w") as file:
+                json.dump(asdict(intent), file)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     def forget(self, run_id: str) -> None:
-        """Remove the intent of a run of which nothing is left to clean up."""
+        """Remove the intent of a run of which nothing is left to clean up. A failure is no harm."""
         if self.held:
-            self._path(run_id).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path(run_id).unlink(missing_ok=True)
 
     def dead_intents(self, *, own_run_id: str) -> Sequence[Intent]:
         """Return the intents of other runs, which are dead because we hold the lock."""
@@ -123,6 +132,11 @@ class HostLock:
 
     def _path(self, run_id: str) -> Path:
         return self._folder / "runs" / f"{run_id}.json"
+
+
+def _unwritable(path: Path, error: OSError) -> SnapshotUnusable:
+    hint = "free disk space and inodes on Prometheus' volume" if error.errno in _FULL else None
+    return SnapshotUnusable(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
 def _read(path: Path) -> Intent | None:

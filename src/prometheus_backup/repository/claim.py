@@ -12,7 +12,13 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from prometheus_backup.errors import BackupToolError, ObjectExists, ObjectNotFound, RepositoryLocked
+from prometheus_backup.errors import (
+    BackupToolError,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryLocked,
+    RepositoryUnavailable,
+)
 from prometheus_backup.model import CONTROL, PutOptions
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS, backup_id
 from prometheus_backup.repository.manifest import (
@@ -31,6 +37,10 @@ _MAX_IDS = 120
 _TICK = 5.0  # seconds between checks for finished files to record
 _HEARTBEAT = 60.0  # seconds; the format promises at most five minutes
 _STOP_TIMEOUT = 2.0  # seconds; a heartbeat stuck in the network must not delay the clean-up
+
+
+class _NotStored(RepositoryUnavailable):
+    """The store acknowledged an object that it does not have."""
 
 
 class Claim:
@@ -98,33 +108,65 @@ class Claim:
             stop.set()
             thread.join(timeout=_STOP_TIMEOUT)
 
-    def commit(self, manifest: Manifest, *, options: PutOptions) -> None:
+    def commit(self, manifest: Manifest, *, options: PutOptions) -> tuple[str, ...]:
         """Write SHA256SUMS and the manifest; after that the backup exists.
 
-        Raises RepositoryLocked, with nothing committed, if another run has taken over the claim.
+        Returns what went wrong after the manifest was written: the backup is committed all the
+        same. Raises, with nothing committed, RepositoryLocked if another run has taken over the
+        claim, and the failures of the store.
         """
         with self._lock:
-            self._commit(manifest, options)
+            problems = self._commit(manifest, options)
             self._ended = True
+            return problems
 
-    def _commit(self, manifest: Manifest, options: PutOptions) -> None:
+    def _commit(self, manifest: Manifest, options: PutOptions) -> tuple[str, ...]:
+        sums, body = sha256sums(manifest), encode(manifest)
         self._require_ours()
-        self._store.put_small(self._key(SUMS), sha256sums(manifest), options=options)
+        self._store.put_small(self._key(SUMS), sums, options=options)
+        self._require_stored(SUMS, len(sums))
         self._require_ours()
-        try:
-            self._store.create(self._key(MANIFEST), encode(manifest), options=options)
-        except ObjectExists:
-            # It is this run's own manifest if the response to an earlier attempt was lost.
-            body = self._store.get(self._key(MANIFEST), limit=MAX_DOCUMENT_SIZE)
-            if decode_manifest(body, backup_id=self.backup_id).run_id != self.run_id:
-                raise self._taken_over_error() from None
+        self._create_manifest(body, options)
         try:
             self._require_ours()
+            self._require_stored(MANIFEST, len(body))
+            self._store.delete([self._key(INCOMPLETE)])
         except RepositoryLocked:
             # A sweep began between the last check and the manifest: see Repository.sweep.
             self._store.delete([self._key(MANIFEST)])
             raise
-        self._store.delete([self._key(INCOMPLETE)])
+        except _NotStored:
+            raise
+        except BackupToolError as error:
+            return (f"{self.backup_id} is committed, but not all was done: {error.message}",)
+        return ()
+
+    def _create_manifest(self, body: bytes, options: PutOptions) -> None:
+        """Create the manifest. If the response to an attempt was lost, it may be there already."""
+        try:
+            self._store.create(self._key(MANIFEST), body, options=options)
+        except (ObjectExists, RepositoryUnavailable) as error:
+            try:
+                found = self._store.get(self._key(MANIFEST), limit=MAX_DOCUMENT_SIZE)
+            except BackupToolError:
+                raise error from None
+            if decode_manifest(found, backup_id=self.backup_id).run_id != self.run_id:
+                raise self._taken_over_error() from None
+
+    def _require_stored(self, name: str, size: int) -> None:
+        """Raise _NotStored if the store does not have an object that it acknowledged."""
+        key = self._key(name)
+        try:
+            found = self._store.head(key).size
+        except ObjectNotFound:
+            found = None
+        if found != size:
+            self._require_ours()  # else a sweep has deleted it
+            raise _NotStored(
+                f"cannot commit {self.backup_id}: the store acknowledged {key}, but "
+                + ("does not have it" if found is None else f"has only {found:,} bytes of it"),
+                hint="nothing was committed; check the health of the store",
+            )
 
     def abandon(self) -> None:
         """Record that this run will not continue, and which files the next one can reuse."""
