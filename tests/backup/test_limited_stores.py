@@ -17,9 +17,9 @@ from tests.support.limited_store import (
     LimitedStore,
     Refusal,
     full,
-    no_bulk_delete,
     no_other_class,
     object_lock,
+    without_bulk_delete,
 )
 from tests.support.repositories import ManualClock, make_backup
 from tests.support.runs import settings
@@ -121,15 +121,32 @@ def test_a_store_that_cannot_copy_gets_every_file_again_and_check_says_so(
     assert "send every file again" in lines["repository: copy"]["fix"]
 
 
+def _two_backups(bucket: S3Bucket) -> tuple[str, str]:
+    """Make a backup of nine days ago and one of today; return their ids."""
+    now = datetime.now(UTC)
+    store, clock = open_s3(bucket), ManualClock(now)
+    old, new = (make_backup(store, clock, at=now - timedelta(days=days)) for days in (9, 0))
+    return old, new
+
+
+ONE_DAY = {"RETENTION_DAILY": "1", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
+
+
+@pytest.mark.parametrize("status", [501, 400, 403])
 def test_retention_deletes_one_by_one_where_the_store_refuses_to_delete_in_bulk(
-    source: PrometheusServer, s3_bucket: S3Bucket, store: LimitedStore
+    source: PrometheusServer, s3_bucket: S3Bucket, store: LimitedStore, status: int
 ) -> None:
-    store.refusals = [no_bulk_delete]
+    store.refusals = [without_bulk_delete(status)]
     env = _environment(source, s3_bucket, store)
     document = json_of(run_here("check", "--json", env=env), code=0)
     (delete,) = (c for c in document["checks"] if c["subject"] == "repository: delete")
     assert "one by one" in delete["detail"]
     assert s3_bucket.keys() == []
+
+    old, new = _two_backups(s3_bucket)
+    pruned = json_of(run_here("prune", "--json", env=env | ONE_DAY), code=0)
+    assert pruned["deleted"] == [old]
+    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}
 
 
 def test_a_backup_that_a_store_refuses_ends_with_the_setting_in_the_hint(
@@ -144,11 +161,7 @@ def test_a_backup_that_a_store_refuses_ends_with_the_setting_in_the_hint(
 def test_a_store_over_its_quota_says_so_and_can_be_pruned(
     source: PrometheusServer, s3_bucket: S3Bucket, store: LimitedStore
 ) -> None:
-    now = datetime.now(UTC)
-    clock = ManualClock(now)
-    old, new = (
-        make_backup(open_s3(s3_bucket), clock, at=now - timedelta(days=days)) for days in (9, 0)
-    )
+    old, new = _two_backups(s3_bucket)
     store.refusals = [full]
     env = _environment(source, s3_bucket, store)
 
@@ -156,7 +169,6 @@ def test_a_store_over_its_quota_says_so_and_can_be_pruned(
     assert "the store is full, or its quota is used up" in failed["error"]
     assert "prometheus-backup prune" in failed["hint"]
 
-    policy = {"RETENTION_DAILY": "1", "RETENTION_MONTHLY": "0", "RETENTION_YEARLY": "0"}
-    pruned = json_of(run_here("prune", "--json", env=env | policy), code=0)
+    pruned = json_of(run_here("prune", "--json", env=env | ONE_DAY), code=0)
     assert pruned["deleted"] == [old]
     assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}

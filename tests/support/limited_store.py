@@ -58,11 +58,10 @@ def object_lock(request: Request) -> Answer | None:
     return refusal(400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required")
 
 
-def no_bulk_delete(request: Request) -> Answer | None:
+def without_bulk_delete(status: int) -> Refusal:
     """Refuse Multi-Object Delete, as some gateways and policies do."""
-    if request.method == "POST" and "?delete" in request.path:
-        return refusal(501, "NotImplemented", "A query you provided is not implemented")
-    return None
+    answer = refusal(status, "AccessDenied" if status == 403 else "NotImplemented")
+    return lambda r: answer if r.method == "POST" and "?delete" in r.path else None
 
 
 def full(request: Request) -> Answer | None:

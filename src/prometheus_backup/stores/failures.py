@@ -350,8 +350,8 @@ def _certificate(text: str, address: str) -> str:
     if found := re.search(r"not_before: UnixTime\(\s*(\d+)", text):
         return f"that of {address} is not valid before {_day(found[1])}"
     if "NotValidForName" in text:
-        names = ", ".join(re.findall(r'"((?:DnsName|IpAddress)\(.*?\))"', text.replace('\\"', "")))
-        return f"that of {address} is for another name" + (f": {names}" if names else "")
+        names = re.findall(r'"(?:DnsName|IpAddress)\((.*?)\)"', text.replace('\\"', ""))
+        return f"that of {address} is for another name" + (f": {', '.join(names)}" if names else "")
     if "UnknownIssuer" in text:
         return f"that of {address} is signed by an unknown CA"
     return f"that of {address}"

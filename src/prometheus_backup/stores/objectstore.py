@@ -303,15 +303,18 @@ class ObstoreStore:
         """Delete objects in bulk, or with one request each if the store cannot or some fail."""
         if not keys:
             return
-        clients = [*([self._bulk_deleter] if self._bulk_delete else []), self._single_deleter]
-        for client in clients:
-            try:
-                self._call("delete", keys[0], partial(obstore.delete, client, [*keys]))
-            except BackupToolError:
-                continue
-            self._bulk_delete = client is self._bulk_deleter
-            return
-        self._delete_each(keys)
+        delete = partial(self._call, "delete", keys[0])
+        if self._bulk_delete:
+            with contextlib.suppress(BackupToolError):
+                delete(lambda: obstore.delete(self._bulk_deleter, [*keys]))
+                return
+        try:
+            delete(lambda: obstore.delete(self._single_deleter, [*keys]))
+        except NoAnswer:
+            raise
+        except BackupToolError:
+            self._delete_each(keys)
+        self._bulk_delete = False
 
     @cached_property
     def _bulk_deleter(self) -> "ObstoreBackend":
@@ -334,6 +337,8 @@ class ObstoreStore:
                 self._call("delete", key, partial(obstore.delete, self._single_deleter, key))
             except ObjectNotFound:
                 continue
+            except NoAnswer:
+                raise
             except BackupToolError as error:
                 failed.append(error)
         if failed:

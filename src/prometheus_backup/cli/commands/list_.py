@@ -35,9 +35,12 @@ def list_(context: CommandContext, output: Output) -> int:
     output.result(
         list_document(entries, decisions, url=repository.url),
         tables=[table(LIST_COLUMNS, list_rows(entries, decisions))] if entries else [],
-        lines=[] if entries else [f"no backups in {repository.url}"],
+        lines=[] if entries else [f"no backups in {repository.url}", _NONE],
     )
     return 0
+
+
+_NONE = "hint: if there should be some, check the bucket and the prefix (REPOSITORY, S3_PREFIX)"
 
 
 def list_document(
