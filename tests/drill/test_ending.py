@@ -199,7 +199,7 @@ def test_prometheus_that_exits_at_once_is_inconclusive_and_its_log_is_shown(
     assert "I cannot go on" in value["log"][-1]
     assert value["findings"] == []
     assert {f["detail"] for f in value["fingerprints"]} == {"the drill did not get to it"}
-    assert "it could be asked" not in drilling_3.run(PROMETHEUS_BINARY=broken).stdout
+    assert "ready for queries" not in drilling_3.run(PROMETHEUS_BINARY=broken).stdout
 
 
 def test_prometheus_that_is_never_ready_is_inconclusive(
