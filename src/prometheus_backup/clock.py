@@ -1,4 +1,4 @@
-"""The clock. Code that needs the time gets one of these passed in."""
+"""The clock. Code that needs the time takes one as an argument."""
 
 import time
 from datetime import UTC, datetime

@@ -35,8 +35,8 @@ _SERVICE_LINK = re.compile(r"(tcp|udp)://[\d.]+:\d+")
 def read_file(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings; names as in the table or as environment variables.
 
-    Raises UsageError for a file that cannot be read, is no mapping, has an unknown name, or has a
-    setting twice, also in two spellings.
+    Raises UsageError for a file that cannot be read, is not a mapping, has an unknown name, or
+    has a setting twice, even in two spellings.
     """
     import yaml
 
@@ -131,7 +131,7 @@ def parse_subset(text: str | None) -> Subset | None:
 
 
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
-    """Return labels from `K=V` texts, each of which may hold several, separated by commas."""
+    """Return the labels in `K=V` texts; one text may contain several, separated by commas."""
     labels: dict[str, str] = {}
     for part in (p.strip() for text in texts for p in text.split(",")):
         if not part:
@@ -150,7 +150,7 @@ def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def parse_queries(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the PromQL queries in these texts: one a line, without empty lines and `#` comments.
+    """Return the PromQL queries in these texts: one per line, without empty lines and `#` comments.
 
     Raises UsageError for one that cannot be kept in a manifest.
     """
@@ -200,7 +200,7 @@ def without_service_links(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Return the environment variables that look like a setting but are none.
+    """Return the environment variables that look like a setting but are not one.
 
     The value is the setting's variable that was probably meant, if one is similar enough.
     """

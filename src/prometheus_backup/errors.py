@@ -114,7 +114,7 @@ class NewerFormat(RepositoryError):
 
 
 class ObjectArchived(RepositoryError):
-    """An object is in an archive class of S3: it must be thawed, for hours, before it is read."""
+    """An object is in an archive class of S3: it must be thawed, which takes hours."""
 
     exit_code = 13
     default_hint = "thaw it (docs/how-to/troubleshooting.md), wait, then try again"

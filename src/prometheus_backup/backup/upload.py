@@ -163,7 +163,7 @@ class Uploader:
         return False
 
     def _record(self, stored: StoredFile) -> StoredFile:
-        """Note a stored file in the claim, so that a later run can copy it if this one dies."""
+        """Record a stored file in the claim, so that a later run can copy it if this one dies."""
         self.claim.add_finished(
             FinishedFile(
                 ulid=stored.ulid,
@@ -206,7 +206,7 @@ class Uploader:
         return self.verify is not None and self.verify.rank >= Level.CHECKSUM.rank
 
     def _must_read(self, stored: StoredFile) -> bool:
-        """Files of a dead run were never verified, so they are read back at every level."""
+        """Return whether to read it back: files of a dead run always, since never verified."""
         if stored.source is not None:
             return stored.source.salvaged
         return self._verifies_bytes

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _WORKERS_PER_CORE = 2
 _PROMETHEUS_LOGIN = "give PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE"
 _MOST_WORKERS = 4
-"""More do not make a fast store faster, and each needs some parts of 8 MiB in memory."""
+"""More workers do not make a fast store faster, and each needs some parts of 8 MiB in memory."""
 
 
 @dataclass(frozen=True, slots=True)

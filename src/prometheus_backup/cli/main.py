@@ -32,14 +32,14 @@ PROGRAM = "prometheus-backup"
 
 def main() -> NoReturn:
     """Run the command line; exit with its code."""
-    # Or NumPy starts one thread for each core, for linear algebra that nothing here uses.
+    # Otherwise NumPy starts a thread per core, for linear algebra that is not used here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     streams.open_closed_files()
     streams.protect()
     code = run(sys.argv[1:])
     streams.finish()
     if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
-        os._exit(code)  # a worker stuck in the network must not keep the process
+        os._exit(code)  # a worker that hangs in the network must not keep the process alive
     sys.exit(code)
 
 
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
             _stop_by_exception(signal.SIGHUP, Terminated("stopped by SIGHUP after cleaning up"))
         return _run(arguments)
     except StopRequest as stop:
-        return _say(stop.error, arguments)
+        return _print_error(stop.error, arguments)
     finally:
         _ignore_signals()
 
@@ -69,18 +69,18 @@ def _run(arguments: Sequence[str]) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "", err=True)
         return UsageError.exit_code
     except click.ClickException as error:
-        return _say(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
+        return _print_error(UsageError(_click_message(error), hint=_click_hint(error)), arguments)
     except BackupToolError as error:
-        return _say(error, arguments)
+        return _print_error(error, arguments)
     except SystemExit as end:
         if sys.stdout is stdout:
             raise
-        # Click took a broken connection (EPIPE) of the work for a reader of the output that left.
+        # The command lost a connection (EPIPE), which click mistook for a closed output pipe.
         sys.stdout = stdout
         return _report_bug(end.__context__ or end, arguments)
     except (StopRequest, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001 -- the last resort; a Rust panic is no Exception
+    except BaseException as error:  # noqa: BLE001 -- the last resort; a Rust panic is not an Exception
         return _report_bug(error, arguments)
 
 
@@ -90,10 +90,10 @@ def _report_bug(error: BaseException, arguments: Sequence[str]) -> int:
         f"this is a bug in prometheus-backup: {type(error).__name__}: {error}",
         hint="please report it with the traceback",
     )
-    return _say(bug, arguments)
+    return _print_error(bug, arguments)
 
 
-def _say(error: BackupToolError, arguments: Sequence[str]) -> int:
+def _print_error(error: BackupToolError, arguments: Sequence[str]) -> int:
     """Report an error that occurred outside a command, in the requested format."""
     flag = "--log-format"
     form = os.environ.get("LOG_FORMAT", "")
@@ -138,7 +138,7 @@ def _stop_by_exception(number: signal.Signals, error: Stopped) -> None:
 
 
 def _ignore_signals() -> None:
-    # Not SIG_IGN: Python complains, with a traceback, of one that is already on its way.
+    # Not SIG_IGN: Python would print a traceback for a signal that is already pending.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _do_nothing)

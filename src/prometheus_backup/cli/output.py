@@ -13,7 +13,7 @@ from prometheus_backup.events import Listener, ignore
 
 
 class Output:
-    """The output of one command, in the form that was asked for.
+    """The output of one command, in the requested form.
 
     On a terminal the listener draws progress; elsewhere, or with JSON logs, it writes log lines.
     """

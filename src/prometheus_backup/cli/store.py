@@ -100,7 +100,9 @@ def _static_keys(environment: Mapping[str, str]) -> "StaticKeys | None":
 def _endpoint(url: str | None) -> str | None:
     if not url:
         return None
-    checked = checked_url("S3 endpoint", url, hint="give credentials as AWS does").rstrip("/")
+    checked = checked_url("S3 endpoint", url, hint="set credentials as for other AWS tools").rstrip(
+        "/"
+    )
     try:
         parts = urlsplit(checked)
         usable = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
@@ -115,7 +117,7 @@ def _endpoint(url: str | None) -> str | None:
 
 
 def checked_url(what: str, url: str, *, hint: str) -> str:
-    """Return a URL that may be shown. It is shown in logs and kept in manifests."""
+    """Return the URL after checking that it is safe to show in logs and manifests."""
     scheme, _, rest = url.partition("://")
     if "@" in rest.partition("/")[0]:
         raise UsageError(f"cannot use {what} {scheme}://...: it contains a user name", hint=hint)

@@ -1,4 +1,4 @@
-"""Standard output and standard error that cannot stop the work.
+"""Make errors on standard output and standard error harmless.
 
 If the reader of a pipe leaves, a terminal is closed or a disk is full, the rest of the output is
 dropped. What a command does, and its exit code, never depend on who reads its output.
@@ -28,7 +28,7 @@ class LossyFile(io.FileIO):
                 break
             if written is not None:
                 return written
-            select.select([], [self], [])  # a full pipe that somebody made non-blocking
+            select.select([], [self], [])  # a full pipe that is non-blocking
         return len(data)
 
 
@@ -68,7 +68,7 @@ def _lossy(number: int, stream: object, *, line_buffering: bool) -> io.TextIOWra
     return io.TextIOWrapper(
         io.BufferedWriter(LossyFile(number, "w", closefd=False)),  # type: ignore[type-var]
         encoding=getattr(stream, "encoding", None) or "utf-8",
-        errors="backslashreplace",  # a label that the terminal's encoding lacks is no failure
+        errors="backslashreplace",  # a label that the terminal cannot encode is not an error
         line_buffering=line_buffering or bool(getattr(stream, "line_buffering", False)),
         write_through=bool(getattr(stream, "write_through", False)),
     )

@@ -151,7 +151,7 @@ class Replacements:
 
 
 def _is_better(copy: BlockReport, bad: BadBlock) -> bool:
-    """Return whether a copy is sound, or has only minor faults while the bad block has serious."""
+    """Return whether a copy is sound, or has minor faults where the bad block has serious ones."""
     effects = {kind.effect for kind in copy.counts}
     return not effects or (effects <= _TOLERABLE and bad.effect not in _TOLERABLE)
 

@@ -77,7 +77,7 @@ DEFAULTS = HealOptions()
 
 @dataclass(frozen=True, slots=True)
 class HealReport:
-    """What was found, and what was done about it if `applied`.
+    """What was found and, if `applied`, what was done about it.
 
     `running`: a Prometheus served the directory. `no_copies`: why backups could not be searched.
     `pending`: replacements that an interrupted heal left ready, by the name of the bad block.

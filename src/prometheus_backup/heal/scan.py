@@ -32,7 +32,7 @@ class Scan:
 
 
 def scan(data_dir: Path, *, quick: bool, processes: int, listener: Listener) -> Scan:
-    """Check every block with several processes. Blocks that disappear meanwhile are left out.
+    """Check every block, several in parallel. Blocks that disappear during the check are left out.
 
     A `quick` scan checks only what Prometheus reads to open a block; blocks with faults there are
     then checked completely. Raises OSError if the directory cannot be read.

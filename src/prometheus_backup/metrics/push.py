@@ -35,7 +35,7 @@ def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> Non
 
 
 def ready(url: str) -> None:
-    """Check that a Pushgateway is ready. Raises OSError if it is not, or is no Pushgateway."""
+    """Check that a Pushgateway is ready. Raises OSError if it is not, or is not a Pushgateway."""
     _request("GET", f"{url.rstrip('/')}/-/ready", proxies=False)
 
 

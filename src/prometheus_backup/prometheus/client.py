@@ -1,4 +1,4 @@
-"""Client for Prometheus' HTTP API: status, queries, and snapshots, the only call with an effect.
+"""Client for Prometheus' HTTP API: status, queries and snapshots.
 
 API: https://prometheus.io/docs/prometheus/latest/querying/api/. Errors are classified by their
 JSON `errorType`, not only by the HTTP status: a disabled Admin API returns 500.

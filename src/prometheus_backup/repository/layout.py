@@ -61,7 +61,7 @@ def verification_name(level: str, *, part: tuple[int, int] | None = None) -> str
 
 
 def verification_level(name: str) -> str | None:
-    """Return the level whose result an object of this name holds; None for other names."""
+    """Return the level whose result an object of this name contains; None for other names."""
     match = _VERIFICATION.fullmatch(name)
     return match[1] if match else None
 

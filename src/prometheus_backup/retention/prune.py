@@ -14,7 +14,7 @@ from prometheus_backup.retention.policy import Candidate, Decision, Policy, cloc
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What to prune. All fields but the first and the last hold ids of backups.
+    """What to prune. All fields but the first and the last contain ids of backups.
 
     `unreadable` backups are kept without a decision. Nothing is deleted if `clock_problem` is set.
     """

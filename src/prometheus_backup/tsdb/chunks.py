@@ -4,8 +4,8 @@ A segment `chunks/000001` is `magic | version | 3 zeros`, then chunks one after 
 `uvarint length | encoding | data | CRC-32C of both` (prometheus tsdb/docs/format/chunks.md).
 Prometheus writes chunks in the order of the series, so index and chunks are read together, once.
 
-Chunks are checked by the window. At one that has a fault, or that is longer than the window,
-checking continues with this chunk alone, to report what is wrong with it.
+Chunks are checked one window at a time. A chunk that has a fault, or is longer than the window, is
+checked alone, to report its fault.
 """
 
 import os

@@ -6,8 +6,8 @@ the same as differences (prometheus tsdb/index/index.go, AddSeries and Decoder.S
 numbers of a window are decoded at once, and the checks are done on the resulting arrays.
 
 All labels, or all chunks, of some entries are one flat array: those of entry i end at `stops[i]`.
-Checks return how many entries, from the first, are sound: one that is not is decoded alone, to
-report what is wrong with it (`series.py`).
+Checks return how many entries, from the first, are sound. The next one is then decoded alone, to
+report its fault (`series.py`).
 """
 
 from collections.abc import Sequence
@@ -41,10 +41,10 @@ def split_entries(window: bytes) -> tuple[Ints, list[bytes]]:
     """Return where the entries of a window begin, and the bodies of those that are sound.
 
     An entry is `uvarint length | body | CRC-32C | zeros up to the alignment`. The last offset is
-    where the bodies stop: at an entry with a wrong checksum or padding, or one that is not whole.
+    where the bodies stop: at an entry that is incomplete, or has a wrong checksum or padding.
     """
     data = np.frombuffer(window, np.uint8)
-    # Where an entry would end that begins at each aligned offset. Then follow from one to the next.
+    # For each aligned offset, where an entry that begins there would end. Then follow the entries.
     lengths, begins = decode_at(data, np.arange(0, len(window), SERIES_ALIGNMENT), longest=LENGTH)
     stops = begins + np.minimum(lengths, len(window)).astype(np.int64)
     following = (stops + _CRC + SERIES_ALIGNMENT - 1) // SERIES_ALIGNMENT

@@ -63,7 +63,7 @@ class Index:
         self._places = array("Q")
 
     def read_toc(self) -> Toc | None:
-        """Check the header and the table of contents. None if the rest cannot be read without."""
+        """Check the header and the table of contents. Return None if the rest is unreadable."""
         size = self.file.size
         if size < _HEADER + _TOC.size:
             self.fault(
@@ -118,7 +118,7 @@ class Index:
                 self._places.append(place)
             last, number = text, number + 1
         if number != count:
-            return f"it holds {number:,} symbols, its header says {count:,}"
+            return f"it contains {number:,} symbols, its header says {count:,}"
         self.symbols = number
         return ""
 

@@ -92,7 +92,7 @@ class AllSeries:
 class Postings:
     """The postings of an open index.
 
-    Two sums show that the lists hold the right series: the number of series in all lists but the
+    Two sums show that the lists contain the right series: the number of series in all lists but the
     first, and the sum of their references. The series entries give the expected sums. A list of
     another index would change both.
     """
@@ -178,7 +178,7 @@ class Postings:
             self._index.section(toc.label_table, toc.postings_table, kind, "the label index table")
 
     def _check_many(self, entries: Sequence[Entry], position: int) -> tuple[int, int]:
-        """Check lists within a window, up to one with a fault, or that is not whole.
+        """Check lists within a window, up to one that is incomplete or has a fault.
 
         Return how many were checked, and where the last of them ends.
         """

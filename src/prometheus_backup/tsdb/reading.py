@@ -1,7 +1,7 @@
 """Read TSDB files in windows: bounded memory, and a bad disk is an error, not a signal.
 
-Memory maps would be as fast, but a page that cannot be read, or a file that is truncated meanwhile,
-ends the process with SIGBUS.
+Memory maps would be as fast, but a page that cannot be read, or a file that is truncated during
+the check, ends the process with SIGBUS.
 """
 
 import errno
@@ -46,7 +46,7 @@ class ReadFile:
         """Open it. Raises OSError, also if it is not a regular file."""
         self._path = path
         self._watch = watch
-        # Without O_NONBLOCK, opening a pipe would wait for ever.
+        # Without O_NONBLOCK, opening a pipe would wait forever.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,7 @@
 """Check the series entries of an index, and pass on which chunks they refer to.
 
-Entries are read by the window (see `entries.py`). At an entry that has a fault, or that is longer
-than the window, reading continues with this entry alone, to report what is wrong with it.
+Entries are read one window at a time (see `entries.py`). An entry that has a fault, or is longer
+than the window, is read alone, to report its fault.
 """
 
 import json
@@ -23,7 +23,7 @@ from prometheus_backup.tsdb.varints import Ints
 
 _WINDOW = 1 << 18
 _SMALL_WINDOW = 1 << 12
-"""Bytes. After a fault, so that many faults close together do not read a large window each."""
+"""Bytes to read after a fault: few, because another fault may follow soon."""
 
 
 class SeriesWalk:

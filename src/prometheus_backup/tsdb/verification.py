@@ -82,7 +82,7 @@ class BlockReport:
 
 
 def check_block(folder: Path, *, keep: int = KEPT, watch: Watch = ignore_bytes) -> BlockReport:
-    """Check one block. Every fault, also a read error, is in the report; nothing is raised.
+    """Check one block. Every fault, even a read error, is in the report; nothing is raised.
 
     `keep` faults are reported in full; `watch` is called with the bytes of each read.
     """
@@ -239,7 +239,7 @@ class _BlockCheck:
     def _compare(self, name: str, things: str, found: int, stats: Mapping[str, int]) -> None:
         expected = stats.get(name, 0)
         if expected != found:
-            detail = f"it says {expected:,} {things}, the block holds {found:,}"
+            detail = f"it says {expected:,} {things}, the block contains {found:,}"
             self._log.add(FaultKind.META_COUNTS, META, detail)
 
     def report(self, deleted: int) -> BlockReport:

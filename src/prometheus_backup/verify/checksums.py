@@ -1,7 +1,7 @@
 """Level `stored`: compare the store's own checksums with the manifest, without reading objects.
 
 The manifest holds the checksum that the store reported at the time of the backup. If both are
-equal, nobody has replaced the object. Only reading the object proves that the store can still
+equal, the object has not been replaced. Only reading the object proves that the store can still
 return its bytes.
 """
 

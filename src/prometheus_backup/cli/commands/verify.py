@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Rotation
     from prometheus_backup.verify.run import BackupResult, VerifyReport
 
-_OF_OTHERS = {"rotation", "part", "seconds"}
+_NOT_SHOWN = {"rotation", "part", "seconds"}
 """Fields of a recorded result that this command reports in another form, or never sets."""
 _LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 
@@ -68,7 +68,7 @@ def verify_document(report: "VerifyReport") -> Document:
         "outcome": report.outcome.value,
         "results": [
             {
-                **c.result.model_dump(mode="json", exclude=_OF_OTHERS),
+                **c.result.model_dump(mode="json", exclude=_NOT_SHOWN),
                 "cause": c.cause,
                 "rotation": _rotation_document(c),
             }
@@ -120,7 +120,7 @@ def verify_lines(report: "VerifyReport", *, url: str) -> list[str]:
     if not report.checked:
         return [f"nothing was verified: {url} contains no backups"]
     lines = [
-        f"{c.result.backup_id}: {rotation_words(c.rotation)}" for c in report.checked if c.rotation
+        f"{c.result.backup_id}: {rotation_text(c.rotation)}" for c in report.checked if c.rotation
     ]
     lines.append(verify_total(report))
     findings = [f for c in report.checked for f in c.result.findings]
@@ -141,7 +141,7 @@ def verify_total(report: "VerifyReport") -> str:
     return f"verified {counted(len(report.checked), 'backup')}: {results}"
 
 
-def rotation_words(rotation: "Rotation") -> str:
+def rotation_text(rotation: "Rotation") -> str:
     """Return the progress of a rotation."""
     passed = f"{rotation.passed} of {counted(rotation.parts, 'part')} passed at level"
     whole = f"; complete since {second(rotation.intact_since)}" if rotation.intact_since else ""
