@@ -5,6 +5,7 @@ ID, has a snapshot taken, stores it, verifies it, commits the manifest and appli
 
 Data flows from the snapshot (`snapshot.py`) through the plan of what to upload and what to copy
 (`plan.py`, pure) to the repository (`upload.py`). `soundness.py` finds corrupt blocks, and
-`describe.py` builds the manifest. `leftovers.py` cleans up after this run and dead ones,
-`schedule.py` decides when `daily` starts a run.
+`describe.py` builds the manifest. `leftovers.py` cleans up after this run and dead ones.
+`check.py` is the preflight, with `probes.py` for the store. `schedule.py` decides when `daily`
+starts a run.
 """

@@ -3,7 +3,8 @@
 Open `repository.py` first: `Repository` lists, reads and deletes whole backups. `claim.py` reserves
 the id of a new backup and commits it. `results.py` reads and writes verification results.
 
-The other modules are pure and hold the format (docs/repository-format.md): names in `layout.py`,
-JSON documents in `manifest.py`, `fingerprint.py` and `verification.py` (all based on
-`document.py`), and in `rotation.py` which part of a backup to verify next.
+The other modules are pure. They define the format (docs/repository-format.md): names of objects in
+`layout.py`, JSON documents in `manifest.py`, `fingerprint.py` and `verification.py` (all based on
+`document.py`). `rotation.py` decides which part of a backup to verify next, and `names.py` which
+backups a name on the command line means.
 """
