@@ -63,7 +63,7 @@ def test_backup_in_a_pod_logs_each_step(
     quiet = run_here("backup", "--quiet", env=env)
 
     assert text.returncode == logged.returncode == quiet.returncode == 0
-    said = [
+    steps = [
         "checking Prometheus",
         "claiming a backup id",
         "requesting a snapshot from Prometheus",
@@ -74,7 +74,7 @@ def test_backup_in_a_pod_logs_each_step(
         "retention",
         "snapshot removed",
     ]
-    places = [text.stderr.index(step) for step in said]
+    places = [text.stderr.index(step) for step in steps]
     assert places == sorted(places)
     for line in text.stderr.splitlines():
         at, level, _ = line.split(maxsplit=2)

@@ -57,7 +57,7 @@ def copies(repair: Repair) -> list[tuple[str, str]]:
 def test_the_first_backup_that_has_the_block_is_used() -> None:
     repair = heal(bad(), backup(block(2, 2, 4)), backup(block(1), name="older"), backup(block(1)))
 
-    assert (repair.remedy, copies(repair)) == (Remedy.SPLICE, [("older", ulid(1))])
+    assert (repair.remedy, copies(repair)) == (Remedy.REPLACE, [("older", ulid(1))])
     assert repair.heals
 
 
@@ -91,14 +91,14 @@ def test_a_block_that_is_served_is_moved_away_with_without_copy() -> None:
 
 
 def test_a_block_that_can_be_rebuilt_without_loss_needs_no_backup() -> None:
-    assert heal(bad(mendable=True), backup(block(1))).remedy is Remedy.MEND
+    assert heal(bad(lossless_rebuild=True), backup(block(1))).remedy is Remedy.REBUILD
 
 
 def test_a_block_that_a_backup_restores_better_is_rebuilt_only_without_one() -> None:
     bad_block = bad(effect=Effect.HIDES_DATA, rebuildable=True)
 
-    assert heal(bad_block, backup(block(1))).remedy is Remedy.SPLICE
-    assert heal(bad_block).remedy is Remedy.MEND
+    assert heal(bad_block, backup(block(1))).remedy is Remedy.REPLACE
+    assert heal(bad_block).remedy is Remedy.REBUILD
     request = HealRequest(unsound=frozenset({BlockCopy("", ulid(1))}))
     assert heal(bad_block, request=request).remedy is Remedy.MOVE_AWAY
 
@@ -189,7 +189,7 @@ def test_a_rebuild_that_loses_deletions_needs_undelete() -> None:
     )
 
     assert heal(bad_block).remedy is Remedy.MOVE_AWAY
-    assert heal(bad_block, request=HealRequest(undelete=True)).remedy is Remedy.MEND
+    assert heal(bad_block, request=HealRequest(undelete=True)).remedy is Remedy.REBUILD
 
 
 def test_a_head_block_that_was_never_loaded_does_not_drop_samples_in_memory() -> None:
@@ -200,8 +200,8 @@ def test_a_head_block_that_was_never_loaded_does_not_drop_samples_in_memory() ->
     own = heal(bad(), backup(block(1, 0, 2)), memory_from=DAY + HOUR)
 
     assert never_loaded.remedy is Remedy.MOVE_AWAY
-    assert loaded.remedy is Remedy.SPLICE
-    assert own.remedy is Remedy.SPLICE, "Prometheus wrote it from the head itself"
+    assert loaded.remedy is Remedy.REPLACE
+    assert own.remedy is Remedy.REPLACE, "Prometheus wrote it from the head itself"
 
 
 def test_the_worst_block_comes_first() -> None:

@@ -29,12 +29,12 @@ def test_bytes_files_and_objects_are_counted() -> None:
         events.BytesMoved(15),
     ]:
         recorder(event)
-    told = values(recorder.samples(0))
+    reported = values(recorder.samples(0))
 
-    assert (told["last_run_uploaded_bytes"], told["last_run_uploaded_files"]) == (15, 2)
-    assert (told["last_run_copied_bytes"], told["last_run_copied_files"]) == (100, 1)
-    assert told["last_run_deleted_backups"] == 2
-    assert (told["last_run_deleted_objects"], told["last_run_deleted_bytes"]) == (10, 1000)
+    assert (reported["last_run_uploaded_bytes"], reported["last_run_uploaded_files"]) == (15, 2)
+    assert (reported["last_run_copied_bytes"], reported["last_run_copied_files"]) == (100, 1)
+    assert reported["last_run_deleted_backups"] == 2
+    assert (reported["last_run_deleted_objects"], reported["last_run_deleted_bytes"]) == (10, 1000)
 
 
 def test_phase_ends_when_the_next_begins_and_repeated_phases_add_up() -> None:
@@ -44,20 +44,20 @@ def test_phase_ends_when_the_next_begins_and_repeated_phases_add_up() -> None:
     for phase, seconds in [("verify", 2), ("commit", 3), ("verify", 5)]:
         recorder(events.Step(phase, "a step"))
         clock.instant += timedelta(seconds=seconds)
-    told = values(recorder.samples(0))
+    reported = values(recorder.samples(0))
 
-    assert told["last_run_phase_duration_seconds verify"] == 7
-    assert told["last_run_phase_duration_seconds commit"] == 3
-    assert told["last_run_duration_seconds"] == 10
+    assert reported["last_run_phase_duration_seconds verify"] == 7
+    assert reported["last_run_phase_duration_seconds commit"] == 3
+    assert reported["last_run_duration_seconds"] == 10
 
 
 def test_only_exit_0_is_a_success() -> None:
     clock = ManualClock()
     for code in (0, 3, 20, 143):
-        told = values(RunRecorder("backup", clock).samples(code))
-        assert told["last_attempt_timestamp_seconds"] == NOON.timestamp()
-        assert ("last_success_timestamp_seconds" in told) == (code == 0)
-        assert told["last_run_exit_code"] == code
+        reported = values(RunRecorder("backup", clock).samples(code))
+        assert reported["last_attempt_timestamp_seconds"] == NOON.timestamp()
+        assert ("last_success_timestamp_seconds" in reported) == (code == 0)
+        assert reported["last_run_exit_code"] == code
 
 
 def test_snapshot_removed_later_is_not_leaked() -> None:

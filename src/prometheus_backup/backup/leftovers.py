@@ -41,14 +41,14 @@ class Leftovers:
             return True
         return remove_lost_snapshot(self._data_dir, mine, listener=self._listener)
 
-    def forget(self, *, removed: bool, settled: bool, committed: bool) -> tuple[str, ...]:
+    def forget(self, *, removed: bool, end_recorded: bool, committed: bool) -> tuple[str, ...]:
         """Remove the intents no longer needed; return a message per leftover.
 
-        `removed`: nothing is left of our snapshot, and none will appear. `settled`: the repository
-        has recorded how our run ended. `committed`: the leftovers of dead runs in the repository
+        `removed`: nothing is left of our snapshot, and none will appear. `end_recorded`: how our
+        run ended is in the repository. `committed`: the leftovers of dead runs in the repository
         were removed.
         """
-        if removed and settled:
+        if removed and end_recorded:
             self.lock.forget(self._run_id)
         for intent in self._dead:
             if intent.run_id not in self._stuck and (committed or not intent.repository):

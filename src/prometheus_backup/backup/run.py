@@ -380,7 +380,7 @@ class _Attempt:
         pending = unfinished and self._snapshot_requested and not self._snapshot_taken
         others = self._leftovers.forget(
             removed=removed and not pending,
-            settled=error is None or self._abandon(),
+            end_recorded=error is None or self._abandon(),
             committed=error is None,
         )
         return (*others, *left)

@@ -42,9 +42,9 @@ class Remedy(StrEnum):
     """Its samples are in other, sound blocks."""
     RENAME = "rename"
     """The block is sound but its directory has the wrong name: rename the directory."""
-    MEND = "mend"
+    REBUILD = "mend"
     """Rebuild the bad files from its other files."""
-    SPLICE = "splice"
+    REPLACE = "splice"
     """Replace it with a sound copy from a backup."""
     COVER = "cover"
     """Replace it with other blocks from backups that cover its time range."""
@@ -65,7 +65,7 @@ class BadBlock:
 
     `ulid`, `span` and `sources` come from its meta.json, if that can be trusted. `deletions`:
     series were or may have been deleted from it. `in_order`: it is known not to contain
-    out-of-order samples. `mendable`: the bad files can be rebuilt from the others without loss.
+    out-of-order samples. `lossless_rebuild`: the bad files can be rebuilt from the others.
     `rebuildable`: they can be rebuilt, but a copy from a backup is better. `loses_deletions`:
     rebuilding brings deleted series back. `misnamed`: only its name is wrong.
     """
@@ -77,7 +77,7 @@ class BadBlock:
     sources: tuple[str, ...] = ()
     deletions: bool = False
     in_order: bool = False
-    mendable: bool = False
+    lossless_rebuild: bool = False
     rebuildable: bool = False
     loses_deletions: bool = False
     misnamed: bool = False
@@ -90,7 +90,7 @@ class BadBlock:
     @property
     def needs_copy(self) -> bool:
         """Return whether to search backups for a copy."""
-        return not (self.mendable or self.misnamed or self.effect is Effect.NONE)
+        return not (self.lossless_rebuild or self.misnamed or self.effect is Effect.NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +235,15 @@ class _Planner:
         if bad.misnamed:
             return self._keep(bad, Remedy.RENAME, f"it contains the block {bad.ulid}")
         can_rebuild = self._is_usable("", bad.name)
-        if bad.mendable and can_rebuild:
-            return self._keep(bad, Remedy.MEND, "can be rebuilt from its other files without loss")
+        if bad.lossless_rebuild and can_rebuild:
+            return self._keep(
+                bad, Remedy.REBUILD, "can be rebuilt from its other files without loss"
+            )
         if copy:
             self._add(_planned_block(copy.block))
-            return Repair(bad, Remedy.SPLICE, f"{copy.backup_id} has the block", (copy,))
+            return Repair(bad, Remedy.REPLACE, f"{copy.backup_id} has the block", (copy,))
         if bad.rebuildable and can_rebuild and (self._request.undelete or not bad.loses_deletions):
-            return self._keep(bad, Remedy.MEND, "can be rebuilt from its other files")
+            return self._keep(bad, Remedy.REBUILD, "can be rebuilt from its other files")
         return None
 
     def repair_from_others(self, bad: BadBlock) -> Repair:

@@ -55,7 +55,7 @@ class Replacements:
         """
         name = repair.bad.name
         (self.swap.staging / name).mkdir(exist_ok=True)
-        if repair.remedy is Remedy.MEND:
+        if repair.remedy is Remedy.REBUILD:
             unsound = (
                 frozenset() if self._rebuild(name, report) else frozenset({BlockCopy("", name)})
             )

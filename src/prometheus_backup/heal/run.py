@@ -55,7 +55,7 @@ from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size
 
-_NEEDS_FILES = frozenset({Remedy.MEND, Remedy.SPLICE, Remedy.COVER})
+_NEEDS_FILES = frozenset({Remedy.REBUILD, Remedy.REPLACE, Remedy.COVER})
 """Remedies that download or rebuild files."""
 
 

@@ -79,7 +79,7 @@ def describe_bad_block(report: BlockReport, meta: Mapping[str, Any] | None) -> B
     span = _span(report, trusted)
     deletions = _has_deletions(report, trusted)
     old = trusted is not None and trusted.get("version") == _OLD_VERSION
-    mendable = kinds <= BAD_TOMBSTONES | ({_K.META_VERSION} if old else set())
+    lossless_rebuild = kinds <= BAD_TOMBSTONES | ({_K.META_VERSION} if old else set())
     return BadBlock(
         name=report.folder.name,
         effect=worst({k.effect for k in kinds}),
@@ -88,7 +88,7 @@ def describe_bad_block(report: BlockReport, meta: Mapping[str, Any] | None) -> B
         sources=_sources(trusted),
         deletions=deletions,
         in_order=trusted is not None and in_order(trusted),
-        mendable=mendable and not deletions,
+        lossless_rebuild=lossless_rebuild and not deletions,
         rebuildable=kinds <= BAD_META | BAD_TOMBSTONES and report.min_time_ms is not None,
         # If only the tombstones are missing, Prometheus already serves the deleted series.
         loses_deletions=deletions

@@ -16,7 +16,7 @@ from prometheus_backup.events import FingerprintsTaken, Listener, Warned
 from prometheus_backup.model import instant_from_ms
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import PrometheusClient
-from prometheus_backup.prometheus.settled import SettledInputs, settled_instant
+from prometheus_backup.prometheus.query_time import QueryTimeInputs, safe_query_time
 from prometheus_backup.repository.fingerprint import MAX_ANSWER_SIZE, Fingerprint, read_answer
 from prometheus_backup.tsdb.block import live_ulids, read_meta
 
@@ -78,8 +78,8 @@ class FingerprintQueries:
 
     def _instant(self, data_dir: Path, *, skip_head: bool) -> datetime | None:
         status = self.client.status()
-        return settled_instant(
-            SettledInputs(
+        return safe_query_time(
+            QueryTimeInputs(
                 clock=status.clock,
                 skip_head=skip_head,
                 out_of_order=status.out_of_order,

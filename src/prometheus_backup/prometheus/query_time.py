@@ -15,7 +15,7 @@ _JUST_BEFORE = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class SettledInputs:
+class QueryTimeInputs:
     """The state of the source. `clock` is the time of its clock.
 
     `out_of_order` is its out-of-order time window, as a PromQL duration, None if disabled.
@@ -30,7 +30,7 @@ class SettledInputs:
     head_from: datetime | None
 
 
-def settled_instant(source: SettledInputs) -> datetime | None:
+def safe_query_time(source: QueryTimeInputs) -> datetime | None:
     """Return the instant for the queries; None if no instant is certain to be in the snapshot.
 
     With an out-of-order window, blocks on disk are complete only up to the end of the newest block
