@@ -8,6 +8,7 @@ import pytest
 
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
+from tests.support.faulty_http import CutRequest, LoseAnswer
 from tests.support.limited_store import (
     NO_CONDITIONS,
     NO_COPIES,
@@ -172,3 +173,22 @@ def test_a_store_over_its_quota_says_so_and_can_be_pruned(
     pruned = json_of(run_here("prune", "--json", env=env | ONE_DAY), code=0)
     assert pruned["deleted"] == [old]
     assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}
+
+
+def test_a_backup_survives_broken_connections_when_it_creates_its_claim_and_its_manifest(
+    source: PrometheusServer, s3_bucket: S3Bucket, store: LimitedStore
+) -> None:
+    store.faults = [
+        CutRequest("PUT", "incomplete.json"),
+        LoseAnswer("PUT", "incomplete.json"),
+        CutRequest("PUT", "metadata.json"),
+        LoseAnswer("PUT", "metadata.json"),
+    ]
+    env = _environment(source, s3_bucket, store)
+
+    backup = json_of(run_here("backup", "--json", env=env), code=0)
+
+    assert store.faults == []
+    assert backup["outcome"] == "done"
+    listed = json_of(run_here("list", "--json", env=env))
+    assert [b["backup_id"] for b in listed["backups"]] == [backup["backup_id"]]

@@ -14,6 +14,7 @@ from tests.support.faulty_http import Answer, Request
 from tests.support.limited_store import LimitedStore
 from tests.support.runs import settings
 from tests.support.started_cli import StartedCli
+from tests.support.stored_backups import json_of, run_here
 
 _SOON = 60.0
 """Seconds. A run without the limits waits for five minutes."""
@@ -85,7 +86,9 @@ def test_stopped_backup_removes_its_snapshot_and_ends_while_the_store_is_silent(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "begins_at"), [(("check",), ("GET", "")), (("list",), ("GET", "backup-"))]
+    ("arguments", "begins_at"),
+    [(("check",), ("GET", "")), (("list",), ("GET", "backup-"))],
+    ids=["check at once", "list later"],
 )
 def test_a_command_that_somebody_waits_for_gives_up_and_names_the_address(
     source: PrometheusServer,
@@ -109,7 +112,13 @@ def test_a_command_that_somebody_waits_for_gives_up_and_names_the_address(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("list",), ("verify", "latest"), ("restore", "latest", "TARGET")], ids=" ".join
+    ("arguments", "path"),
+    [
+        (("list",), "/metadata.json"),
+        (("verify", "latest"), "/chunks/"),
+        (("restore", "latest", "TARGET"), "/chunks/"),
+    ],
+    ids=["list", "verify", "restore"],
 )
 def test_ctrl_c_ends_a_command_while_the_store_is_silent(
     source: PrometheusServer,
@@ -118,9 +127,11 @@ def test_ctrl_c_ends_a_command_while_the_store_is_silent(
     silence: Silence,
     tmp_path: Path,
     arguments: tuple[str, ...],
+    path: str,
 ) -> None:
-    silence.begins_at = ("GET", "")
     env = _environment(source, s3_bucket, store)
+    json_of(run_here("backup", "--json", env=env), code=0)
+    silence.begins_at = ("GET", path)
     arguments = tuple(str(tmp_path / "target") if a == "TARGET" else a for a in arguments)
     with StartedCli(*arguments, env=env, directory=tmp_path / "run") as run:
         assert silence.began.wait(_SOON), run.log()

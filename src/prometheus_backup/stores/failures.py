@@ -142,7 +142,7 @@ def _by_status(status: int, *, verb: str, message: str) -> BackupToolError | Non
     if status == _STATUS_FULL:
         return _full(message)
     if status == _STATUS_UNSUPPORTED and verb in _WRITES:
-        return _unsupported(message)
+        return _unsupported(message, verb=verb)
     return None
 
 
@@ -238,7 +238,7 @@ def refusal(
     if code == "NoSuchUpload":
         return UploadLost(message)
     if code in _UNSUPPORTED and verb in _WRITES:
-        return _unsupported(message)
+        return _unsupported(message, verb=verb)
     return denied(verb, message) if code == "AccessDenied" else None
 
 
@@ -255,14 +255,15 @@ def denied(verb: str, message: str) -> RepositoryDenied:
     return RepositoryDenied(message, hint=f"the credentials need {actions}")
 
 
-def _unsupported(message: str) -> UsageError:
+def _unsupported(message: str, *, verb: str) -> UsageError:
     """Return the error for a feature that the store lacks, with the setting that goes without."""
     cause = message.partition(": ")[2]
     for pattern, setting in _WITHOUT_FEATURE:
         if re.search(pattern, cause, re.IGNORECASE):
             return UsageError(message, hint=f"this store refuses it: set {setting}")
+    often = ", often S3_CONDITIONAL_WRITES=false" if verb == "create" else ""
     return UsageError(
-        message, hint="run `prometheus-backup check`: it finds out what this store refuses"
+        message, hint=f"run `prometheus-backup check`: it finds out which setting helps{often}"
     )
 
 
