@@ -228,3 +228,13 @@ def test_a_failure_of_sts_during_a_run_is_not_reported_as_one_of_the_bucket(
     assert ("AWS_ROLE_ARN" if refuses else "network") in error.value.hint
     assert "s3:" not in error.value.hint
     assert ("sts:AssumeRoleWithWebIdentity" if refuses else url) in error.value.message
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1/x", "http://192.0.2.7/x"])
+def test_a_wrong_address_for_credentials_is_no_traceback(
+    s3: FaultyServer, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
+    with pytest.raises(RepositoryDenied, match="cannot get AWS credentials"):
+        _used_credentials(s3)
+    assert s3.requests == []

@@ -32,6 +32,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import BytesMoved
 from prometheus_backup.model import PutOptions
+from prometheus_backup.stores.base import NoAnswer
 from prometheus_backup.stores.failures import translate, translate_boto
 from prometheus_backup.stores.objectstore import PART_SIZE, Patience
 from prometheus_backup.stores.s3 import S3Settings, S3Store, StaticKeys
@@ -498,6 +499,7 @@ BOTO: list[tuple[Exception, type[BackupToolError]]] = [
     (boto.PartialCredentialsError(provider="env", cred_var="secret"), RepositoryDenied),
     (boto.CredentialRetrievalError(provider="p", error_msg="m"), RepositoryDenied),
     (boto.MetadataRetrievalError(error_msg="m"), RepositoryDenied),
+    (boto.MetadataRetrievalError(error_msg="Connect timeout on endpoint"), NoAnswer),
     (boto.TokenRetrievalError(provider="sso", error_msg="m"), RepositoryDenied),
     (boto.UnauthorizedSSOTokenError(), RepositoryDenied),
     (boto.SSOTokenLoadError(error_msg="m"), RepositoryDenied),

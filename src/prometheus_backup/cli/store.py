@@ -1,7 +1,7 @@
 """Opens the store that the settings name."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,9 +30,19 @@ def address(values: Mapping[str, Any]) -> str:
 
 
 def open_settings_store(
-    values: Mapping[str, Any], environment: Mapping[str, str], *, connections: int, hurried: bool
+    values: Mapping[str, Any],
+    environment: MutableMapping[str, str],
+    *,
+    connections: int,
+    hurried: bool,
 ) -> "ObjectStore":
-    """Open the store. Nothing is sent to it yet."""
+    """Open the store. Nothing is sent to it yet.
+
+    Removes white space around the values of AWS's own variables, which boto3 reads itself.
+    """
+    for name, value in environment.items():
+        if name.startswith("AWS_") and value != value.strip():
+            environment[name] = value.strip()
     from prometheus_backup.stores.location import open_store, parse_location
 
     location = parse_location(address(values))

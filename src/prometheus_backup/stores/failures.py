@@ -81,7 +81,13 @@ _DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(co
 _STATUS = re.compile(r"status code: (\d{3})([^:<\n]*)")
 _REGION = re.compile(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>")
 _ADDRESS = re.compile(r"(https?://[^/\s\"?]+)")
-_CREDENTIALS = re.compile(r"External AWS credential provider: (\w+): (.*)", re.DOTALL)
+_CREDENTIALS = re.compile(r"External AWS credential provider: \w+: (.*)", re.DOTALL)
+_BOTO_CONNECTION_ERRORS = (
+    "Could not connect to the endpoint",
+    "Connect timeout",
+    "Read timeout",
+    "Connection was closed",
+)
 _CONNECTION_ERRORS = ("error sending request", "client error", "dns error", "tcp connect")
 _CERTIFICATE_ERRORS = ("InvalidCertificate", "certificate", "invalid peer", "UnknownIssuer")
 _NO_ANSWER = "no answer in time"
@@ -121,7 +127,7 @@ def translate(error: BaseException, *, verb: str, place: str) -> BackupToolError
     text = str(error)
     start = f"cannot {verb} {place}: "
     if found := _CREDENTIALS.search(text):
-        return _no_credentials(start, found[1], found[2].partition("\n\nDebug")[0])
+        return no_credentials(start, found[1].partition("\n\nDebug")[0])
     code, cause = _cause(text)
     message = start + cause
     if code in ARCHIVED:
@@ -179,7 +185,7 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
         return _refused_by_boto(error, verb=verb, place=place)
     if isinstance(error, boto.ProfileNotFound | boto.ConfigParseError):
         return UsageError(f"{start}{error}")
-    no_credentials = (
+    without = (
         boto.NoCredentialsError,
         boto.PartialCredentialsError,
         boto.CredentialRetrievalError,
@@ -187,8 +193,8 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
         boto.TokenRetrievalError,
         boto.SSOError,
     )
-    if isinstance(error, no_credentials):
-        return RepositoryDenied(f"{start}{error}")
+    if isinstance(error, without):
+        return no_credentials(start, str(error))
     if isinstance(error, boto.SSLError):
         cause = f"the TLS certificate was not accepted: {error}"
         return RepositoryUnavailable(start + cause, hint=_CERTIFICATE_HINT)
@@ -303,13 +309,10 @@ def _element(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
-def _no_credentials(start: str, kind: str, text: str) -> BackupToolError:
-    """Return the error for credentials that boto3 could not get while obstore asked for them."""
-    from botocore import exceptions as boto
-
-    cause = f"{start}cannot get AWS credentials: {' '.join(text.split())}"
-    found = getattr(boto, kind, None)
-    if isinstance(found, type) and issubclass(found, boto.HTTPClientError | boto.ConnectionError):
+def no_credentials(start: str, text: str) -> BackupToolError:
+    """Return the error for credentials that boto3 could not get; `start` is of the message."""
+    cause = f"{start}cannot get AWS credentials: {printable(' '.join(text.split()))}"
+    if any(word in text for word in _BOTO_CONNECTION_ERRORS):
         return NoAnswer(cause, hint="check the network path to AWS STS or the metadata service")
     return RepositoryDenied(
         cause, hint="check the role (AWS_ROLE_ARN), its trust policy, and the token or profile"

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from prometheus_backup.errors import RepositoryDenied, UsageError
+from prometheus_backup.stores.failures import no_credentials
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -18,13 +19,12 @@ _TTL = timedelta(minutes=5)
 
 def credential_provider(session: "Session") -> Any:
     """Return obstore's source of credentials. Raises RepositoryDenied if there are none."""
-    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         found = session.get_credentials()
-    except BotoCoreError as error:
-        raise RepositoryDenied(f"cannot get AWS credentials: {error}") from error
+    except Exception as error:  # botocore's own classes, and others for wrong variables
+        raise no_credentials("", str(error)) from error
     if found is None:
         raise RepositoryDenied(
             "cannot get AWS credentials: there are none",
