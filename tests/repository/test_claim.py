@@ -21,8 +21,8 @@ from tests.support.interleavings import (
     Actor,
     Outcomes,
     Scenario,
+    Scheduler,
     SteppedStore,
-    Turns,
     all_interleavings,
 )
 from tests.support.memory_store import MemoryStore
@@ -55,7 +55,7 @@ def small_run(store: SteppedStore, clock: ManualClock, run_id: str, ulid: str) -
     return run
 
 
-def two_runs(turns: Turns, *, conditional: bool) -> Scenario:
+def two_runs(turns: Scheduler, *, conditional: bool) -> Scenario:
     clock = ManualClock()
     store = SteppedStore(turns, clock=clock, conditional=conditional)
     ulids = {"one": manifests.ULID, "two": manifests.OTHER_ULID}
@@ -96,7 +96,7 @@ def test_without_create_only_at_most_one_of_two_runs_commits_under_an_id() -> No
     )
 
 
-def claimed(store: SteppedStore, clock: ManualClock, turns: Turns) -> Claim:
+def claimed(store: SteppedStore, clock: ManualClock, turns: Scheduler) -> Claim:
     """A claim with all files uploaded."""
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
     put_files(claim, store)
@@ -118,7 +118,7 @@ def sweeps(store: SteppedStore, clock: ManualClock) -> Actor:
 
 
 def test_heartbeat_never_leaves_a_mark_next_to_a_committed_manifest() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
@@ -137,7 +137,7 @@ def test_heartbeat_never_leaves_a_mark_next_to_a_committed_manifest() -> None:
 
 
 def test_heartbeat_never_revives_an_abandoned_run() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
@@ -153,7 +153,7 @@ def test_heartbeat_never_revives_an_abandoned_run() -> None:
 
 
 def test_commit_during_a_sweep_is_visible_completely_or_not_at_all() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
@@ -176,7 +176,7 @@ def test_commit_during_a_sweep_is_visible_completely_or_not_at_all() -> None:
 
 
 def test_heartbeat_after_a_day_of_suspension_cannot_undo_the_mark_of_a_sweep() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
@@ -208,7 +208,7 @@ def test_heartbeat_after_a_day_of_suspension_cannot_undo_the_mark_of_a_sweep() -
 
 
 def test_abandoned_run_that_is_swept_at_once_leaves_nothing_or_its_mark() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         claim = claimed(store, clock, turns)
@@ -223,7 +223,7 @@ def test_abandoned_run_that_is_swept_at_once_leaves_nothing_or_its_mark() -> Non
 
 def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
     clock = ManualClock()
-    store = SteppedStore(Turns(), clock=clock)
+    store = SteppedStore(Scheduler(), clock=clock)
     claim = claim_backup(Repository(store, clock=clock), run_id="ours", intent="a test")
     file = FinishedFile(
         ulid=manifests.ULID,
@@ -246,8 +246,8 @@ def test_run_whose_claim_was_taken_over_stops_at_its_next_file() -> None:
 
 def test_run_that_was_suspended_for_half_a_day_does_not_commit() -> None:
     clock = ManualClock()
-    store = SteppedStore(Turns(), clock=clock)
-    claim = claimed(store, clock, Turns())
+    store = SteppedStore(Scheduler(), clock=clock)
+    claim = claimed(store, clock, Scheduler())
     clock.instant += timedelta(hours=12, seconds=1)
 
     with pytest.raises(RepositoryLocked):
@@ -265,7 +265,7 @@ def test_commit_with_a_lost_response_recognises_its_own_manifest() -> None:
             super().create(key, body, options=options)
             super().create(key, body, options=options)
 
-    store = Forgetful(Turns(), clock=clock)
+    store = Forgetful(Scheduler(), clock=clock)
     assert make_backup(store, clock, at=NOON) == ID
 
     assert [*visible(store.contents())] == [ID]
@@ -274,8 +274,8 @@ def test_commit_with_a_lost_response_recognises_its_own_manifest() -> None:
 
 def test_manifest_of_another_run_under_the_same_id_is_never_replaced() -> None:
     clock = ManualClock()
-    store = SteppedStore(Turns(), clock=clock)
-    claim = claimed(store, clock, Turns())
+    store = SteppedStore(Scheduler(), clock=clock)
+    claim = claimed(store, clock, Scheduler())
     theirs = manifest_of(claim).model_copy(update={"run_id": "theirs"})
     store.put_small(f"{ID}/{MANIFEST}", encode(theirs), options=PutOptions())
 
@@ -287,7 +287,7 @@ def test_manifest_of_another_run_under_the_same_id_is_never_replaced() -> None:
 
 def test_run_gives_up_if_no_id_of_the_next_two_minutes_is_free() -> None:
     clock = ManualClock()
-    store = SteppedStore(Turns(), clock=clock)
+    store = SteppedStore(Scheduler(), clock=clock)
     for second in range(120):
         key = f"{backup_id(NOON + timedelta(seconds=second))}/of-another-tool"
         store.put_small(key, b"", options=PutOptions())

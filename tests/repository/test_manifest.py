@@ -21,7 +21,6 @@ from prometheus_backup.repository.manifest import (
     decode_manifest,
     encode,
     is_foreign,
-    json_schema,
     sha256sums,
 )
 from tests.support.manifests import (
@@ -228,7 +227,7 @@ def test_real_sha256sum_sees_an_altered_file(tmp_path: Path) -> None:
 )
 def test_schema_refuses_what_the_reader_refuses(changes: dict[str, object]) -> None:
     value = json.loads(encode(manifest())) | changes
-    assert not Draft202012Validator(json_schema()).is_valid(value)
+    assert not Draft202012Validator(json.loads(schema.text())).is_valid(value)
 
 
 def test_published_schema_is_up_to_date() -> None:

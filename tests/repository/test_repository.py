@@ -27,7 +27,13 @@ from prometheus_backup.repository.verification import TimeRange, Verification
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from tests.support import manifests
-from tests.support.interleavings import Outcomes, Scenario, SteppedStore, Turns, all_interleavings
+from tests.support.interleavings import (
+    Outcomes,
+    Scenario,
+    Scheduler,
+    SteppedStore,
+    all_interleavings,
+)
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import (
     FILES,
@@ -59,7 +65,7 @@ def prune_plan(repository: Repository, ids: list[str], clock: ManualClock) -> Pr
 
 
 def test_two_concurrent_prunes_delete_expired_backups_and_no_kept_one() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
@@ -86,7 +92,7 @@ def test_two_concurrent_prunes_delete_expired_backups_and_no_kept_one() -> None:
 
 
 def test_backup_that_copies_from_one_being_pruned_uploads_missing_files() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
@@ -122,7 +128,7 @@ def test_backup_that_copies_from_one_being_pruned_uploads_missing_files() -> Non
 
 
 def test_verification_of_a_backup_being_deleted_leaves_no_result() -> None:
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)
@@ -143,7 +149,7 @@ def test_verification_of_a_backup_being_deleted_leaves_no_result() -> None:
 def test_sweep_of_an_id_that_a_new_run_wants_leaves_the_new_run_alone() -> None:
     """The clock of the dead run's host was ahead, so a new run wants the same id now."""
 
-    def make(turns: Turns) -> Scenario:
+    def make(turns: Scheduler) -> Scenario:
         clock = ManualClock()
         store = SteppedStore(turns, clock=clock)
         repository = Repository(store, clock=clock)

@@ -39,7 +39,7 @@ class _Running:
     seen: list[Hashable] = field(default_factory=list)
 
 
-class Turns:
+class Scheduler:
     """Lets one actor at a time do its next store operation."""
 
     def __init__(self) -> None:
@@ -128,16 +128,16 @@ class Turns:
 
 
 class _Lock:
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self.held = False
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         del blocking, timeout
-        me = self._turns.current
+        me = self._scheduler.current
         if me is not None:  # the order of acquiring also depends on turns
             me.waits_for = self
-            self._turns.step()
+            self._scheduler.step()
             me.waits_for = None
         self.held = True
         return True
@@ -158,9 +158,9 @@ class SteppedStore(MemoryStore):
     With `conditional` False, a create-only put overwrites an existing key, as in some stores.
     """
 
-    def __init__(self, turns: Turns, *, clock: Any, conditional: bool = True) -> None:
+    def __init__(self, scheduler: Scheduler, *, clock: Any, conditional: bool = True) -> None:
         super().__init__(clock=clock)
-        self._turns = turns
+        self._scheduler = scheduler
         self._conditional = conditional
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
@@ -217,13 +217,13 @@ class SteppedStore(MemoryStore):
         return [*MemoryStore.list(self, folder)]
 
     def _take_turn(self, operation: tuple[str, ...], action: Callable[[], _T]) -> _T:
-        self._turns.step()
+        self._scheduler.step()
         try:
             result = action()
         except BackupToolError as error:
-            self._turns.record((operation, type(error).__name__))
+            self._scheduler.record((operation, type(error).__name__))
             raise
-        self._turns.record((operation, repr(result)))
+        self._scheduler.record((operation, repr(result)))
         return result
 
 
@@ -236,7 +236,7 @@ class Scenario:
 
 
 def all_interleavings(
-    make: Callable[[Turns], Scenario],
+    make: Callable[[Scheduler], Scenario],
     *,
     at_every_step: Callable[[Scenario], None] | None = None,
     at_the_end: Callable[[Scenario, Outcomes], None],
@@ -249,27 +249,27 @@ def all_interleavings(
     to_follow: list[tuple[int, ...]] = [()]
     ended = 0
     while to_follow:
-        turns = Turns()
-        scenario = make(turns)
-        turns.start(scenario.actors)
+        scheduler = Scheduler()
+        scenario = make(scheduler)
+        scheduler.start(scenario.actors)
         order: list[int] = []
-        for wanted in _choices(turns, to_follow.pop(), seen, scenario, order, to_follow):
-            turns.advance(wanted)
+        for wanted in _choices(scheduler, to_follow.pop(), seen, scenario, order, to_follow):
+            scheduler.advance(wanted)
             order.append(wanted)
             if at_every_step:
                 with _explained(scenario, order):
                     at_every_step(scenario)
-        if turns.ready():
-            turns.drop()
+        if scheduler.ready():
+            scheduler.drop()
             continue
         with _explained(scenario, order):
-            at_the_end(scenario, turns.outcomes())
+            at_the_end(scenario, scheduler.outcomes())
         ended += 1
     return ended
 
 
 def _choices(
-    turns: Turns,
+    scheduler: Scheduler,
     prefix: Sequence[int],
     seen: set[Hashable],
     scenario: Scenario,
@@ -278,8 +278,8 @@ def _choices(
 ) -> Iterable[int]:
     """Yield whose turn it is: first as in `prefix`, then the first actor that can continue."""
     yield from prefix
-    while ready := turns.ready():
-        state = (tuple(sorted(scenario.store.contents().items())), turns.knowledge())
+    while ready := scheduler.ready():
+        state = (tuple(sorted(scenario.store.contents().items())), scheduler.knowledge())
         if state in seen:
             return
         seen.add(state)

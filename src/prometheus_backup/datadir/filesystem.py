@@ -1,4 +1,4 @@
-"""Check that blocks can be moved into a data directory, and set their owner and modes.
+"""Check that blocks can be moved into a data directory, set their owner and modes, sync files.
 
 Permissions, owner, file system and free space are checked before the first byte is written.
 """
@@ -125,3 +125,22 @@ def chown(path: Path, owner: Owner) -> None:
     """Set the owner of a file if we are root; else `require_owner` has checked that it is ours."""
     if os.geteuid() == 0:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a folder, so that its entries survive a crash."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Create or replace a file: after a crash, it has either its old or its new contents."""
+    staged = path.with_name(f"{path.name}.new")
+    with staged.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from prometheus_backup.datadir.filesystem import write_durably
 from prometheus_backup.errors import RepositoryLocked, SnapshotUnusable, UsageError
 from prometheus_backup.repository.layout import TOOL_FOLDER
 
@@ -99,13 +100,8 @@ class HostLock:
         if not self.held:
             return
         path = self._path(intent.run_id)
-        staged = path.with_suffix(".new")
         try:
-            with staged.open("w") as file:
-                json.dump(asdict(intent), file)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(path)
+            write_durably(path, json.dumps(asdict(intent)).encode())
         except OSError as error:
             raise _unwritable(path, error) from error
 

@@ -6,11 +6,11 @@ tsdb/tombstones/tombstones.go.
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prometheus_backup.datadir.filesystem import write_durably
 from prometheus_backup.tsdb.encodings import ENCODINGS, HISTOGRAMS
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.meta import META
@@ -82,9 +82,4 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     if path.is_file() and path.read_bytes() == data:
         return
-    staged = path.with_name(f"{path.name}.new")
-    with staged.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    write_durably(path, data)

@@ -9,7 +9,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_backup.datadir.filesystem import Owner, require_matching_meta, set_owner_and_modes
+from prometheus_backup.datadir.filesystem import (
+    Owner,
+    require_matching_meta,
+    set_owner_and_modes,
+    sync_folder,
+)
 from prometheus_backup.errors import BytesDiffer, ObjectNotFound, SnapshotUnusable
 from prometheus_backup.heal.plan import BadBlock, BlockCopy, Remedy, Repair
 from prometheus_backup.heal.rebuild import (
@@ -23,7 +28,7 @@ from prometheus_backup.heal.rebuild import (
 from prometheus_backup.heal.swap import Swap
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.restore.staging import Staging, sync_folder
+from prometheus_backup.restore.staging import Staging
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_meta
 from prometheus_backup.tsdb.faults import Effect

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prometheus_backup.datadir.filesystem import sync_folder
 from prometheus_backup.repository.layout import TOOL_FOLDER, is_ulid
-from prometheus_backup.restore.staging import sync_folder
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 

@@ -6,7 +6,7 @@ document is stored.
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, ValidationError, model_validator
 
@@ -266,11 +266,6 @@ def sha256sums(manifest: Manifest) -> bytes:
     """Return `SHA256SUMS` in the format of sha256sum(1), with paths relative to the backup."""
     lines = (f"{f.sha256}  {b.ulid}/{f.path}\n" for b, f in manifest.files())
     return "".join(lines).encode()
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a manifest (draft 2020-12)."""
-    return Manifest.model_json_schema(mode="serialization")
 
 
 def _too_large(data: bytes) -> bool:

@@ -21,7 +21,9 @@ from prometheus_backup.datadir.filesystem import (
     require_owner,
     require_writable,
     set_owner_and_modes,
+    sync_folder,
     target_errors,
+    write_durably,
 )
 from prometheus_backup.datadir.lock import HostLock
 from prometheus_backup.errors import TargetNotEmpty, TargetWouldLoseData, UsageError
@@ -40,7 +42,7 @@ from prometheus_backup.restore.plan import (
     TargetView,
     plan_restore,
 )
-from prometheus_backup.restore.staging import Staging, sync_folder
+from prometheus_backup.restore.staging import Staging
 from prometheus_backup.restore.target import TargetDirectory, TargetState
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
@@ -277,10 +279,8 @@ class Restore:
         if owner := self._owner(prepared.target_state):
             chown(self._staging, owner)  # before the first download, in case it is not allowed
         if prepared.fresh:
-            staged = self._marker.with_suffix(".new")
             mark = {**_mark(prepared.manifest), "began_at": rfc3339(self.repository.clock.now())}
-            staged.write_text(json.dumps(mark))
-            staged.replace(self._marker)
+            write_durably(self._marker, json.dumps(mark).encode())
         wanted = {b.ulid for b in prepared.plan.place}
         for leftover in self._staging.iterdir():
             if leftover.name not in wanted:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_backup.datadir.filesystem import sync_folder
 from prometheus_backup.errors import BytesDiffer
 from prometheus_backup.events import FileRestored, long_step
 from prometheus_backup.repository.manifest import Block, File
@@ -131,12 +132,3 @@ def _start_writeback(descriptor: int, begin: int, size: int) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that its entries survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
