@@ -177,6 +177,20 @@ class HashedStream:
         return self
 
 
+def read_again_if_different(
+    read: Callable[[], HashedStream], sha256: str, *, worker: WorkerContext
+) -> HashedStream:
+    """Return an object as read, or as read a second time if its bytes were wrong the first time.
+
+    A bit that flips on the way is no fault of the object.
+    """
+    found = read()
+    if found.sha256 == sha256:
+        return found
+    worker.advance(-found.size, limited=False)
+    return read()
+
+
 class HashedFile(HashedStream):
     """A file that is hashed while it is read in chunks.
 

@@ -11,8 +11,15 @@ from prometheus_backup.stores.local import LocalStore
 from tests.support.contents import tree
 from tests.support.restore_runs import expected, newest_first, placed, restore
 from tests.support.runs import Recorder, cli, without_privileges
-from tests.support.store_wrappers import ReadRecorder
-from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, manifest_of, run_here
+from tests.support.store_wrappers import FlippingStore, ReadRecorder
+from tests.support.stored_backups import (
+    LocalFiles,
+    StoredBackups,
+    flip_one_bit,
+    json_of,
+    manifest_of,
+    run_here,
+)
 
 
 @pytest.mark.parametrize("there", ["absent", "empty", "with lost+found", "nested and absent"])
@@ -87,7 +94,8 @@ def test_a_corrupt_object_is_exit_40_and_its_block_is_not_placed(
         done = run_here(*command, env=repository_files.environment())
         assert done.returncode == 40
         assert f"{key}: its bytes differ from those that were backed up" in done.stderr
-        assert placed(target) <= set(order[:2])
+        assert f"DAMAGED: block {order[2]}" in done.stdout
+        assert placed(target) == {*order} - {order[2]}, "all others are restored"
 
     repository_files.put(key, body)
     assert run_here(*command, env=repository_files.environment()).returncode == 0
@@ -189,7 +197,7 @@ def test_a_restore_that_misses_an_object_can_be_resumed_once_it_is_back(
     command = ("restore", stored.second, str(tmp_path / "target"))
 
     failed = run_here(*command, env=repository_files.environment())
-    assert failed.returncode == 10
+    assert failed.returncode == 40
     assert key in failed.stderr
 
     repository_files.put(key, body)
@@ -260,3 +268,68 @@ def test_a_hostile_manifest_is_exit_41_and_writes_nothing(
     assert json_of(done, code=41)["kind"] == "UnreadableManifest"
     assert tree(tmp_path) == before
     assert not (tmp_path / "target").exists()
+
+
+def test_damaged_blocks_are_named_with_a_backup_that_has_them(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
+) -> None:
+    block = next(
+        b
+        for b in manifest_of(repository_files, stored.second)["blocks"]
+        if b["ulid"] in {x["ulid"] for x in manifest_of(repository_files, stored.first)["blocks"]}
+    )
+    repository_files.delete(block["files"][0]["key"])
+    target, env = tmp_path / "target", repository_files.environment()
+
+    done = run_here("restore", stored.second, str(target), "--json", env=env)
+
+    (damaged,) = json_of(done, code=40)["damaged"]
+    assert damaged["ulid"] == block["ulid"]
+    assert damaged["other_backup"] == stored.first
+    assert f"restore {stored.first} with --merge" in done.stderr
+    assert run_here("restore", stored.first, str(target), "--merge", env=env).returncode == 0
+    assert block["ulid"] in placed(target)
+
+
+def test_a_restore_stops_at_the_first_damaged_block_on_request(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
+) -> None:
+    newest = newest_first(repository_files, stored.first)[0]
+    key = f"{stored.first}/{newest}/index"
+    flip_one_bit(repository_files, key)
+    target = tmp_path / "target"
+
+    command = ("restore", stored.first, str(target), "--stop-on-damage")
+    done = run_here(*command, env=repository_files.environment())
+
+    assert done.returncode == 40
+    assert f"{key}: its bytes differ" in done.stderr
+    assert placed(target) == set()
+
+
+def test_a_bit_that_flips_once_on_the_way_does_not_harm_a_restore(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
+) -> None:
+    store = FlippingStore(LocalStore(repository_files.root))
+    restore(store, stored.first, tmp_path / "target", Recorder())
+    assert store.flipped
+    assert tree(tmp_path / "target") == expected(repository_files, stored.first)
+
+
+@pytest.mark.parametrize("name", ["id", "latest"])
+def test_another_backup_that_cannot_be_read_does_not_stop_a_restore(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, name: str
+) -> None:
+    (repository_files.root / stored.first / "metadata.json").chmod(0)
+    backup = stored.second if name == "id" else "latest"
+
+    done = cli(
+        "restore",
+        backup,
+        str(tmp_path / "target"),
+        env=repository_files.environment(),
+        prefix=without_privileges(),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "target") == expected(repository_files, stored.second)

@@ -80,3 +80,19 @@ class ReadRecorder(StoreWrapper):
         with self._lock:
             self.read.append(key)
         return self.inner.stream(key)
+
+
+class FlippingStore(StoreWrapper):
+    """Flips a bit of each object when it is read for the first time, as a bad cable does."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.flipped: set[str] = set()
+        self._lock = threading.Lock()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        with self._lock:
+            first_time = key not in self.flipped
+            self.flipped.add(key)
+        for number, chunk in enumerate(self.inner.stream(key)):
+            yield bytes([chunk[0] ^ 1]) + chunk[1:] if first_time and not number else chunk

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,10 +19,11 @@ from prometheus_backup.repository.manifest import decode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.local import LocalStore
+from prometheus_backup.verify.blocks import open_scratch_space
 from prometheus_backup.verify.run import Verifier, VerifyReport, select_backups
 from tests.support import manifests
-from tests.support.runs import Recorder, take_backup, transfer
-from tests.support.store_wrappers import ReadRecorder
+from tests.support.runs import Recorder, cli, take_backup, transfer, without_privileges
+from tests.support.store_wrappers import FlippingStore, ReadRecorder
 from tests.support.stored_backups import (
     Files,
     LocalFiles,
@@ -392,3 +394,69 @@ def test_backups_and_all_together_are_refused(repository_files: LocalFiles) -> N
 
     assert done.returncode == 2
     assert "--all" in done.stderr
+
+
+@pytest.mark.parametrize("level", [Level.CHECKSUM, Level.TSDB])
+def test_a_bit_that_flips_once_on_the_way_is_no_finding(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path, level: Level
+) -> None:
+    store = FlippingStore(LocalStore(repository_files.root))
+    repository = Repository(store, clock=SystemClock())
+    with open_scratch_space(tmp_path / "scratch", processes=1) as scratch:
+        verifier = Verifier(repository, transfer(), level, Recorder(), scratch=scratch)
+        report = verifier.verify(select_backups(repository, [stored.second], every=False))
+
+    assert report.outcome is Outcome.DONE
+    assert store.flipped >= set(block_keys(repository_files, stored.second))
+
+
+def test_a_backup_that_retention_deletes_meanwhile_is_no_finding(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
+    """Its manifest goes first, then its objects."""
+
+    def delete(key: str) -> None:
+        if key.startswith(stored.first):
+            for gone in repository_files.all_keys():
+                if gone.startswith(stored.first):
+                    repository_files.delete(gone)
+
+    store = ReadRecorder(LocalStore(repository_files.root), before=delete)
+    repository = Repository(store, clock=SystemClock())
+    verifier = Verifier(repository, transfer(), Level.CHECKSUM, Recorder())
+
+    report = verifier.verify(select_backups(repository, [], every=True))
+
+    assert report.outcome is Outcome.DONE
+    assert [c.result.backup_id for c in report.checked] == [stored.second]
+
+
+def test_a_manifest_that_cannot_be_read_leaves_the_other_backups_alone(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
+    """As where a KMS key is disabled: it may be readable tomorrow, so it is no finding."""
+    (repository_files.root / stored.first / "metadata.json").chmod(0)
+    env = repository_files.environment()
+
+    def run(*arguments: str) -> Any:
+        done = cli(*arguments, "--json", env=env, prefix=without_privileges())
+        assert "Traceback" not in done.stderr
+        return done
+
+    listed = json_of(run("list"), code=3)["backups"]
+    verified = json_of(run("verify", "--all"), code=3)["results"]
+    pruned = json_of(run("prune"), code=3)
+    shown = run("show", stored.first)
+
+    assert [(b["backup_id"], b["state"]) for b in listed] == [
+        (stored.first, "unreadable"),
+        (stored.second, "committed"),
+    ]
+    assert {r["backup_id"]: r["verdict"] for r in verified} == {
+        stored.first: "inconclusive",
+        stored.second: "pass",
+    }
+    assert pruned["unreadable"] == [stored.first]
+    assert pruned["deleted"] == []
+    assert shown.returncode == 12
+    assert json_of(run("metrics"))

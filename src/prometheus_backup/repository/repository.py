@@ -16,6 +16,8 @@ from prometheus_backup.errors import (
     NewerFormat,
     ObjectArchived,
     ObjectNotFound,
+    RepositoryDenied,
+    RepositoryError,
     RepositoryFull,
     RepositoryUnavailable,
     UnreadableManifest,
@@ -75,7 +77,8 @@ class BackupEntry:
     """A `backup-*` folder of the repository, as it was when it was read.
 
     `header` (the manifest without its blocks) is set for COMMITTED only. `incomplete` may be set
-    in any state, with the store's LastModified of it. `problem` is why the manifest is unreadable.
+    in any state, with the store's LastModified of it. `problem` is why the manifest is unreadable;
+    `read_error` is set if the store did not return an object, so the cause may be temporary.
     """
 
     backup_id: str
@@ -87,6 +90,7 @@ class BackupEntry:
     incomplete_modified: datetime | None = None
     verifications: tuple[Verification, ...] = ()
     rotations: tuple[Rotation, ...] = ()
+    read_error: RepositoryError | None = None
 
     @property
     def time(self) -> datetime:
@@ -168,14 +172,21 @@ class Repository:
         return self.store.url
 
     def entries(self) -> tuple[BackupEntry, ...]:
-        """Return every `backup-*` folder, oldest first."""
-        ids = [name for name in self.store.list_folders() if is_backup_id(name)]
+        """Return every `backup-*` folder, oldest first.
+
+        A backup with an object that cannot be read is UNREADABLE. Only if this is so for every
+        backup, the error is raised.
+        """
+        ids = self.ids()
         pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")
         try:
-            found = pool.map(self.entry, ids)
-            return tuple(e for e in found if e is not None)
+            found = tuple(e for e in pool.map(self.entry, ids) if e is not None)
         finally:  # after a signal or a failure, do not wait for a silent store
             pool.shutdown(wait=False, cancel_futures=True)
+        errors = [e.read_error for e in found if e.read_error is not None]
+        if errors and not any(e.state is State.COMMITTED for e in found):
+            raise errors[0]
+        return found
 
     def entry(self, backup_id: str) -> BackupEntry | None:
         """Return one folder, or None if it does not exist."""
@@ -186,6 +197,8 @@ class Repository:
             return self._entry(backup_id, files)
         except ObjectArchived as error:  # a lifecycle rule moved its control files
             return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
+        except (RepositoryDenied, RepositoryUnavailable) as error:
+            return BackupEntry(backup_id, State.UNREADABLE, problem=error.message, read_error=error)
 
     def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> BackupEntry:
         incomplete, modified = self._incomplete(files.get(INCOMPLETE))
@@ -214,7 +227,7 @@ class Repository:
         if entry.state is State.ARCHIVED:
             raise archived("read", f"{self.url}/{entry.backup_id}/{MANIFEST}")
         if entry.state is State.UNREADABLE:
-            raise UnreadableManifest(entry.problem)
+            raise entry.read_error or UnreadableManifest(entry.problem)
         return entry
 
     def named(self, name: str, *, at: datetime | None = None) -> BackupEntry:
@@ -235,6 +248,10 @@ class Repository:
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
         return entry
+
+    def ids(self) -> list[str]:
+        """Return the ids of all `backup-*` folders, oldest first, by one listing."""
+        return [f for f in self.store.list_folders() if is_backup_id(f)]
 
     def manifest(self, backup_id: str) -> Manifest:
         """Return the manifest of a committed backup."""
@@ -344,7 +361,7 @@ class Repository:
 
     def _matching(self, name: str) -> BackupEntry | None:
         """Return the backup that a date or the beginning of an id means."""
-        found = matching(name, self._ids())
+        found = matching(name, self.ids())
         if is_date(name):
             entries = [e for e in map(self.entry, found) if e is not None]
             readable = committed(entries)
@@ -356,11 +373,8 @@ class Repository:
             )
         return self.entry(found[0]) if found else None
 
-    def _ids(self) -> list[str]:
-        return [f for f in self.store.list_folders() if is_backup_id(f)]
-
     def _nearest(self, name: str) -> str:
-        ids = self._ids()
+        ids = self.ids()
         near = neighbours(name, ids) or tuple(ids[-1:])
         if not near:
             return _NO_BACKUP

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +27,20 @@ from prometheus_backup.datadir.filesystem import (
     write_durably,
 )
 from prometheus_backup.datadir.lock import HostLock
-from prometheus_backup.errors import TargetNotEmpty, TargetWouldLoseData, UsageError
+from prometheus_backup.errors import (
+    BackupToolError,
+    BytesDiffer,
+    TargetNotEmpty,
+    TargetWouldLoseData,
+    UsageError,
+)
 from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
-from prometheus_backup.model import Outcome, rfc3339
+from prometheus_backup.model import Outcome, counted, rfc3339
 from prometheus_backup.prometheus.loading import RELOAD_TIMEOUT, LoadResult, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
-from prometheus_backup.repository.layout import TOOL_FOLDER
+from prometheus_backup.repository.layout import TOOL_FOLDER, backup_time
 from prometheus_backup.repository.manifest import Manifest
-from prometheus_backup.repository.repository import BackupEntry, Repository, committed
+from prometheus_backup.repository.repository import BackupEntry, Repository
 from prometheus_backup.restore.placement import BlockAction
 from prometheus_backup.restore.plan import (
     WHOLE_BACKUP,
@@ -44,9 +51,9 @@ from prometheus_backup.restore.plan import (
 )
 from prometheus_backup.restore.staging import Staging
 from prometheus_backup.restore.target import TargetDirectory, TargetState
-from prometheus_backup.retention.policy import Policy, decide
-from prometheus_backup.retention.prune import candidates
+from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.transfer import Transfer
+from prometheus_backup.tsdb.block import BlockUnusable
 
 if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
@@ -60,7 +67,8 @@ _SOON = timedelta(hours=48)
 class RestoreOptions:
     """How to restore. `merge` allows a target with data; `owner` is the owner of restored files.
 
-    `retention` overrides the retention that the target's Prometheus reports.
+    `retention` overrides the retention that the target's Prometheus reports. With `stop_on_damage`,
+    the first block that cannot be restored ends the restore; otherwise the others are restored.
     """
 
     merge: bool = False
@@ -70,6 +78,7 @@ class RestoreOptions:
     head_from: datetime | None = None
     owner: Owner | None = None
     timeout: timedelta = RELOAD_TIMEOUT
+    stop_on_damage: bool = False
 
 
 _DEFAULTS = RestoreOptions()
@@ -91,6 +100,15 @@ class PreparedRestore:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedBlock:
+    """A block that could not be restored, and another backup that has it, if there is one."""
+
+    ulid: str
+    reason: str
+    other_backup: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreReport:
     """What a restore did; `load_result` is None if no Prometheus runs on the target."""
 
@@ -98,6 +116,22 @@ class RestoreReport:
     files: int
     seconds: float
     load_result: LoadResult | None
+    damaged: tuple[DamagedBlock, ...] = ()
+
+    @property
+    def error(self) -> BytesDiffer | None:
+        """Return the error to report if blocks could not be restored because they are damaged."""
+        if not self.damaged:
+            return None
+        others = sorted({d.other_backup for d in self.damaged if d.other_backup})
+        hint = "verify the other backups with `prometheus-backup verify --all`"
+        if others:
+            hint = f"restore {', '.join(others)} with --merge: the blocks are there"
+        return BytesDiffer(
+            f"cannot restore {counted(len(self.damaged), 'block')} of {self.plan.backup_id}; "
+            "all others are restored",
+            hint=hint,
+        )
 
     @property
     def outcome(self) -> Outcome:
@@ -143,9 +177,10 @@ class Restore:
     def apply(self, prepared: PreparedRestore) -> RestoreReport:
         """Write the blocks and wait until Prometheus has loaded them. Resumes if interrupted.
 
-        Raises TargetWouldLoseData if the plan is refused, TargetUnusable, BytesDiffer if an object
-        does not match the manifest, RepositoryLocked if another run uses the target, and the
-        errors of the repository.
+        A block that is damaged in the backup is left out, unless `stop_on_damage` is set: then
+        BytesDiffer or ObjectNotFound is raised. Raises TargetWouldLoseData if the plan is refused,
+        TargetUnusable, RepositoryLocked if another run uses the target, and the errors of the
+        repository.
         """
         if prepared.refusal:
             raise prepared.refusal
@@ -153,13 +188,33 @@ class Restore:
         began = clock.monotonic()
         for warning in plan.warnings:
             self.listener(Warned(warning))
+        damaged: dict[str, BackupToolError] = {}
         files = sum(len(block.files) for block in plan.place)
         if plan.place or self._marker.exists():
             self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
             self.listener(PlanMade(files, plan.size, 0, 0))
-            self._write(prepared)
-        load_result = self._wait_until_loaded(prepared)
-        return RestoreReport(plan, files, clock.monotonic() - began, load_result)
+            self._write(prepared, damaged)
+        load_result = self._wait_until_loaded(prepared, damaged)
+        seconds = clock.monotonic() - began
+        found = self._damaged_blocks(prepared, damaged)
+        return RestoreReport(plan, files, seconds, load_result, found)
+
+    def _damaged_blocks(
+        self, prepared: PreparedRestore, damaged: Mapping[str, BackupToolError]
+    ) -> tuple[DamagedBlock, ...]:
+        """Look for each damaged block in the other backups, the newest first."""
+        other: dict[str, str] = {}
+        try:
+            entries = [e for e in self.repository.entries() if e.intact] if damaged else []
+            for entry in reversed(entries):
+                if damaged.keys() <= other.keys():
+                    break
+                if entry.backup_id != prepared.manifest.backup_id:
+                    for block in self.repository.manifest(entry.backup_id).blocks:
+                        other.setdefault(block.ulid, entry.backup_id)
+        except BackupToolError as error:  # the restore itself is done
+            self.listener(Warned(f"cannot look into the other backups: {error.message}"))
+        return tuple(DamagedBlock(u, e.message, other.get(u)) for u, e in damaged.items())
 
     @property
     def _folder(self) -> Path:
@@ -222,7 +277,8 @@ class Restore:
                 f"verification at level {entry.failure.level} found faults in this backup"
             )
         now = self.repository.clock.now()
-        judged = candidates(committed(self.repository.entries()))
+        # From the ids alone: other backups are not read, so none of them can stop a restore.
+        judged = [Candidate(i, backup_time(i), good=True) for i in self.repository.ids()]
         decisions = decide(judged, today=(now + _SOON).date(), policy=self.policy)
         if any(d.backup_id == entry.backup_id and not d.keep for d in decisions):
             hours = _SOON // timedelta(hours=1)
@@ -263,14 +319,15 @@ class Restore:
     def _owner(self, state: TargetState) -> Owner | None:
         return self.options.owner or state.owner
 
-    def _write(self, prepared: PreparedRestore) -> None:
+    def _write(self, prepared: PreparedRestore, damaged: dict[str, BackupToolError]) -> None:
         with target_errors(self.target):
             self.target.mkdir(parents=True, exist_ok=True)
             lock = HostLock.take(self.target)
             try:
                 self._begin(prepared)
-                self._place(prepared)
-                self._finish(prepared)
+                self._place(prepared, damaged)
+                if not damaged:  # else the same command can resume once the object is back
+                    self._finish(prepared)
             finally:
                 lock.release()
 
@@ -286,13 +343,21 @@ class Restore:
             if leftover.name not in wanted:
                 shutil.rmtree(leftover)
 
-    def _place(self, prepared: PreparedRestore) -> None:
+    def _place(self, prepared: PreparedRestore, damaged: dict[str, BackupToolError]) -> None:
         staging = Staging(self.repository, self.transfer, self._staging)
         owner = self._owner(prepared.target_state)
-        with contextlib.closing(staging.download(prepared.plan.place, step="restore")) as complete:
+        failed = None if self.options.stop_on_damage else damaged
+        blocks = staging.download(prepared.plan.place, step="restore", failed=failed)
+        with contextlib.closing(blocks) as complete:
             for block in complete:
                 staged, final = staging.path(block), self.target / block.ulid
-                require_matching_meta(staged, block)
+                try:
+                    require_matching_meta(staged, block)
+                except (BytesDiffer, BlockUnusable) as error:
+                    if failed is None:
+                        raise
+                    failed[block.ulid] = error
+                    continue
                 set_owner_and_modes(staged, owner)
                 if final.exists():
                     raise TargetNotEmpty(
@@ -303,6 +368,8 @@ class Restore:
                 staged.rename(final)
                 sync_folder(self.target)
                 self.listener(BlockRestored(block.ulid, block.size))
+        for cause in damaged.values():
+            self.listener(Warned(cause.message))
 
     def _finish(self, prepared: PreparedRestore) -> None:
         """Remove our files. In a target that had data, our folder stays because it has the lock."""
@@ -318,8 +385,11 @@ class Restore:
             for path in (self._folder, *self._folder.rglob("*")):
                 chown(path, owner)
 
-    def _wait_until_loaded(self, prepared: PreparedRestore) -> LoadResult | None:
-        ulids = [b.ulid for b in (*prepared.plan.place, *prepared.plan.present)]
+    def _wait_until_loaded(
+        self, prepared: PreparedRestore, damaged: Collection[str]
+    ) -> LoadResult | None:
+        blocks = (*prepared.plan.place, *prepared.plan.present)
+        ulids = [b.ulid for b in blocks if b.ulid not in damaged]
         if prepared.target_state.running is None or self.client is None or not ulids:
             return None
         self.listener(Step("load", f"waiting until {self.client.url} has loaded the blocks"))

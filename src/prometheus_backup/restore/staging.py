@@ -10,11 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.datadir.filesystem import sync_folder
-from prometheus_backup.errors import BytesDiffer
+from prometheus_backup.errors import (
+    BackupToolError,
+    BytesDiffer,
+    ObjectArchived,
+    ObjectNotFound,
+    RepositoryDenied,
+)
 from prometheus_backup.events import FileRestored, long_step
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedFile, HashedStream, Transfer, WorkerContext
+from prometheus_backup.transfer import (
+    HashedFile,
+    HashedStream,
+    Transfer,
+    WorkerContext,
+    read_again_if_different,
+)
 
 _WRITEBACK_STEP = 4 * 1024 * 1024
 """Start writing a file's data to disk each time this many bytes are in the page cache."""
@@ -44,12 +56,19 @@ class Staging:
         """Return the path of a staged block."""
         return self.folder / block.ulid
 
-    def download(self, blocks: Sequence[Block], *, step: str) -> Generator[Block, None, None]:
+    def download(
+        self,
+        blocks: Sequence[Block],
+        *,
+        step: str,
+        failed: dict[str, BackupToolError] | None = None,
+    ) -> Generator[Block, None, None]:
         """Yield each block, in the given order, once it is complete and synced.
 
         `step` names this step in events. Use contextlib.closing if the body of the loop may raise.
         Raises ObjectAltered if an object does not match the manifest, OSError if a file cannot be
-        written, and the errors of the repository.
+        written, and the errors of the repository. With `failed`, a block with an object that is
+        altered, missing or not readable is recorded there instead, by ULID, and not yielded.
         """
         missing = {block.ulid: len(block.files) for block in blocks}
         waiting = list(blocks)
@@ -62,14 +81,21 @@ class Staging:
             long_step(self.transfer.listener, step, sum(b.size for b in blocks)),
             contextlib.closing(self.transfer.each(files, self._fetch)) as fetched,
         ):
-            for (block, file), _ in fetched:
-                self.transfer.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
+            for (block, file), error in fetched:
+                if error is None:
+                    self.transfer.listener(FileRestored(f"{block.ulid}/{file.path}", file.size))
+                elif failed is None:
+                    raise error
+                else:
+                    failed.setdefault(block.ulid, error)
                 missing[block.ulid] -= 1
                 # Yield in the given order even if a later block is complete first: after an
                 # interruption the first blocks are in place.
                 while waiting and not missing[waiting[0].ulid]:
-                    self._sync(waiting[0])
-                    yield waiting.pop(0)
+                    complete = waiting.pop(0)
+                    if not failed or complete.ulid not in failed:
+                        self._sync(complete)
+                        yield complete
 
     def _file(self, block: Block, file: File) -> Path:
         return self.folder / block.ulid / file.path
@@ -81,15 +107,27 @@ class Staging:
             if path.is_symlink() or (path.is_file() and path not in wanted):
                 path.unlink()
 
-    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> None:
-        """Download one file unless it is already complete."""
+    def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> BackupToolError | None:
+        """Download one file unless it is complete; return what is wrong with its object."""
         block, file = item
-        path = self._file(block, file)
+        try:
+            self._download(self._file(block, file), file, worker)
+        except (ObjectAltered, ObjectArchived, ObjectNotFound, RepositoryDenied) as error:
+            return error
+        return None
+
+    def _download(self, path: Path, file: File, worker: WorkerContext) -> None:
         if self._is_staged(path, file, worker):
             return
         part = path.with_name(path.name + ".part")
-        body = HashedStream(self.repository.store.stream(file.key), worker=worker, limit=file.size)
-        _write(part, body)
+
+        def download() -> HashedStream:
+            chunks = self.repository.store.stream(file.key)
+            body = HashedStream(chunks, worker=worker, limit=file.size)
+            _write(part, body)
+            return body
+
+        body = read_again_if_different(download, file.sha256, worker=worker)
         if (body.size, body.sha256) != (file.size, file.sha256):
             raise ObjectAltered(file.key)
         part.replace(path)

@@ -15,10 +15,14 @@ from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, long_step
 from prometheus_backup.model import Finding, FindingKind, Verdict, counted, printable
 from prometheus_backup.repository.manifest import Block, File
-from prometheus_backup.transfer import HashedStream, WorkerContext
+from prometheus_backup.transfer import HashedStream, WorkerContext, read_again_if_different
 from prometheus_backup.tsdb.parallel import check_blocks
 from prometheus_backup.tsdb.verification import BlockReport
-from prometheus_backup.verify.objects import ObjectVerifier, altered, missing
+from prometheus_backup.verify.objects import (
+    ObjectVerifier,
+    altered,
+    missing,
+)
 
 _BATCH_BYTES = 1 << 30
 """Bytes of blocks in the scratch directory at the same time; a larger block is checked alone."""
@@ -140,15 +144,19 @@ class _Batch:
 
     def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> HashedStream | None:
         block, file = item
-        chunks = self._verifier.repository.store.stream(file.key)
-        # With a limit, an object that grew since the listing cannot fill the disk.
-        body = HashedStream(chunks, worker=worker, limit=file.size)
-        try:
+
+        def download() -> HashedStream:
+            chunks = self._verifier.repository.store.stream(file.key)
+            # With a limit, an object that grew since the listing cannot fill the disk.
+            body = HashedStream(chunks, worker=worker, limit=file.size)
             with self._path(block, file).open("wb") as output:
                 output.writelines(body)
+            return body
+
+        try:
+            return read_again_if_different(download, file.sha256, worker=worker)
         except ObjectNotFound:
             return None
-        return body
 
     def _path(self, block: Block, file: File) -> Path:
         return self._scratch.folder / block.ulid / file.path

@@ -8,9 +8,14 @@ from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.events import long_step
 from prometheus_backup.model import Finding, FindingKind, counted
 from prometheus_backup.repository.layout import SUMS
-from prometheus_backup.repository.manifest import Manifest, sha256sums
+from prometheus_backup.repository.manifest import File, Manifest, sha256sums
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.transfer import HashedStream, Transfer, WorkerContext
+from prometheus_backup.transfer import (
+    HashedStream,
+    Transfer,
+    WorkerContext,
+    read_again_if_different,
+)
 
 
 @dataclass(slots=True)
@@ -61,18 +66,18 @@ class ObjectVerifier:
 
     def check_bytes(self, keys: Collection[str]) -> None:
         """Read these objects and compare their bytes with the manifest."""
-        files = {f.key: f for _, f in self.manifest.files() if f.key in keys}
+        files = [f for _, f in self.manifest.files() if f.key in keys]
         with (
-            long_step(self.transfer.listener, "verify", sum(f.size for f in files.values())),
-            contextlib.closing(self.transfer.each(list(files), self._hash)) as results,
+            long_step(self.transfer.listener, "verify", sum(f.size for f in files)),
+            contextlib.closing(self.transfer.each(files, self._hash)) as results,
         ):
-            for key, found in results:
+            for file, found in results:
                 if found is None:
-                    self.result.findings.append(missing(key))
+                    self.result.findings.append(missing(file.key))
                     continue
                 self.result.bytes_read += found.size
-                if found.sha256 != files[key].sha256:
-                    self.result.findings.append(altered(key, found.sha256, files[key].sha256))
+                if found.sha256 != file.sha256:
+                    self.result.findings.append(altered(file.key, found.sha256, file.sha256))
 
     def check_sums(self, keys: Collection[str]) -> None:
         """Compare SHA256SUMS, if it is among these keys, with the manifest."""
@@ -85,9 +90,12 @@ class ObjectVerifier:
             detail = "differs from the manifest"
             self.result.findings.append(Finding(FindingKind.ALTERED, self.sums_key, detail))
 
-    def _hash(self, key: str, worker: WorkerContext) -> HashedStream | None:
+    def _hash(self, file: File, worker: WorkerContext) -> HashedStream | None:
+        def read() -> HashedStream:
+            return HashedStream(self.repository.store.stream(file.key), worker=worker).read()
+
         try:
-            return HashedStream(self.repository.store.stream(key), worker=worker).read()
+            return read_again_if_different(read, file.sha256, worker=worker)
         except ObjectNotFound:
             return None
 

@@ -11,6 +11,7 @@ from prometheus_backup import __version__
 from prometheus_backup.errors import (
     BackupToolError,
     NewerFormat,
+    ObjectNotFound,
     RepositoryError,
     UsageError,
 )
@@ -74,16 +75,21 @@ class Verifier:
     def verify(self, entries: Sequence[BackupEntry]) -> VerifyReport:
         """Verify these backups one after another and record each result."""
         if self.subset is None:
-            return VerifyReport(tuple(self._verify_one(entry, None) for entry in entries))
+            return self._verify_all(entries, None)
         if self.level is Level.SIZE:
             raise UsageError(
                 "cannot verify a part at level size: one listing covers the whole backup",
                 hint="omit --subset",
             )
         longest_unread_first = sorted(entries, key=lambda e: last_read(e.rotations, self.level))
-        return VerifyReport(tuple(self._verify_one(e, self.subset) for e in longest_unread_first))
+        return self._verify_all(longest_unread_first, self.subset)
 
-    def _verify_one(self, entry: BackupEntry, subset: Subset | None) -> BackupResult:
+    def _verify_all(self, entries: Sequence[BackupEntry], subset: Subset | None) -> VerifyReport:
+        results = (self._verify_one(entry, subset) for entry in entries)
+        return VerifyReport(tuple(r for r in results if r is not None))
+
+    def _verify_one(self, entry: BackupEntry, subset: Subset | None) -> BackupResult | None:
+        """Verify one backup and record the result; None if it was deleted meanwhile."""
         part = due(self._rotation(entry), subset) if subset else None
         which = f", part {part.part} of {part.parts}" if part else ""
         self.listener(Step("verify", f"verifying {entry.backup_id} at level {self.level}{which}"))
@@ -96,6 +102,9 @@ class Verifier:
         except RepositoryError as error:
             cause = error.message
             self.listener(Warned(f"cannot verify {entry.backup_id}: {cause}", error.hint))
+        if (cause or partial.findings) and self._is_deleted(entry):
+            self.listener(Step("verify", f"{entry.backup_id} was deleted while it was verified"))
+            return None
         result = self._result(entry, part, partial, complete=not cause)
         for finding in result.findings:
             self.listener(Warned(f"Verification failed: {finding}"))
@@ -111,6 +120,18 @@ class Verifier:
         if entry.state is State.NEWER:  # this version must not write into its folder
             return BackupResult(result, cause)
         return BackupResult(result, cause, self._record(result, started_at))
+
+    def _is_deleted(self, entry: BackupEntry) -> bool:
+        """Return whether retention deletes this backup: the manifest goes first."""
+        if entry.state is not State.COMMITTED:
+            return False
+        try:
+            self.repository.store.head(f"{entry.backup_id}/{MANIFEST}")
+        except ObjectNotFound:
+            return True
+        except RepositoryError:
+            return False
+        return False
 
     def _rotation(self, entry: BackupEntry) -> Rotation | None:
         """Read the rotation again: another run may have advanced it since the listing."""
@@ -152,6 +173,8 @@ class Verifier:
     def _check(self, entry: BackupEntry, part: RotationPart | None, partial: PartialResult) -> None:
         if entry.state is State.ARCHIVED:
             self.repository.find(entry.backup_id)  # raises ObjectArchived with a hint
+        if entry.read_error is not None:
+            raise entry.read_error
         if entry.header is None:
             partial.findings.append(_unreadable(entry))
             partial.objects = 1

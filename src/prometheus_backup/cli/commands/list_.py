@@ -16,6 +16,8 @@ from prometheus_backup.cli.render import (
     verified,
 )
 from prometheus_backup.cli.tables import Column, table
+from prometheus_backup.events import Warned
+from prometheus_backup.model import Outcome
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.repository import BackupEntry
@@ -37,7 +39,10 @@ def list_(context: CommandContext, output: Output) -> int:
         tables=[table(LIST_COLUMNS, list_rows(entries, decisions))] if entries else [],
         lines=[] if entries else [f"no backups in {repository.url}", _NONE],
     )
-    return 0
+    unread = [e for e in entries if e.read_error is not None]
+    for entry in unread:
+        context.listener(Warned(f"cannot read {entry.backup_id}: {entry.problem}"))
+    return (Outcome.PARTIAL if unread else Outcome.DONE).exit_code
 
 
 _NONE = "hint: if there should be some, check the bucket and the prefix (REPOSITORY, S3_PREFIX)"

@@ -66,6 +66,7 @@ _NOTABLY_OLDER = timedelta(days=1)
 @option(
     "--accept-undeleted", is_flag=True, help="Also restore blocks that bring deleted series back."
 )
+@option("--stop-on-damage", is_flag=True, help="Stop at the first block that is damaged.")
 @option(
     "--chown",
     metavar="USER[:GROUP]",
@@ -120,6 +121,9 @@ def restore(
         lines=restore_lines(prepared, report, target=target),
     )
     if report is not None:
+        if report.error is not None:
+            output.refusal(report.error)
+            return report.error.exit_code
         return report.outcome.exit_code
     if prepared.refusal is not None:
         output.refusal(prepared.refusal)
@@ -150,6 +154,7 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
         head_from=context.instant(choices["head_from"]),
         owner=parse_owner(owner) if owner is not None else None,
         timeout=timedelta(seconds=choices["wait"]),
+        stop_on_damage=choices["stop_on_damage"],
     )
 
 
@@ -187,8 +192,13 @@ def restore_lines(
     plan = prepared.plan
     if plan.place:
         verb = "would restore" if report is None else "restored"
-        what = f"{counted(len(plan.place), 'block')}, {size(plan.size)}"
+        damaged = {} if report is None else {d.ulid: d for d in report.damaged}
+        placed = [b for b in plan.place if b.ulid not in damaged]
+        what = f"{counted(len(placed), 'block')}, {size(sum(b.size for b in placed))}"
         yield f"{verb} {plan.backup_id} into {target}: {what}"
+        for block in damaged.values():
+            where = f"; {block.other_backup} has this block" if block.other_backup else ""
+            yield f"DAMAGED: block {block.ulid}: {block.reason}{where}"
     else:
         yield f"nothing to restore of {plan.backup_id} into {target}"
     if plan.left_out:
@@ -259,6 +269,10 @@ def _done(report: "RestoreReport") -> Document:
     return {
         "outcome": report.outcome.value,
         "files": report.files,
+        "damaged": [
+            {"ulid": d.ulid, "reason": d.reason, "other_backup": d.other_backup}
+            for d in report.damaged
+        ],
         "loaded": loading.done if loading else None,
         "loading": loading.problem if loading else "",
         "seconds": round(report.seconds, 3),
