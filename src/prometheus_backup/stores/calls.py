@@ -13,9 +13,9 @@ _T = TypeVar("_T")
 def interruptibly(action: Callable[[], _T], *, seconds: float | None = None) -> _T:
     """Run `action` and return its result; raise TimeoutError if it takes more than `seconds`.
 
-    Python handles signals in the main thread only, and not inside a library's native code: so the
-    main thread has another one make the call, and waits for that one. After a signal a call that
-    the store answers is completed, so that what it did is known; else it goes on unheeded, and the
+    Python handles signals in the main thread only, and not inside a library's native code: so
+    another thread makes the call, and the main thread waits for it. After a signal, the call gets a
+    few seconds to complete, so that its effect is known; after that it is abandoned, and the
     command line does not wait for its thread.
     """
     if seconds is None and threading.current_thread() is not threading.main_thread():
@@ -28,8 +28,8 @@ def interruptibly(action: Callable[[], _T], *, seconds: float | None = None) -> 
         except BaseException as error:  # noqa: BLE001 -- passed on to the caller
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="store").start()
     try:
+        threading.Thread(target=run, name="store").start()  # a signal may arrive right after it
         wait([outcome], timeout=seconds)
     except BaseException:  # a signal
         wait([outcome], timeout=_GRACE)
