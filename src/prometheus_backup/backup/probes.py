@@ -1,6 +1,6 @@
 """The part of the preflight that uses the store: probe objects, stored exactly as a backup is.
 
-If the store refuses one, find the settings that go without what it refuses.
+If the store refuses one, find the settings with which it accepts it.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -39,7 +39,7 @@ class CheckWarning(Exception):
 
 
 class StoreProbes:
-    """Probes of one store. Settings that it turned out to need hold for the probes that follow."""
+    """Probes of one store. Settings that the store needs are also used for later probes."""
 
     def __init__(self, repository: Repository, *, run_id: str, block_class: str | None) -> None:
         self._repository = repository
@@ -48,7 +48,7 @@ class StoreProbes:
         self._block_class = block_class
         self._needed: tuple[str, ...] = ()
         self.can_write = False
-        """Whether the first probe could be written, if need be with other settings."""
+        """Whether the first probe could be written, perhaps with other settings."""
 
     def __iter__(self) -> Iterator[Probe]:
         """Yield subject and action of each probe."""
@@ -166,7 +166,7 @@ class StoreProbes:
         return PutOptions(tags=tags, storage_class=None if standard else self._block_class)
 
     def _try(self, action: _Action) -> None:
-        """Do it; if the store refuses, raise an error whose hint names the settings it needs."""
+        """Run the action; if the store refuses, raise an error whose hint names the settings it needs."""
         try:
             action(self._store, self._options)
         except _REFUSALS as error:

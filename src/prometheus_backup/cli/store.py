@@ -1,4 +1,4 @@
-"""Opens the store that the settings name."""
+"""Opens the store given in the settings."""
 
 import re
 from collections.abc import Mapping, MutableMapping
@@ -116,7 +116,7 @@ def _endpoint(url: str | None) -> str | None:
     try:
         parts = urlsplit(checked)
         usable = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
-    except ValueError:  # a port that is none, or an address with an open bracket
+    except ValueError:  # an invalid port, or an address with an open bracket
         usable = False
     if not usable or not _VISIBLE.fullmatch(checked):
         raise UsageError(

@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 _GAP = "  "
 _READABLE = 30
-"""The least width of a column of sentences; a narrower one is hard to read."""
+"""Minimum width of a column of sentences; a narrower one is hard to read."""
 _LEAST = 20
 """A narrower terminal is treated as one of this width."""
 

@@ -106,7 +106,7 @@ class HostLock:
             raise _unwritable(path, error) from error
 
     def forget(self, run_id: str) -> None:
-        """Remove the intent of a run that has nothing left to clean up. A failure is no harm."""
+        """Remove the intent of a run that has nothing left to clean up. A failure is harmless."""
         if self.held:
             with contextlib.suppress(OSError):
                 self._path(run_id).unlink(missing_ok=True)

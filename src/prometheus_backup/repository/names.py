@@ -1,4 +1,4 @@
-"""Which backups a name on the command line may mean: an id, the beginning of one, or a date. Pure.
+"""Find the backups that a name may mean: an id, the beginning of one, or a date. Pure.
 
 A date such as `2026-03-01` means that day in UTC.
 """
@@ -34,7 +34,7 @@ def neighbours(name: str, ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def _beginning(name: str) -> str:
-    """Return how the ids begin that the name may mean; empty if it can mean none."""
+    """Return the beginning of the ids that the name may mean; empty if there are none."""
     if date := _DATE.fullmatch(name):
         return _PREFIX + "".join(date.groups())
     return name if name.startswith(_PREFIX) and len(name) > len(_PREFIX) else ""

@@ -57,7 +57,7 @@ _STATUS_FULL = 507  # Insufficient Storage, RFC 4918
 _STATUS_UNSUPPORTED = 501  # Not Implemented
 _WRITES = ("put", "create", "copy")
 
-# What a store that lacks a feature answers, and the setting that goes without the feature.
+# How a store that lacks a feature responds, and the setting that avoids the feature.
 _WITHOUT_FEATURE = (
     (r"tagging", "S3_TAGS=false"),
     (r"storage.?class", "S3_STORAGE_CLASS=STANDARD (or a class of this store)"),
@@ -111,11 +111,11 @@ _CERTIFICATE_HINT = (
 
 
 class TimedOut(NoAnswer):
-    """There was no answer in time: the store is silent, or the connection too slow."""
+    """There was no answer in time: the store does not respond, or the connection is too slow."""
 
 
 class UploadLost(RepositoryUnavailable):
-    """The store has forgotten a multipart upload that was under way: it must begin again."""
+    """The store lost an unfinished multipart upload: it must be started again."""
 
 
 class ListingInterrupted(RepositoryUnavailable):
@@ -262,7 +262,7 @@ def denied(verb: str, message: str) -> RepositoryDenied:
 
 
 def _unsupported(message: str, *, verb: str) -> UsageError:
-    """Return the error for a feature that the store lacks, with the setting that goes without."""
+    """Return the error for a feature that the store lacks, with the setting that avoids it."""
     cause = message.partition(": ")[2]
     for pattern, setting in _WITHOUT_FEATURE:
         if re.search(pattern, cause, re.IGNORECASE):

@@ -121,7 +121,7 @@ def _stretches(coverages: Sequence[Coverage], window: Span) -> Iterator[Stretch]
 def _missing(
     coverages: Sequence[Coverage], *, policy: Policy, interval: timedelta, now: datetime
 ) -> Iterator[MissingBackup]:
-    """Yield what was due: by the interval while every backup is kept, then by month and year."""
+    """Yield due backups: one per interval while every backup is kept, then per month and year."""
     if not coverages:
         return
     times = sorted(c.time for c in coverages)
