@@ -166,7 +166,7 @@ class StoreProbes:
         return PutOptions(tags=tags, storage_class=None if standard else self._block_class)
 
     def _try(self, action: _Action) -> None:
-        """Run the action; if the store refuses, raise an error whose hint names the settings it needs."""
+        """Run the action; if the store refuses, raise an error that names the settings it needs."""
         try:
             action(self._store, self._options)
         except _REFUSALS as error:
