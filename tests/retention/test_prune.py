@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from prometheus_backup.model import FindingKind, Level, Outcome, Verdict
 from prometheus_backup.repository.manifest import Incomplete, encode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import RecordedFinding, Verification
-from prometheus_backup.retention.policy import Policy
-from prometheus_backup.retention.prune import apply_prune, plan_prune
+from prometheus_backup.retention.policy import Candidate, Policy, decide
+from prometheus_backup.retention.prune import PrunePlan, apply_prune, plan_prune
 from prometheus_backup.stores.local import LocalStore
 from tests.support import manifests
 from tests.support.contents import tree
@@ -266,3 +267,52 @@ def test_pruning_an_empty_repository_does_nothing(files: LocalFiles) -> None:
     assert document["deleted"] == document["swept"] == document["problems"] == []
     assert run_here("prune", env=files.environment()).returncode == 0
     assert "no backups" in run_here("list", env=files.environment()).stdout
+
+
+def plan_of(*days_ago: int, policy: Policy, per_day: int = 1) -> PrunePlan:
+    """What is decided about good backups of these days."""
+    today = datetime(2025, 3, 15, 12, tzinfo=UTC)
+    times = [today - timedelta(days=d, hours=h) for d in days_ago for h in range(per_day)]
+    judged = [Candidate(f"backup-{t:%Y%m%d-%H%M%S}", t, good=True) for t in times]
+    decisions = decide(judged, today=today.date(), policy=policy)
+    return replace(PrunePlan.nothing(), decisions=decisions)
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "per_day", "excessive"),
+    [
+        (range(31), 1, False),
+        (range(37), 1, False),
+        (range(38), 1, True),
+        (range(60, 95), 1, True),
+        ([0, 31, 32], 1, True),
+        ([0, 31], 1, False),
+        (range(32), 24, False),
+    ],
+    ids=str,
+)
+def test_more_than_half_or_more_than_a_week_is_too_much_for_a_timer(
+    days_ago: Sequence[int], per_day: int, *, excessive: bool
+) -> None:
+    policy = Policy(daily=30, monthly=0, yearly=0)
+    assert (plan_of(*days_ago, policy=policy, per_day=per_day).excess is not None) == excessive
+
+
+def test_a_clock_that_jumped_ahead_deletes_nothing_by_a_timer(files: LocalFiles) -> None:
+    """The store shares the clock, so nothing contradicts it; `prune` deletes when told to."""
+    for days in range(60, 95):
+        backup_of(files, days_ago=days)
+    repository = Repository(LocalStore(files.root), clock=SystemClock())
+    now = datetime.now(UTC)
+    policy = Policy(monthly=0, yearly=0)
+    plan = plan_prune(repository.entries(), policy=policy, now=now, store_now=now)
+    recorder = Recorder()
+
+    report = apply_prune(repository, plan, run_id="this", listener=recorder, by_timer=True)
+
+    assert report.outcome is Outcome.PARTIAL
+    assert report.deleted == ()
+    (problem,) = report.problems
+    assert problem.startswith("retention: nothing was deleted: it would delete 34 of 35 backups")
+    assert "prometheus-backup prune" in problem
+    assert len(apply_prune(repository, plan, run_id="this", listener=recorder).deleted) == 34

@@ -361,7 +361,9 @@ class _Attempt:
                 store_now=committed_at,
                 dead_runs=self._leftovers.dead_runs,
             )
-            return apply_prune(run.repository, plan, run_id=run.run_id, listener=run.listener)
+            return apply_prune(
+                run.repository, plan, run_id=run.run_id, listener=run.listener, by_timer=True
+            )
         except BackupToolError as error:
             problem = f"retention failed after the commit: {error.message}"
             run.listener(Warned(problem, error.hint))

@@ -7,9 +7,13 @@ from typing import Self
 
 from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
-from prometheus_backup.model import Outcome
+from prometheus_backup.model import Outcome, counted
+from prometheus_backup.repository.layout import backup_time
 from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
+
+_MAX_DAYS_AT_ONCE = 7
+"""Days of which a timer deletes backups in one run: a week in which it was down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,23 @@ class PrunePlan:
     def delete(self) -> tuple[str, ...]:
         """Return the ids of the backups that retention does not keep, oldest first."""
         return tuple(d.backup_id for d in self.decisions if not d.keep)
+
+    @property
+    def excess(self) -> str | None:
+        """Return why this deletes too much to be done by a timer; None if it does not.
+
+        So much is deleted at once after a change of the settings, or if the clock of this machine
+        and of the store jumped ahead together.
+        """
+        days = {backup_time(i).date() for i in self.delete}
+        most = len(self.delete) > len(self.decisions) / 2
+        if len(days) > _MAX_DAYS_AT_ONCE or (most and len(days) > 1):
+            total = counted(len(self.decisions), "backup")
+            return (
+                f"it would delete {len(self.delete)} of {total} at once, "
+                f"{self.delete[0]} to {self.delete[-1]}"
+            )
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +123,17 @@ def plan_prune(
 
 
 def apply_prune(
-    repository: Repository, plan: PrunePlan, *, run_id: str, listener: Listener
+    repository: Repository,
+    plan: PrunePlan,
+    *,
+    run_id: str,
+    listener: Listener,
+    by_timer: bool = False,
 ) -> PruneReport:
-    """Apply the plan. Report what cannot be deleted, and continue with the rest."""
+    """Apply the plan. Report what cannot be deleted, and continue with the rest.
+
+    If nobody watches (`by_timer`), a plan that deletes too much is reported instead.
+    """
     problems = [
         f"retention: cannot read the manifest of {backup_id}: the backup is kept"
         for backup_id in plan.unreadable
@@ -113,6 +142,11 @@ def apply_prune(
     swept: list[str] = []
     if plan.clock_problem:
         problems.append(f"retention: nothing was deleted: {plan.clock_problem}")
+    elif by_timer and plan.excess:
+        problems.append(
+            f"retention: nothing was deleted: {plan.excess}; check the clock and the retention "
+            "settings, then run `prometheus-backup prune --dry-run` and `prometheus-backup prune`"
+        )
     else:
         reasons = {d.backup_id: d.reasons[0] for d in plan.decisions}
         for decision in plan.decisions:
