@@ -193,7 +193,7 @@ def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_pa
     applied = {"outcome", "deleted", "swept", "problems"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")
-    restored = {"outcome", "files", "seconds", "loaded", "loading"}
+    restored = {"outcome", "files", "seconds", "damaged", "loaded", "loading"}
     assert fields("restore latest target --dry-run") == _fields("`restore`") - restored
     assert fields("restore latest target") == _fields("`restore`")
     (min(path for path in snapshot.iterdir()) / "index").unlink()
