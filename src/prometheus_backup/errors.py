@@ -54,6 +54,11 @@ class BackupToolError(Exception):
     def __str__(self) -> str:
         return self.message  # callers may have added context to it
 
+    @property
+    def kind(self) -> str:
+        """Return the name of the class in the tree above, also for a subclass elsewhere."""
+        return next(c.__name__ for c in type(self).__mro__ if c.__module__ == __name__)
+
 
 class UsageError(BackupToolError):
     """Settings or arguments that cannot be used."""

@@ -69,7 +69,7 @@ class Output:
                 {
                     "error": error.message,
                     "hint": error.hint,
-                    "kind": type(error).__name__,
+                    "kind": error.kind,
                     "exit_code": error.exit_code,
                 }
             )
