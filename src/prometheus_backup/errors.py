@@ -55,7 +55,7 @@ class BackupToolError(Exception):
         return self.message  # callers may have added context to it
 
     @property
-    def kind(self) -> str:
+    def published_name(self) -> str:
         """Return the name of the class in the tree above, also for a subclass elsewhere."""
         return next(c.__name__ for c in type(self).__mro__ if c.__module__ == __name__)
 

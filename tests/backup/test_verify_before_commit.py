@@ -166,7 +166,7 @@ def test_a_file_that_shrank_after_the_plan_ends_the_run(
     before = tree(live_blocks(source.data_dir)[0])
     with pytest.raises(BytesDiffer, match=r"Upload failed: cannot read .*/chunks/000001: ") as got:
         take_backup(source, store, listener=SnapshotChanger(source.data_dir, body))
-    assert f"{len(body)} bytes, expected " in got.value.message
+    assert f"it has {len(body)} bytes, not " in got.value.message
     assert tree(live_blocks(source.data_dir)[0]) == before
     assert_nothing_committed(store, source)
 

@@ -1,6 +1,7 @@
 """What verification sees of real backups on SeaweedFS, what it records, and what follows."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -415,11 +416,13 @@ def test_a_backup_that_retention_deletes_meanwhile_is_no_finding(
 ) -> None:
     """Its manifest goes first, then its objects."""
 
+    going = [key for key in repository_files.all_keys() if key.startswith(stored.first)]
+    deleting = threading.Lock()  # several workers read
+
     def delete(key: str) -> None:
-        if key.startswith(stored.first):
-            for gone in repository_files.all_keys():
-                if gone.startswith(stored.first):
-                    repository_files.delete(gone)
+        with deleting:
+            while key.startswith(stored.first) and going:
+                repository_files.delete(going.pop())
 
     store = ReadRecorder(LocalStore(repository_files.root), before=delete)
     repository = Repository(store, clock=SystemClock())

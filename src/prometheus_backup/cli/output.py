@@ -69,7 +69,7 @@ class Output:
                 {
                     "error": error.message,
                     "hint": error.hint,
-                    "kind": error.kind,
+                    "kind": error.published_name,
                     "exit_code": error.exit_code,
                 }
             )
