@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_backup import __version__
 from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.soundness import Faults, passed_level
 from prometheus_backup.backup.upload import StoredFile
-from prometheus_backup.model import Level, SourceBlock, instant_from_ms
+from prometheus_backup.model import (
+    Level,
+    SourceBlock,
+    counted,
+    instant_from_ms,
+    ms_from_instant,
+)
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.repository.claim import Claim
@@ -17,6 +23,10 @@ from prometheus_backup.repository.manifest import Block, File, Manifest, Prometh
 from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidates
+
+_FAR_AHEAD = timedelta(days=1)
+"""Prometheus itself writes blocks that end up to two hours ahead of now."""
+_DAY_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,22 @@ def build_manifest(
     )
 
 
+def future_blocks(blocks: Sequence[SourceBlock], *, now: datetime) -> tuple[str, ...]:
+    """Return a message for each block that ends far ahead of now, by a sample with a wrong time."""
+    limit_ms = ms_from_instant(now + _FAR_AHEAD)
+    return tuple(
+        f"block {b.ulid} ends {_days_ahead(b.max_time_ms, now)} ahead of now: Prometheus counts "
+        "its retention from that end, so it may delete all other blocks; stop Prometheus and move "
+        "the block out of its data directory"
+        for b in blocks
+        if b.max_time_ms > limit_ms
+    )
+
+
+def _days_ahead(end_ms: int, now: datetime) -> str:
+    return counted((end_ms - ms_from_instant(now)) // _DAY_MS, "day")
+
+
 def backup_tags(
     claim: Claim, others: Sequence[BackupEntry], *, policy: Policy
 ) -> Mapping[str, str]:
@@ -132,6 +158,8 @@ def _block(block: SourceBlock, files: tuple[File, ...], faults: Faults) -> Block
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
         max_time=instant_from_ms(block.max_time_ms),
+        min_time_ms=block.min_time_ms,
+        max_time_ms=block.max_time_ms,
         level=block.level,
         sources=block.sources,
         parents=block.parents,

@@ -5,7 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prometheus_backup.backup.describe import BackupOrigin, backup_tags, build_manifest
+from prometheus_backup.backup.describe import (
+    BackupOrigin,
+    backup_tags,
+    build_manifest,
+    future_blocks,
+)
 from prometheus_backup.backup.leftovers import Leftovers
 from prometheus_backup.backup.plan import BackupPlan, plan_backup
 from prometheus_backup.backup.snapshot import (
@@ -233,7 +238,7 @@ class _Attempt:
         self._snapshot_taken = False
         self.previous: Manifest | None = None
         self.problems: tuple[str, ...] = ()
-        """What went wrong after the manifest was written."""
+        """What is wrong although the backup is committed."""
 
     def claim(self) -> Claim:
         self._lock.record(self._intent)
@@ -261,6 +266,9 @@ class _Attempt:
             listener=run.listener,
         )
         self._snapshot_taken = True
+        self.problems = future_blocks(snapshot.blocks, now=run.repository.clock.now())
+        for problem in self.problems:
+            run.listener(Warned(problem))
         if not snapshot.blocks and not run.options.allow_empty:
             raise SnapshotUnusable(
                 "Failed to create snapshot: it contains no blocks",
@@ -336,9 +344,10 @@ class _Attempt:
             finished_at=run.repository.clock.now(),
         )
         run.listener(Step("commit", f"committing {manifest.backup_id}"))
-        self.problems = self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
-        for problem in self.problems:
+        problems = self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
+        for problem in problems:
             run.listener(Warned(problem))
+        self.problems += problems
         totals = manifest.totals
         run.listener(
             BackupCommitted(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.errors import BackupToolError, BytesDiffer, TargetUnusable
-from prometheus_backup.model import counted, ms_from_instant
+from prometheus_backup.model import counted
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.tsdb.block import read_block
 
@@ -103,7 +103,7 @@ def require_matching_meta(staged: Path, block: Block) -> None:
     could make the target lose data.
     """
     found = read_block(staged)
-    expected = (block.ulid, *map(ms_from_instant, (block.min_time, block.max_time)))
+    expected = (block.ulid, *block.times_ms)
     if (found.ulid, found.min_time_ms, found.max_time_ms) != expected or (
         (found.sources, found.parents) != (block.sources, block.parents)
     ):

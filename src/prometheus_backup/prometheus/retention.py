@@ -21,6 +21,8 @@ _BLOCK_SPAN = timedelta(hours=2)
 _SIZE_SLACK = 1.2
 _TIME_SLACK = timedelta(days=1)
 _GIB = 1024**3
+_MAX_DAYS = 100 * 365
+"""Prometheus refuses durations of more than 292 years."""
 
 _UNITS = {"": 1, **{u: 1024**n for n, u in enumerate("KMGTPE", 1)}}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
@@ -54,8 +56,9 @@ class RetentionNeed:
 
     @property
     def time_flag(self) -> str:
-        """Return the flag for time, in whole days."""
-        return f"--storage.tsdb.retention.time={math.ceil(self.time / timedelta(days=1))}d"
+        """Return the flag for time, in whole days, as Prometheus accepts it."""
+        days = min(math.ceil(self.time / timedelta(days=1)), _MAX_DAYS)
+        return f"--storage.tsdb.retention.time={days}d"
 
     @property
     def size_flag(self) -> str:

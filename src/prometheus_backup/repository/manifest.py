@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import FailFast, Field, ValidationError, model_validator
 
 from prometheus_backup.errors import NewerFormat, UnreadableManifest
-from prometheus_backup.model import MAX_FINGERPRINTS, Level
+from prometheus_backup.model import MAX_FINGERPRINTS, Level, instant_from_ms, ms_from_instant
 from prometheus_backup.repository.document import (
     BackupId,
     Count,
@@ -63,6 +63,9 @@ class Block(Document):
     ulid: Ulid
     min_time: Instant
     max_time: Instant
+    # Exact, also beyond the year 9999; backups of version 1.0 do not have them.
+    min_time_ms: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+    max_time_ms: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
     level: Count
     # FailFast everywhere: collecting the errors of a million entries would take 4 GB.
     sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
@@ -77,8 +80,19 @@ class Block(Document):
         """Return the bytes of all files."""
         return sum(f.size for f in self.files)
 
+    @property
+    def times_ms(self) -> tuple[int, int]:
+        """Return begin and end in TSDB milliseconds, exactly as in meta.json."""
+        begin, end = self.min_time_ms, self.max_time_ms
+        return (
+            ms_from_instant(self.min_time) if begin is None else begin,
+            ms_from_instant(self.max_time) if end is None else end,
+        )
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        if tuple(map(instant_from_ms, self.times_ms)) != (self.min_time, self.max_time):
+            raise ValueError(f"the times of block {self.ulid} contradict each other")
         if self.min_time > self.max_time:
             raise ValueError(f"block {self.ulid} ends before it begins")
         if not self.files:

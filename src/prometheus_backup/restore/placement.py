@@ -14,6 +14,8 @@ from prometheus_backup.repository.manifest import Block
 _BLOCK_SPAN = timedelta(hours=2)
 _PERSISTED_AFTER = timedelta(hours=1)
 """Prometheus writes a two-hour block once the head spans three hours (tsdb/head.go compactable)."""
+_FAR_FUTURE = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
+"""No retention that Prometheus accepts (292 years at most) keeps other blocks next to such one."""
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MIN_GAP = timedelta(minutes=5)
 
@@ -30,6 +32,7 @@ class BlockAction(StrEnum):
     REPLACES = "replaces"
     UNDELETES = "undeletes"
     IN_MEMORY = "in-memory"
+    FAR_FUTURE = "far-future"
 
     @property
     def left_out(self) -> bool:
@@ -42,6 +45,7 @@ _LEFT_OUT = {
     BlockAction.REPLACES,
     BlockAction.UNDELETES,
     BlockAction.IN_MEMORY,
+    BlockAction.FAR_FUTURE,
 }
 
 
@@ -179,6 +183,7 @@ class PlacementPlanner:
             return Placement(block, BlockAction.OUTSIDE, "outside the requested time range")
         for rule in (
             self._present,
+            self._far_future,
             self._parent,
             self._covered_by_target,
             self._replaces,
@@ -202,6 +207,15 @@ class PlacementPlanner:
                 return Placement(block, BlockAction.DIFFERENT, reason)
             return Placement(block, BlockAction.PRESENT, "already present")
         return None
+
+    def _far_future(self, block: Block) -> Placement | None:
+        if block.max_time < _FAR_FUTURE:
+            return None
+        reason = (
+            f"it ends in the year {block.max_time.year} or later, by a sample with a wrong time: "
+            "with it, Prometheus would delete all other blocks by its retention"
+        )
+        return Placement(block, BlockAction.FAR_FUTURE, reason)
 
     def _parent(self, block: Block) -> Placement | None:
         # Prometheus deletes the parents of a block that it loads (tsdb/db.go reloadBlocks).
