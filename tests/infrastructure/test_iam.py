@@ -252,7 +252,7 @@ def test_restorer_can_restore_and_change_nothing(stocked: Account, tmp_path: Pat
     _require_exit(stocked.run(user, "show", "latest"), 0)
     _require_exit(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), 0)
     _denied(stocked.run(user, "backup"), "s3:PutObject")
-    _denied(stocked.run(user, "prune"), "s3:PutObject")
+    assert "s3:PutObject" in _require_exit(stocked.run(user, "prune"), 3)
     with stocked.moto.enforcing_iam():
         for key in before:
             with pytest.raises(ClientError, match="AccessDenied"):
@@ -277,4 +277,4 @@ def test_verifier_can_only_write_its_results(
     ]
     assert {k: after[k] for k in before} == before
     _denied(stocked.run(user, "backup"), "s3:PutObject")
-    _denied(stocked.run(user, "prune"), "s3:PutObject")
+    assert "s3:PutObject" in _require_exit(stocked.run(user, "prune"), 3)
