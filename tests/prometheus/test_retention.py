@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.prometheus.client import _configured_retention
 from prometheus_backup.prometheus.retention import (
     FIRST_BLOCK_AFTER,
     RetainedBlock,
@@ -53,10 +54,48 @@ def test_retention_is_parsed_as_prometheus_reports_it(
 
 
 def test_unknown_text_is_returned_and_the_rest_is_parsed() -> None:
-    assert parse_tsdb_retention("15d or 80%") == TsdbRetention(15 * DAY, None, "80%")
+    assert parse_tsdb_retention("15d or soon") == TsdbRetention(15 * DAY, None, "soon")
 
 
-@pytest.mark.parametrize("text", ["", " ", "soon", "15", "15d,", "15 d", "15d,50", "80%", "-1d"])
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("15d or 80%", 800),
+        ("15d or 0.5%", 5),
+        ("15d or 100GB or 10%", 100),
+        ("100B", 100),
+        ("15d", None),
+    ],
+)
+def test_a_percentage_is_of_the_file_system_and_counts_instead_of_a_size(
+    text: str, size: int | None
+) -> None:
+    assert parse_tsdb_retention(text).on_file_system(1000).size == size
+
+
+@pytest.mark.parametrize(
+    ("section", "version", "effective"),
+    [
+        ("", "3.5.3", ""),
+        ("time: 32d", "3.8.0", "32d"),
+        ("time: 32d\n      size: 10GiB", "3.9.1", "32d or 10GiB"),
+        ("size: 10GiB", "3.10.0", "15d or 10GiB"),
+        ("size: 10GiB", "3.11.0", "10GiB"),
+        ("percentage: 80", "3.14.0", "80%"),
+        ("time: 7d\n      percentage: 12.5", "3.14.0", "7d or 12.5%"),
+        ("time: 0s\n      size: 1GiB", "3.14.0", "1GiB"),
+    ],
+)
+def test_retention_in_the_configuration_counts_instead_of_the_flags(
+    section: str, version: str, effective: str
+) -> None:
+    config = "global:\n  scrape_interval: 1m\nstorage:\n  tsdb:\n    out_of_order_time_window: 1h\n"
+    config += f"    retention:\n      {section}\n" if section else ""
+    flags = {"storage.tsdb.retention.time": "15d"}
+    assert _configured_retention(config, flags, version=version) == effective
+
+
+@pytest.mark.parametrize("text", ["", " ", "soon", "15", "15d,", "15 d", "15d,50", "-1d"])
 def test_invalid_user_input_is_an_error(text: str) -> None:
     if text == "15d,":
         assert parse_target_retention(text).time == 15 * DAY

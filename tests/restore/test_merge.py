@@ -17,6 +17,7 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.stores.local import LocalStore
+from tests.support.contents import live_blocks
 from tests.support.runs import options, take_backup
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 from tests.support.waiting import wait_until
@@ -323,3 +324,26 @@ def test_a_prometheus_that_requires_a_password_is_exit_20_before_anything_is_wri
     assert done.returncode == 20
     assert "PROMETHEUS_PASSWORD_FILE" in done.stderr
     assert blocks_in(data_dir) == before
+
+
+def test_an_empty_head_leaves_no_block_out(
+    start_prometheus: PrometheusFleet,
+    prometheus_binaries: PrometheusBinaries,
+    data_dir: Path,
+    repository_files: LocalFiles,
+    stored: StoredBackups,
+) -> None:
+    """Nothing is in memory that could be lost, although headStats names a time in the past."""
+    newest = max(live_blocks(data_dir), key=lambda b: b.name)
+    shutil.rmtree(newest)
+    server = start_prometheus(
+        prometheus_binaries, data_dir, PrometheusOptions(scrape_interval=None)
+    )
+
+    command = ("restore", stored.first, str(data_dir), "--merge", "--json", "--wait=120")
+    env = repository_files.environment() | {"PROMETHEUS_URL": server.url}
+    document = json_of(run_here(*command, env=env))
+
+    assert newest.name in {b["ulid"] for b in document["place"]}
+    assert not [s for s in document["skipped"] if s["standing"] == "in-memory"]
+    assert document["loaded"] is True

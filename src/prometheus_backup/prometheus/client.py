@@ -122,6 +122,7 @@ class PrometheusClient:
         flags, clock = self._get_with_clock("/api/v1/status/flags")
         runtime = self._get("/api/v1/status/runtimeinfo")
         build = self._get("/api/v1/status/buildinfo")
+        config = str(self._get("/api/v1/status/config").get("yaml", ""))
         agent = _is_agent(flags)
         head = {} if agent else self._get("/api/v1/status/tsdb?limit=1").get("headStats", {})
         return SourceStatus(
@@ -129,11 +130,12 @@ class PrometheusClient:
             revision=build.get("revision", ""),
             start_time=runtime.get("startTime", ""),
             hostname=runtime.get("hostname"),
-            retention=runtime.get("storageRetention", ""),
+            retention=_configured_retention(config, flags, version=build.get("version", ""))
+            or runtime.get("storageRetention", ""),
             admin_api=flags.get("web.enable-admin-api") == "true",
             agent=agent,
             storage_path=str(Path(runtime.get("CWD", ""), flags.get("storage.tsdb.path", ""))),
-            out_of_order=self._out_of_order(),
+            out_of_order=_out_of_order(config),
             head_series=int(head.get("numSeries", 0)),
             head_chunks=int(head.get("chunkCount", 0)),
             head_from=_head_from(head),
@@ -285,11 +287,6 @@ class PrometheusClient:
         found = re.search(rf"^{name} (\S+)$", response.text, re.MULTILINE)
         return int(float(found[1])) if found else None
 
-    def _out_of_order(self) -> str | None:
-        text = str(self._get("/api/v1/status/config").get("yaml", ""))
-        found = re.search(r"^\s+out_of_order_time_window: (\S+)", text, re.MULTILINE)
-        return found[1] if found and found[1] not in ("0s", "0") else None
-
     def _get(self, path: str) -> Mapping[str, Any]:
         return self._get_with_clock(path)[0]
 
@@ -348,8 +345,37 @@ def _is_agent(flags: Mapping[str, Any]) -> bool:
     )
 
 
+def _out_of_order(config: str) -> str | None:
+    found = re.search(r"^\s+out_of_order_time_window: (\S+)", config, re.MULTILINE)
+    return found[1] if found and found[1] not in ("0s", "0") else None
+
+
+def _configured_retention(config: str, flags: Mapping[str, Any], *, version: str) -> str:
+    """Return the retention of a configuration file in the format of runtimeinfo; empty if none.
+
+    It counts instead of the flags, and runtimeinfo does not follow a reload in 3.8 to 3.10.
+    """
+    section = re.search(r"^    retention:\n((?:      .*\n?)+)", config, re.MULTILINE)
+    if section is None:
+        return ""
+    values = dict(re.findall(r"^      (time|size|percentage): (\S+)", section[1], re.MULTILINE))
+    # Since 3.11 a section without a time means no limit of time; before, the flag counts.
+    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if "time" not in values and release < (3, 11):
+        values["time"] = str(flags.get("storage.tsdb.retention.time", ""))
+    parts = [values.get("time", ""), values.get("size", "")]
+    if float(values.get("percentage", 0)):
+        parts.append(f"{values['percentage']}%")
+    return " or ".join(p for p in parts if p not in ("", "0", "0s", "0B"))
+
+
 def _head_from(head: Mapping[str, Any]) -> datetime | None:
-    """Return the start of the head; None if it is empty (minTime is then the largest int64)."""
+    """Return the start of the head; None if it is empty.
+
+    An empty head has no series; its minTime is the largest int64, or the end of the newest block.
+    """
+    if not head.get("numSeries"):
+        return None
     begin = head.get("minTime")
     return instant_from_ms(int(begin)) if begin is not None and begin < _NO_TIME else None
 

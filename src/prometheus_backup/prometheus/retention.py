@@ -7,8 +7,8 @@ first one beyond a limit are deleted, too.
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import UsageError
@@ -30,11 +30,24 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
 
 @dataclass(frozen=True, slots=True)
 class TsdbRetention:
-    """The retention of a Prometheus; None is no limit. `unparsed` is text not understood."""
+    """The retention of a Prometheus; None is no limit. `unparsed` is text not understood.
+
+    `percentage` is a share of the size of the data directory's file system (since 3.11).
+    """
 
     time: timedelta | None = None
     size: int | None = None
     unparsed: str = ""
+    percentage: float | None = None
+
+    def on_file_system(self, size: int) -> "TsdbRetention":
+        """Return the same retention with the percentage as bytes of a file system of this size.
+
+        If both a percentage and a size are set, the percentage counts (tsdb/db.go).
+        """
+        if self.percentage is None:
+            return self
+        return replace(self, size=int(size * self.percentage / 100), percentage=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +78,26 @@ class RetentionNeed:
         """Return the flag for size, needed only if there is a size limit."""
         return f"--storage.tsdb.retention.size={math.ceil(self.size / _GIB)}GB"
 
+    @property
+    def configuration(self) -> Mapping[str, str]:
+        """Return `time` and `size` for `storage.tsdb.retention` in the configuration file.
+
+        From 3.8 on they may be there, and then they count instead of the flags.
+        """
+        return {
+            "time": self.time_flag.partition("=")[2],
+            "size": self.size_flag.partition("=")[2],
+        }
+
 
 def parse_tsdb_retention(text: str) -> TsdbRetention:
-    """Parse `15d`, `15d or 10GiB` (the format of runtimeinfo) or `30d,50GB` (user input).
+    """Parse `15d`, `15d or 10GiB or 80%` (the format of runtimeinfo) or `30d,50GB` (user input).
 
     As in Prometheus' flags, units of size are powers of 1024.
     """
     time: timedelta | None = None
     size: int | None = None
+    percentage: float | None = None
     unparsed = []
     for part in (p.strip() for p in re.split(r",|\bor\b", text)):
         duration = parse_duration(part)
@@ -80,10 +105,13 @@ def parse_tsdb_retention(text: str) -> TsdbRetention:
             time = duration
         elif re.fullmatch(rf"(?:{_SIZE.pattern})+", part):
             size = sum(int(float(n) * _UNITS[unit]) for n, unit in _SIZE.findall(part))
+        elif re.fullmatch(r"\d{1,3}(\.\d+)?%", part):
+            percentage = float(part[:-1])
         elif part:
             unparsed.append(part)
     # In Prometheus, zero means no limit.
-    return TsdbRetention(time or None, size or None, " or ".join(unparsed))
+    unknown = " or ".join(unparsed)
+    return TsdbRetention(time or None, size or None, unknown, percentage or None)
 
 
 def parse_target_retention(text: str) -> TsdbRetention:

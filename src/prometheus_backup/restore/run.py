@@ -50,7 +50,7 @@ from prometheus_backup.restore.plan import (
     plan_restore,
 )
 from prometheus_backup.restore.staging import Staging
-from prometheus_backup.restore.target import TargetDirectory, TargetState
+from prometheus_backup.restore.target import TargetDirectory, TargetState, file_system_size
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import BlockUnusable
@@ -233,6 +233,8 @@ class Restore:
         retention_of = f"the Prometheus at {self.client.url}" if self.client else ""
         if self.options.retention is not None:
             retention, retention_of = self.options.retention, "the target (--target-retention)"
+        if retention is not None:
+            retention = retention.on_file_system(file_system_size(self.target))
         return TargetView(state.blocks, retention, retention_of, state.head_size)
 
     def _empty_at(self) -> datetime | None:
@@ -287,6 +289,14 @@ class Restore:
 
     def _refusal(self, plan: RestorePlan, state: TargetState) -> TargetWouldLoseData | None:
         flags = f"{plan.need.time_flag} {plan.need.size_flag}" if plan.need else ""
+        retention = self._view(state).retention
+        unknown = retention.unparsed if retention else ""
+        if unknown and plan.place and state.names and not self.options.ignore_retention:
+            return TargetWouldLoseData(
+                f"cannot restore into {self.target}: the retention of its Prometheus is unknown "
+                f"({unknown!r}), so it may delete blocks",
+                hint="set --target-retention TIME[,SIZE], or use --ignore-retention",
+            )
         if plan.loses_existing:
             return TargetWouldLoseData(
                 f"cannot restore into {self.target}: after the restore, retention would delete "

@@ -13,9 +13,7 @@ from prometheus_backup.datadir.filesystem import sync_folder
 from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
-    ObjectArchived,
     ObjectNotFound,
-    RepositoryDenied,
 )
 from prometheus_backup.events import FileRestored, long_step
 from prometheus_backup.repository.manifest import Block, File
@@ -68,7 +66,7 @@ class Staging:
         `step` names this step in events. Use contextlib.closing if the body of the loop may raise.
         Raises ObjectAltered if an object does not match the manifest, OSError if a file cannot be
         written, and the errors of the repository. With `failed`, a block with an object that is
-        altered, missing or not readable is recorded there instead, by ULID, and not yielded.
+        altered or missing is recorded there instead, by ULID, and not yielded.
         """
         missing = {block.ulid: len(block.files) for block in blocks}
         waiting = list(blocks)
@@ -112,7 +110,7 @@ class Staging:
         block, file = item
         try:
             self._download(self._file(block, file), file, worker)
-        except (ObjectAltered, ObjectArchived, ObjectNotFound, RepositoryDenied) as error:
+        except (ObjectAltered, ObjectNotFound) as error:
             return error
         return None
 

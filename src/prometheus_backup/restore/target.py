@@ -10,6 +10,7 @@ import fcntl
 import grp
 import os
 import pwd
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,8 +95,12 @@ class TargetDirectory:
         running, warnings = self.running(names) if names else (None, ())
         found, unreadable = self._blocks(names, manifest)
         blocks = TargetBlocks(found, unreadable, self.memory_from(found, running, head_size))
-        retention = parse_tsdb_retention(running.retention) if running else None
+        retention = self._retention(running) if running else None
         return TargetState(blocks, names, head_size, owner, running, retention, warnings)
+
+    def _retention(self, running: SourceStatus) -> TsdbRetention:
+        retention = parse_tsdb_retention(running.retention)
+        return retention.on_file_system(file_system_size(self.path))
 
     def names(self) -> frozenset[str]:
         """Return the names in the directory, without IGNORED_NAMES; none if it does not exist.
@@ -263,6 +268,13 @@ class TargetDirectory:
         candidates = [*blocks[:1], *(n for n in _IN_MEMORY if n in names)]
         status = (self.path / candidates[0] if candidates else self.path).stat()
         return Owner(status.st_uid, status.st_gid)
+
+
+def file_system_size(path: Path) -> int:
+    """Return the size in bytes of the file system that a directory is on, or will be."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).total
 
 
 def holds_data(path: Path) -> bool:

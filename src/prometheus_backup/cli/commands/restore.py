@@ -254,6 +254,9 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
     yield f"  {plan.need.time_flag}"
     yield "and, if it has a size limit,"
     yield f"  {plan.need.size_flag}"
+    limits = plan.need.configuration
+    yield "From Prometheus 3.8 on, a retention section in its configuration file counts instead:"
+    yield f"  storage: {{tsdb: {{retention: {{time: {limits['time']}, size: {limits['size']}}}}}}}"
 
 
 def _loading_line(report: "RestoreReport") -> str:
