@@ -49,11 +49,15 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def traces(data_dir: Path) -> list[str]:
-    """Return what runs left in a data directory: the tool's files and snapshots, sorted."""
+    """Return what runs left in a data directory: the tool's files and snapshots, sorted.
+
+    Without the note of the repositories that have backups, which stays on purpose.
+    """
     return sorted(
         path.relative_to(data_dir).as_posix()
         for folder in (data_dir / ".prometheus-backup", data_dir / "snapshots")
         for path in folder.rglob("*")
+        if path.name != "repositories.json"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_backup.backup.ownership import require_not_lost
 from prometheus_backup.backup.probes import CheckWarning, StoreProbes
 from prometheus_backup.backup.snapshot import SNAPSHOTS, snapshot_names
 from prometheus_backup.clock import Clock
@@ -82,7 +83,9 @@ def check(
     preflight = _Preflight()
     preflight.run("settings", settings)
     _check_source(preflight, connect, data_dir, clock)
-    _check_repository(preflight, open_repository, run_id, block_class)
+    repository = _check_repository(preflight, open_repository, run_id, block_class)
+    if repository is not None:
+        preflight.run("repository: backups", lambda: _backups(repository, data_dir))
     return CheckReport(tuple(preflight.lines), preflight.error)
 
 
@@ -136,7 +139,8 @@ def _check_repository(
     open_repository: Callable[[], Repository],
     run_id: str,
     block_class: str | None,
-) -> None:
+) -> Repository | None:
+    """Return the repository if it can be reached."""
     opened: list[Repository] = []
 
     def ping() -> str:
@@ -146,18 +150,19 @@ def _check_repository(
         return repository.url
 
     if not preflight.run("repository: reachable", ping):
-        return
+        return None
     repository = opened[0]
     probes = StoreProbes(repository, run_id=run_id, block_class=block_class)
     for subject, action in probes:
         preflight.run(f"repository: {subject}", action)
         if not probes.can_write:
             break
-    preflight.run("repository: backups", lambda: _backups(repository))
+    return repository
 
 
-def _backups(repository: Repository) -> str:
+def _backups(repository: Repository, data_dir: Path) -> str:
     entries = repository.entries()
+    require_not_lost(data_dir, repository.url, entries)
     bad = [e for e in entries if e.state in (State.UNREADABLE, State.NEWER)]
     if bad:
         kind = NewerFormat if bad[0].state is State.NEWER else UnreadableManifest

@@ -12,6 +12,13 @@ from prometheus_backup.backup.describe import (
     future_blocks,
 )
 from prometheus_backup.backup.leftovers import Leftovers
+from prometheus_backup.backup.ownership import (
+    remember,
+    require_no_other_run,
+    require_not_lost,
+    require_readable,
+    require_same_source,
+)
 from prometheus_backup.backup.plan import BackupPlan, plan_backup
 from prometheus_backup.backup.snapshot import (
     Snapshot,
@@ -25,11 +32,8 @@ from prometheus_backup.backup.upload import StoredFile, Uploader
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import (
     BackupToolError,
-    NewerFormat,
-    RepositoryLocked,
     SnapshotUnusable,
     StopRequest,
-    UsageError,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
 from prometheus_backup.model import Level, Outcome, PutOptions
@@ -44,7 +48,6 @@ from prometheus_backup.repository.repository import (
     BackupEntry,
     Repository,
     State,
-    committed,
     newest_intact,
 )
 from prometheus_backup.retention.policy import Policy
@@ -73,6 +76,8 @@ class BackupOptions:
     fingerprints: tuple[str, ...] = ()
     processes: int = 1
     """Number of blocks that are checked in parallel at level `tsdb`."""
+    new_repository: bool = False
+    """Allow an empty repository that had backups before."""
 
     @property
     def inspects(self) -> bool:
@@ -124,7 +129,7 @@ class BackupRun:
                     self.client, self.data_dir, clock=self.repository.clock
                 )
                 leftovers = leftovers or self._lock(stack)
-                entries = self._require_usable_repository(locked=leftovers.lock.held)
+                entries = self._require_usable_repository(status, locked=leftovers.lock.held)
             attempt = _Attempt(self, leftovers, entries, status)
             try:
                 manifest, prune = self._make(attempt, phases)
@@ -174,46 +179,21 @@ class BackupRun:
             return contextlib.nullcontext()
         return phases.phase("fingerprints", text)
 
-    def _require_usable_repository(self, *, locked: bool) -> tuple[BackupEntry, ...]:
-        self.repository.store.ping()
-        entries = self.repository.entries()
-        self._require_own_repository(entries)
+    def _require_usable_repository(
+        self, status: SourceStatus, *, locked: bool
+    ) -> tuple[BackupEntry, ...]:
+        repository, data_dir = self.repository, self.data_dir
+        repository.store.ping()
+        entries = repository.entries()
+        if not self.options.new_repository:
+            require_not_lost(data_dir, repository.url, entries)
+        require_readable(entries, listener=self.listener)
+        require_same_source(
+            repository, entries, labels=self.options.labels, status=status, data_dir=data_dir
+        )
         if not locked:
-            self._require_no_other_run(entries)
+            require_no_other_run(repository, entries, run_id=self.run_id, data_dir=data_dir)
         return entries
-
-    def _require_own_repository(self, entries: tuple[BackupEntry, ...]) -> None:
-        for entry in entries:
-            if entry.state is State.NEWER:
-                raise NewerFormat(entry.problem)
-            if entry.state in (State.UNREADABLE, State.ARCHIVED):
-                self.listener(Warned(entry.problem))
-        backups = committed(entries)
-        newest = backups[-1].header if backups else None
-        if newest and dict(newest.labels) != dict(self.options.labels):
-            raise UsageError(
-                f"cannot back up into {self.repository.url}: its newest backup, "
-                f"{newest.backup_id}, has labels {_labels(newest.labels)}, this run has "
-                f"{_labels(self.options.labels)}",
-                hint="use a separate prefix for each Prometheus (S3_PREFIX), or the same "
-                "BACKUP_LABELS as before",
-            )
-
-    def _require_no_other_run(self, entries: tuple[BackupEntry, ...]) -> None:
-        """Raise RepositoryLocked if a recent incomplete.json shows that another run is active.
-
-        Needed only without a host lock.
-        """
-        store_now = self.repository.store_now(run_id=self.run_id)
-        for entry in entries:
-            if entry.state is not State.INCOMPLETE or entry.incomplete is None:
-                continue
-            if not entry.is_dead(store_now=store_now, dead_runs=frozenset()):
-                raise RepositoryLocked(
-                    f"cannot back up into {self.repository.url}: {entry.backup_id} is in progress "
-                    f"on {entry.incomplete.host or 'another host'}; {self.data_dir} is read-only, "
-                    "so it is not possible to tell whether that run is still alive",
-                )
 
 
 class _Attempt:
@@ -345,6 +325,11 @@ class _Attempt:
         )
         run.listener(Step("commit", f"committing {manifest.backup_id}"))
         problems = self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
+        if self._lock.held:
+            try:
+                remember(run.data_dir, run.repository.url, manifest.backup_id)
+            except SnapshotUnusable as error:
+                problems = (*problems, error.message)
         for problem in problems:
             run.listener(Warned(problem))
         self.problems += problems
@@ -442,7 +427,3 @@ class _Phases:
         yield
         took = clock.monotonic() - began
         self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    return ",".join(f"{k}={v}" for k, v in sorted(labels.items())) or "(none)"

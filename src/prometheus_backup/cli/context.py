@@ -135,7 +135,7 @@ class CommandContext:
             values["retention_daily"], values["retention_monthly"], values["retention_yearly"]
         )
 
-    def backup_options(self) -> "BackupOptions":
+    def backup_options(self, *, new_repository: bool = False) -> "BackupOptions":
         """Return the options of `backup`."""
         from prometheus_backup.backup.run import BackupOptions
 
@@ -153,6 +153,7 @@ class CommandContext:
             allow_empty=values["allow_empty"],
             fingerprints=self._fingerprints(),
             processes=self.processes,
+            new_repository=new_repository,
         )
 
     def describe(self) -> str:

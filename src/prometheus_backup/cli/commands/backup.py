@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from prometheus_backup.cli.command import command
+from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from prometheus_backup.backup.run import BackupReport
 
 
+@option(
+    "--new-repository",
+    is_flag=True,
+    help="Begin again in a repository that is empty but had backups before.",
+)
 @command(
     "prometheus",
     "source",
@@ -32,11 +37,11 @@ if TYPE_CHECKING:
     "reporting",
     "healthcheck",
 )
-def backup(context: CommandContext, output: Output) -> int:
+def backup(context: CommandContext, output: Output, *, new_repository: bool) -> int:
     """Take a backup: snapshot, transfer, verify, commit, apply retention, clean up."""
     from prometheus_backup.backup.run import BackupRun
 
-    options = context.backup_options()
+    options = context.backup_options(new_repository=new_repository)
     context.require_apart(context.data_dir, "data directory")
     repository = context.unchecked_repository()
     with context.client() as client:
