@@ -149,6 +149,7 @@ def test_only_kubernetes_service_links_are_dropped() -> None:
         "S3_BUCKET": "tcp",
         "PROMETHEUS_URL": "http://10.0.0.1:9090",
         "OTHER": "tcp://host:80",
+        "RETENTION_DAILY": "$(RETENTION_DAILY)",
     }
 
     assert {*without_service_links(environment)} == {"S3_BUCKET", "PROMETHEUS_URL", "OTHER"}

@@ -192,11 +192,14 @@ def repository_address(repository: str | None, *, bucket: str | None, prefix: st
 
 
 def without_service_links(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the variables that Kubernetes sets for Services.
+    """Return the environment without variables that Kubernetes sets, but nobody meant as settings.
 
-    A Service called `repository` exports REPOSITORY=tcp://10.0.0.1:80 into every pod.
+    A Service called `repository` exports REPOSITORY=tcp://10.0.0.1:80 into every pod. The value
+    `$(NAME)` of a manifest stays as it is if the ConfigMap has no NAME.
     """
-    return {k: v for k, v in environment.items() if not _SERVICE_LINK.fullmatch(v)}
+    return {
+        k: v for k, v in environment.items() if not _SERVICE_LINK.fullmatch(v) and v != f"$({k})"
+    }
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:

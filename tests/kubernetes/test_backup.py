@@ -35,7 +35,8 @@ def test_schedule_and_limits(cronjob: Manifest) -> None:
     spec = cronjob["spec"]
     assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert (spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (3, 1)
+    assert (spec["successfulJobsHistoryLimit"], spec["failedJobsHistoryLimit"]) == (3, 3)
+    assert spec["suspend"] is False, "applied again, it ends a suspension"
     job, day = spec["jobTemplate"]["spec"], 24 * 60 * 60
     assert job["backoffLimit"] <= 2
     # A hanging run is ended before the next one, even if it was started late.
@@ -46,15 +47,16 @@ def test_schedule_and_limits(cronjob: Manifest) -> None:
 def test_permanent_failures_are_not_retried(cronjob: Manifest) -> None:
     failing, moved = job_of(cronjob)["spec"]["podFailurePolicy"]["rules"]
     assert failing["action"] == "FailJob"
-    assert failing["onExitCodes"]["values"] == [2, 3, 10, 11, 12, 14, 21, 40]
+    assert failing["onExitCodes"]["values"] == [2, 3, 10, 11, 12, 14, 21, 22, 40]
     (container,) = job_of(cronjob)["spec"]["template"]["spec"]["containers"]
     assert failing["onExitCodes"]["containerName"] == container["name"]
     assert moved["action"] == "Ignore"
 
 
-def test_label_is_only_on_jobs_and_pods(manifests: list[Manifest]) -> None:
+def test_every_object_has_the_label(manifests: list[Manifest]) -> None:
+    """So that `kubectl get cronjob,job,pod -l app=prometheus-backup` shows all of it."""
     for manifest in manifests:
-        assert "labels" not in manifest["metadata"]
+        assert manifest["metadata"]["labels"] == {"app": "prometheus-backup"}
     job = job_of(only(manifests, "CronJob"))
     assert job["metadata"]["labels"] == {"app": "prometheus-backup"}
     assert job["spec"]["template"]["metadata"]["labels"] == {"app": "prometheus-backup"}
@@ -75,12 +77,27 @@ def test_pod_runs_on_the_node_and_with_the_user_of_prometheus(cronjob: Manifest)
     assert "readOnly" not in mount
 
 
-def test_environment_has_url_retention_and_secret_keys(cronjob: Manifest) -> None:
+def test_retention_comes_from_the_config_map(cronjob: Manifest) -> None:
+    """The entries of `env` are where users look; they may put a `value` there."""
+    environment = _environment(job_of(cronjob)["spec"]["template"])
+    tiers = {n: e["value"] for n, e in environment.items() if n.startswith("RETENTION_")}
+    assert tiers == {
+        "RETENTION_DAILY": "$(RETENTION_DAILY)",
+        "RETENTION_MONTHLY": "$(RETENTION_MONTHLY)",
+        "RETENTION_YEARLY": "$(RETENTION_YEARLY)",
+    }
+    data = only(render(PROMETHEUS / "backup"), "ConfigMap")["data"]
+    assert {n: data[n] for n in tiers} == {
+        "RETENTION_DAILY": "30",
+        "RETENTION_MONTHLY": "12",
+        "RETENTION_YEARLY": "3",
+    }
+
+
+def test_environment_has_url_and_secret_keys(cronjob: Manifest) -> None:
     environment = _environment(job_of(cronjob)["spec"]["template"])
     url = "http://prometheus-0.prometheus.observability.svc.cluster.local:9090"
     assert environment["PROMETHEUS_URL"]["value"] == url
-    tiers = {n: e["value"] for n, e in environment.items() if n.startswith("RETENTION_")}
-    assert tiers == {"RETENTION_DAILY": "30", "RETENTION_MONTHLY": "12", "RETENTION_YEARLY": "3"}
     keys = {
         name: environment[name]["valueFrom"]["secretKeyRef"]
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -111,12 +128,14 @@ def test_resources(cronjob: Manifest) -> None:
     assert container["image"] == "health-tracker/prometheus-backup:1.0.0"
 
 
-def test_network_policy_allows_only_prometheus_dns_and_s3(
+def test_network_policy_allows_only_prometheus_dns_s3_and_credentials(
     manifests: list[Manifest],
 ) -> None:
     policy = only(manifests, "NetworkPolicy")["spec"]
     ports = [[p["port"] for p in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[9090], [53, 53], [443]]
+    assert ports == [[9090], [53, 53], [443], [80], [988]]
+    servers = [[to["ipBlock"]["cidr"] for to in rule["to"]] for rule in policy["egress"][3:]]
+    assert servers == [["169.254.170.23/32", "169.254.169.254/32"], ["169.254.169.252/32"]]
     assert "ingress" not in policy  # the backup's pods listen on no port
 
 

@@ -159,3 +159,20 @@ def test_other_commands_run_in_the_same_pod(cluster: Cluster) -> None:
     assert done.returncode == 0, done.stdout
     assert len(shown) == 4
     assert [line for line in shown if f"ok    {line}\n" not in done.stdout] == []
+
+
+def test_retention_is_that_of_the_config_map_unless_the_cronjob_has_a_value(
+    cluster: Cluster,
+) -> None:
+    cluster.config_maps["prometheus-backup"]["RETENTION_DAILY"] = "90"
+    del cluster.config_maps["prometheus-backup"]["RETENTION_YEARLY"]
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "backup")))
+    container = pod["spec"]["containers"][0]
+    container["args"] = ["check"]
+    (configured,) = cluster.run(pod)
+    (entry,) = [e for e in container["env"] if e["name"] == "RETENTION_DAILY"]
+    entry["value"] = "60"  # as `kubectl set env` and a patch do
+    (patched,) = cluster.run(pod)
+
+    assert "retention 90 daily, 12 monthly, 3 yearly" in configured.stdout
+    assert "retention 60 daily, 12 monthly, 3 yearly" in patched.stdout
