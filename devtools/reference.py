@@ -15,6 +15,7 @@ import click
 
 from prometheus_backup import errors
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.manual import MANUAL
 from prometheus_backup.metrics.families import EXPORTER, RUN, STATE
 from prometheus_backup.model import Outcome
 from prometheus_backup.settings import GROUPS, Setting
@@ -26,6 +27,10 @@ MONITORING = DOCS / "how-to" / "monitoring.md"
 
 _TABLE = re.compile(
     r"(?<=<!-- table: made by devtools\.reference -->\n).*?(?=<!-- end -->)", re.DOTALL
+)
+
+_COMMANDS = re.compile(
+    r"(?<=<!-- commands: made by devtools\.reference -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
 
 _HEAD = """\
@@ -168,6 +173,17 @@ def exit_codes(document: str) -> str:
     )
 
 
+def exit_codes_of_commands(document: str) -> str:
+    """Return docs/exit-codes.md with an updated table of the exit codes of each command."""
+    rows = "".join(
+        f"| `{name}` | {code} | {meaning} |\n"
+        for name in commands.commands
+        for code, meaning in MANUAL[name].exits.items()
+    )
+    table = f"| command | exit | meaning |\n| --- | --- | --- |\n{rows}"
+    return _with_part(document, _COMMANDS, table)
+
+
 def monitoring(document: str) -> str:
     """Return docs/how-to/monitoring.md with an updated table."""
     parts = []
@@ -178,9 +194,13 @@ def monitoring(document: str) -> str:
 
 
 def _with_table(document: str, table: str) -> str:
-    updated, count = _TABLE.subn(lambda _: table, document)
+    return _with_part(document, _TABLE, table)
+
+
+def _with_part(document: str, place: re.Pattern[str], text: str) -> str:
+    updated, count = place.subn(lambda _: text, document)
     if count != 1:
-        raise ValueError(f"the page must have one place for the table, not {count}")
+        raise ValueError(f"the page must have one place for the text, not {count}")
     return updated
 
 
@@ -243,7 +263,7 @@ def _wrapped(text: str) -> str:
 def main() -> None:
     """Write the files."""
     CONFIGURATION.write_text(configuration())
-    EXIT_CODES.write_text(exit_codes(EXIT_CODES.read_text()))
+    EXIT_CODES.write_text(exit_codes_of_commands(exit_codes(EXIT_CODES.read_text())))
     MONITORING.write_text(monitoring(MONITORING.read_text()))
 
 

@@ -1,11 +1,13 @@
 """Help: every option with its environment variable and default, as the documentation promises."""
 
 import re
+import shlex
 
 import pytest
 
 from prometheus_backup import __version__
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.manual import MANUAL, exits
 from prometheus_backup.settings import SETTINGS
 from tests.support.runs import cli
 from tests.support.stored_backups import run_here
@@ -48,6 +50,8 @@ PROMISED = [
     ("QUIET", "--quiet", "no-quiet"),
 ]
 
+DOCUMENTED_CODES = {0, 1, 2, 3, 10, 14, 11, 20, 22, 30, 33, 40, 41, 130, 143}
+
 
 def _squeezed(text: str) -> str:
     """Return text without white space: help wraps lines, also at hyphens."""
@@ -56,9 +60,14 @@ def _squeezed(text: str) -> str:
 
 def _entries(help_text: str) -> dict[str, str]:
     """Return the help of each option, without white space, by the option's first name."""
-    options = help_text[help_text.index("Options:") :]
-    parts = re.split(r"\n  (?=-)", options)[1:]
-    return {re.split(r"[\s,/]", part)[0]: _squeezed(part) for part in parts}
+    parts = re.split(r"\n  (?=-)|\n(?=\S)", help_text)
+    return {re.split(r"[\s,/]", p)[0]: _squeezed(p) for p in parts if p.startswith("-")}
+
+
+def _sections(help_text: str) -> dict[str, str]:
+    """Return the text under each heading."""
+    parts = re.split(r"^([A-Z][\w ]+):\n", help_text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @pytest.mark.parametrize(("env", "flag", "default"), PROMISED)
@@ -109,3 +118,56 @@ def test_module_prints_the_version() -> None:
 
     assert done.returncode == 0
     assert done.stdout == f"prometheus-backup, version {__version__}\n"
+
+
+def test_options_are_in_groups_with_the_command_own_first_and_the_general_last() -> None:
+    sections = _sections(run_here("backup", "--help").stdout)
+
+    assert [*sections] == [
+        "Options",
+        "Prometheus",
+        "Repository",
+        "S3",
+        "Transfer",
+        "Retention",
+        "Backup",
+        "Monitoring",
+        "General options",
+        "Examples",
+        "Exit codes",
+    ]
+    assert "--prometheus-url" in sections["Prometheus"]
+    assert "--s3-bucket" in sections["S3"]
+    assert "--max-bandwidth" in sections["Transfer"]
+    assert "--retention-daily" in sections["Retention"]
+    assert next(iter(_sections(run_here("restore", "--help").stdout))) == "Options"
+
+
+@pytest.mark.parametrize("name", commands.commands)
+def test_help_has_examples_that_parse_and_the_exit_codes(name: str) -> None:
+    sections = _sections(run_here(name, "--help").stdout)
+
+    examples = re.findall(rf"^  prometheus-backup ({name}.*)$", sections["Examples"], re.MULTILINE)
+    assert len(examples) >= (1 if name == "version" else 2)
+    for example in examples:
+        commands.commands[name].make_context(name, shlex.split(example)[1:])
+    codes = {int(c) for c in re.findall(r"\d+", re.sub(r"  [A-Z].*", "", sections["Exit codes"]))}
+    assert {1, 2, 130, 143} <= codes <= DOCUMENTED_CODES
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_list_of_commands_shortens_no_summary(columns: str) -> None:
+    text = cli("--help", env={"COLUMNS": columns}).stdout
+
+    assert "..." not in _sections(text)["Commands"]
+    for command in commands.commands.values():
+        assert _squeezed(command.get_short_help_str(limit=1000)) in _squeezed(text)
+
+
+def test_version_is_a_command_too() -> None:
+    assert run_here("version").stdout == f"prometheus-backup {__version__}\n"
+
+
+def test_every_command_has_a_manual_and_no_other_does() -> None:
+    assert {*MANUAL} == {*commands.commands}
+    assert [*exits("drill")] == sorted(exits("drill"), key=lambda c: int(re.split(r"\D", c)[0]))

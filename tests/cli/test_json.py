@@ -1,12 +1,14 @@
 """`--json`: one document on standard output, the rest on standard error; its keys are stable."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devtools.prometheus import PrometheusFleet
+from prometheus_backup import __version__
 from prometheus_backup.cli import commands as cli_commands
 from prometheus_backup.cli.context import CommandContext
 from tests.support import manifests
@@ -169,6 +171,12 @@ def test_metrics(repository_files: LocalFiles) -> None:
     assert held["prometheus_backup_good_backups"] == 2
 
 
+def test_version(repository_files: LocalFiles) -> None:
+    value = document(repository_files, "version")
+
+    assert value == {"version": __version__, "python": platform.python_version()}
+
+
 def test_backup_and_check(
     start_prometheus: PrometheusFleet, prometheus_3: Any, data_dir: Any, tmp_path: Any
 ) -> None:
@@ -233,7 +241,7 @@ def test_failure_is_one_document_too(repository_files: LocalFiles, name: str) ->
 
 
 def test_every_command_has_a_test_here() -> None:
-    assert {*cli_commands.commands.commands} == {*FAILURES, "check"}
+    assert {*cli_commands.commands.commands} == {*FAILURES, "check", "version"}
 
 
 @pytest.mark.parametrize("as_json", [False, True])

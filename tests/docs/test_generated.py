@@ -6,10 +6,13 @@ import tomllib
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 
-from devtools import reference, schema, tables
+from devtools import man, reference, schema, tables
+from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.manual import MANUAL
 from prometheus_backup.config import read_file
 from prometheus_backup.repository.manifest import decode_manifest
 from prometheus_backup.retention.policy import Candidate, Policy, decide
@@ -24,7 +27,33 @@ def test_configuration_page_is_up_to_date() -> None:
 
 def test_exit_codes_page_is_up_to_date() -> None:
     page = reference.EXIT_CODES.read_text()
-    assert page == reference.exit_codes(page), "run `python -m devtools.reference`"
+    updated = reference.exit_codes_of_commands(reference.exit_codes(page))
+    assert page == updated, "run `python -m devtools.reference`"
+
+
+def test_man_pages_are_up_to_date() -> None:
+    written = {path.name: path.read_text() for path in man.FOLDER.iterdir()}
+    assert written == man.pages(), "run `python -m devtools.man`"
+    assert {*written} == {f"prometheus-backup{c}.1" for c in ("", *(f"-{n}" for n in MANUAL))}
+
+
+def test_man_pages_contain_every_option_and_example() -> None:
+    for name, command in commands.commands.items():
+        text = man.pages()[f"prometheus-backup-{name}.1"].replace("\\", "")
+        for parameter in command.params:
+            assert not isinstance(parameter, click.Option) or parameter.opts[0] in text
+        assert all(example.arguments in text for example in MANUAL[name].examples)
+        # A line that begins with a control character would be lost.
+        requests = set(
+            re.findall(r"^[.'](\w+)", man.pages()[f"prometheus-backup-{name}.1"], re.MULTILINE)
+        )
+        assert requests <= {"TH", "SH", "SS", "PP", "TP", "B", "BR", "nf", "fi"}
+
+
+def test_wheel_installs_the_man_pages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (pattern,) = project["tool"]["setuptools"]["data-files"]["share/man/man1"]
+    assert {path.name for path in ROOT.glob(pattern)} == {*man.pages()}
 
 
 def test_exit_codes_page_has_every_exit_code() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.help import HelpfulCommand, HelpfulGroup
 from prometheus_backup.cli.monitoring import Monitoring
 from prometheus_backup.cli.options import drop_overridden_address, with_settings
 from prometheus_backup.cli.output import Output
@@ -27,7 +28,7 @@ class _Version:
         return __version__
 
 
-class _Command(click.Command):
+class _Command(HelpfulCommand):
     """A command that refuses an option given twice: the last one would silently win."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -40,13 +41,16 @@ class _Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=HelpfulGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(_Version())  # type: ignore[arg-type]  # click only formats it
 def commands() -> None:
     """Back up a Prometheus TSDB to object storage, verify it, keep it by policy, restore it.
 
     Exit codes: 0 done, 2 usage, 3 done in part, 10-14 repository, 20-22 Prometheus, 30-33 restore,
-    40 bytes differ, 41 verification found faults. All are in docs/exit-codes.md.
+    40 bytes differ, 41 verification found faults. `COMMAND --help` has those of each command.
     """
 
 

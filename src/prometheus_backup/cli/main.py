@@ -14,6 +14,7 @@ import click
 
 from prometheus_backup.cli import streams
 from prometheus_backup.cli.commands import commands
+from prometheus_backup.cli.help import PROGRAM
 from prometheus_backup.cli.options import given_as
 from prometheus_backup.cli.output import Output
 from prometheus_backup.config import without_service_links
@@ -26,8 +27,6 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.settings import SETTINGS
-
-PROGRAM = "prometheus-backup"
 
 
 def main() -> NoReturn:

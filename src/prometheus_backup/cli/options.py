@@ -112,12 +112,12 @@ class _AliasedChoice(click.Choice[str]):
     """One of the choices in any case, or an alias of one."""
 
     def __init__(self, setting: Setting) -> None:
-        super().__init__(setting.choices, case_sensitive=False)
+        super().__init__(setting.choices)
         self._aliases = setting.aliases
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        return super().convert(self._aliases.get(text.lower(), text), param, ctx)
+        known = {c.lower(): c for c in self.choices} | dict(self._aliases)
+        return super().convert(known.get(str(value).lower(), value), param, ctx)
 
 
 class _CheckedText(click.types.StringParamType):

@@ -18,6 +18,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     restore,
     show,
     verify,
+    version,
 )
 
 __all__ = ["commands"]

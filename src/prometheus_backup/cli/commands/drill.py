@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from prometheus_backup.drill.run import DrillReport
 
 
-@argument("backup", metavar="BACKUP")
-@option("--to", "end", metavar="TIME", help="Drill only blocks that begin before this time.")
+@argument("backup", metavar="BACKUP", shell_complete=backup_ids)
 @option("--from", "start", metavar="TIME", help="Drill only blocks that end after this time.")
+@option("--to", "end", metavar="TIME", help="Drill only blocks that begin before this time.")
 @command("repository", "scratch", "drill", "retention", "monitoring", "reporting")
 def drill(
     context: CommandContext, output: Output, *, backup: str, start: str | None, end: str | None

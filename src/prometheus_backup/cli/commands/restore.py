@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
@@ -29,7 +30,7 @@ _NOTABLY_OLDER = timedelta(days=1)
 
 
 @argument("target", type=click.Path(path_type=Path))
-@argument("backup", metavar="BACKUP")
+@argument("backup", metavar="BACKUP", shell_complete=backup_ids)
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @option(
     "--merge",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import argument, command
+from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Verification
 
 
-@argument("backup", metavar="BACKUP")
+@argument("backup", metavar="BACKUP", shell_complete=backup_ids)
 @command("repository")
 def show(context: CommandContext, output: Output, backup: str) -> int:
     """Show one backup: its contents, source and verification results."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from prometheus_backup.cli.command import argument, command, option
+from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, instant, second, size
@@ -24,7 +25,7 @@ _NOT_SHOWN = {"rotation", "part", "seconds"}
 _LEVELS = click.Choice(["size", "stored", "checksum", "tsdb"])
 
 
-@argument("backups", metavar="[BACKUP...|latest]", nargs=-1)
+@argument("backups", metavar="[BACKUP...|latest]", nargs=-1, shell_complete=backup_ids)
 @option("--level", type=_LEVELS, default="checksum", show_default=True, help="How thorough.")
 @option("--all", "every", is_flag=True, help="Verify every backup.")
 @option(
