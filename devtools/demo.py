@@ -228,7 +228,7 @@ def _back_up(shell: Shell, source: PrometheusServer) -> datetime:
 
 def _drill(shell: Shell) -> None:
     """Drill the newest backup: restore it, start Prometheus on it and compare query results."""
-    shell("drill latest --scratch scratch", skip=1, lines=4)
+    shell("drill latest --scratch scratch", skip=1, lines=3)
     result = json.loads(shell.run("show latest --json"))["verifications"]
     if [one["verdict"] for one in result if one["level"] == "drill"] != ["pass"]:
         raise DemoError(f"the drill did not pass: {result}")
@@ -239,7 +239,7 @@ def _drill(shell: Shell) -> None:
 
 def _restore(shell: Shell) -> str:
     """Restore the newest backup; return the Prometheus flag that the command prints."""
-    output = shell("restore latest restored", skip=_BLOCKS + 2)
+    output = shell("restore latest restored", lines=3, skip=_BLOCKS + 2)
     flags = [word for word in output.split() if word.startswith("--storage.tsdb.retention.time=")]
     if len(flags) != 1:
         raise DemoError(f"`restore` did not print the retention flag:\n{output}")

@@ -62,7 +62,9 @@ class Account:
 
 @pytest.fixture
 def account(moto: MotoServer, source: PrometheusServer) -> Account:
-    """The bucket that the policies name, empty."""
+    """The bucket that the policies name, empty; the source knows of no backup in it."""
+    note = source.data_dir / ".prometheus-backup" / "repositories.json"
+    note.unlink(missing_ok=True)
     return Account(moto, moto.endpoint().new_bucket(BUCKET), source)
 
 

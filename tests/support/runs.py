@@ -95,6 +95,7 @@ def options(
         allow_empty=allow_empty,
         fingerprints=fingerprints,
         processes=1,
+        new_repository=True,  # every store in memory has the same address
     )
 
 
