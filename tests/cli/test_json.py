@@ -226,6 +226,7 @@ FAILURES = {
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
     "daily": (["daily", "noon"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
+    "timeline": (["timeline", "--from=-1d", "--to=-2d"], 2, "UsageError"),
 }
 
 

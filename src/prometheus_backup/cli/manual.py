@@ -195,6 +195,13 @@ MANUAL: Mapping[str, Manual] = {
             "41": "Its manifest cannot be read.",
         },
     ),
+    "timeline": Manual(
+        (
+            Example("Show everything that can be recovered.", "timeline"),
+            Example("Show one quarter.", "timeline --from 2026-01-01 --to 2026-04-01"),
+        ),
+        {"0": "The timeline was shown.", **_READS_REPOSITORY},
+    ),
     "verify": Manual(
         (
             Example("Verify the newest backup.", "verify"),

@@ -17,6 +17,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     prune,
     restore,
     show,
+    timeline,
     verify,
     version,
 )
