@@ -12,12 +12,12 @@ from prometheus_backup.restore.placement import (
     BlockAction,
     Placement,
     PlacementPlanner,
-    Span,
     TargetBlock,
     TargetBlocks,
     TimeRange,
     gaps,
 )
+from prometheus_backup.spans import Span
 from tests.support.blocks import DAY, HOUR, block, existing, ulid
 
 

@@ -10,7 +10,6 @@ from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.restore.placement import (
     NO_BLOCKS,
-    Span,
     TargetBlock,
     TargetBlocks,
     TimeRange,
@@ -22,6 +21,7 @@ from prometheus_backup.restore.plan import (
     TargetView,
     plan_restore,
 )
+from prometheus_backup.spans import Span
 from tests.support import manifests
 from tests.support.blocks import ulid
 

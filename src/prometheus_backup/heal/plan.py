@@ -11,12 +11,12 @@ from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.placement import (
     BlockAction,
     PlacementPlanner,
-    Span,
     TargetBlock,
     TargetBlocks,
     TimeRange,
     gaps,
 )
+from prometheus_backup.spans import Span
 from prometheus_backup.tsdb.faults import Effect
 
 _WORST_FIRST = (

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from prometheus_backup.model import rfc3339
 from prometheus_backup.repository.manifest import Block
+from prometheus_backup.spans import Span, subtract
 
 _BLOCK_SPAN = timedelta(hours=2)
 _PERSISTED_AFTER = timedelta(hours=1)
@@ -141,14 +142,6 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A half-open time range."""
-
-    start: datetime
-    end: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class PlacementPlanner:
     """Decides for each block of a backup whether it can be placed in the target."""
 
@@ -263,17 +256,7 @@ def gaps(
     covered: Iterable[Span], window: Span, *, min_length: timedelta = _MIN_GAP
 ) -> tuple[Span, ...]:
     """Return the parts of the window that no span covers and that last at least `min_length`."""
-    found = []
-    covered_until = window.start
-    for span in sorted(covered, key=lambda s: s.start):
-        if span.start >= window.end:
-            break
-        if span.start - covered_until >= min_length:
-            found.append(Span(covered_until, span.start))
-        covered_until = max(covered_until, span.end)
-    if window.end - covered_until >= min_length:
-        found.append(Span(covered_until, window.end))
-    return tuple(found)
+    return tuple(s for s in subtract([window], covered) if s.length >= min_length)
 
 
 def _is_parent(child: str) -> str:

@@ -19,12 +19,12 @@ from prometheus_backup.restore.placement import (
     BlockAction,
     Placement,
     PlacementPlanner,
-    Span,
     TargetBlock,
     TargetBlocks,
     TimeRange,
     gaps,
 )
+from prometheus_backup.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
