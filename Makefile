@@ -21,7 +21,7 @@ AZURITE := 3.35.0
 # Tools from Debian packages are fetched again if these files change.
 APT := devtools/apt_sources.py devtools/private_apt.py
 
-.PHONY: help setup parts test check format demo bench image-context image pins clean
+.PHONY: help setup parts test check format demo bench image-context image single-file pins clean
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
@@ -62,13 +62,26 @@ image: image-context  ## Build the container image with docker, podman or builda
 	$$engine build --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 		--tag $(IMAGE) $(IMAGE_FLAGS) $(IMAGE_CONTEXT)
 
+# For the platform and the Python version that build it; it unpacks itself into ~/.shiv when first run.
+single-file: .venv/.project .tools/.shiv  ## Build dist/prometheus-backup, the program as one file
+	rm -rf .tools/single-file build
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/single-file \
+		--require-hashes -r requirements/runtime.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .tools/single-file \
+		--no-deps --no-build-isolation .
+	mkdir -p dist
+	.tools/shiv/bin/shiv --site-packages .tools/single-file --console-script prometheus-backup \
+		--extend-pythonpath --reproducible --compressed --python "/usr/bin/env python3" \
+		--output-file dist/prometheus-backup
+
 # dev.txt and runtime.txt are resolved together; runtime.txt is the subset that users need.
 pins: .venv/.project  ## Update requirements/ to the newest versions of all dependencies
-	rm -f requirements/dev.txt requirements/runtime.txt requirements/scan.txt
+	rm -f requirements/dev.txt requirements/runtime.txt requirements/scan.txt requirements/shiv.txt
 	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/dev.txt pyproject.toml requirements/dev.in
 	$(BIN)/uv pip compile $(PIN_FLAGS) -c requirements/dev.txt \
 		-o requirements/runtime.txt pyproject.toml
 	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/scan.txt requirements/scan.in
+	$(BIN)/uv pip compile $(PIN_FLAGS) -o requirements/shiv.txt requirements/shiv.in
 PIN_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
@@ -123,6 +136,13 @@ clean:  ## Remove everything that make has created
 	$(BIN)/uv venv --quiet --python $(BIN)/python .tools/checkov
 	$(BIN)/uv pip install --quiet --python .tools/checkov/bin/python --require-hashes \
 		-r requirements/scan.txt
+	touch $@
+
+.tools/.shiv: .venv/.requirements requirements/shiv.txt
+	rm -rf .tools/shiv
+	$(BIN)/uv venv --quiet --python $(BIN)/python .tools/shiv
+	$(BIN)/uv pip install --quiet --python .tools/shiv/bin/python --require-hashes \
+		-r requirements/shiv.txt
 	touch $@
 
 .tools/.azurite-$(AZURITE): .venv/.requirements

@@ -1,7 +1,6 @@
 """Help: every option with its environment variable and default, as the documentation promises."""
 
 import re
-import shlex
 
 import pytest
 
@@ -9,6 +8,7 @@ from prometheus_backup import __version__
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.manual import MANUAL, exits
 from prometheus_backup.settings import SETTINGS
+from tests.support.command_lines import parse
 from tests.support.runs import cli
 from tests.support.stored_backups import run_here
 
@@ -150,7 +150,7 @@ def test_help_has_examples_that_parse_and_the_exit_codes(name: str) -> None:
     examples = re.findall(rf"^  prometheus-backup ({name}.*)$", sections["Examples"], re.MULTILINE)
     assert len(examples) >= (1 if name == "version" else 2)
     for example in examples:
-        commands.commands[name].make_context(name, shlex.split(example)[1:])
+        parse(f"prometheus-backup {example}")
     codes = {int(c) for c in re.findall(r"\d+", re.sub(r"  [A-Z].*", "", sections["Exit codes"]))}
     assert {1, 2, 130, 143} <= codes <= DOCUMENTED_CODES
 
