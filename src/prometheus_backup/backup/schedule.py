@@ -5,7 +5,7 @@ from datetime import datetime, time, timedelta
 DAY = timedelta(days=1)
 RETRY_AFTER = timedelta(minutes=10)
 MAX_TRIES = 3
-FINAL_EXITS = frozenset({0, 2, 3, 10, 11, 12, 14, 21, 40})
+FINAL_EXITS = frozenset({0, 2, 3, 10, 11, 12, 14, 21, 22, 40})
 """Exit codes of `backup` that a retry would not change, as in the CronJob's podFailurePolicy."""
 
 
