@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prometheus_backup.errors import UsageError
-from prometheus_backup.prometheus.client import _configured_retention
 from prometheus_backup.prometheus.retention import (
     FIRST_BLOCK_AFTER,
     RetainedBlock,
@@ -73,26 +72,40 @@ def test_a_percentage_is_of_the_file_system_and_counts_instead_of_a_size(
     assert parse_tsdb_retention(text).on_file_system(1000).size == size
 
 
+def test_a_percentage_of_an_unknown_file_system_is_unknown() -> None:
+    found = parse_tsdb_retention("15d or 100GB or 80%").on_file_system(None)
+    assert (found.time, found.size, found.unknown) == (15 * DAY, None, "80%")
+
+
+NEED = RetentionNeed(time=37.5 * DAY, size=119 * 1024**3 + 1)
+IN_FLAGS = "--storage.tsdb.retention.time=38d"
+IN_SECTION = "time: 38d"
+
+
 @pytest.mark.parametrize(
-    ("section", "version", "effective"),
+    ("version", "present", "absent"),
     [
-        ("", "3.5.3", ""),
-        ("time: 32d", "3.8.0", "32d"),
-        ("time: 32d\n      size: 10GiB", "3.9.1", "32d or 10GiB"),
-        ("size: 10GiB", "3.10.0", "15d or 10GiB"),
-        ("size: 10GiB", "3.11.0", "10GiB"),
-        ("percentage: 80", "3.14.0", "80%"),
-        ("time: 7d\n      percentage: 12.5", "3.14.0", "7d or 12.5%"),
-        ("time: 0s\n      size: 1GiB", "3.14.0", "1GiB"),
+        ("2.42.0", [IN_FLAGS], ["configuration file"]),
+        ("3.7.9", [IN_FLAGS], ["configuration file"]),
+        ("3.8.0", [IN_SECTION, "counts instead of the flags"], [IN_FLAGS]),
+        ("3.14.0", [IN_SECTION, "counts instead of the flags"], [IN_FLAGS]),
+        ("", [IN_FLAGS, IN_SECTION, "3.8 or newer"], []),
     ],
 )
-def test_retention_in_the_configuration_counts_instead_of_the_flags(
-    section: str, version: str, effective: str
+def test_the_instruction_names_what_counts_in_that_version(
+    version: str, present: list[str], absent: list[str]
 ) -> None:
-    config = "global:\n  scrape_interval: 1m\nstorage:\n  tsdb:\n    out_of_order_time_window: 1h\n"
-    config += f"    retention:\n      {section}\n" if section else ""
-    flags = {"storage.tsdb.retention.time": "15d"}
-    assert _configured_retention(config, flags, version=version) == effective
+    text = NEED.instruction(TsdbRetention(15 * DAY), version=version)
+    assert all(part in text for part in present)
+    assert not any(part in text for part in [*absent, "size"])
+
+
+def test_the_instruction_raises_a_limit_of_size_only_if_there_is_one() -> None:
+    by_size = NEED.instruction(TsdbRetention(size=10), version="3.14.0")
+    by_share = NEED.instruction(parse_tsdb_retention("80%").on_file_system(10), version="3.14.0")
+    assert "time: 38d, size: 120GB under" in by_size
+    assert "time: 38d, size: 120GB instead of a percentage under" in by_share
+    assert "retention.size=120GB" in NEED.instruction(TsdbRetention(size=10), version="2.42.0")
 
 
 @pytest.mark.parametrize("text", ["", " ", "soon", "15", "15d,", "15 d", "15d,50", "-1d"])

@@ -22,6 +22,7 @@ from prometheus_backup.errors import (
     SourceUnavailable,
 )
 from prometheus_backup.model import instant_from_ms
+from prometheus_backup.prometheus.configuration import configured_retention, out_of_order_window
 
 _TIMEOUT = 30.0
 _KEEPALIVE = [
@@ -123,6 +124,7 @@ class PrometheusClient:
         runtime = self._get("/api/v1/status/runtimeinfo")
         build = self._get("/api/v1/status/buildinfo")
         config = str(self._get("/api/v1/status/config").get("yaml", ""))
+        configured = configured_retention(config, flags, version=build.get("version", ""))
         agent = _is_agent(flags)
         head = {} if agent else self._get("/api/v1/status/tsdb?limit=1").get("headStats", {})
         return SourceStatus(
@@ -130,12 +132,11 @@ class PrometheusClient:
             revision=build.get("revision", ""),
             start_time=runtime.get("startTime", ""),
             hostname=runtime.get("hostname"),
-            retention=_configured_retention(config, flags, version=build.get("version", ""))
-            or runtime.get("storageRetention", ""),
+            retention=runtime.get("storageRetention", "") if configured is None else configured,
             admin_api=flags.get("web.enable-admin-api") == "true",
             agent=agent,
             storage_path=str(Path(runtime.get("CWD", ""), flags.get("storage.tsdb.path", ""))),
-            out_of_order=_out_of_order(config),
+            out_of_order=out_of_order_window(config),
             head_series=int(head.get("numSeries", 0)),
             head_chunks=int(head.get("chunkCount", 0)),
             head_from=_head_from(head),
@@ -343,30 +344,6 @@ def _is_agent(flags: Mapping[str, Any]) -> bool:
     return flags.get("agent") == "true" or "agent" in str(flags.get("enable-feature", "")).split(
         ","
     )
-
-
-def _out_of_order(config: str) -> str | None:
-    found = re.search(r"^\s+out_of_order_time_window: (\S+)", config, re.MULTILINE)
-    return found[1] if found and found[1] not in ("0s", "0") else None
-
-
-def _configured_retention(config: str, flags: Mapping[str, Any], *, version: str) -> str:
-    """Return the retention of a configuration file in the format of runtimeinfo; empty if none.
-
-    It counts instead of the flags, and runtimeinfo does not follow a reload in 3.8 to 3.10.
-    """
-    section = re.search(r"^    retention:\n((?:      .*\n?)+)", config, re.MULTILINE)
-    if section is None:
-        return ""
-    values = dict(re.findall(r"^      (time|size|percentage): (\S+)", section[1], re.MULTILINE))
-    # Since 3.11 a section without a time means no limit of time; before, the flag counts.
-    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if "time" not in values and release < (3, 11):
-        values["time"] = str(flags.get("storage.tsdb.retention.time", ""))
-    parts = [values.get("time", ""), values.get("size", "")]
-    if float(values.get("percentage", 0)):
-        parts.append(f"{values['percentage']}%")
-    return " or ".join(p for p in parts if p not in ("", "0", "0s", "0B"))
 
 
 def _head_from(head: Mapping[str, Any]) -> datetime | None:

@@ -7,12 +7,17 @@ first one beyond a limit are deleted, too.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.prometheus.promql import parse_duration
+from prometheus_backup.prometheus.versions import (
+    RETENTION_IN_CONFIGURATION,
+    is_before,
+    release,
+)
 
 FIRST_BLOCK_AFTER = timedelta(hours=3)
 """The head is compacted to a block of two hours once it spans three (tsdb/head.go compactable).
@@ -30,24 +35,28 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
 
 @dataclass(frozen=True, slots=True)
 class TsdbRetention:
-    """The retention of a Prometheus; None is no limit. `unparsed` is text not understood.
+    """The retention of a Prometheus; None is no limit. `unknown` is text that cannot be computed.
 
     `percentage` is a share of the size of the data directory's file system (since 3.11).
     """
 
     time: timedelta | None = None
     size: int | None = None
-    unparsed: str = ""
+    unknown: str = ""
     percentage: float | None = None
 
-    def on_file_system(self, size: int) -> "TsdbRetention":
-        """Return the same retention with the percentage as bytes of a file system of this size.
+    def on_file_system(self, size: int | None) -> "TsdbRetention":
+        """Return the same retention with the percentage as a size, in bytes.
 
-        If both a percentage and a size are set, the percentage counts (tsdb/db.go).
+        `size` is that of the file system, None if unknown. If both a percentage and a size are set,
+        the percentage counts (tsdb/db.go BeyondSizeRetention).
         """
         if self.percentage is None:
             return self
-        return replace(self, size=int(size * self.percentage / 100), percentage=None)
+        if size is None:
+            unknown = _joined([self.unknown, f"{self.percentage:g}%"])
+            return replace(self, size=None, unknown=unknown)
+        return replace(self, size=int(size * self.percentage / 100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +89,33 @@ class RetentionNeed:
 
     @property
     def configuration(self) -> Mapping[str, str]:
-        """Return `time` and `size` for `storage.tsdb.retention` in the configuration file.
-
-        From 3.8 on they may be there, and then they count instead of the flags.
-        """
+        """Return `time` and `size` for `storage.tsdb.retention` in the configuration file."""
         return {
             "time": self.time_flag.partition("=")[2],
             "size": self.size_flag.partition("=")[2],
         }
+
+    def instruction(self, current: TsdbRetention, *, version: str) -> str:
+        """Return what to do so that a Prometheus with a retention has at least this one.
+
+        `version` is that of Prometheus, "" if unknown.
+        """
+        values = self.configuration
+        flags, section = [self.time_flag], [f"time: {values['time']}"]
+        if current.size is not None:
+            flags.append(self.size_flag)
+            section.append(f"size: {values['size']}")
+        instead = " instead of a percentage" if current.percentage is not None else ""
+        with_flags = f"start its Prometheus with at least {' '.join(flags)}"
+        with_section = (
+            f"at least {', '.join(section)}{instead} under storage.tsdb.retention in its "
+            "configuration file"
+        )
+        if is_before(version, RETENTION_IN_CONFIGURATION):
+            return with_flags
+        if release(version):
+            return f"set {with_section}, which counts instead of the flags"
+        return f"{with_flags}, or if it is 3.8 or newer, set {with_section}"
 
 
 def parse_tsdb_retention(text: str) -> TsdbRetention:
@@ -98,7 +126,7 @@ def parse_tsdb_retention(text: str) -> TsdbRetention:
     time: timedelta | None = None
     size: int | None = None
     percentage: float | None = None
-    unparsed = []
+    unknown = []
     for part in (p.strip() for p in re.split(r",|\bor\b", text)):
         duration = parse_duration(part)
         if duration is not None:
@@ -108,19 +136,18 @@ def parse_tsdb_retention(text: str) -> TsdbRetention:
         elif re.fullmatch(r"\d{1,3}(\.\d+)?%", part):
             percentage = float(part[:-1])
         elif part:
-            unparsed.append(part)
+            unknown.append(part)
     # In Prometheus, zero means no limit.
-    unknown = " or ".join(unparsed)
-    return TsdbRetention(time or None, size or None, unknown, percentage or None)
+    return TsdbRetention(time or None, size or None, _joined(unknown), percentage or None)
 
 
 def parse_target_retention(text: str) -> TsdbRetention:
-    """Parse user input: `TIME[,SIZE]`. Raises UsageError for other text."""
+    """Parse user input: `TIME[,SIZE]`, or a percentage as size. Raises UsageError for others."""
     retention = parse_tsdb_retention(text)
-    if retention.unparsed or not text.strip():
+    if retention.unknown or not text.strip():
         raise UsageError(
             f"cannot parse retention {text!r}",
-            hint="use the format of Prometheus' flags: 90d, or 90d,500GB",
+            hint="use the format of Prometheus: 90d, or 90d,500GB, or 90d,80%",
         )
     return retention
 
@@ -161,6 +188,10 @@ def retention_need(
         time=max(ends) - min(ends) + _TIME_SLACK,
         size=math.ceil((sum(b.size for b in with_next) + head_size) * _SIZE_SLACK),
     )
+
+
+def _joined(limits: Iterable[str]) -> str:
+    return " or ".join(filter(None, limits))
 
 
 def _size_of_two_hours(blocks: Sequence[RetainedBlock]) -> int:

@@ -32,13 +32,14 @@ class TargetView:
     """The target's blocks and the retention of its Prometheus.
 
     `retention_of` describes where the retention comes from, for messages. `head_size` is the size
-    of the WAL and the head in bytes.
+    of the WAL and the head in bytes, `file_system_size` that of the file system, None if unknown.
     """
 
     blocks: TargetBlocks
     retention: TsdbRetention | None = None
     retention_of: str = ""
     head_size: int = 0
+    file_system_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ WHOLE_BACKUP = RestoreRequest()
 class RestorePlan:
     """What happens to each block of the backup, newest first, and to the target's data.
 
-    `need` is the retention that keeps both existing and restored blocks. `loses_existing` are ULIDs
+    `need` is the retention that keeps both existing and restored blocks, `retention` the one that
+    the target is expected to have. `loses_existing` are ULIDs
     of existing blocks that retention would delete because of this restore; `loses_restored` are
     those of restored blocks that it would delete. `keeps_from` is the `--from` that avoids this.
     `gaps` are the times that remain without samples.
@@ -65,6 +67,7 @@ class RestorePlan:
     backup_id: str
     placements: tuple[Placement, ...]
     need: RetentionNeed | None
+    retention: TsdbRetention
     retention_of: str
     loses_existing: tuple[str, ...]
     loses_restored: tuple[str, ...]
@@ -120,6 +123,7 @@ def plan_restore(
     placed = _retained(p.block for p in placements if p.action is BlockAction.PLACE)
     existing = _retained(target.blocks.blocks)
     retention, retention_of = _retention(target, manifest)
+    retention = retention.on_file_system(target.file_system_size)
     lost_with = _deleted_soon(retention, [*existing, *placed], target, now)
     lost_anyway = _deleted_soon(retention, existing, target, now)
     lost = [b for b in placed if any(b.ulid in ulids for ulids in lost_with)]
@@ -127,6 +131,7 @@ def plan_restore(
         backup_id=manifest.backup_id,
         placements=placements,
         need=retention_need([*existing, *placed], now=now, head_size=target.head_size),
+        retention=retention,
         retention_of=retention_of,
         loses_existing=_ulids_in(
             existing, (a - b for a, b in zip(lost_with, lost_anyway, strict=True))
@@ -190,8 +195,8 @@ def _warnings(
         yield f"this backup is degraded: {reason}"
     if manifest.verified is None:
         yield "this backup was not verified when it was made"
-    if retention.unparsed:
-        yield f"cannot predict what retention {retention.unparsed!r} deletes"
+    if retention.unknown:
+        yield f"cannot predict what retention {retention.unknown!r} deletes"
     if ulids := frozenset[str]().union(*lost_anyway):
         yield (
             f"retention will delete {len(ulids)} existing blocks of the target soon, "

@@ -233,9 +233,8 @@ class Restore:
         retention_of = f"the Prometheus at {self.client.url}" if self.client else ""
         if self.options.retention is not None:
             retention, retention_of = self.options.retention, "the target (--target-retention)"
-        if retention is not None:
-            retention = retention.on_file_system(file_system_size(self.target))
-        return TargetView(state.blocks, retention, retention_of, state.head_size)
+        on_disk = file_system_size(self.target)
+        return TargetView(state.blocks, retention, retention_of, state.head_size, on_disk)
 
     def _empty_at(self) -> datetime | None:
         """Return when an interrupted restore began, None if there is none. It began empty."""
@@ -288,29 +287,29 @@ class Restore:
         return warnings
 
     def _refusal(self, plan: RestorePlan, state: TargetState) -> TargetWouldLoseData | None:
-        flags = f"{plan.need.time_flag} {plan.need.size_flag}" if plan.need else ""
-        retention = self._view(state).retention
-        unknown = retention.unparsed if retention else ""
-        if unknown and plan.place and state.names and not self.options.ignore_retention:
+        version = state.running.version if state.running else ""
+        keep = plan.need.instruction(plan.retention, version=version) if plan.need else ""
+        lenient = not state.names or self.options.ignore_retention
+        if plan.retention.unknown and plan.place and not lenient:
             return TargetWouldLoseData(
-                f"cannot restore into {self.target}: the retention of its Prometheus is unknown "
-                f"({unknown!r}), so it may delete blocks",
+                f"cannot restore into {self.target}: what the retention of {plan.retention_of} "
+                f"would delete is unknown ({plan.retention.unknown!r})",
                 hint="set --target-retention TIME[,SIZE], or use --ignore-retention",
             )
         if plan.loses_existing:
             return TargetWouldLoseData(
                 f"cannot restore into {self.target}: after the restore, retention would delete "
-                f"{len(plan.loses_existing)} existing blocks, such as {plan.loses_existing[0]}",
-                hint=f"start its Prometheus with at least {flags}, then pass that retention with "
-                "--target-retention",
+                f"{counted(len(plan.loses_existing), 'existing block')}, such as "
+                f"{plan.loses_existing[0]}",
+                hint=f"{keep}; then run the command again, with --target-retention if Prometheus "
+                "is stopped",
             )
-        if plan.loses_restored and state.names and not self.options.ignore_retention:
+        if plan.loses_restored and not lenient:
             since = f" (--from {rfc3339(plan.keeps_from)})" if plan.keeps_from else ""
             return TargetWouldLoseData(
                 f"cannot restore into {self.target}: the retention of {plan.retention_of} would "
                 f"delete {len(plan.loses_restored)} of the restored blocks",
-                hint=f"start its Prometheus with at least {flags}, or restore only what it keeps"
-                f"{since}, or use --ignore-retention",
+                hint=f"{keep}, or restore only what it keeps{since}, or use --ignore-retention",
             )
         return None
 

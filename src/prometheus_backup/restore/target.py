@@ -10,7 +10,6 @@ import fcntl
 import grp
 import os
 import pwd
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,12 +94,8 @@ class TargetDirectory:
         running, warnings = self.running(names) if names else (None, ())
         found, unreadable = self._blocks(names, manifest)
         blocks = TargetBlocks(found, unreadable, self.memory_from(found, running, head_size))
-        retention = self._retention(running) if running else None
+        retention = parse_tsdb_retention(running.retention) if running else None
         return TargetState(blocks, names, head_size, owner, running, retention, warnings)
-
-    def _retention(self, running: SourceStatus) -> TsdbRetention:
-        retention = parse_tsdb_retention(running.retention)
-        return retention.on_file_system(file_system_size(self.path))
 
     def names(self) -> frozenset[str]:
         """Return the names in the directory, without IGNORED_NAMES; none if it does not exist.
@@ -247,7 +242,8 @@ class TargetDirectory:
         if self.head_from is not None:
             return self.head_from
         if running is not None:
-            return running.head_from or _start_time(running)
+            # An empty head has nothing to lose, and what comes is newer than now.
+            return running.head_from or running.clock
         if not head_size:
             return None
         # The samples that a stopped Prometheus has only in its WAL start where its blocks end.
@@ -270,11 +266,18 @@ class TargetDirectory:
         return Owner(status.st_uid, status.st_gid)
 
 
-def file_system_size(path: Path) -> int:
-    """Return the size in bytes of the file system that a directory is on, or will be."""
+def file_system_size(path: Path) -> int | None:
+    """Return the size in bytes of the file system that a directory is or will be on.
+
+    As Prometheus computes it (util/runtime/statfs_default.go FsSize); None if it cannot be read.
+    """
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).total
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None
+    return status.f_bsize * status.f_blocks or None
 
 
 def holds_data(path: Path) -> bool:

@@ -17,6 +17,7 @@ from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Warned
 from prometheus_backup.model import Outcome, counted, rfc3339
+from prometheus_backup.prometheus.versions import RETENTION_IN_CONFIGURATION, is_before
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Block
@@ -180,6 +181,7 @@ def restore_document(
             "deletes_restored": list(plan.loses_restored),
         },
         "required_flags": required_flags(plan),
+        "required_configuration": dict(plan.need.configuration) if plan.need else {},
         "refused": prepared.refusal.message if prepared.refusal else None,
         "warnings": list(plan.warnings),
         **({} if report is None else _done(report)),
@@ -251,13 +253,20 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
     if not prepared.fresh and not plan.loses_restored and not plan.loses_existing:
         yield f"the retention of {plan.retention_of} keeps all restored blocks"
         return
-    yield "to keep the restored data, start Prometheus with at least"
-    yield f"  {plan.need.time_flag}"
-    yield "and, if it has a size limit,"
-    yield f"  {plan.need.size_flag}"
+    yield "to keep the restored data, Prometheus needs at least this retention:"
+    running = prepared.target_state.running
+    version = running.version if running else ""
     limits = plan.need.configuration
-    yield "From Prometheus 3.8 on, a retention section in its configuration file counts instead:"
-    yield f"  storage: {{tsdb: {{retention: {{time: {limits['time']}, size: {limits['size']}}}}}}}"
+    if is_before(version, RETENTION_IN_CONFIGURATION) or not version:
+        yield f"  {plan.need.time_flag}"
+        yield f"  {plan.need.size_flag}, if it has a size limit"
+    if not is_before(version, RETENTION_IN_CONFIGURATION):
+        yield "In Prometheus 3.8 and newer, the configuration file counts instead of the flags:"
+        yield "  storage:"
+        yield "    tsdb:"
+        yield "      retention:"
+        yield f"        time: {limits['time']}"
+        yield f"        size: {limits['size']}  # only for a size limit, instead of a percentage"
 
 
 def _loading_line(report: "RestoreReport") -> str:
