@@ -149,7 +149,7 @@ class ChunkWalk:
         sound = (checksums == uint32_at(data, stops)) & ((encodings != XOR) | right_time)
         count = first_false(sound)
         samples = data[begins + 1].astype(np.int64) << 8 | data[begins + 2]
-        for encoding in np.unique(encodings[:count]).tolist():
+        for encoding in np.flatnonzero(np.bincount(encodings[:count])).tolist():
             self._count(encoding, samples[:count][encodings[:count] == encoding])
         return count
 
