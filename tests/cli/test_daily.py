@@ -1,5 +1,6 @@
 """`daily`, the built-in timer, next to a real Prometheus."""
 
+import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_backups_use_the_given_configuration_file(
     with StartedCli(*arguments, env=environment, directory=tmp_path / "run") as daily:
         daily.wait_for_log("backup ended with exit 0")
     assert _backups(tmp_path) == 1
+
+
+def test_a_backup_that_cannot_be_read_is_not_taken_for_a_missed_one(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Else each restart of the container would make another backup."""
+    assert cli("backup", env=environment).returncode == 0
+    assert cli("backup", env=environment).returncode == 0
+    first, _ = sorted((tmp_path / "repository").glob("backup-*"))
+    (first / "metadata.json").unlink()
+    os.mkfifo(first / "metadata.json")
+
+    later = (datetime.now(UTC) + timedelta(hours=2)).strftime("%H:%M")
+    with StartedCli("daily", later, env=environment, directory=tmp_path / "run") as daily:
+        daily.wait_for_log(f"T{later}:00Z")
+        assert "backup ended" not in daily.log()
+    assert _backups(tmp_path) == 2
 
 
 @pytest.mark.parametrize("text", ["2:00", "25:00", "noon", "02:00Z", ""])

@@ -151,6 +151,34 @@ def test_files_of_a_running_put_are_not_removed(
     assert store.head("backup-1/block/file").size == 3_000_000
 
 
+def test_staged_files_of_dead_writers_are_removed_everywhere(
+    store: LocalStore, tmp_path: Path, endless_put: subprocess.Popen[str]
+) -> None:
+    root = tmp_path / "repository"
+    _put(store, "backup-1/index")
+    _put(store, "foreign/file")
+    name = f".staged-{'0' * 32}"
+    for place in ("", "backup-1/", "foreign/"):
+        (root / f"{place}{name}").write_bytes(b"dead")
+    (root / ".staged-of-somebody").touch()
+
+    store.remove_unfinished(["backup-1", "absent"])
+
+    (running,) = (root / "backup-1/block").iterdir()
+    assert running.name.startswith(".staged-")
+    assert {f for f in _files(root) if ".staged-" in f} == {
+        ".staged-of-somebody",
+        f"backup-1/block/{running.name}",
+        f"foreign/{name}",
+    }
+    assert endless_put.stdin is not None
+    endless_put.stdin.close()
+    assert endless_put.wait() == 0
+
+    store.remove_unfinished(["backup-1"])
+    assert store.head("backup-1/block/file").size == 3_000_000
+
+
 def test_a_put_is_synced_before_it_is_renamed_and_its_folders_after(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +292,7 @@ def test_foreign_files_and_folders_are_listed_and_left_alone(
         assert [o.key for o in store.list()] == [
             *("README of mine.txt", "backup-1/file", "dangling", "naïve ☃/file", "s")
         ]
-        assert store.list_folders() == ["backup-1", "naïve ☃"]
+        assert store.list_folders() == ["backup-1", "dangling", "naïve ☃"]
     store.delete(["absent"])
     assert (root / "lost+found").is_dir()
     assert (root / "backup-1/empty").is_dir()
@@ -277,7 +305,37 @@ def test_a_link_to_a_folder_is_not_followed(store: LocalStore, tmp_path: Path) -
     (tmp_path / "repository/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "repository/loop").symlink_to(tmp_path / "repository")
     assert [o.key for o in store.list()] == ["link", "loop"]
+
+
+def test_a_linked_folder_at_the_root_is_a_folder(store: LocalStore, tmp_path: Path) -> None:
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "repository/backup-1"
+    (elsewhere / "block").mkdir(parents=True)
+    (elsewhere / "block/file").touch()
+    (tmp_path / "repository").mkdir()
+    link.symlink_to(elsewhere)
+    (tmp_path / "other").touch()
+    (tmp_path / "repository/of-a-file").symlink_to(tmp_path / "other")
+
+    assert list(store.list_folders()) == ["backup-1"]
+    assert [o.key for o in store.list("backup-1")] == ["backup-1/block/file"]
+
+    store.delete(["backup-1/block/file"])
+    assert not link.is_symlink()
     assert list(store.list_folders()) == []
+
+
+def test_a_link_to_nothing_is_listed_and_its_contents_are_an_error(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    """As if the volume that it points to were not mounted."""
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/backup-1").symlink_to(tmp_path / "unmounted")
+
+    assert list(store.list_folders()) == ["backup-1"]
+    with pytest.raises(
+        RepositoryUnavailable, match=r"a link to .*/unmounted, which does not exist"
+    ):
+        list(store.list("backup-1"))
 
 
 def test_a_file_in_place_of_the_repository_is_unavailable(tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ class MemoryStore:
             for key in keys:
                 self._objects.pop(key, None)
 
+    def remove_unfinished(self, folders: Sequence[str]) -> None:
+        """Do nothing: a put is complete at once."""
+
     def stored_checksum(self, key: str) -> str | None:
         """Return None: objects have no checksums."""
         self._stored(key)

@@ -61,6 +61,9 @@ class StoreWrapper:
     def delete(self, keys: Sequence[str]) -> None:
         self.inner.delete(keys)
 
+    def remove_unfinished(self, folders: Sequence[str]) -> None:
+        self.inner.remove_unfinished(folders)
+
     def stored_checksum(self, key: str) -> str | None:
         return self.inner.stored_checksum(key)
 

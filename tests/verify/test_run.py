@@ -434,11 +434,13 @@ def test_a_backup_that_retention_deletes_meanwhile_is_no_finding(
     assert [c.result.backup_id for c in report.checked] == [stored.second]
 
 
-def test_a_manifest_that_cannot_be_read_leaves_the_other_backups_alone(
-    repository_files: LocalFiles, stored: StoredBackups
+@pytest.mark.parametrize("what", ["its manifest", "its folder"])
+def test_a_backup_that_cannot_be_read_leaves_the_other_backups_alone(
+    repository_files: LocalFiles, stored: StoredBackups, what: str
 ) -> None:
     """As where a KMS key is disabled: it may be readable tomorrow, so it is no finding."""
-    (repository_files.root / stored.first / "metadata.json").chmod(0)
+    folder = repository_files.root / stored.first
+    (folder if what == "its folder" else folder / "metadata.json").chmod(0)
     env = repository_files.environment()
 
     def run(*arguments: str) -> Any:
@@ -463,3 +465,30 @@ def test_a_manifest_that_cannot_be_read_leaves_the_other_backups_alone(
     assert pruned["deleted"] == []
     assert shown.returncode == 12
     assert json_of(run("metrics"))
+    folder.chmod(0o755)
+
+
+def test_linked_backups_are_listed_and_one_whose_volume_is_not_mounted_is_named(
+    repository_files: LocalFiles, stored: StoredBackups, tmp_path: Path
+) -> None:
+    """Somebody moved old backups to another disk, and left links."""
+    env, root = repository_files.environment(), repository_files.root
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (root / stored.first).rename(disk / stored.first)
+    (root / stored.first).symlink_to(disk / stored.first)
+
+    listed = json_of(run_here("list", "--json", env=env))["backups"]
+    assert [(b["backup_id"], b["state"]) for b in listed] == [
+        (stored.first, "committed"),
+        (stored.second, "committed"),
+    ]
+    assert run_here("verify", "--all", env=env).returncode == 0
+
+    disk.rename(tmp_path / "unmounted")
+    again = run_here("list", env=env)
+    assert again.returncode == 3
+    assert f"cannot read {stored.first}" in again.stderr
+    assert "which does not exist" in again.stderr
+    assert json_of(run_here("prune", "--json", env=env), code=3)["unreadable"] == [stored.first]
+    assert (root / stored.first).is_symlink()

@@ -190,10 +190,10 @@ class Repository:
 
     def entry(self, backup_id: str) -> BackupEntry | None:
         """Return one folder, or None if it does not exist."""
-        files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
-        if not files and not any(self.store.list(backup_id)):
-            return None
         try:
+            files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
+            if not files and not any(self.store.list(backup_id)):
+                return None
             return self._entry(backup_id, files)
         except ObjectArchived as error:  # a lifecycle rule moved its control files
             return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
@@ -283,6 +283,10 @@ class Repository:
             self.store.delete([f"{backup_id}/{INCOMPLETE}"])
             return DeletedObjects(0, 0)
         return self._delete_folder(backup_id, run_id, marked=marked)
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed puts left and listings hide."""
+        self.store.remove_unfinished(self.ids())
 
     def remove_mark(self, backup_id: str) -> None:
         """Remove the incomplete.json that a run left next to its committed manifest."""

@@ -85,7 +85,8 @@ class ObjectStore(Protocol):
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root, sorted.
 
-        A folder that has just become empty may be included: SeaweedFS keeps it for a while.
+        One that cannot be listed itself is included. One that has just become empty may be:
+        SeaweedFS keeps it for a while.
         """
         ...
 
@@ -99,6 +100,10 @@ class ObjectStore(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects. If some cannot be deleted, try all of them, then raise."""
+        ...
+
+    def remove_unfinished(self, folders: Sequence[str]) -> None:
+        """Remove what killed puts left at the root and in these folders, if listings hide it."""
         ...
 
     def stored_checksum(self, key: str) -> str | None:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -29,6 +30,7 @@ from prometheus_backup.stores.upload_body import UploadBody
 
 _STAGED = ".staged-"
 """Prefix of files that are being written. Listings never show them."""
+_STAGED_NAME = re.compile(re.escape(_STAGED) + "[0-9a-f]{32}")
 _STAGE_ATTEMPTS = 1000
 _CHUNK = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, copy on write
@@ -133,11 +135,7 @@ class LocalStore:
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root that hold any object."""
-        return sorted(
-            key
-            for entry, key in self._entries("")
-            if self._is_folder(entry, key) and next(self.list(key), None)
-        )
+        return sorted(key for entry, key in self._entries("") if self._holds_objects(entry, key))
 
     def list_files(self, folder: str) -> Sequence[ObjectInfo]:
         """Return the objects directly in `folder`."""
@@ -147,6 +145,19 @@ class LocalStore:
             if not self._is_folder(entry, key)
         ]
         return [info for info in found if info]
+
+    def _holds_objects(self, entry: os.DirEntry[str], key: str) -> bool:
+        """Return whether it is a folder, or a link to one, with an object in it.
+
+        Also True if that cannot be known: a backup must not be taken for absent.
+        """
+        try:
+            with self._translated("list", key):
+                dangling = entry.is_symlink() and not Path(entry.path).exists()
+                is_folder = dangling or entry.is_dir()
+            return is_folder and any(True for _ in self.list(key))
+        except (RepositoryDenied, RepositoryUnavailable):
+            return True
 
     def _is_folder(self, entry: os.DirEntry[str], key: str) -> bool:
         with self._translated("list", key):
@@ -183,6 +194,19 @@ class LocalStore:
                     break
         if failed:
             raise failed[0]
+
+    def remove_unfinished(self, folders: Sequence[str]) -> None:
+        """Remove the staged files of dead writers at the root and below these folders.
+
+        One that cannot be removed is left: no listing shows it.
+        """
+        with self._translated("list", ""):
+            inside = [p for folder in folders for p in self._path(folder).rglob(f"{_STAGED}*")]
+            found = [*self._root.glob(f"{_STAGED}*"), *inside]
+        for path in found:
+            if _STAGED_NAME.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_abandoned(path)
 
     def stored_checksum(self, key: str) -> str | None:
         """Return None: files have no checksums."""
@@ -237,7 +261,10 @@ class LocalStore:
             try:
                 with os.scandir(self._root / folder) as scan:
                     entries = [e for e in scan if not e.name.startswith(_STAGED)]
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
+                self._require_no_dangling_link(folder)
+                return []
+            except NotADirectoryError:
                 return []
 
         def order(entry: os.DirEntry[str]) -> bytes:
@@ -247,6 +274,15 @@ class LocalStore:
 
         start = f"{folder}/" if folder else ""
         return [(entry, start + entry.name) for entry in sorted(entries, key=order)]
+
+    def _require_no_dangling_link(self, folder: str) -> None:
+        path = self._path(folder)
+        if path.is_symlink():
+            raise RepositoryUnavailable(
+                f"cannot list {self.url}/{folder}: it is a link to {path.readlink()}, which does "
+                "not exist",
+                hint="mount the volume that it points to, or remove the link",
+            )
 
     @contextlib.contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:
@@ -313,7 +349,10 @@ def _clear(folder: Path) -> bool:
                         return False
                 elif not (entry.name.startswith(_STAGED) and _remove_abandoned(path)):
                     return False
-        folder.rmdir()
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            folder.rmdir()
     except FileNotFoundError:
         return True
     except OSError:

@@ -325,6 +325,9 @@ class ObstoreStore:
         """Return a client that deletes each object with a request of its own."""
         return self._store
 
+    def remove_unfinished(self, folders: Sequence[str]) -> None:
+        """Do nothing: the bucket's lifecycle aborts the uploads of dead runs."""
+
     def stored_checksum(self, key: str) -> str | None:
         """Return None: obstore cannot read the checksums that a store keeps."""
         del key

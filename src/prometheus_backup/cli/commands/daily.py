@@ -15,7 +15,7 @@ from prometheus_backup.cli.options import CONFIG
 from prometheus_backup.cli.output import Output
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Step
-from prometheus_backup.model import rfc3339
+from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.repository.layout import backup_time
 
 _LONGEST_SLEEP = 60.0
@@ -61,10 +61,13 @@ def _flags(context: CommandContext) -> list[str]:
 
 
 def _newest_backup(flags: list[str]) -> datetime | None:
-    """Return when the newest backup started; None if there is none or `list` fails."""
+    """Return when the newest backup started; None if there is none or `list` fails.
+
+    A backup that cannot be read counts: it was made.
+    """
     list_all = _command("list", "--json", *flags)
     done = subprocess.run(list_all, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode != 0:
+    if done.returncode not in (Outcome.DONE.exit_code, Outcome.PARTIAL.exit_code):
         return None  # the backup will say why
     backups = [entry["backup_id"] for entry in json.loads(done.stdout)["backups"]]
     return max(map(backup_time, backups), default=None)
