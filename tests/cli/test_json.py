@@ -49,6 +49,7 @@ RESTORE |= {"skipped", "gaps", "in_memory_from", "retention"}
 RESTORE |= {"warnings", "required_flags", "required_configuration", "refused"}
 RESTORED = {"outcome", "files", "damaged", "seconds", "loaded", "loading"}
 PRUNE = {"dry_run", "decisions", "would_sweep", "unreadable", "foreign", "doubt"}
+PRUNE |= {"excess"}
 PRUNED = {"deleted", "swept", "problems"}
 HEAL = {"data_dir", "applied", "outcome", "running", "sound", "bad", "waiting", "no_copies"}
 HEAL |= {"placed", "problems", "seconds"}

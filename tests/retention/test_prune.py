@@ -64,7 +64,7 @@ def decisions(document: dict[str, Any]) -> dict[str, bool]:
 def test_expired_backups_are_deleted_completely_and_the_rest_is_untouched(
     files: LocalFiles,
 ) -> None:
-    old = [backup_of(files, days_ago=days) for days in (9, 3, 2)]
+    old = [backup_of(files, days_ago=days) for days in (9, 3)]
     kept = [backup_of(files, days_ago=days) for days in (1, 0)]
     before = tree(files.root)
 
@@ -261,6 +261,39 @@ def test_a_failed_deletion_is_reported_and_the_others_continue(files: LocalFiles
     assert {key.partition("/")[0] for key in files.all_keys()} == {new}
 
 
+def test_prune_removes_staged_files_of_dead_runs(files: LocalFiles) -> None:
+    kept = backup_of(files, days_ago=0)
+    name = f".staged-{'0' * 32}"
+    for folder in ("", f"{kept}/", f"{kept}/verifications/"):
+        files.put(f"{folder}{name}", b"left by kill -9")
+
+    prune(files, "--dry-run")
+    assert sum(name in key for key in files.all_keys()) == 3
+    prune(files)
+    assert not [key for key in files.all_keys() if name in key]
+
+
+def test_prune_deletes_most_backups_only_when_told_to(files: LocalFiles) -> None:
+    """A timer may run `prune`, too."""
+    kept, *_, newest = [backup_of(files, days_ago=days) for days in (9, 8, 7, 1, 0)]
+
+    dry = run_here(
+        "prune", "--dry-run", env=files.environment() | TWO_DAYS | {"RETENTION_DAILY": "1"}
+    )
+    refused = prune(files, code=3, RETENTION_DAILY="1")
+    left = {key.partition("/")[0] for key in files.all_keys()}
+
+    assert dry.returncode == 0
+    assert "only with --allow-many: it would delete 4 of 5 backups at once" in dry.stdout
+    assert refused["deleted"] == []
+    assert kept in refused["excess"]
+    assert "prometheus-backup prune --allow-many" in refused["problems"][0]
+    assert len(left) == 5
+
+    assert len(prune(files, "--allow-many", RETENTION_DAILY="1")["deleted"]) == 4
+    assert {key.partition("/")[0] for key in files.all_keys()} == {newest}
+
+
 def test_pruning_an_empty_repository_does_nothing(files: LocalFiles) -> None:
     document = prune(files)
 
@@ -291,7 +324,7 @@ def plan_of(*days_ago: int, policy: Policy, per_day: int = 1) -> PrunePlan:
     ],
     ids=str,
 )
-def test_more_than_half_or_more_than_a_week_is_too_much_for_a_timer(
+def test_more_than_half_or_more_than_a_week_is_too_much_at_once(
     days_ago: Sequence[int], per_day: int, *, excessive: bool
 ) -> None:
     policy = Policy(daily=30, monthly=0, yearly=0)
@@ -299,7 +332,7 @@ def test_more_than_half_or_more_than_a_week_is_too_much_for_a_timer(
 
 
 def test_a_clock_that_jumped_ahead_deletes_nothing_by_a_timer(files: LocalFiles) -> None:
-    """The store shares the clock, so nothing contradicts it; `prune` deletes when told to."""
+    """The store shares the clock, so nothing contradicts it."""
     for days in range(60, 95):
         backup_of(files, days_ago=days)
     repository = Repository(LocalStore(files.root), clock=SystemClock())
@@ -308,11 +341,11 @@ def test_a_clock_that_jumped_ahead_deletes_nothing_by_a_timer(files: LocalFiles)
     plan = plan_prune(repository.entries(), policy=policy, now=now, store_now=now)
     recorder = Recorder()
 
-    report = apply_prune(repository, plan, run_id="this", listener=recorder, by_timer=True)
+    report = apply_prune(repository, plan, run_id="this", listener=recorder, limited=True)
 
     assert report.outcome is Outcome.PARTIAL
     assert report.deleted == ()
     (problem,) = report.problems
     assert problem.startswith("retention: nothing was deleted: it would delete 34 of 35 backups")
-    assert "prometheus-backup prune" in problem
+    assert "prometheus-backup prune --allow-many" in problem
     assert len(apply_prune(repository, plan, run_id="this", listener=recorder).deleted) == 34

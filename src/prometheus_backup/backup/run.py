@@ -356,7 +356,7 @@ class _Attempt:
                 dead_runs=self._leftovers.dead_runs,
             )
             return apply_prune(
-                run.repository, plan, run_id=run.run_id, listener=run.listener, by_timer=True
+                run.repository, plan, run_id=run.run_id, listener=run.listener, limited=True
             )
         except BackupToolError as error:
             problem = f"retention failed after the commit: {error.message}"

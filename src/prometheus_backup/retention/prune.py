@@ -1,19 +1,26 @@
 """Delete the backups that retention does not keep, and what interrupted runs left behind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Self
 
 from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
 from prometheus_backup.model import Outcome, counted
 from prometheus_backup.repository.layout import backup_time
-from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
+from prometheus_backup.repository.repository import (
+    BackupEntry,
+    DeletedObjects,
+    Repository,
+    State,
+    committed,
+)
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
 
 _MAX_DAYS_AT_ONCE = 7
-"""Days of which a timer deletes backups in one run: a week in which it was down."""
+"""Days of which one run deletes backups unasked: a week in which no run succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class PrunePlan:
 
     @property
     def excess(self) -> str | None:
-        """Return why this deletes too much to be done by a timer; None if it does not.
+        """Return why this deletes too much to be done unasked; None if it does not.
 
         So much is deleted at once after a change of the settings, or if the clock of this machine
         and of the store jumped ahead together.
@@ -128,46 +135,71 @@ def apply_prune(
     *,
     run_id: str,
     listener: Listener,
-    by_timer: bool = False,
+    limited: bool = False,
 ) -> PruneReport:
     """Apply the plan. Report what cannot be deleted, and continue with the rest.
 
-    If nobody watches (`by_timer`), a plan that deletes too much is reported instead.
+    With `limited`, a plan that deletes too much at once is reported and not applied.
     """
-    problems = [
-        f"retention: cannot read the manifest of {backup_id}: the backup is kept"
-        for backup_id in plan.unreadable
-    ]
-    deleted: list[str] = []
-    swept: list[str] = []
+    run = _Pruning(repository, run_id, listener)
+    for backup_id in plan.unreadable:
+        run.problems.append(
+            f"retention: cannot read the manifest of {backup_id}: the backup is kept"
+        )
     if plan.clock_problem:
-        problems.append(f"retention: nothing was deleted: {plan.clock_problem}")
-    elif by_timer and plan.excess:
-        problems.append(
-            f"retention: nothing was deleted: {plan.excess}; check the clock and the retention "
-            "settings, then run `prometheus-backup prune --dry-run` and `prometheus-backup prune`"
+        run.problems.append(f"retention: nothing was deleted: {plan.clock_problem}")
+    elif limited and plan.excess:
+        run.problems.append(
+            f"retention: nothing was deleted: {plan.excess}; check the clock and the settings with "
+            "`prometheus-backup prune --dry-run`, then run `prometheus-backup prune --allow-many`"
         )
     else:
-        reasons = {d.backup_id: d.reasons[0] for d in plan.decisions}
+        run.delete(plan)
+    run.attempt(repository.remove_unfinished)
+    for problem in run.problems:
+        listener(Warned(problem))
+    return PruneReport(plan, tuple(run.deleted), tuple(run.swept), tuple(run.problems))
+
+
+class _Pruning:
+    """What was done so far."""
+
+    def __init__(self, repository: Repository, run_id: str, listener: Listener) -> None:
+        self._repository = repository
+        self._run_id = run_id
+        self._listener = listener
+        self.deleted: list[str] = []
+        self.swept: list[str] = []
+        self.problems: list[str] = []
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do one thing; if it fails, that is a problem, and the others continue."""
+        try:
+            action()
+        except BackupToolError as error:
+            self.problems.append(f"retention: {error.message}")
+
+    def delete(self, plan: PrunePlan) -> None:
         for decision in plan.decisions:
             if decision.keep:
-                listener(BackupKept(decision.backup_id, decision.reasons))
-        for backup_id, done, action, reason in [
-            *((i, deleted, repository.delete_backup, reasons[i]) for i in plan.delete),
-            *((i, swept, repository.sweep, "left by an interrupted run") for i in plan.sweep),
-        ]:
-            try:
-                removed = action(backup_id, run_id=run_id)
-            except BackupToolError as error:
-                problems.append(f"retention: {error.message}")
-                continue
-            done.append(backup_id)
-            listener(BackupDeleted(backup_id, removed.objects, removed.size, reason))
+                self._listener(BackupKept(decision.backup_id, decision.reasons))
+        for decision in plan.decisions:
+            if not decision.keep:
+                self.attempt(partial(self._delete, decision))
+        for backup_id in plan.sweep:
+            self.attempt(partial(self._sweep, backup_id))
         for backup_id in plan.unmark:
-            try:
-                repository.remove_mark(backup_id)
-            except BackupToolError as error:
-                problems.append(f"retention: {error.message}")
-    for problem in problems:
-        listener(Warned(problem))
-    return PruneReport(plan, tuple(deleted), tuple(swept), tuple(problems))
+            self.attempt(partial(self._repository.remove_mark, backup_id))
+
+    def _delete(self, decision: Decision) -> None:
+        removed = self._repository.delete_backup(decision.backup_id, run_id=self._run_id)
+        self.deleted.append(decision.backup_id)
+        self._removed(decision.backup_id, removed, decision.reasons[0])
+
+    def _sweep(self, backup_id: str) -> None:
+        removed = self._repository.sweep(backup_id, run_id=self._run_id)
+        self.swept.append(backup_id)
+        self._removed(backup_id, removed, "left by an interrupted run")
+
+    def _removed(self, backup_id: str, removed: DeletedObjects, reason: str) -> None:
+        self._listener(BackupDeleted(backup_id, removed.objects, removed.size, reason))

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
+@option(
+    "--allow-many",
+    is_flag=True,
+    help="Delete also more than half of all backups, or those of more than seven days, at once.",
+)
 @command("repository", "retention", "monitoring", "reporting")
-def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
+def prune(context: CommandContext, output: Output, *, dry_run: bool, allow_many: bool) -> int:
     """Delete backups outside the retention policy, and leftovers of interrupted runs."""
     from prometheus_backup.retention.prune import apply_prune, plan_prune
 
@@ -28,17 +33,33 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool) -> int:
     plan = plan_prune(repository.entries(), policy=policy, now=now, store_now=store_now)
     report = None
     if not dry_run:
-        report = apply_prune(repository, plan, run_id=context.run_id, listener=context.listener)
+        report = apply_prune(
+            repository,
+            plan,
+            run_id=context.run_id,
+            listener=context.listener,
+            limited=not allow_many,
+        )
     done = "deleted" if report else "would delete"
     deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
     leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""
-    clock_lines = [f"nothing can be deleted: {plan.clock_problem}"] if plan.clock_problem else []
     output.result(
         prune_document(plan, report),
         tables=[table(PRUNE_COLUMNS, prune_rows(plan))],
-        lines=[f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}", *clock_lines],
+        lines=[
+            f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}",
+            *_limits(plan, allow_many=allow_many),
+        ],
     )
     return report.outcome.exit_code if report else 0
+
+
+def _limits(plan: "PrunePlan", *, allow_many: bool) -> list[str]:
+    if plan.clock_problem:
+        return [f"nothing can be deleted: {plan.clock_problem}"]
+    if plan.excess and not allow_many:
+        return [f"only with --allow-many: {plan.excess}"]
+    return []
 
 
 def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
@@ -58,6 +79,7 @@ def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
         "unreadable": list(plan.unreadable),
         "foreign": list(plan.foreign),
         "doubt": plan.clock_problem,
+        "excess": plan.excess,
         **({} if report is None else {"outcome": report.outcome.value, **pruned_document(report)}),
     }
 
