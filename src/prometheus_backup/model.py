@@ -53,6 +53,12 @@ class Tier(StrEnum):
     YEARLY = "yearly"
 
 
+class Layout(StrEnum):
+    """How a backup keeps its blocks."""
+
+    FULL = "full"
+
+
 class Level(StrEnum):
     """Verification levels, weakest first (docs/design.md says what each proves)."""
 

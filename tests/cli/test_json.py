@@ -20,6 +20,7 @@ LISTED = {
     "time",
     "state",
     "good",
+    "layout",
     "problem",
     "size_bytes",
     "blocks",

@@ -136,6 +136,14 @@ MANUAL: Mapping[str, Manual] = {
         (
             Example("List all backups.", "list"),
             Example("Show all columns.", "list --wide"),
+            Example(
+                "Find the best backup with samples of an instant.",
+                "list --holding 2026-03-01T14:30:00Z --limit 1 --ids",
+            ),
+            Example(
+                "List the backups of a year that are not good.",
+                "list --since 2025-01-01 --until 2025-12-31 --state failed --state degraded",
+            ),
             Example("Write JSON for scripts.", "list --json"),
         ),
         {

@@ -44,6 +44,7 @@ def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Documen
         "time": rfc3339(entry.time),
         "state": entry.state.value,
         "good": entry.good,
+        "layout": manifest.layout.value if manifest else None,
         "problem": entry.problem,
         "size_bytes": manifest.totals.bytes if manifest else None,
         "blocks": manifest.totals.blocks if manifest else None,
@@ -71,13 +72,24 @@ def fault_document(fault: "Fault") -> Document:
     }
 
 
+STATE_WORDS = (
+    *("good", "degraded", "failed"),
+    *("incomplete", "deleting", "foreign", "unreadable", "archived", "newer-format"),
+)
+"""What `state_words` may return."""
+
+
+def state_words(entry: "BackupEntry") -> tuple[str, ...]:
+    """Return the words for the state of a backup, the most important one first."""
+    if entry.header is None:
+        return (entry.state.value,)
+    words = {"failed": entry.failure is not None, "degraded": bool(entry.header.degraded)}
+    return tuple(word for word, applies in words.items() if applies) or ("good",)
+
+
 def state_text(entry: "BackupEntry") -> str:
-    """Return good, degraded or failed."""
-    if entry.failure:
-        return "failed"
-    if entry.header and entry.header.degraded:
-        return "degraded"
-    return "good"
+    """Return the words for the state of a backup as one text."""
+    return ", ".join(state_words(entry))
 
 
 def verified(entry: "BackupEntry") -> str:

@@ -11,7 +11,13 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import FailFast, Field, ValidationError, model_validator
 
 from prometheus_backup.errors import NewerFormat, UnreadableManifest
-from prometheus_backup.model import MAX_FINGERPRINTS, Level, instant_from_ms, ms_from_instant
+from prometheus_backup.model import (
+    MAX_FINGERPRINTS,
+    Layout,
+    Level,
+    instant_from_ms,
+    ms_from_instant,
+)
 from prometheus_backup.repository.document import (
     BackupId,
     Count,
@@ -155,6 +161,11 @@ class Header(Document):
     min_time: Instant | None
     max_time: Instant | None
     totals: Totals
+
+    @property
+    def layout(self) -> Layout:
+        """Return how this backup keeps its blocks."""
+        return Layout.FULL
 
 
 class Manifest(Header):
