@@ -190,6 +190,15 @@ class BackupKept(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveFolderDeleted(Event):
+    """A block that no backup names was deleted from the archive; size in bytes."""
+
+    folder: str
+    objects: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackupDeleted(Event):
     """Retention deleted a backup, or leftovers of an interrupted run or deletion."""
 

@@ -54,9 +54,10 @@ class Tier(StrEnum):
 
 
 class Layout(StrEnum):
-    """How a backup keeps its blocks."""
+    """How a backup keeps its blocks: in its own folder, or in the archive that backups share."""
 
     FULL = "full"
+    ARCHIVE = "archive"
 
 
 class Level(StrEnum):
@@ -185,11 +186,15 @@ class SourceBlock:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in a store: key relative to the repository, size in bytes, and LastModified."""
+    """An object in a store: key relative to the repository, size in bytes, and LastModified.
+
+    `version` changes whenever the object is written: its ETag, or a file's time of modification.
+    """
 
     key: str
     size: int
     modified: datetime
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

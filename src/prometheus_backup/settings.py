@@ -195,6 +195,13 @@ _RETENTION = (
 )
 _BACKUP = (
     Setting(
+        "layout",
+        "LAYOUT",
+        "How new backups keep their blocks: each a whole copy, or each block once in an archive.",
+        default="full",
+        choices=("full", "archive"),
+    ),
+    Setting(
         "skip_head",
         "SKIP_HEAD",
         "Skip samples that are only in memory (up to about three hours).",

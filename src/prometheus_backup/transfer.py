@@ -195,13 +195,17 @@ class HashedFile(HashedStream):
     """A file that is hashed while it is read in chunks.
 
     Each iteration reads it from the start, and takes back the progress of the one before.
-    Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long.
+    Raises SnapshotUnusable if it cannot be read, BytesDiffer if it is not `size` bytes long or, at
+    the end, does not have this hash.
     """
 
-    def __init__(self, path: Path, *, size: int, worker: WorkerContext) -> None:
+    def __init__(
+        self, path: Path, *, size: int, worker: WorkerContext, sha256: str | None = None
+    ) -> None:
         super().__init__(_chunks(path), worker=worker)
         self._path = path
         self._expected_size = size
+        self._expected_sha256 = sha256
 
     def __iter__(self) -> Iterator[bytes]:
         if self.size:  # an upload that begins again
@@ -213,6 +217,8 @@ class HashedFile(HashedStream):
                 f"cannot read {self._path}: it has {counted(self.size, 'byte')}, "
                 f"not {self._expected_size:,}"
             )
+        if self._expected_sha256 not in (None, self.sha256):
+            raise BytesDiffer(f"cannot read {self._path}: it changed since it was planned")
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -58,7 +58,13 @@ def plan(
     *blocks: SourceBlock, previous: Manifest | None = None, dead: tuple[Incomplete, ...] = ()
 ) -> BackupPlan:
     """The plan for these blocks."""
-    return plan_backup(blocks, previous=previous, dead_runs=dead, mutable=MUTABLE)
+    return plan_backup(
+        blocks,
+        backup_id="backup-20250123-020000",
+        previous=previous,
+        dead_runs=dead,
+        mutable=MUTABLE,
+    )
 
 
 def test_the_first_backup_uploads_everything_in_order() -> None:
@@ -113,6 +119,7 @@ def test_a_good_backup_is_preferred_to_files_of_a_dead_run() -> None:
 def test_a_block_found_corrupt_later_is_uploaded_and_not_copied() -> None:
     made = plan_backup(
         [source(index=10)],
+        backup_id="backup-20250123-020000",
         previous=manifest(index=10),
         dead_runs=(),
         mutable=MUTABLE,

@@ -58,9 +58,9 @@ def test_labels_other_than_the_newest_backups_are_refused(source: PrometheusServ
 
 def test_a_backup_of_a_newer_format_is_refused(source: PrometheusServer) -> None:
     store, recorder = MemoryStore(), Recorder()
-    put(store, f"{BACKUP_ID}/metadata.json", encoded(format_version=2))
+    put(store, f"{BACKUP_ID}/metadata.json", encoded(format_version=3))
     before = everything(store)
-    with pytest.raises(NewerFormat, match="it has format 2, this program reads up to 1") as caught:
+    with pytest.raises(NewerFormat, match="it has format 3, this program reads up to 2") as caught:
         take_backup(source, store, listener=recorder)
     assert caught.value.exit_code == 14
     assert caught.value.hint == "upgrade prometheus-backup"

@@ -145,7 +145,7 @@ def test_metadata_of_the_old_script_is_foreign() -> None:
     "data",
     [
         encoded(),
-        encoded(format_version=2),
+        encoded(format_version=3),
         encoded(backup_id="nonsense"),
         encoded()[:-1],
         b"",
@@ -216,7 +216,7 @@ def test_real_sha256sum_sees_an_altered_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format_version": 2},
+        {"format_version": 3},
         {"storage_size_bytes": -1},
         {"storage_size_bytes": "10"},
         {"blocks": None},

@@ -240,7 +240,7 @@ def test_states_of_folders() -> None:
     store.put_small(f"{made}/{MANIFEST}", b"{", options=NONE)
     assert state_of(store, made) is State.UNREADABLE
     store.put_small(
-        f"{made}/{MANIFEST}", manifests.encoded(backup_id=made, format_version=2), options=NONE
+        f"{made}/{MANIFEST}", manifests.encoded(backup_id=made, format_version=3), options=NONE
     )
     assert state_of(store, made) is State.NEWER
     assert state_of(store, "backup-20200101-000000") is None

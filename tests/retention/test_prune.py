@@ -216,7 +216,7 @@ def test_a_newer_format_is_exit_14_and_deletes_nothing(files: LocalFiles) -> Non
     backup_of(files, days_ago=50)
     backup_of(files, days_ago=0)
     newer = backup_of(files, days_ago=10)
-    document = json.loads(files.get(f"{newer}/metadata.json")) | {"format_version": 2}
+    document = json.loads(files.get(f"{newer}/metadata.json")) | {"format_version": 3}
     files.put(f"{newer}/metadata.json", json.dumps(document).encode())
     before = tree(files.root)
 

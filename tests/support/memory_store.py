@@ -1,8 +1,9 @@
 """A store in memory: the contract in its simplest form."""
 
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from prometheus_backup.clock import Clock, SystemClock
@@ -15,6 +16,14 @@ class _Stored:
     body: bytes
     modified: datetime
     options: PutOptions
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", f"{zlib.crc32(self.body):08x}")
+
+    def info(self, key: str) -> ObjectInfo:
+        """Return what a listing says of it."""
+        return ObjectInfo(key, len(self.body), self.modified, self.version)
 
 
 class MemoryStore:
@@ -76,7 +85,7 @@ class MemoryStore:
     def head(self, key: str) -> ObjectInfo:
         """Return size and LastModified."""
         stored = self._stored(key)
-        return ObjectInfo(key, len(stored.body), stored.modified)
+        return stored.info(key)
 
     def list(self, folder: str = "") -> Iterator[ObjectInfo]:
         """Yield every object below `folder`."""
@@ -84,7 +93,7 @@ class MemoryStore:
         with self._lock:
             items = sorted((k, v) for k, v in self._objects.items() if k.startswith(start))
         for key, stored in items:
-            yield ObjectInfo(key, len(stored.body), stored.modified)
+            yield stored.info(key)
 
     def list_folders(self) -> Sequence[str]:
         """Return the names of the folders directly below the root."""

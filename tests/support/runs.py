@@ -19,7 +19,7 @@ from devtools.s3 import S3Bucket
 from prometheus_backup.backup.run import BackupOptions, BackupReport, BackupRun
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.events import Event, Listener, Warned, ignore
-from prometheus_backup.model import Level
+from prometheus_backup.model import Layout, Level
 from prometheus_backup.prometheus.client import Access, PrometheusClient
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
@@ -83,6 +83,7 @@ def options(
     rehash: bool = False,
     allow_empty: bool = False,
     fingerprints: tuple[str, ...] = (),
+    layout: Layout = Layout.FULL,
 ) -> BackupOptions:
     """Return the default options of the command line, but without fingerprints."""
     return BackupOptions(
@@ -94,6 +95,7 @@ def options(
         rehash=rehash,
         allow_empty=allow_empty,
         fingerprints=fingerprints,
+        layout=layout,
         processes=1,
         new_repository=True,  # every store in memory has the same address
     )

@@ -355,7 +355,7 @@ def test_an_unknown_name_is_exit_30_and_names_the_nearest(
 
 def _make_newer(files: Files, backup: str) -> None:
     """Turn a backup into one of a newer format."""
-    document = manifest_of(files, backup) | {"format_version": 2}
+    document = manifest_of(files, backup) | {"format_version": 3}
     files.put(f"{backup}/metadata.json", json.dumps(document).encode())
 
 

@@ -9,6 +9,7 @@ from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.soundness import Faults, passed_level
 from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.model import (
+    Layout,
     Level,
     SourceBlock,
     counted,
@@ -19,7 +20,13 @@ from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.fingerprint import Fingerprint
-from prometheus_backup.repository.manifest import Block, File, Manifest, Prometheus, Totals
+from prometheus_backup.repository.manifest import (
+    Block,
+    File,
+    Manifest,
+    Prometheus,
+    Totals,
+)
 from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidates
@@ -79,7 +86,7 @@ def build_manifest(
         prometheus_url=origin.url,
         retention_time=status.retention,
         storage_size_bytes=size,
-        format_version=1,
+        format_version=2 if claim.layout is Layout.ARCHIVE else 1,
         tool_version=__version__,
         run_id=claim.run_id,
         started_at=claim.started_at,
@@ -113,8 +120,9 @@ def build_manifest(
             blocks=len(blocks),
             files=len(stored),
             bytes=size,
-            uploaded_bytes=sum(s.size for s in stored if not s.copied),
+            uploaded_bytes=sum(s.size for s in stored if s.source is None),
             copied_bytes=sum(s.size for s in stored if s.copied),
+            shared_bytes=sum(s.size for s in stored if s.shared),
         ),
     )
 

@@ -1,13 +1,15 @@
 """Decide for each file of a snapshot whether it is uploaded or copied within the store. Pure.
 
-A file is copied if a good earlier backup, or the leftovers of a dead run, hold the same bytes.
+A file is copied if a good earlier backup, or the leftovers of a dead run, hold the same bytes. In
+layout `archive`, a file that is in the archive is neither uploaded nor copied.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_backup.model import SourceBlock
-from prometheus_backup.repository.manifest import Incomplete, Manifest
+from prometheus_backup.model import SourceBlock, SourceFile
+from prometheus_backup.repository.layout import VERSIONS, archive_folder
+from prometheus_backup.repository.manifest import Block, File, Incomplete, Manifest
 
 FileIdentity = tuple[str, str, int]
 """ULID, path and size. Enough for `index` and `chunks/*`, which never change under a ULID."""
@@ -28,12 +30,26 @@ class StoredCopy:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """A file of the snapshot. `known` is the object it can be copied from, if there is one."""
+    """A file of the snapshot, and the key of its object.
+
+    `known` is the object it can be copied from, if there is one: no copy is needed if it has that
+    key. `version` is the newest version of a file that can change, which is used if it did not.
+    With `sha256`, an object that other backups name, this one or `version`, is damaged: it is
+    uploaded again, but not with other bytes.
+    """
 
     ulid: str
     path: str
     size: int
-    known: StoredCopy | None
+    key: str
+    known: StoredCopy | None = None
+    version: StoredCopy | None = None
+    sha256: str | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Return whether its object is in the archive already."""
+        return self.known is not None and self.known.key == self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +66,18 @@ class BackupPlan:
     @property
     def copies(self) -> tuple[PlannedFile, ...]:
         """Return the files that the store can copy."""
-        return tuple(f for f in self.files if f.known is not None)
+        return tuple(f for f in self.files if f.known is not None and not f.shared)
+
+    @property
+    def shared(self) -> tuple[PlannedFile, ...]:
+        """Return the files whose objects are in the archive already."""
+        return tuple(f for f in self.files if f.shared)
 
 
 def plan_backup(
     blocks: Sequence[SourceBlock],
     *,
+    backup_id: str,
     previous: Manifest | None,
     dead_runs: Iterable[Incomplete],
     mutable: frozenset[str],
@@ -74,6 +96,7 @@ def plan_backup(
             block.ulid,
             file.path,
             file.size,
+            f"{backup_id}/{block.ulid}/{file.path}",
             None if file.path in mutable else known.get((block.ulid, file.path, file.size)),
         )
         for block in blocks
@@ -82,11 +105,48 @@ def plan_backup(
     return BackupPlan(files)
 
 
+def plan_archive_backup(
+    blocks: Sequence[SourceBlock],
+    *,
+    backup_id: str,
+    previous: Manifest | None,
+    dead_runs: Iterable[Incomplete],
+    mutable: frozenset[str],
+    corrupt: frozenset[str],
+    archived: Mapping[str, Block],
+    damaged: frozenset[str],
+) -> BackupPlan:
+    """Decide for each file whether it is shared, uploaded or copied into the archive.
+
+    `archived` are the blocks that are in the archive, by ULID; `damaged` are keys of their objects
+    to upload again. The other parameters are those of `plan_backup`.
+    """
+    known = _salvaged_files(dead_runs) | (_backed_up_files(previous, corrupt) if previous else {})
+
+    def planned(block: SourceBlock, file: SourceFile) -> PlannedFile:
+        kept = archived.get(block.ulid)
+        folder = kept.folder if kept and kept.folder else archive_folder(block.ulid, backup_id)
+        old = next((f for f in kept.files if f.path == file.path), None) if kept else None
+        copy = _copy_of(old) if old else None
+        repaired = old.sha256 if old is not None and old.key in damaged else None
+        if file.path in mutable:
+            key = f"{folder}/{VERSIONS}/{backup_id}/{file.path}"
+            return PlannedFile(block.ulid, file.path, file.size, key, version=copy, sha256=repaired)
+        if old is not None and repaired:
+            return PlannedFile(block.ulid, file.path, file.size, old.key, sha256=repaired)
+        copy = copy or known.get((block.ulid, file.path, file.size))
+        return PlannedFile(block.ulid, file.path, file.size, f"{folder}/{file.path}", copy)
+
+    return BackupPlan(tuple(planned(block, file) for block in blocks for file in block.files))
+
+
+def _copy_of(file: File) -> StoredCopy:
+    return StoredCopy(file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum)
+
+
 def _backed_up_files(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileIdentity, StoredCopy]:
     return {
-        (block.ulid, file.path, file.size): StoredCopy(
-            file.key, file.sha256, salvaged=False, stored_checksum=file.stored_checksum
-        )
+        (block.ulid, file.path, file.size): _copy_of(file)
         for block, file in manifest.files()
         if not block.faults and block.ulid not in corrupt
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from prometheus_backup.backup.archive import ArchivedBlocks, find_archived, unrepairable
 from prometheus_backup.backup.describe import (
     BackupOrigin,
     backup_tags,
@@ -19,7 +20,7 @@ from prometheus_backup.backup.ownership import (
     require_readable,
     require_same_source,
 )
-from prometheus_backup.backup.plan import BackupPlan, plan_backup
+from prometheus_backup.backup.plan import BackupPlan, plan_archive_backup, plan_backup
 from prometheus_backup.backup.snapshot import (
     Snapshot,
     SnapshotUnfinished,
@@ -35,15 +36,15 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     StopRequest,
 )
-from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned
-from prometheus_backup.model import Level, Outcome, PutOptions
+from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned, ignore
+from prometheus_backup.model import Layout, Level, Outcome, PutOptions
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.fingerprints import FingerprintQueries
 from prometheus_backup.prometheus.instance import require_usable_source
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.layout import MANIFEST, TOOL_FOLDER
-from prometheus_backup.repository.manifest import Manifest
+from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import (
     BackupEntry,
     Repository,
@@ -53,7 +54,7 @@ from prometheus_backup.repository.repository import (
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.stores.calls import interruptibly
-from prometheus_backup.transfer import Transfer
+from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 from prometheus_backup.tsdb.block import MUTABLE
 
 _ABANDON_TIMEOUT = 8.0  # seconds; a silent store must not delay the end of a run
@@ -76,6 +77,7 @@ class BackupOptions:
     fingerprints: tuple[str, ...] = ()
     processes: int = 1
     """Number of blocks that are checked in parallel at level `tsdb`."""
+    layout: Layout = Layout.FULL
     new_repository: bool = False
     """Allow an empty repository that had backups before."""
 
@@ -161,7 +163,7 @@ class BackupRun:
             with phases.phase("transfer", "transferring the blocks"):
                 uploader = attempt.uploader()
                 stored = uploader.store(plan, snapshot.path)
-            faults = known_faults(stored, attempt.previous)
+            faults = known_faults(stored, attempt.known_blocks)
             if self.options.inspects:
                 with phases.phase("inspect", "checking the contents of the blocks"):
                     faults = inspect_snapshot(
@@ -184,7 +186,9 @@ class BackupRun:
     ) -> tuple[BackupEntry, ...]:
         repository, data_dir = self.repository, self.data_dir
         repository.store.ping()
-        entries = repository.entries()
+        # In layout `archive`, faults of the archive are looked up once its folders are claimed.
+        is_full = self.options.layout is Layout.FULL
+        entries = repository.entries() if is_full else repository.backups()
         if not self.options.new_repository:
             require_not_lost(data_dir, repository.url, entries)
         require_readable(entries, listener=self.listener)
@@ -216,7 +220,9 @@ class _Attempt:
         self._claiming = False
         self._snapshot_requested = False
         self._snapshot_taken = False
-        self.previous: Manifest | None = None
+        self._archived = ArchivedBlocks()
+        self.known_blocks: tuple[Block, ...] = ()
+        """The blocks of this snapshot that the repository has already."""
         self.problems: tuple[str, ...] = ()
         """What is wrong although the backup is committed."""
 
@@ -227,6 +233,7 @@ class _Attempt:
             self._run.repository,
             run_id=self._run.run_id,
             intent=f"backup of {self._run.client.url}",
+            layout=self._run.options.layout,
         )
         self._intent = replace(self._intent, backup_id=self._claim.backup_id)
         self._lock.record(self._intent)
@@ -258,8 +265,8 @@ class _Attempt:
         return snapshot
 
     def plan(self, snapshot: Snapshot) -> BackupPlan:
-        run = self._run
-        previous = newest_intact(self._entries)
+        run, claim = self._run, self._claimed
+        intact = newest_intact(self._entries)
         store_now = self._claimed.store_now()
         dead = [
             e.incomplete
@@ -268,14 +275,33 @@ class _Attempt:
             and e.incomplete
             and e.is_dead(store_now=store_now, dead_runs=self._leftovers.dead_runs)
         ]
-        self.previous = run.repository.manifest(previous.backup_id) if previous else None
-        plan = plan_backup(
-            snapshot.blocks,
-            previous=self.previous,
-            dead_runs=dead,
-            mutable=MUTABLE,
-            corrupt=previous.corrupt_blocks if previous else frozenset(),
-        )
+        previous = run.repository.manifest(intact.backup_id) if intact else None
+        is_archive = previous is not None and previous.layout is Layout.ARCHIVE
+        corrupt = intact.corrupt_blocks if intact else frozenset()
+        if claim.layout is Layout.FULL:
+            self.known_blocks = previous.blocks if previous else ()
+            plan = plan_backup(
+                snapshot.blocks,
+                backup_id=claim.backup_id,
+                previous=previous,
+                dead_runs=dead,
+                mutable=MUTABLE,
+                corrupt=corrupt,
+            )
+        else:
+            self._archived = self._find_archived(snapshot, previous, corrupt)
+            archived = self._archived.blocks
+            self.known_blocks = (*(previous.blocks if previous else ()), *archived.values())
+            plan = plan_archive_backup(
+                snapshot.blocks,
+                backup_id=claim.backup_id,
+                previous=None if is_archive else previous,
+                dead_runs=dead,
+                mutable=MUTABLE,
+                corrupt=corrupt,
+                archived=archived,
+                damaged=self._archived.damaged,
+            )
         uploads, copies = plan.uploads, plan.copies
         run.listener(
             PlanMade(
@@ -284,9 +310,30 @@ class _Attempt:
         )
         return plan
 
+    def _find_archived(
+        self, snapshot: Snapshot, intact: Manifest | None, corrupt: frozenset[str]
+    ) -> ArchivedBlocks:
+        """Return the blocks that are in the archive, but none that cannot be made sound again."""
+        repository = self._run.repository
+        newest = next((e for e in reversed(self._entries) if e.folders), None)
+        if newest is not None and (intact is None or newest.backup_id != intact.backup_id):
+            intact = repository.manifest(newest.backup_id)
+        archived = find_archived(
+            repository, self._claimed, snapshot.blocks, previous=intact, corrupt=corrupt
+        )
+        worker = WorkerContext(self._run.transfer.limit, ignore)
+
+        def is_same(ulid: str, path: str, size: int, sha256: str) -> bool:
+            file = HashedFile(snapshot.path / ulid / path, size=size, worker=worker)
+            return file.read().sha256 == sha256
+
+        return archived.without(unrepairable(archived, is_same))
+
     def uploader(self) -> Uploader:
         run = self._run
-        tags = {**self._tags(), "Content": "data"}
+        # What backups share has no tags of one of them.
+        own = self._tags() if run.options.layout is Layout.FULL else {}
+        tags = {**own, "Content": "data"}
         return Uploader(
             repository=run.repository,
             claim=self._claimed,
@@ -324,12 +371,16 @@ class _Attempt:
             finished_at=run.repository.clock.now(),
         )
         run.listener(Step("commit", f"committing {manifest.backup_id}"))
+        self._complete_folders(manifest)
         problems = self._claimed.commit(manifest, options=PutOptions(tags=self._tags()))
         if self._lock.held:
             try:
                 remember(run.data_dir, run.repository.url, manifest.backup_id)
             except SnapshotUnusable as error:
                 problems = (*problems, error.message)
+        sound = {f.key for _, f in manifest.files()}
+        for folder in self._archived.healed.values():
+            run.repository.archive.clear(folder, Level.DRILL, sound=sound)
         for problem in problems:
             run.listener(Warned(problem))
         self.problems += problems
@@ -341,10 +392,28 @@ class _Attempt:
         )
         return manifest
 
+    def _complete_folders(self, manifest: Manifest) -> None:
+        """Write block.json into the folders that this run has filled, or made whole again."""
+        archive = self._run.repository.archive
+        healed = self._archived.healed
+        blocks = [
+            b
+            for b in manifest.blocks
+            if b.folder is not None
+            and (b.folder in healed or b.folder.endswith(f"/{manifest.backup_id}"))
+        ]
+        options = PutOptions(tags={"Content": "data"})
+        self._run.transfer.store_side().all(
+            blocks, lambda block, _: archive.complete(block, options=options)
+        )
+
     def prune(self, manifest: Manifest) -> PruneReport:
         """Apply retention after the commit; if it fails, the backup remains."""
         run = self._run
         try:
+            archive = self._claimed.archive
+            if archive is None:
+                archive = run.repository.archive.folders()
             entries = run.repository.entries()
             store = run.repository.store
             committed_at = store.head(f"{manifest.backup_id}/{MANIFEST}").modified
@@ -353,6 +422,7 @@ class _Attempt:
                 policy=run.options.policy,
                 now=run.repository.clock.now(),
                 store_now=committed_at,
+                archive=archive,
                 dead_runs=self._leftovers.dead_runs,
             )
             return apply_prune(

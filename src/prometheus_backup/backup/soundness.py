@@ -10,7 +10,7 @@ from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.events import BlockChecked, Listener, Warned
 from prometheus_backup.model import Level, printable
-from prometheus_backup.repository.manifest import Manifest
+from prometheus_backup.repository.manifest import Block
 from prometheus_backup.tsdb.block import MUTABLE
 from prometheus_backup.tsdb.parallel import checked_blocks
 from prometheus_backup.tsdb.verification import BlockReport, check_mutable
@@ -21,8 +21,8 @@ Faults = tuple[str, ...] | None
 _MAX_FAULTS = 5
 
 
-def known_faults(stored: Iterable[StoredFile], previous: Manifest | None) -> Mapping[str, Faults]:
-    """Return the faults of each block as the previous backup recorded them.
+def known_faults(stored: Iterable[StoredFile], blocks: Iterable[Block]) -> Mapping[str, Faults]:
+    """Return the faults of each block as the repository has them recorded for these blocks.
 
     They apply only if index and chunks are byte-identical; else they are None.
     """
@@ -31,7 +31,7 @@ def known_faults(stored: Iterable[StoredFile], previous: Manifest | None) -> Map
         files = found.setdefault(file.ulid, set())
         if file.path not in MUTABLE:
             files.add((file.path, file.sha256))
-    known = {block.ulid: block for block in previous.blocks} if previous else {}
+    known = {block.ulid: block for block in blocks}
     return {
         ulid: known[ulid].faults
         if ulid in known

@@ -14,12 +14,15 @@ from prometheus_backup.errors import (
     RepositoryLocked,
 )
 from prometheus_backup.events import FileCopied, FileUploaded, Warned, long_step
-from prometheus_backup.model import Level, PutOptions
+from prometheus_backup.model import Layout, Level, PutOptions
 from prometheus_backup.repository.claim import Claim
-from prometheus_backup.repository.layout import INCOMPLETE
+from prometheus_backup.repository.layout import ARCHIVE
 from prometheus_backup.repository.manifest import FinishedFile
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.transfer import HashedFile, HashedStream, Transfer, WorkerContext
+
+_MAX_LISTINGS = 16
+"""A listing of each new folder is cheaper than one of the whole archive up to this number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,14 @@ class StoredFile:
     stored_checksum: str | None = None
 
     @property
+    def shared(self) -> bool:
+        """Return whether the archive had its object already."""
+        return self.source is not None and self.source.key == self.key
+
+    @property
     def copied(self) -> bool:
         """Return whether the store copied it."""
-        return self.source is not None
+        return self.source is not None and not self.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,46 @@ class Uploader:
             copied = self.transfer.store_side().all(copies, lambda f, w: self._copy(f, folder, w))
             failed = [file for file, stored in copied if stored is None]
             uploads = sorted([*plan.uploads, *failed], key=_largest_first)
-            uploaded = self.transfer.all(uploads, lambda f, w: self._upload(f, folder, w))
-        stored = [s for _, s in [*copied, *uploaded] if s is not None]
+            uploaded = self.transfer.all(uploads, lambda f, w: self._store(f, folder, w))
+            shared = self.transfer.all(plan.shared, lambda f, w: self._share(f, folder, w))
+        stored = [s for _, s in [*copied, *uploaded, *shared] if s is not None]
         return tuple(sorted(stored, key=lambda s: s.key))
+
+    def _share(self, file: PlannedFile, folder: Path, worker: WorkerContext) -> StoredFile:
+        """Name an object of the archive."""
+        known = file.known
+        if known is None or (self.rehash and not self._is_unchanged(file, known, folder, worker)):
+            raise BytesDiffer(
+                f"cannot name {file.key}: the bytes of {file.ulid}/{file.path} on the source are "
+                "others, although Prometheus never changes such a file",
+                hint="check the block with `prometheus-backup inspect`, and the disk",
+            )
+        worker.advance(file.size, limited=False)
+        return StoredFile(
+            file.ulid, file.path, file.size, known.sha256, known.key, known, known.stored_checksum
+        )
+
+    def _store(self, file: PlannedFile, folder: Path, worker: WorkerContext) -> StoredFile:
+        """Upload a file, or name its newest version in the archive if it did not change."""
+        version = file.version
+        if version is not None:
+            found = HashedFile(_local_path(file, folder), size=file.size, worker=worker).read()
+            if found.sha256 == version.sha256 and file.sha256:
+                return self._upload(replace(file, key=version.key), folder, worker)
+            if found.sha256 == version.sha256:
+                return StoredFile(
+                    file.ulid, file.path, file.size, version.sha256, version.key, version
+                )
+            worker.advance(-file.size, limited=False)
+            file = replace(file, sha256=None)
+        return self._upload(file, folder, worker)
 
     def _upload(self, file: PlannedFile, folder: Path, worker: WorkerContext) -> StoredFile:
         """Upload one file, hashing it on the way."""
-        key = self._key(file)
+        key = file.key
         self._checksums.pop(key, None)
-        body = HashedFile(_local_path(file, folder), size=file.size, worker=worker)
+        path = _local_path(file, folder)
+        body = HashedFile(path, size=file.size, worker=worker, sha256=file.sha256)
         try:
             self.repository.store.put(key, body, size=file.size, options=self.options)
         except BackupToolError as error:
@@ -96,7 +135,7 @@ class Uploader:
                     f"Verification failed: {file.key} differs from the snapshot; uploading it again"
                 )
             )
-        again = [PlannedFile(s.ulid, s.path, s.size, None) for s in bad]
+        again = [PlannedFile(s.ulid, s.path, s.size, s.key) for s in bad]
         replaced = {
             new.key: new
             for _, new in self.transfer.all(again, lambda f, w: self._upload(f, folder, w))
@@ -113,7 +152,7 @@ class Uploader:
         """Add the store's checksums of these verified objects, for later verification."""
         if not self.repository.store.keeps_checksums:
             return tuple(stored)
-        keys = [s.key for s in stored]
+        keys = [s.key for s in stored if not s.shared]
         try:
             checksums = dict(
                 self.transfer.store_side().all(keys, lambda key, _: self._stored_checksum(key))
@@ -122,7 +161,10 @@ class Uploader:
             text = f"verification at level stored will not be possible: {error.message}"
             self.transfer.listener(Warned(text, error.hint))
             return tuple(stored)
-        return tuple(replace(s, stored_checksum=checksums[s.key]) for s in stored)
+        return tuple(
+            replace(s, stored_checksum=checksums[s.key]) if s.key in checksums else s
+            for s in stored
+        )
 
     def _stored_checksum(self, key: str) -> str | None:
         """Return the store's checksum of an object; each is requested once."""
@@ -135,7 +177,7 @@ class Uploader:
         known = file.known
         if known is None or (self.rehash and not self._is_unchanged(file, known, folder, worker)):
             return None
-        key = self._key(file)
+        key = file.key
         try:
             self.repository.store.copy(known.key, key, size=file.size, options=self.options)
         except RepositoryDenied:
@@ -177,15 +219,30 @@ class Uploader:
 
     def _mismatches(self, stored: Sequence[StoredFile], *, check_foreign: bool) -> list[StoredFile]:
         """Return the files whose objects are missing or differ in size or bytes."""
-        listed = {o.key: o.size for o in self.repository.store.list(self.claim.backup_id)}
+        stored = [s for s in stored if not s.shared]  # seen complete after they were claimed
+        listed = self._listed(stored)
         if check_foreign:
-            self._require_no_foreign(set(listed) - {s.key for s in stored})
+            mine = f"/{self.claim.backup_id}/"
+            ours = {key for key in listed if mine in f"/{key}"}
+            self._require_no_foreign(ours - {s.key for s in stored})
         wrong_size = [s for s in stored if listed.get(s.key) != s.size]
         right_size = [s for s in stored if listed.get(s.key) == s.size]
         return wrong_size + self._wrong_bytes(right_size)
 
+    def _listed(self, stored: Sequence[StoredFile]) -> dict[str, int]:
+        """Return the sizes of the objects where this run writes, by key."""
+        store, name = self.repository.store, self.claim.backup_id
+        prefixes, repaired = {name}, set[str]()
+        if self.claim.layout is Layout.ARCHIVE:
+            prefixes = {_up_to(s.key, name) for s in stored}
+            repaired = {s.key for s in stored if s.key in prefixes}  # in the folder of another run
+        if len(prefixes) > _MAX_LISTINGS:
+            prefixes, repaired = {ARCHIVE}, set()
+        listed = [o for prefix in prefixes - repaired for o in store.list(prefix)]
+        return {o.key: o.size for o in [*listed, *map(store.head, repaired)]}
+
     def _require_no_foreign(self, keys: set[str]) -> None:
-        keys.discard(f"{self.claim.backup_id}/{INCOMPLETE}")
+        keys.discard(self.claim.key)
         if keys:
             raise RepositoryLocked(
                 f"cannot commit {self.claim.backup_id}: another run wrote {min(keys)} into it",
@@ -227,12 +284,15 @@ class Uploader:
         original = stored.source.stored_checksum or self._stored_checksum(stored.source.key)
         return original is None or copy == original
 
-    def _key(self, file: PlannedFile) -> str:
-        return f"{self.claim.backup_id}/{file.ulid}/{file.path}"
-
 
 def _local_path(file: PlannedFile, folder: Path) -> Path:
     return folder / file.ulid / file.path
+
+
+def _up_to(key: str, name: str) -> str:
+    """Return the part of a key that ends with this folder; the key itself if it has none."""
+    before, found, _ = f"/{key}".partition(f"/{name}/")
+    return f"{before}/{name}".lstrip("/") if found else key
 
 
 def _largest_first(file: PlannedFile) -> int:

@@ -22,7 +22,7 @@ from prometheus_backup.config import (
 )
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
-from prometheus_backup.model import Level
+from prometheus_backup.model import Layout, Level
 from prometheus_backup.repository.names import is_date
 from prometheus_backup.retention.policy import Policy
 
@@ -144,6 +144,7 @@ class CommandContext:
         return BackupOptions(
             labels=parse_labels(values["labels"]),
             policy=self.policy(),
+            layout=Layout(values["layout"]),
             storage_class=self._storage_class(
                 reads=verify is not None and verify.rank >= Level.CHECKSUM.rank
             ),

@@ -80,6 +80,7 @@ class LogListener:
             events.BackupCommitted: self._committed,
             events.BackupKept: self._kept,
             events.BackupDeleted: self._deleted,
+            events.ArchiveFolderDeleted: self._archive_deleted,
             events.FingerprintsTaken: self._fingerprints,
             events.FingerprintCompared: self._compared,
         }
@@ -194,6 +195,15 @@ class LogListener:
     def _deleted(self, event: events.BackupDeleted) -> None:
         self._log.info(
             "retention deleted", backup=event.backup_id, objects=event.objects, because=event.reason
+        )
+
+    def _archive_deleted(self, event: events.ArchiveFolderDeleted) -> None:
+        self._log.info(
+            "retention deleted from the archive",
+            folder=event.folder,
+            objects=event.objects,
+            bytes=event.size,
+            because="no backup names it",
         )
 
     def _fingerprints(self, event: events.FingerprintsTaken) -> None:

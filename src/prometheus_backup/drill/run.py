@@ -193,8 +193,11 @@ class _Attempt:
 
     def _check_listing(self) -> None:
         """Check with one listing that all objects exist, before reading any."""
-        store = self.drill.repository.store
-        listed = {o.key: o.size for o in store.list(self.plan.backup_id)}
+        repository = self.drill.repository
+        listed = {o.key: o.size for o in repository.store.list(self.plan.backup_id)}
+        if self.manifest.folders:
+            archive = repository.archive.folders().values()
+            listed |= {o.key: o.size for folder in archive for o in folder.objects.values()}
         self.objects = self.plan.files
         for file in (file for block in self.plan.blocks for file in block.files):
             if finding := size_finding(file.key, file.size, listed.get(file.key)):

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import (
@@ -19,8 +19,15 @@ from prometheus_backup.errors import (
     RepositoryLocked,
     RepositoryUnavailable,
 )
-from prometheus_backup.model import CONTROL, PutOptions
-from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS, backup_id
+from prometheus_backup.model import CONTROL, Layout, PutOptions
+from prometheus_backup.repository.archive import ArchivedFolder, lost_keys
+from prometheus_backup.repository.layout import (
+    MANIFEST,
+    RESTORE_SCRIPT,
+    SUMS,
+    backup_id,
+    claim_key,
+)
 from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
     FinishedFile,
@@ -31,6 +38,7 @@ from prometheus_backup.repository.manifest import (
     encode,
     sha256sums,
 )
+from prometheus_backup.repository.plain_restore import restore_script
 from prometheus_backup.repository.repository import GRACE, Repository
 
 _MAX_IDS = 120
@@ -46,8 +54,12 @@ class _NotStored(RepositoryUnavailable):
 class Claim:
     """A backup id that belongs to this run until it commits or gives up."""
 
-    def __init__(self, repository: Repository, *, identifier: str, document: Incomplete) -> None:
+    def __init__(
+        self, repository: Repository, *, identifier: str, document: Incomplete, layout: Layout
+    ) -> None:
         self.backup_id = identifier
+        self.layout = layout
+        self.key = claim_key(identifier, layout)
         self._repository = repository
         self._store = repository.store
         self._clock = repository.clock
@@ -57,6 +69,8 @@ class Claim:
         self._heartbeat_at = self._clock.now()
         self._taken_over = False
         self._ended = False
+        self.archive: Mapping[str, ArchivedFolder] | None = None
+        """The folders of the archive right after the commit."""
         # Held while incomplete.json is written, so that no late heartbeat follows the end.
         self._lock = threading.Lock()
 
@@ -72,7 +86,16 @@ class Claim:
 
     def store_now(self) -> datetime:
         """Return the store's time of the last heartbeat; right after the claim, the time of now."""
-        return self._store.head(self._key(INCOMPLETE)).modified
+        return self._store.head(self.key).modified
+
+    def say(self, folders: Iterable[str]) -> None:
+        """Write down which folders of the archive the backup will name. Look at them afterwards.
+
+        A prune that marks one of them before we look is seen by us; one that marks it later sees
+        this claim (docs/design.md, "The archive"). Raises RepositoryLocked if it is not ours.
+        """
+        self._document = self._document.model_copy(update={"names": tuple(sorted(folders))})
+        self._rewrite()
 
     def add_finished(self, file: FinishedFile) -> None:
         """Record a file that is in the store, so that a later run can reuse it if this one dies.
@@ -121,16 +144,21 @@ class Claim:
             return problems
 
     def _commit(self, manifest: Manifest, options: PutOptions) -> tuple[str, ...]:
-        sums, body = sha256sums(manifest), encode(manifest)
+        controls = {SUMS: sha256sums(manifest)}
+        if manifest.layout is Layout.ARCHIVE:
+            controls[RESTORE_SCRIPT] = restore_script(manifest)
+        body = encode(manifest)
         self._require_ours()
-        self._store.put_small(self._key(SUMS), sums, options=options)
-        self._require_stored(SUMS, len(sums))
+        for name, content in controls.items():
+            self._store.put_small(self._key(name), content, options=options)
+            self._require_stored(name, len(content))
         self._require_ours()
         self._create_manifest(body, options)
         try:
             self._require_ours()
             self._require_stored(MANIFEST, len(body))
-            self._store.delete([self._key(INCOMPLETE)])
+            self._require_archived(manifest)
+            self._store.delete([self.key])
         except RepositoryLocked:
             # A sweep began between the last check and the manifest: see Repository.sweep.
             self._store.delete([self._key(MANIFEST)])
@@ -168,6 +196,22 @@ class Claim:
                 hint="nothing was committed; check the health of the store",
             )
 
+    def _require_archived(self, manifest: Manifest) -> None:
+        """Raise RepositoryLocked if the archive lacks an object that the manifest names.
+
+        It can: if this run was suspended between its last check and the manifest, for so long that
+        it counted as dead, a prune may have deleted what nobody else named.
+        """
+        if manifest.layout is Layout.FULL:
+            return
+        self.archive = self._repository.archive.folders()
+        lost = lost_keys(manifest, self.archive)
+        if lost:
+            raise RepositoryLocked(
+                f"cannot commit {self.backup_id}: {lost[0]} was deleted from the archive",
+                hint="nothing was committed; start the backup again",
+            )
+
     def abandon(self) -> None:
         """Record that this run will not continue, and which files the next one can reuse."""
         with self._lock:
@@ -176,7 +220,7 @@ class Claim:
                 update={"state": "abandoned", "finished": tuple(self._finished)}
             )
             if self._owner() == self.run_id:
-                self._store.put_small(self._key(INCOMPLETE), encode(document), options=CONTROL)
+                self._store.put_small(self.key, encode(document), options=CONTROL)
 
     def _rewrite(self) -> None:
         with self._lock:
@@ -187,7 +231,7 @@ class Claim:
             checked_at = self._clock.now()
             self._require_ours()
             document = self._document.model_copy(update={"finished": tuple(self._finished)})
-            self._store.put_small(self._key(INCOMPLETE), encode(document), options=CONTROL)
+            self._store.put_small(self.key, encode(document), options=CONTROL)
             self._written = len(document.finished)
             self._heartbeat_at = checked_at
 
@@ -205,13 +249,15 @@ class Claim:
         )
 
     def _owner(self) -> str | None:
-        return _owner(self._repository, self.backup_id)
+        return _owner(self._repository, self.key)
 
     def _key(self, name: str) -> str:
         return f"{self.backup_id}/{name}"
 
 
-def claim_backup(repository: Repository, *, run_id: str, intent: str) -> Claim:
+def claim_backup(
+    repository: Repository, *, run_id: str, intent: str, layout: Layout = Layout.FULL
+) -> Claim:
     """Claim the id of this UTC second, or the next free one.
 
     Raises RepositoryLocked if every second of the next two minutes is taken.
@@ -227,33 +273,42 @@ def claim_backup(repository: Repository, *, run_id: str, intent: str) -> Claim:
     )
     for offset in range(_MAX_IDS):
         identifier = backup_id(started_at + timedelta(seconds=offset))
-        if _try_claim(repository, identifier, document):
-            return Claim(repository, identifier=identifier, document=document)
+        if _try_claim(repository, identifier, document, layout):
+            return Claim(repository, identifier=identifier, document=document, layout=layout)
     raise RepositoryLocked(
         f"cannot begin a backup in {repository.url}: all {_MAX_IDS} ids from "
         f"{backup_id(started_at)} are taken"
     )
 
 
-def _try_claim(repository: Repository, identifier: str, document: Incomplete) -> bool:
-    store = repository.store
+def _try_claim(
+    repository: Repository, identifier: str, document: Incomplete, layout: Layout
+) -> bool:
+    store, key = repository.store, claim_key(identifier, layout)
     if any(store.list(identifier)):
         return False
-    key = f"{identifier}/{INCOMPLETE}"
     with contextlib.suppress(ObjectExists):
         store.create(key, encode(document), options=CONTROL)
-    if _owner(repository, identifier) != document.run_id:
+    if _owner(repository, key) != document.run_id:
         return False
-    if all(o.key == key for o in store.list(identifier)):
+    others = {o.key for o in store.list(identifier)} - {key}
+    if layout is Layout.FULL and not others and _owner(repository, _archive_claim(identifier)):
+        others.add(_archive_claim(identifier))
+    if not others:
         return True
-    # Another run claimed and committed this id between our first listing and our claim.
+    # Another run claimed and committed this id between our first listing and our claim, or claimed
+    # it in the other layout: then both give way, since each looks after its own claim.
     store.delete([key])
     return False
 
 
-def _owner(repository: Repository, identifier: str) -> str | None:
+def _archive_claim(identifier: str) -> str:
+    return claim_key(identifier, Layout.ARCHIVE)
+
+
+def _owner(repository: Repository, key: str) -> str | None:
     try:
-        body = repository.store.get(f"{identifier}/{INCOMPLETE}", limit=MAX_DOCUMENT_SIZE)
+        body = repository.store.get(key, limit=MAX_DOCUMENT_SIZE)
     except ObjectNotFound:
         return None
     document = decode(Incomplete, body)

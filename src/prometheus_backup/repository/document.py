@@ -16,7 +16,13 @@ from pydantic import (
 )
 
 from prometheus_backup.model import rfc3339
-from prometheus_backup.repository.layout import check_path, is_backup_id, is_ulid
+from prometheus_backup.repository.layout import (
+    check_path,
+    folder_of,
+    is_archive_folder,
+    is_backup_id,
+    is_ulid,
+)
 
 
 def _backup_id(text: str) -> str:
@@ -34,8 +40,14 @@ def _ulid(text: str) -> str:
 def _key(text: str) -> str:
     check_path(text)
     folder, separator, _ = text.partition("/")
-    if not (separator and is_backup_id(folder)):
-        raise ValueError("a key must be inside a backup of this repository")
+    if not (separator and is_backup_id(folder)) and folder_of(text) is None:
+        raise ValueError("a key must be inside a backup or the archive of this repository")
+    return text
+
+
+def _archive_folder(text: str) -> str:
+    if not is_archive_folder(text):
+        raise ValueError("not a folder of the archive")
     return text
 
 
@@ -62,6 +74,8 @@ BackupId = Annotated[str, AfterValidator(_backup_id)]
 Ulid = Annotated[str, AfterValidator(_ulid)]
 RelativePath = Annotated[str, AfterValidator(check_path)]
 Key = Annotated[str, AfterValidator(_key)]
+ArchiveFolder = Annotated[str, AfterValidator(_archive_folder)]
+"""`archive/<ULID>/<backup that kept it first>`."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 StoredChecksum = Annotated[str, Field(pattern=r"^[A-Z0-9]{3,12}:[A-Za-z0-9+/=]{4,128}$")]
 """A store's checksum of a whole object: `NAME:` and base64."""

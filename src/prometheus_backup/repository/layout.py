@@ -6,9 +6,21 @@ Only rules for text: nothing here knows whether an object with a name exists.
 import re
 from datetime import UTC, datetime
 
+from prometheus_backup.model import Layout
+
 MANIFEST = "metadata.json"
 INCOMPLETE = "incomplete.json"
 SUMS = "SHA256SUMS"
+RESTORE_SCRIPT = "RESTORE.sh"
+OWN = "own"
+"""Folder of a backup's own block files in layout `archive`, so that a copy is no data directory."""
+
+ARCHIVE = "archive"
+"""The blocks that backups share. Sorts before `backup-`, so backups stay last."""
+CLAIMS = f"{ARCHIVE}/claims"
+BLOCK = "block.json"
+UNWANTED = "unwanted.json"
+VERSIONS = "versions"
 PROBE_PREFIX = ".probe-"
 """Objects that `check` writes and removes. Sorts before `backup-`, so backups stay last."""
 
@@ -18,6 +30,7 @@ TOOL_FOLDER = ".prometheus-backup"
 _BACKUP_ID = re.compile(r"backup-([0-9]{8}-[0-9]{6})")
 _BACKUP_TIME = "%Y%m%d-%H%M%S"
 _VERIFICATION = re.compile(r"verification-([a-z]+)(?:-[1-9][0-9]*-of-[1-9][0-9]*)?\.json")
+_VERDICT = re.compile(r"verdict-([a-z]+)\.json")
 _ROTATION = re.compile(r"rotation-([a-z]+)\.json")
 
 # A ULID is 26 characters of Crockford's base 32 and begins with 48 bits of milliseconds, so the
@@ -51,6 +64,42 @@ def is_backup_id(text: str) -> bool:
     return True
 
 
+def claim_key(identifier: str, layout: Layout) -> str:
+    """Return the key of the claim of a run that makes this backup.
+
+    In layout `archive` it is not in the backup's folder, which then appears at the commit.
+    """
+    if layout is Layout.ARCHIVE:
+        return f"{CLAIMS}/{identifier}.json"
+    return f"{identifier}/{INCOMPLETE}"
+
+
+def claimed_id(key: str) -> str | None:
+    """Return the backup id in the key of a claim in the archive; None for other keys."""
+    folder, _, name = key.rpartition("/")
+    identifier = name.removesuffix(".json")
+    is_claim = folder == CLAIMS and name.endswith(".json") and is_backup_id(identifier)
+    return identifier if is_claim else None
+
+
+def archive_folder(ulid: str, keeper: str) -> str:
+    """Return the folder of a block in the archive; `keeper` is the backup that kept it first."""
+    return f"{ARCHIVE}/{ulid}/{keeper}"
+
+
+def folder_of(key: str) -> str | None:
+    """Return the archive folder that a key is in; None if it is in none."""
+    parts = key.split("/")
+    if len(parts) > 3 and parts[0] == ARCHIVE and is_ulid(parts[1]) and is_backup_id(parts[2]):
+        return "/".join(parts[:3])
+    return None
+
+
+def is_archive_folder(name: str) -> bool:
+    """Return whether this is the name of a folder of the archive."""
+    return folder_of(f"{name}/") == name
+
+
 def verification_name(level: str, *, part: tuple[int, int] | None = None) -> str:
     """Return the name of the object that holds the last result of a verification level.
 
@@ -64,6 +113,16 @@ def verification_level(name: str) -> str | None:
     """Return the level whose result an object of this name contains; None for other names."""
     match = _VERIFICATION.fullmatch(name)
     return match[1] if match else None
+
+
+def verdict_name(level: str) -> str:
+    """Return the name of the object that holds the faults that a level found in a folder."""
+    return f"verdict-{level}.json"
+
+
+def is_verdict_name(name: str) -> bool:
+    """Return whether an object of this name holds the faults of a folder of the archive."""
+    return _VERDICT.fullmatch(name) is not None
 
 
 def rotation_name(level: str) -> str:

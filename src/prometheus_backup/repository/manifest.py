@@ -19,6 +19,7 @@ from prometheus_backup.model import (
     ms_from_instant,
 )
 from prometheus_backup.repository.document import (
+    ArchiveFolder,
     BackupId,
     Count,
     Document,
@@ -32,9 +33,10 @@ from prometheus_backup.repository.document import (
     Ulid,
 )
 from prometheus_backup.repository.fingerprint import Fingerprint
+from prometheus_backup.repository.layout import ARCHIVE, OWN, folder_of
 from prometheus_backup.spans import Span, merge
 
-FORMAT_VERSION = 1
+_NEWEST_FORMAT = 2
 MAX_DOCUMENT_SIZE = 128 * 1024 * 1024
 """Bytes. Larger documents are refused unread; the manifest of the largest TSDB is far smaller."""
 MAX_FILES = 200_000
@@ -87,6 +89,11 @@ class Block(Document):
         return sum(f.size for f in self.files)
 
     @property
+    def folder(self) -> str | None:
+        """Return its folder in the archive; None if it is in the backup's own folder."""
+        return folder_of(self.files[0].key)
+
+    @property
     def times_ms(self) -> tuple[int, int]:
         """Return begin and end in TSDB milliseconds, exactly as in meta.json."""
         begin, end = self.min_time_ms, self.max_time_ms
@@ -135,6 +142,8 @@ class Totals(Document):
     bytes: Size
     uploaded_bytes: Size
     copied_bytes: Size
+    shared_bytes: Annotated[Size, Field(exclude_if=lambda value: value == 0)] = 0
+    """Bytes that the archive had already."""
 
 
 class Header(Document):
@@ -149,7 +158,7 @@ class Header(Document):
     prometheus_url: Text
     retention_time: Text
     storage_size_bytes: Size
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     tool_version: Text
     run_id: Text
     started_at: Instant
@@ -165,7 +174,7 @@ class Header(Document):
     @property
     def layout(self) -> Layout:
         """Return how this backup keeps its blocks."""
-        return Layout.FULL
+        return Layout.ARCHIVE if self.format_version > 1 else Layout.FULL
 
 
 class Manifest(Header):
@@ -180,6 +189,11 @@ class Manifest(Header):
     def spans(self) -> tuple[Span, ...]:
         """Return the time ranges that the blocks cover together, oldest first."""
         return merge(Span(b.min_time, b.max_time) for b in self.blocks)
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """Return the folders of the archive that this backup names."""
+        return frozenset(b.folder for b in self.blocks if b.folder is not None)
 
     @property
     def header(self) -> Header:
@@ -201,16 +215,26 @@ class Manifest(Header):
         keys = [f.key for _, f in self.files()]
         if len(set(keys)) != len(keys):
             raise ValueError("an object is listed twice")
-        # Deletion removes whole folders, so every object of a backup must be in its own folder. The
-        # ULID in the key ensures that no file of a block can be a control file.
-        owned = tuple(f"{self.backup_id}/{b.ulid}/" for b in self.blocks for _ in b.files)
-        if not all(map(str.startswith, keys, owned)):
-            raise ValueError("a key is outside its block in the backup's own folder")
+        if not all(map(self._is_in_place, self.blocks)):
+            raise ValueError("a key is outside its block in the backup's own folder or the archive")
         totals = self.totals
         found = (len(self.blocks), len(keys), sum(b.size for b in self.blocks))
         if found != (totals.blocks, totals.files, totals.bytes):
             raise ValueError("the totals do not match the blocks")
         return self
+
+    def _is_in_place(self, block: Block) -> bool:
+        """Return whether all files of a block are in one folder that deletion knows to be its own.
+
+        The ULID in the key ensures that no file of a block can be a control file.
+        """
+        folder = f"{self.backup_id}/{block.ulid}"
+        if self.layout is Layout.ARCHIVE:
+            archived = block.folder
+            folder = archived or f"{self.backup_id}/{OWN}/{block.ulid}"
+            if archived and not archived.startswith(f"{ARCHIVE}/{block.ulid}/"):
+                return False
+        return all(f.key.startswith(f"{folder}/") for f in block.files)
 
 
 class FinishedFile(Document):
@@ -224,8 +248,9 @@ class FinishedFile(Document):
 
 
 class Incomplete(Document):
-    """`incomplete.json`: a run or a deletion is in progress in this folder, or was interrupted.
+    """`incomplete.json`, or a claim in the archive: a run or a deletion is in progress.
 
+    It may have been interrupted.
     A run that fails writes `abandoned`: it will not continue.
     """
 
@@ -235,6 +260,8 @@ class Incomplete(Document):
     pid: int = 0
     started_at: Instant
     intent: str = ""
+    names: Annotated[tuple[ArchiveFolder, ...], FailFast(), Field(max_length=MAX_FILES)] = ()
+    """Folders of the archive that the backup will name, besides those that it writes itself."""
     finished: Annotated[tuple[FinishedFile, ...], FailFast(), Field(max_length=MAX_FILES)] = ()
 
 
@@ -267,9 +294,9 @@ def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         version = _format_version(data)
-        if version is not None and version > FORMAT_VERSION:
+        if version is not None and version > _NEWEST_FORMAT:
             raise NewerFormat(
-                f"{subject}: it has format {version}, this program reads up to {FORMAT_VERSION}"
+                f"{subject}: it has format {version}, this program reads up to {_NEWEST_FORMAT}"
             ) from None
         raise UnreadableManifest(f"{subject}: {_first_cause(error)}") from None
     if manifest.backup_id != backup_id:

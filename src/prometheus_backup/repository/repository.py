@@ -22,12 +22,21 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
     UnreadableManifest,
 )
-from prometheus_backup.model import CONTROL, Level, ObjectInfo, rfc3339
+from prometheus_backup.model import (
+    CONTROL,
+    Layout,
+    Level,
+    ObjectInfo,
+    rfc3339,
+)
+from prometheus_backup.repository.archive import Archive, ArchiveView
 from prometheus_backup.repository.layout import (
+    ARCHIVE,
     INCOMPLETE,
     MANIFEST,
     PROBE_PREFIX,
     backup_time,
+    claim_key,
     is_backup_id,
 )
 from prometheus_backup.repository.manifest import (
@@ -77,19 +86,23 @@ class BackupEntry:
     """A `backup-*` folder of the repository, as it was when it was read.
 
     `header` (the manifest without its blocks) is set for COMMITTED only. `incomplete` may be set
-    in any state, with the store's LastModified of it. `problem` is why the manifest is unreadable;
-    `read_error` is set if the store did not return an object, so the cause may be temporary.
+    in any state, with the store's LastModified of it. `folders` are those of the archive that it
+    names, and `shared_failures` the faults found in them. `problem` is why the manifest is
+    unreadable; `read_error` is set if the store did not return an object, so the cause may be
+    temporary.
     """
 
     backup_id: str
     state: State
     header: Header | None = None
     spans: tuple[Span, ...] = ()
+    folders: frozenset[str] = frozenset()
     problem: str = ""
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None
     verifications: tuple[Verification, ...] = ()
     rotations: tuple[Rotation, ...] = ()
+    shared_failures: tuple[Verification, ...] = ()
     read_error: RepositoryError | None = None
 
     @property
@@ -104,7 +117,13 @@ class BackupEntry:
 
     @property
     def _failures(self) -> tuple[Verification, ...]:
-        return uncleared_failures(self.verifications, self.rotations)
+        return self.shared_failures + uncleared_failures(self.verifications, self.rotations)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Return keys of the archive that it names and that do not exist."""
+        findings = (f for failure in self.shared_failures for f in failure.findings)
+        return tuple(f.key for f in findings if f.is_gone)
 
     @property
     def good(self) -> bool:
@@ -164,6 +183,7 @@ class Repository:
         self.store = store
         self.clock = clock
         self.results = VerificationResults(store)
+        self.archive = Archive(store)
         self._decoding = threading.Lock()
 
     @property
@@ -172,15 +192,29 @@ class Repository:
         return self.store.url
 
     def entries(self) -> tuple[BackupEntry, ...]:
-        """Return every `backup-*` folder, oldest first.
+        """Return every backup and every claim, oldest first, with what is known of the archive.
 
         A backup with an object that cannot be read is UNREADABLE. Only if this is so for every
         backup, the error is raised.
         """
-        ids = self.ids()
+        found = self._entries(self.archive.view())
+        if not any(e.lost for e in found):
+            return found
+        # A backup committed since the archive was listed names folders that are newer: look again.
+        return self._entries(self.archive.view())
+
+    def backups(self) -> tuple[BackupEntry, ...]:
+        """Return the same without a look at the archive."""
+        return self._entries(None)
+
+    def _entries(self, view: ArchiveView | None) -> tuple[BackupEntry, ...]:
+        # Claims are listed before manifests, so that no run which commits meanwhile is missed.
+        claims = self.archive.claims()
+        ids = sorted({*self.ids(), *claims})
         pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")
         try:
-            found = tuple(e for e in pool.map(self.entry, ids) if e is not None)
+            entries = pool.map(lambda one: self._entry(one, claims.get(one), view), ids)
+            found = tuple(e for e in entries if e is not None)
         finally:  # after a signal or a failure, do not wait for a silent store
             pool.shutdown(wait=False, cancel_futures=True)
         errors = [e.read_error for e in found if e.read_error is not None]
@@ -189,21 +223,35 @@ class Repository:
         return found
 
     def entry(self, backup_id: str) -> BackupEntry | None:
-        """Return one folder, or None if it does not exist."""
+        """Return one backup, or None if it does not exist."""
+        entry = self._entry(backup_id, None, None)
+        if entry is None or (entry.state is State.FOREIGN and not entry.problem):
+            return self._entry(backup_id, self.archive.claims().get(backup_id), None)
+        return self._entry(backup_id, None, self.archive.view()) if entry.folders else entry
+
+    def _entry(
+        self, backup_id: str, claim: ObjectInfo | None, view: ArchiveView | None
+    ) -> BackupEntry | None:
         try:
-            files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
-            if not files and not any(self.store.list(backup_id)):
-                return None
-            return self._entry(backup_id, files)
+            entry = self._read(backup_id, claim, view)
+            if claim is None or (entry is not None and entry.incomplete is not None):
+                return entry
+            # Committed since the claim was listed, or given up: look again.
+            return self._read(backup_id, None, view)
         except ObjectArchived as error:  # a lifecycle rule moved its control files
             return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
         except (RepositoryDenied, RepositoryUnavailable) as error:
             return BackupEntry(backup_id, State.UNREADABLE, problem=error.message, read_error=error)
 
-    def _entry(self, backup_id: str, files: dict[str, ObjectInfo]) -> BackupEntry:
-        incomplete, modified = self._incomplete(files.get(INCOMPLETE))
+    def _read(
+        self, backup_id: str, claim: ObjectInfo | None, view: ArchiveView | None
+    ) -> BackupEntry | None:
+        files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
+        if not files and claim is None and not any(self.store.list(backup_id)):
+            return None
+        incomplete, modified = self._incomplete(files.get(INCOMPLETE) or claim)
         verifications, rotations = self.results.of(files)
-        entry = self._read_manifest(backup_id, files.get(MANIFEST))
+        entry = self._read_manifest(backup_id, files.get(MANIFEST), view)
         if entry is None:
             state = State.FOREIGN
             if incomplete is not None:
@@ -268,43 +316,54 @@ class Repository:
         If interrupted at any point, it leaves a whole backup or a folder marked `deleting`; on a
         full store, where the mark cannot be written at first, perhaps a folder without a manifest.
         """
-        marked = self._mark_deleting(backup_id, run_id)
-        removed = self._delete_folder(backup_id, run_id, marked=marked)
+        marked = self._mark_deleting(backup_id, run_id, Layout.FULL)
+        removed = self._delete_folder(backup_id, run_id, Layout.FULL, marked=marked)
         return DeletedObjects(removed.objects + 1, removed.size)
 
     def sweep(self, backup_id: str, *, run_id: str) -> DeletedObjects:
         """Delete what a dead run or an interrupted deletion left.
 
-        The mark is written before the last check for a manifest, and a committing run checks the
-        mark after it has written its manifest, so at least one of them sees the other.
+        The mark replaces the claim before the last check for a manifest, and a committing run
+        checks its claim after it has written its manifest: at least one of them sees the other.
         """
-        marked = self._mark_deleting(backup_id, run_id)
+        layout = self._claimed_in(backup_id)
+        marked = self._mark_deleting(backup_id, run_id, layout)
         if any(o.key == f"{backup_id}/{MANIFEST}" for o in self.store.list_files(backup_id)):
-            self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+            self.store.delete([claim_key(backup_id, layout)])
             return DeletedObjects(0, 0)
-        return self._delete_folder(backup_id, run_id, marked=marked)
+        return self._delete_folder(backup_id, run_id, layout, marked=marked)
 
     def remove_unfinished(self) -> None:
         """Remove what killed puts left and listings hide."""
-        self.store.remove_unfinished(self.ids())
+        self.store.remove_unfinished([*self.ids(), ARCHIVE])
 
     def remove_mark(self, backup_id: str) -> None:
-        """Remove the incomplete.json that a run left next to its committed manifest."""
-        self.store.delete([f"{backup_id}/{INCOMPLETE}"])
+        """Remove the claim that a run left although it committed its manifest."""
+        self.store.delete([claim_key(backup_id, layout) for layout in Layout])
 
-    def _mark_deleting(self, backup_id: str, run_id: str) -> bool:
-        """Write the mark; return whether there was room for it."""
+    def _claimed_in(self, backup_id: str) -> Layout:
+        """Return the layout that an unfinished backup was claimed for."""
+        try:
+            self.store.head(claim_key(backup_id, Layout.ARCHIVE))
+        except ObjectNotFound:
+            return Layout.FULL
+        return Layout.ARCHIVE
+
+    def _mark_deleting(self, backup_id: str, run_id: str, layout: Layout) -> bool:
+        """Write the mark in the place of the claim; return whether there was room for it."""
         mark = Incomplete(run_id=run_id, state="deleting", started_at=self.clock.now())
         try:
-            self.store.put_small(f"{backup_id}/{INCOMPLETE}", encode(mark), options=CONTROL)
+            self.store.put_small(claim_key(backup_id, layout), encode(mark), options=CONTROL)
         except NoAnswer:
             raise
         except (RepositoryFull, RepositoryUnavailable):  # not all stores say that they are full
             return False
         return True
 
-    def _delete_folder(self, backup_id: str, run_id: str, *, marked: bool) -> DeletedObjects:
-        manifest, mark = f"{backup_id}/{MANIFEST}", f"{backup_id}/{INCOMPLETE}"
+    def _delete_folder(
+        self, backup_id: str, run_id: str, layout: Layout, *, marked: bool
+    ) -> DeletedObjects:
+        manifest, mark = f"{backup_id}/{MANIFEST}", claim_key(backup_id, layout)
         self.store.delete([manifest])
         # Listed after the manifest is deleted: from then on nobody adds to this folder.
         found = list(self.store.list(backup_id))
@@ -312,13 +371,15 @@ class Repository:
         rest.sort(key=lambda o: -o.size)
         if not marked and rest:
             self.store.delete([rest.pop(0).key])
-            self._mark_deleting(backup_id, run_id)  # there is room now
+            self._mark_deleting(backup_id, run_id, layout)  # there is room now
         for start in range(0, len(rest), _DELETE_BATCH):
             self.store.delete([o.key for o in rest[start : start + _DELETE_BATCH]])
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))
 
-    def _read_manifest(self, backup_id: str, info: ObjectInfo | None) -> BackupEntry | None:
+    def _read_manifest(
+        self, backup_id: str, info: ObjectInfo | None, view: ArchiveView | None
+    ) -> BackupEntry | None:
         """Return what the manifest says; None without a manifest.
 
         The manifest of many files takes much memory: parse one at a time, and keep no blocks.
@@ -336,7 +397,12 @@ class Repository:
             with self._decoding:
                 manifest = decode_manifest(body, backup_id=backup_id)
                 return BackupEntry(
-                    backup_id, State.COMMITTED, manifest.header, spans=manifest.spans
+                    backup_id,
+                    State.COMMITTED,
+                    manifest.header,
+                    spans=manifest.spans,
+                    folders=manifest.folders,
+                    shared_failures=view.failures(manifest, now=self.clock.now()) if view else (),
                 )
         except NewerFormat as error:
             return BackupEntry(backup_id, State.NEWER, problem=error.message)

@@ -41,6 +41,11 @@ class RecordedFinding(Document):
         """Return whether the block was damaged on the source: its bytes are those backed up."""
         return self.kind is FindingKind.UNSOUND_AT_SOURCE
 
+    @property
+    def is_gone(self) -> bool:
+        """Return whether the object does not exist."""
+        return self.kind is FindingKind.MISSING
+
     def __str__(self) -> str:
         return str(Finding(self.kind, self.key, self.detail, self.offset, self.series))
 

@@ -204,6 +204,7 @@ class Restore:
     ) -> tuple[DamagedBlock, ...]:
         """Look for each damaged block in the other backups, the newest first."""
         other: dict[str, str] = {}
+        folders = prepared.manifest.folders
         try:
             entries = [e for e in self.repository.entries() if e.intact] if damaged else []
             for entry in reversed(entries):
@@ -211,7 +212,8 @@ class Restore:
                     break
                 if entry.backup_id != prepared.manifest.backup_id:
                     for block in self.repository.manifest(entry.backup_id).blocks:
-                        other.setdefault(block.ulid, entry.backup_id)
+                        if block.folder not in folders:  # else it is the same damaged object
+                            other.setdefault(block.ulid, entry.backup_id)
         except BackupToolError as error:  # the restore itself is done
             self.listener(Warned(f"cannot look into the other backups: {error.message}"))
         return tuple(DamagedBlock(u, e.message, other.get(u)) for u, e in damaged.items())

@@ -1,7 +1,7 @@
 """Delete the backups that retention does not keep, and what interrupted runs left behind."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Self
@@ -9,6 +9,7 @@ from typing import Self
 from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
 from prometheus_backup.model import Outcome, counted
+from prometheus_backup.repository.archive import ArchivedFolder
 from prometheus_backup.repository.layout import backup_time
 from prometheus_backup.repository.repository import (
     BackupEntry,
@@ -17,6 +18,7 @@ from prometheus_backup.repository.repository import (
     State,
     committed,
 )
+from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner, plan_archive
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
 
 _MAX_DAYS_AT_ONCE = 7
@@ -36,6 +38,7 @@ class PrunePlan:
     unreadable: tuple[str, ...]
     foreign: tuple[str, ...]
     clock_problem: str | None
+    archive: ArchivePlan = field(default_factory=ArchivePlan)
 
     @classmethod
     def nothing(cls) -> Self:
@@ -73,6 +76,8 @@ class PruneReport:
     deleted: tuple[str, ...]
     swept: tuple[str, ...]
     problems: tuple[str, ...]
+    archived: tuple[ArchivedFolder, ...] = ()
+    """Folders of the archive that were deleted."""
 
     @property
     def outcome(self) -> Outcome:
@@ -91,9 +96,12 @@ def plan_prune(
     policy: Policy,
     now: datetime,
     store_now: datetime,
+    archive: Mapping[str, ArchivedFolder] | None = None,
     dead_runs: frozenset[str] = frozenset(),
 ) -> PrunePlan:
     """Decide what to delete. `store_now` is the store's time; `dead_runs` are known to be dead.
+
+    `archive` are the folders of the archive, from a listing before the entries were read.
 
     Raises NewerFormat if a newer version has written backups here: its rules may differ.
     """
@@ -125,6 +133,9 @@ def plan_prune(
         foreign=tuple(e.backup_id for e in entries if e.state is State.FOREIGN),
         clock_problem=clock_problem(
             now=now, store_now=store_now, backup_times=[c.time for c in decided]
+        ),
+        archive=plan_archive(
+            entries, archive or {}, deleted=frozenset(deleted), store_now=store_now
         ),
     )
 
@@ -158,7 +169,9 @@ def apply_prune(
     run.attempt(repository.remove_unfinished)
     for problem in run.problems:
         listener(Warned(problem))
-    return PruneReport(plan, tuple(run.deleted), tuple(run.swept), tuple(run.problems))
+    return PruneReport(
+        plan, tuple(run.deleted), tuple(run.swept), tuple(run.problems), tuple(run.archived)
+    )
 
 
 class _Pruning:
@@ -170,6 +183,7 @@ class _Pruning:
         self._listener = listener
         self.deleted: list[str] = []
         self.swept: list[str] = []
+        self.archived: list[ArchivedFolder] = []
         self.problems: list[str] = []
 
     def attempt(self, action: Callable[[], object]) -> None:
@@ -190,6 +204,20 @@ class _Pruning:
             self.attempt(partial(self._sweep, backup_id))
         for backup_id in plan.unmark:
             self.attempt(partial(self._repository.remove_mark, backup_id))
+        if plan.archive.blocked:
+            self.problems.append(
+                f"retention: nothing was deleted from the archive: {plan.archive.blocked}"
+            )
+        elif not self.problems:
+            self.attempt(partial(self._prune_archive, plan.archive))
+
+    def _prune_archive(self, plan: ArchivePlan) -> None:
+        pruner = ArchivePruner(self._repository, self._run_id, self._listener)
+        pruner.mark(plan)
+        blocked, deleted = pruner.delete(plan)
+        self.archived += deleted
+        if blocked:
+            self.problems.append(f"retention: nothing was deleted from the archive: {blocked}")
 
     def _delete(self, decision: Decision) -> None:
         removed = self._repository.delete_backup(decision.backup_id, run_id=self._run_id)

@@ -372,4 +372,5 @@ class ObstoreStore:
 
 
 def _info(meta: Any) -> ObjectInfo:
-    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
+    version = meta.get("e_tag") or ""
+    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"], version)

@@ -64,7 +64,9 @@ def verify_blocks(verifier: ObjectVerifier, keys: Collection[str], scratch: Scra
     complete, partial = [], []
     for block in verifier.manifest.blocks:
         wanted = [f for f in block.files if f.key in keys]
-        if len(wanted) == len(block.files):
+        if wanted and all(f.key in verifier.shared.findings for f in wanted):
+            verifier.unread(wanted)
+        elif len(wanted) == len(block.files):
             complete.append(block)
         else:
             partial += [f.key for f in wanted]
@@ -111,6 +113,7 @@ class _Batch:
         self._scratch = scratch
         self._blocks = {block.ulid: block for block in blocks}
         self._altered: set[str] = set()
+        self._unchecked = set(self._blocks)
 
     def check(self) -> None:
         folders = [self._scratch.folder / ulid for ulid in self._blocks]
@@ -123,6 +126,8 @@ class _Batch:
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
+            for file in (f for ulid in self._unchecked for f in self._blocks[ulid].files):
+                self._verifier.shared.findings.pop(file.key, None)
 
     def _download(self) -> set[str]:
         """Download every file; return the blocks that lost a file since the listing."""
@@ -133,13 +138,15 @@ class _Batch:
         with contextlib.closing(self._verifier.transfer.each(files, self._fetch)) as results:
             for (block, file), found in results:
                 if found is None:
-                    result.findings.append(missing(file.key))
+                    self._verifier.add(file.key, missing(file.key))
                     missing_blocks.add(block.ulid)
                     continue
                 result.bytes_read += found.size
                 if found.sha256 != file.sha256:
                     self._altered.add(file.key)
-                    result.findings.append(altered(file.key, found.sha256, file.sha256))
+                    self._verifier.add(file.key, altered(file.key, found.sha256, file.sha256))
+                else:
+                    self._verifier.add(file.key)
         return missing_blocks
 
     def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> HashedStream | None:
@@ -177,15 +184,20 @@ class _Batch:
         if report.verdict is Verdict.INCONCLUSIVE:
             verifier.result.unchecked.append(f"block {block.ulid}: {report.faults[0]}")
             return
-        verifier.result.findings.extend(
-            findings_of(report, block, backup_id=verifier.manifest.backup_id, altered=self._altered)
-        )
+        self._unchecked.discard(block.ulid)
+        folder = block.folder or f"{verifier.manifest.backup_id}/{block.ulid}"
+        found = findings_of(report, block, folder=folder, altered=self._altered)
+        verifier.result.findings += found
+        if block.folder:
+            verifier.shared.findings[block.files[0].key] += tuple(found)
 
 
 def findings_of(
-    report: BlockReport, block: Block, *, backup_id: str, altered: Collection[str]
+    report: BlockReport, block: Block, *, folder: str, altered: Collection[str]
 ) -> list[Finding]:
     """Return the faults of a block as findings; `altered` are keys whose bytes are wrong.
+
+    `folder` is the block's folder in the repository.
 
     If the bytes are right, the block was already damaged when it was backed up. The finding says
     so, because the cause is then on the source and not in the repository.
@@ -197,7 +209,7 @@ def findings_of(
     found = [
         Finding(
             kind,
-            keys.get(fault.file, f"{backup_id}/{block.ulid}/{fault.file}"),
+            keys.get(fault.file, f"{folder}/{fault.file}"),
             printable(f"{fault.detail} [{fault.kind.value}]{note}"),
             offset=fault.offset,
             series=printable(fault.series),
@@ -206,5 +218,5 @@ def findings_of(
     ]
     if report.total_faults > len(found):
         more = f"and {report.total_faults - len(found):,} more faults"
-        found.append(Finding(kind, f"{backup_id}/{block.ulid}", more))
+        found.append(Finding(kind, folder, more))
     return found

@@ -3,8 +3,8 @@
 Which part is due is decided in `repository.rotation`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from prometheus_backup import __version__
@@ -17,7 +17,8 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
-from prometheus_backup.repository.layout import MANIFEST
+from prometheus_backup.repository.archive import FolderVerdict
+from prometheus_backup.repository.layout import MANIFEST, folder_of
 from prometheus_backup.repository.repository import BackupEntry, Repository, State
 from prometheus_backup.repository.rotation import assign, due, last_read
 from prometheus_backup.repository.verification import (
@@ -29,7 +30,7 @@ from prometheus_backup.repository.verification import (
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.verify.blocks import ScratchSpace, verify_blocks
 from prometheus_backup.verify.checksums import verify_checksums
-from prometheus_backup.verify.objects import ObjectVerifier, PartialResult
+from prometheus_backup.verify.objects import ObjectVerifier, PartialResult, SharedChecks
 
 LEVELS = (Level.SIZE, Level.STORED, Level.CHECKSUM, Level.TSDB)
 
@@ -71,6 +72,7 @@ class Verifier:
     listener: Listener
     subset: Subset | None = None
     scratch: ScratchSpace | None = None
+    _shared: SharedChecks = field(default_factory=SharedChecks)
 
     def verify(self, entries: Sequence[BackupEntry]) -> VerifyReport:
         """Verify these backups one after another and record each result."""
@@ -119,7 +121,8 @@ class Verifier:
         )
         if entry.state is State.NEWER:  # this version must not write into its folder
             return BackupResult(result, cause)
-        return BackupResult(result, cause, self._record(result, started_at))
+        checked = () if cause else partial.checked_keys
+        return BackupResult(result, cause, self._record(result, checked, started_at))
 
     def _is_deleted(self, entry: BackupEntry) -> bool:
         """Return whether retention deletes this backup: the manifest goes first."""
@@ -161,14 +164,49 @@ class Verifier:
             rotation=part,
         )
 
-    def _record(self, result: Verification, started_at: datetime) -> Rotation | None:
+    def _record(
+        self, result: Verification, checked: Collection[str], started_at: datetime
+    ) -> Rotation | None:
+        """Record the result next to the backup, but faults of the archive next to its folders."""
+        own = tuple(f for f in result.findings if folder_of(f"{f.key}/") is None)
+        shared = tuple(f for f in result.findings if f not in own)
         try:
+            self._record_verdicts(shared, checked)
+            if shared and not own:
+                return None  # the state of this backup follows from the verdicts
+            result = result.model_copy(update={"findings": own})
             if result.rotation is not None:
                 return self.repository.results.record_part(result, started_at=started_at)
             self.repository.results.record(result)
         except BackupToolError as error:
             self.listener(Warned(f"cannot record the result: {error.message}", error.hint))
         return None
+
+    def _record_verdicts(
+        self, findings: Sequence[RecordedFinding], checked: Collection[str]
+    ) -> None:
+        """Write a verdict for each folder with faults, and clear those on what is sound now."""
+        archive, folders = self.repository.archive, self._shared.folders
+        faulty: dict[str, list[RecordedFinding]] = {}
+        for finding in findings:
+            faulty.setdefault(folder_of(f"{finding.key}/") or "", []).append(finding)
+        for name, found in faulty.items():
+            objects = folders[name].objects if name in folders else {}
+            archive.record(
+                FolderVerdict(
+                    folder=name,
+                    level=self.level,
+                    verified_at=self.repository.clock.now(),
+                    tool_version=__version__,
+                    findings=tuple(found),
+                    versions={
+                        f.key: objects[f.key].version if f.key in objects else "" for f in found
+                    },
+                )
+            )
+        for name in {folder_of(key) or "" for key in checked} - faulty.keys():
+            if name in folders and folders[name].verdict_keys:
+                archive.clear(folders[name], self.level, sound=checked)
 
     def _check(self, entry: BackupEntry, part: RotationPart | None, partial: PartialResult) -> None:
         if entry.state is State.ARCHIVED:
@@ -180,9 +218,9 @@ class Verifier:
             partial.objects = 1
             return
         manifest = self.repository.manifest(entry.backup_id)
-        verifier = ObjectVerifier(self.repository, self.transfer, manifest, partial)
+        verifier = ObjectVerifier(self.repository, self.transfer, manifest, partial, self._shared)
         keys = self._keys(verifier, part)
-        partial.objects = len(keys)
+        partial.objects, partial.checked_keys = len(keys), keys
         # One listing shows all sizes, so they are checked for the whole backup in every part.
         right_size = verifier.check_sizes() & keys
         if self.level is Level.SIZE:

@@ -1,0 +1,254 @@
+"""The archive: blocks that backups share, each in a folder that one run has written.
+
+Which folders somebody wants, and which are deleted, is decided in `retention.archive`. Format:
+docs/repository-format.md; why its rules are safe: docs/design.md, "The archive".
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_backup import __version__
+from prometheus_backup.errors import ObjectNotFound
+from prometheus_backup.model import (
+    CONTROL,
+    FindingKind,
+    Level,
+    ObjectInfo,
+    PutOptions,
+    Verdict,
+)
+from prometheus_backup.repository.document import ArchiveFolder, Document, Instant, Text
+from prometheus_backup.repository.layout import (
+    ARCHIVE,
+    BLOCK,
+    CLAIMS,
+    UNWANTED,
+    claimed_id,
+    folder_of,
+    is_verdict_name,
+    verdict_name,
+)
+from prometheus_backup.repository.manifest import (
+    MAX_DOCUMENT_SIZE,
+    Block,
+    Manifest,
+    decode,
+    encode,
+)
+from prometheus_backup.repository.verification import RecordedFinding, Verification
+from prometheus_backup.stores.base import ObjectStore
+
+_DELETE_BATCH = 1000
+_MAX_LOST = 20
+"""Lost objects that are named for one backup."""
+
+
+class UnwantedMark(Document):
+    """`unwanted.json`: a prune found that nobody wants this folder. No new backup names it."""
+
+    run_id: Text
+    marked_at: Instant
+
+
+class FolderVerdict(Document):
+    """`verdict-<level>.json`: faults of a folder, which every backup that names it shares.
+
+    It speaks of the objects as they were: `versions` holds the version of each faulty one, by key,
+    empty for a missing one.
+    """
+
+    folder: ArchiveFolder
+    level: Level
+    verified_at: Instant
+    tool_version: Text
+    findings: tuple[RecordedFinding, ...]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFolder:
+    """A folder of the archive as a listing shows it; `objects` by key."""
+
+    name: str
+    objects: Mapping[str, ObjectInfo]
+
+    @property
+    def keeper(self) -> str:
+        """Return the id of the backup whose run wrote it."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the run that wrote it finished it."""
+        return f"{self.name}/{BLOCK}" in self.objects
+
+    @property
+    def marked_at(self) -> datetime | None:
+        """Return when it was marked as unwanted, by the store's clock; None if it is not."""
+        mark = self.objects.get(f"{self.name}/{UNWANTED}")
+        return mark.modified if mark else None
+
+    @property
+    def size(self) -> int:
+        """Return the size of its objects in bytes."""
+        return sum(o.size for o in self.objects.values())
+
+    @property
+    def verdict_keys(self) -> Sequence[str]:
+        """Return the keys of the verdicts on it."""
+        return [k for k in self.objects if is_verdict_name(k.rpartition("/")[2])]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveView:
+    """The archive at an instant: its folders by name, and the faults known in them, by key."""
+
+    folders: Mapping[str, ArchivedFolder]
+    verdicts: Sequence[FolderVerdict]
+
+    def failures(self, manifest: Manifest, *, now: datetime) -> tuple[Verification, ...]:
+        """Return the faults of the archive's objects that a manifest names, by level."""
+        lost = lost_keys(manifest, self.folders)
+        found = [
+            _failure(
+                manifest,
+                Level.SIZE,
+                now,
+                [
+                    RecordedFinding(kind=FindingKind.MISSING, key=k, detail="not in the archive")
+                    for k in lost[:_MAX_LOST]
+                ],
+            )
+        ]
+        keys = {f.key for _, f in manifest.files()} | manifest.folders if self.verdicts else set()
+        for verdict in self.verdicts:
+            findings = [f for f in verdict.findings if f.key in keys and f.key not in lost]
+            found.append(_failure(manifest, verdict.level, verdict.verified_at, findings))
+        return tuple(failure for failure in found if failure.findings)
+
+
+class Archive:
+    """The archive in a store. Store errors are passed on: a failed read never means absence."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def folders(self, ulid: str = "") -> Mapping[str, ArchivedFolder]:
+        """Return every folder, or those of one block, by name; one request per 1,000 objects."""
+        found: dict[str, dict[str, ObjectInfo]] = {}
+        for info in self._store.list(f"{ARCHIVE}/{ulid}" if ulid else ARCHIVE):
+            if folder := folder_of(info.key):
+                found.setdefault(folder, {})[info.key] = info
+        return {name: ArchivedFolder(name, objects) for name, objects in found.items()}
+
+    def view(self) -> ArchiveView:
+        """Return the archive as it is now."""
+        folders = self.folders()
+        verdicts = [v for f in folders.values() if f.verdict_keys for v in self.verdicts(f)]
+        return ArchiveView(folders, verdicts)
+
+    def claims(self) -> Mapping[str, ObjectInfo]:
+        """Return the claims of runs that have not committed their backup, by backup id."""
+        found = {claimed_id(info.key): info for info in self._store.list(CLAIMS)}
+        return {identifier: info for identifier, info in found.items() if identifier}
+
+    def block(self, folder: str) -> Block | None:
+        """Return what `block.json` says; None if it is invalid or gone."""
+        try:
+            body = self._store.get(f"{folder}/{BLOCK}", limit=MAX_DOCUMENT_SIZE)
+        except ObjectNotFound:
+            return None
+        block = decode(Block, body)
+        return block if block and block.folder == folder else None
+
+    def complete(self, block: Block, *, options: PutOptions) -> None:
+        """Write `block.json`, which makes the folder of this block complete."""
+        self._store.put_small(f"{block.folder}/{BLOCK}", encode(block), options=options)
+
+    def mark(self, folder: str, mark: UnwantedMark) -> None:
+        """Mark a folder as unwanted."""
+        self._store.put_small(f"{folder}/{UNWANTED}", encode(mark), options=CONTROL)
+
+    def delete(self, folder: ArchivedFolder) -> None:
+        """Delete a marked folder: its objects first, the mark last."""
+        mark = f"{folder.name}/{UNWANTED}"
+        # Listed again: a late run may have added a version since.
+        rest = [o.key for o in self._store.list(folder.name) if o.key != mark]
+        # Without block.json it is incomplete, so that it is not mistaken for a whole one.
+        rest.sort(key=lambda key: not key.endswith(f"/{BLOCK}"))
+        for start in range(0, len(rest), _DELETE_BATCH):
+            self._store.delete(rest[start : start + _DELETE_BATCH])
+        self._store.delete([mark])
+
+    def verdicts(self, folder: ArchivedFolder) -> Sequence[FolderVerdict]:
+        """Return the verdicts on a folder that still speak of its objects."""
+        found = []
+        for key in folder.verdict_keys:
+            try:
+                body = self._store.get(key, limit=MAX_DOCUMENT_SIZE)
+            except ObjectNotFound:
+                continue
+            verdict = decode(FolderVerdict, body)
+            if verdict and verdict.folder == folder.name and _is_current(verdict, folder):
+                found.append(verdict)
+        return found
+
+    def record(self, verdict: FolderVerdict) -> None:
+        """Write a verdict beside the folder's objects."""
+        key = f"{verdict.folder}/{verdict_name(verdict.level)}"
+        self._store.put_small(key, encode(verdict), options=CONTROL)
+
+    def clear(self, folder: ArchivedFolder, level: Level, *, sound: Collection[str]) -> None:
+        """Remove the verdicts of this level and of weaker ones on objects that are sound now."""
+        keys = [
+            f"{folder.name}/{verdict_name(verdict.level)}"
+            for verdict in self.verdicts(folder)
+            if verdict.level.rank <= level.rank and all(f.key in sound for f in verdict.findings)
+        ]
+        if keys:
+            self._store.delete(keys)
+
+
+def _is_current(verdict: FolderVerdict, folder: ArchivedFolder) -> bool:
+    """Return whether a faulty object is still the one that was looked at."""
+    return any(
+        (folder.objects[key].version if key in folder.objects else "") == version
+        for key, version in verdict.versions.items()
+    )
+
+
+def _failure(
+    manifest: Manifest, level: Level, at: datetime, findings: Sequence[RecordedFinding]
+) -> Verification:
+    return Verification(
+        backup_id=manifest.backup_id,
+        level=level,
+        verdict=Verdict.FAIL,
+        verified_at=at,
+        tool_version=__version__,
+        objects=0,
+        bytes_read=0,
+        findings=tuple(findings),
+    )
+
+
+def lost_keys(manifest: Manifest, folders: Mapping[str, ArchivedFolder]) -> Sequence[str]:
+    """Return the keys in the archive that a manifest names and a listing lacks."""
+    lost: list[str] = []
+    for block in manifest.blocks:
+        if block.folder is None:
+            continue
+        folder = folders.get(block.folder)
+        sizes = {f.key: f.size for f in block.files}
+        if folder is None:
+            lost += sizes
+            continue
+        lost += [k for k, size in sizes.items() if not _has(folder, k, size)]
+        if not folder.complete:
+            lost.append(f"{folder.name}/{BLOCK}")
+    return lost
+
+
+def _has(folder: ArchivedFolder, key: str, size: int) -> bool:
+    return key in folder.objects and folder.objects[key].size == size
