@@ -259,7 +259,7 @@ def test_an_unreadable_manifest_exits_41_and_a_newer_one_14(
         assert stored.first in lines["repository: backups"]["detail"]
 
 
-_VERSION, _NEWER = b'"format_version": 1', b'"format_version": 2'
+_VERSION, _NEWER = b'"format_version": 1', b'"format_version": 3'
 
 
 def test_all_faults_are_reported_and_the_first_sets_the_exit_code(

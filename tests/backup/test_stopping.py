@@ -236,7 +236,8 @@ def test_stopped_prune_deletes_no_further_backup(
     """A stop must not be treated as a failed deletion, after which the others continue."""
     store = open_s3(s3_bucket)
     clock = ManualClock(datetime.now(UTC))
-    made = [make_backup(store, clock, at=clock.instant - timedelta(days=d)) for d in (50, 40, 0)]
+    days = (50, 40, 2, 1, 0)
+    made = [make_backup(store, clock, at=clock.instant - timedelta(days=d)) for d in days]
     env = s3_bucket.endpoint.environment() | {
         "AWS_ENDPOINT_URL": proxy.url,
         "S3_BUCKET": s3_bucket.name,
