@@ -1,12 +1,21 @@
 """The parts of the backup manifests that users rely on: names, labels, keys, limits."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from prometheus_backup.settings import SETTINGS
-from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, pods, render
+from tests.support.kustomize import (
+    PROMETHEUS,
+    Manifest,
+    job_of,
+    only,
+    pods,
+    render,
+    with_components,
+)
 
 OVERLAYS = PROMETHEUS / "overlays"
 
@@ -96,8 +105,8 @@ def test_retention_comes_from_the_config_map(cronjob: Manifest) -> None:
 
 def test_environment_has_url_and_secret_keys(cronjob: Manifest) -> None:
     environment = _environment(job_of(cronjob)["spec"]["template"])
-    url = "http://prometheus-0.prometheus.observability.svc.cluster.local:9090"
-    assert environment["PROMETHEUS_URL"]["value"] == url
+    url = "http://prometheus-0.prometheus:9090"
+    assert environment["PROMETHEUS_URL"]["value"] == url, "in the namespace of the job, any"
     keys = {
         name: environment[name]["valueFrom"]["secretKeyRef"]
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -157,15 +166,62 @@ def _names(manifests: list[Manifest], name: str = "prometheus-backup") -> dict[s
     }
 
 
-def test_each_name_is_set_in_one_place(manifests: list[Manifest]) -> None:
-    names = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
-    assert _names(manifests) == {**names, "egress": names["pod"]}
+def test_each_name_follows_from_the_stateful_set(manifests: list[Manifest]) -> None:
+    given = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
+    pod = f"{given['statefulset']}-{given['replica']}"
+    assert pod == "prometheus-0"
+    assert _names(manifests) == {
+        "url": f"{given['scheme']}://{pod}.{given['service']}",
+        "labels": f"{given['labels']}{pod}",
+        "claim": f"{given['volume']}-{pod}",
+        "subPath": given["subPath"],
+        "uid": given["uid"],
+        "gid": given["gid"],
+        "pod": pod,
+        "egress": pod,
+    }
+
+
+def test_names_that_follow_no_rule_can_be_set_one_by_one(tmp_path: Path) -> None:
+    own = {
+        "pod": "server-0",
+        "url": "https://prometheus.example.com/path",
+        "claim": "data",
+        "labels": "cluster=a,replica=b",
+    }
+    names = _names(with_components(tmp_path, PROMETHEUS / "backup", "names", **_merged(**own)))
+    assert {name: names[name] for name in own} == own
+
+
+def test_labels_of_the_user_come_before_that_of_the_pod(tmp_path: Path) -> None:
+    manifests = with_components(
+        tmp_path,
+        PROMETHEUS / "backup",
+        "statefulset",
+        "names",
+        **_merged(labels="cluster=production,replica=", statefulset="prom-0-0"),
+    )
+    names = _names(manifests)
+    assert names["labels"] == "cluster=production,replica=prom-0-0-0"
+    assert names["claim"] == "prometheus-storage-prom-0-0-0"
+
+
+def _merged(**literals: str) -> dict[str, Any]:
+    """Return the generator that changes prometheus.yaml, as the page shows it."""
+    generator = {
+        "name": "prometheus",
+        "namespace": "observability",
+        "behavior": "merge",
+        "options": {"disableNameSuffixHash": True},
+        "literals": [f"{name}={value}" for name, value in literals.items()],
+    }
+    return {"configMapGenerator": [generator]}
 
 
 def test_operator_overlay_has_the_operators_names() -> None:
     manifests = render(OVERLAYS / "prometheus-operator")
     assert _names(manifests) == {
-        "url": "http://prometheus-k8s-0.prometheus-operated.observability.svc.cluster.local:9090",
+        "url": "http://prometheus-k8s-0.prometheus-operated:9090",
         "labels": "replica=prometheus-k8s-0",
         "claim": "prometheus-k8s-db-prometheus-k8s-0",
         "subPath": "prometheus-db",
@@ -194,8 +250,8 @@ def test_second_replica_has_its_own_names_labels_and_prefix() -> None:
     assert own == {"url", "labels", "claim", "pod", "egress"}
     cronjob = only(manifests, "CronJob", "prometheus-backup-1")
     spec = job_of(cronjob)["spec"]["template"]["spec"]
-    prefix = _environment({"spec": spec})["S3_PREFIX"]["value"]
-    assert not f"{prefix}/".startswith(only(manifests, "ConfigMap")["data"]["S3_PREFIX"] + "/")
+    # Next to the first one's prefix, not below it, whatever the ConfigMap says.
+    assert _environment({"spec": spec})["S3_PREFIX"]["value"] == "$(S3_PREFIX)-1"
     assert spec["serviceAccountName"] == "prometheus-backup"
     assert [m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount"] == [
         "prometheus-backup"

@@ -122,7 +122,7 @@ def test_base_is_pinned_and_hashes_are_required() -> None:
     assert stages == ["${BASE}", "scratch"]
 
 
-@pytest.mark.parametrize("folder", ["backup", "restore", "drill", "verify"])
+@pytest.mark.parametrize("folder", ["backup", "drill", "verify"])
 def test_manifests_name_this_version(folder: str) -> None:
     for pod in pods(render(PROMETHEUS / folder)):
         (container,) = pod["spec"]["containers"]

@@ -73,14 +73,13 @@ def test_exporter_has_the_repository_and_policy_of_the_backup() -> None:
     assert {n: mine[n] for n in retention} == {n: theirs[n] for n in retention}
     assert len(retention) == 3
     secrets = [e for e in container["env"] if "secretKeyRef" in e.get("valueFrom", {})]
-    assert [e for e in _container()["env"] if "valueFrom" in e] == secrets
+    assert [e for e in _container()["env"] if "secretKeyRef" in e.get("valueFrom", {})] == secrets
     assert _container()["envFrom"] == container["envFrom"]
     assert _container()["image"] == container["image"]
     names = dict(pair.split("=") for pair in mine["METRICS_LABELS"].split(","))
-    assert names == {
-        "namespace": cronjob["metadata"]["namespace"],
-        "cronjob": cronjob["metadata"]["name"],
-    }
+    assert names == {"namespace": "$(POD_NAMESPACE)", "cronjob": cronjob["metadata"]["name"]}
+    (namespace,) = [e for e in _container()["env"] if e["name"] == "POD_NAMESPACE"]
+    assert namespace["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
 
 def test_exporter_starts_with_the_arguments_of_the_manifest(
@@ -89,12 +88,16 @@ def test_exporter_starts_with_the_arguments_of_the_manifest(
     container = _container()
     (port,) = (str(p["containerPort"]) for p in container["ports"])
     args = [argument.replace(f":{port}", "127.0.0.1:0") for argument in container["args"]]
-    env = {**_variables(container), **repository_files.environment()}
+    variables = {
+        name: value.replace("$(POD_NAMESPACE)", "monitoring")  # as Kubernetes does
+        for name, value in _variables(container).items()
+    }
+    env = {**variables, **repository_files.environment()}
     with StartedCli(*args, env=env, directory=tmp_path / "run") as started:
         served = Served(started)
         probes = [container[p]["httpGet"]["path"] for p in ("startupProbe", "livenessProbe")]
         assert {served.get(path).status_code for path in probes} == {200}
-        labels = 'cronjob="prometheus-backup",namespace="observability",repository='
+        labels = 'cronjob="prometheus-backup",namespace="monitoring",repository='
         assert f"prometheus_backup_good_backups{{{labels}" in served.get("/metrics").text
 
 

@@ -1,5 +1,6 @@
-"""The restore, drill and verify jobs, which selectors of the backup must not match."""
+"""The drill and verify jobs, which selectors of the backup must not match; the components."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.support.kustomize import (
     with_components,
 )
 
-OTHER_JOBS = {"restore": "Job", "drill": "CronJob", "verify": "CronJob"}
+OTHER_JOBS = ("drill", "verify")
 
 
 @pytest.mark.parametrize("name", OTHER_JOBS)
@@ -28,7 +29,9 @@ def test_selectors_of_the_backup_do_not_match_them(name: str) -> None:
     manifests = render(PROMETHEUS / name)
     own = f"prometheus-{name}"
     assert {m["metadata"]["name"] for m in manifests} == {own}
-    job = job_of(only(manifests, OTHER_JOBS[name]))
+    for manifest in manifests:
+        assert manifest["metadata"]["labels"] == {"app": own}
+    job = job_of(only(manifests, "CronJob"))
     for labelled in (job, job["spec"]["template"]):
         assert labelled["metadata"]["labels"] == {"app": own}
     policy = only(manifests, "NetworkPolicy")["spec"]
@@ -63,39 +66,13 @@ def test_referenced_config_maps_and_secrets_exist(name: str) -> None:
         assert {s["name"] for s in secrets} == {"prometheus-backup-s3-credentials"}
 
 
-def test_only_backup_and_restore_mount_the_volume_of_prometheus() -> None:
+def test_only_the_backup_mounts_the_volume_of_prometheus() -> None:
     claims = {
         name: [v for pod in pods(render(PROMETHEUS / name)) for v in _claims(pod)]
         for name in ("backup", *OTHER_JOBS)
     }
     claim = "prometheus-storage-prometheus-0"
-    assert claims == {"backup": [claim], "restore": [claim], "drill": [], "verify": []}
-
-
-def test_restore_target_is_set_in_one_place() -> None:
-    target = yaml.safe_load((PROMETHEUS / "restore" / "target.yaml").read_text())["data"]
-    manifests = render(PROMETHEUS / "restore")
-    (pod,) = pods(manifests)
-    (container,) = pod["spec"]["containers"]
-    assert container["args"] == ["restore", target["backup"], "/prometheus", "--merge"]
-    assert container["env"][0] == {"name": "PROMETHEUS_URL", "value": target["url"]}
-    assert container["volumeMounts"][0]["subPath"] == target["subPath"]
-    assert _claims(pod) == [target["claim"]]
-    user, group = (pod["spec"]["securityContext"][who] for who in ("runAsUser", "runAsGroup"))
-    assert (str(user), str(group)) == (target["uid"], target["gid"])
-    # Only preferred: a stopped Prometheus runs on no node.
-    (term,) = pod["spec"]["affinity"]["podAffinity"][
-        "preferredDuringSchedulingIgnoredDuringExecution"
-    ]
-    labels = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
-    assert list(labels.values()) == [target["pod"]]
-
-
-def test_target_is_the_source_by_default() -> None:
-    source = yaml.safe_load((PROMETHEUS / "backup" / "prometheus.yaml").read_text())["data"]
-    target = yaml.safe_load((PROMETHEUS / "restore" / "target.yaml").read_text())["data"]
-    assert source.items() - target.items() == {("labels", "replica=prometheus-0")}
-    assert target.keys() - source.keys() == {"backup"}
+    assert claims == {"backup": [claim], "drill": [], "verify": []}
 
 
 @pytest.mark.parametrize("name", ["backup", *OTHER_JOBS])
@@ -106,12 +83,44 @@ def test_irsa_adds_the_role_to_the_service_account(name: str, tmp_path: Path) ->
     assert account["automountServiceAccountToken"] is False
 
 
-def test_ingress_component_uses_the_configured_names(tmp_path: Path) -> None:
-    manifests = with_components(tmp_path, PROMETHEUS / "backup", "prometheus-ingress", "names")
-    policy = only(manifests, "NetworkPolicy", "prometheus-backup-to-prometheus")["spec"]
-    assert list(policy["podSelector"]["matchLabels"].values()) == ["prometheus-0"]
-    (rule,) = policy["ingress"]
+def test_account_of_the_roles_is_set_in_one_place() -> None:
+    component = PROMETHEUS / "components" / "irsa"
+    account = yaml.safe_load((component / "account.yaml").read_text())["data"]["account"]
+    assert account == "123456789012"
+    text = (component / "kustomization.yaml").read_text()
+    assert text.count("fieldPath: data.account") == 1
+    patched, replaced = (
+        re.findall(rf"^ *- {key}: {{kind: ServiceAccount, name: (\S+)}}", text, re.MULTILINE)
+        for key in ("target", "select")
+    )
+    assert patched == replaced
+
+
+@pytest.mark.parametrize(
+    "order", [("prometheus-ingress", "names"), ("names", "prometheus-ingress")]
+)
+def test_ingress_component_uses_the_configured_names_in_any_order(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    generator = {
+        "name": "prometheus",
+        "namespace": "observability",
+        "behavior": "merge",
+        "options": {"disableNameSuffixHash": True},
+        "literals": ["pod=other-7"],
+    }
+    manifests = with_components(
+        tmp_path, PROMETHEUS / "backup", *order, configMapGenerator=[generator]
+    )
+    policy = only(manifests, "NetworkPolicy", "prometheus-backup-to-prometheus")
+    assert policy["metadata"]["labels"] == {"app": "prometheus-backup"}
+    assert list(policy["spec"]["podSelector"]["matchLabels"].values()) == ["other-7"]
+    (rule,) = policy["spec"]["ingress"]
     assert [port["port"] for port in rule["ports"]] == [9090]
+    (pod,) = pods(manifests)
+    (client,) = rule["from"]
+    selected = client["podSelector"]["matchLabels"]
+    assert selected.items() <= pod["metadata"]["labels"].items()
 
 
 def test_drill_can_use_a_scratch_volume(tmp_path: Path) -> None:

@@ -46,7 +46,12 @@ _OPERATOR_PROMETHEUS = """
 apiVersion: monitoring.coreos.com/v1
 kind: Prometheus
 metadata: {name: k8s, namespace: observability}
-spec: {replicas: 1}
+spec:
+  replicas: 1
+  containers:
+  - {name: own, image: "example.com/own:1"}
+  volumes:
+  - {name: own, emptyDir: {}}
 """
 
 
@@ -75,18 +80,21 @@ def test_stateful_set_gets_a_second_container(tmp_path: Path) -> None:
     assert violations(spec) == []
 
 
-def test_prometheus_of_the_operator_gets_the_same_container(tmp_path: Path) -> None:
+def test_prometheus_of_the_operator_keeps_its_own_containers_and_gets_the_same_one(
+    tmp_path: Path,
+) -> None:
     for name in ("plain", "operator"):
         (tmp_path / name).mkdir()
     plain = only(_with_sidecar(tmp_path / "plain", _STATEFUL_SET), "StatefulSet")["spec"]
     containers = plain["template"]["spec"]["containers"]
     (own,) = [c for c in containers if c["name"] == "prometheus-backup"]
     spec = only(_with_sidecar(tmp_path / "operator", _OPERATOR_PROMETHEUS), "Prometheus")["spec"]
-    (other,) = spec["containers"]
+    assert [c["name"] for c in spec["containers"]] == ["own", "prometheus-backup"]
+    other = spec["containers"][1]
     (data, _), (operators_data, _) = own.pop("volumeMounts"), other.pop("volumeMounts")
     assert own == other
     assert operators_data == {**data, "name": "prometheus-k8s-db", "subPath": "prometheus-db"}
-    assert [v["name"] for v in spec["volumes"]] == ["prometheus-backup-tmp"]
+    assert [v["name"] for v in spec["volumes"]] == ["own", "prometheus-backup-tmp"]
 
 
 def test_sidecar_makes_a_backup_and_ends_with_its_pod(

@@ -18,6 +18,7 @@ from tests.support.pod_network import PodNetwork
 
 POD_NAME = "prometheus-0"
 """The name of every pod. Only those of a StatefulSet use it."""
+NAMESPACE = "observability"
 
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 """Some of the default devices of every container (OCI runtime-spec, config-linux.md)."""
@@ -84,6 +85,7 @@ class Cluster:
         chroot = str(shutil.which("chroot"))
         root = self._new_folder("root")
         user = f"--userspec={security['runAsUser']}:{security['runAsGroup']}"
+        environment = self._environment(container, image)
         script = [
             *self._mounts(container, spec, image, root),
             shlex.join(
@@ -94,14 +96,14 @@ class Cluster:
                     user,
                     "--groups=",
                     str(root),
-                    *_command(container, image),
+                    *(_expanded(word, environment) for word in _command(container, image)),
                 ]
             ),
         ]
         enter = ["nsenter", f"--net={self.network.namespace}", "unshare", "--mount"]
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *enter, "/bin/sh", "-euc", "\n".join(script)],
-            env=self._environment(container, image),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -111,14 +113,17 @@ class Cluster:
     def _environment(self, container: Manifest, image: Image) -> dict[str, str]:
         environment = dict(entry.split("=", 1) for entry in image.config["Env"])
         for source in container.get("envFrom", []):
-            environment |= self.config_maps[source["configMapRef"]["name"]]
+            prefix = source.get("prefix", "")
+            data = self.config_maps[source["configMapRef"]["name"]]
+            environment |= {f"{prefix}{name}": value for name, value in data.items()}
         for entry in container.get("env", []):
             if "value" in entry:
                 environment[entry["name"]] = _expanded(entry["value"], environment)
                 continue
             if "fieldRef" in entry["valueFrom"]:
-                assert entry["valueFrom"]["fieldRef"] == {"fieldPath": "metadata.name"}
-                environment[entry["name"]] = POD_NAME
+                path = entry["valueFrom"]["fieldRef"]["fieldPath"]
+                fields = {"metadata.name": POD_NAME, "metadata.namespace": NAMESPACE}
+                environment[entry["name"]] = fields[path]
                 continue
             ref = entry["valueFrom"]["secretKeyRef"]
             secret = self.secrets.get(ref["name"], {})
@@ -178,8 +183,10 @@ class Cluster:
 
 
 def _expanded(text: str, environment: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by the values of earlier variables; unknown names stay."""
-    return re.sub(r"\$\((\w+)\)", lambda m: environment.get(m[1], m[0]), text)
+    """Replace `$(NAME)` by the values of earlier variables, and `$$` by `$`; unknown names stay."""
+    return re.sub(
+        r"\$\$|\$\((\w+)\)", lambda m: "$" if not m[1] else environment.get(m[1], m[0]), text
+    )
 
 
 def _command(container: Manifest, image: Image) -> list[str]:

@@ -42,8 +42,13 @@ def render(folder: Path) -> list[Manifest]:
     return [document for document in yaml.safe_load_all(_rendered(folder)) if document]
 
 
-def with_components(tmp_path: Path, folder: Path, *components: str) -> list[Manifest]:
-    """Render a kustomization of a folder with components, as a user would write it."""
+def with_components(
+    tmp_path: Path, folder: Path, *components: str, **fields: Any
+) -> list[Manifest]:
+    """Render a kustomization of a folder with components, as a user would write it.
+
+    `fields` are more fields of the kustomization.
+    """
     (tmp_path / "kustomization.yaml").write_text(
         yaml.safe_dump(
             {
@@ -51,6 +56,7 @@ def with_components(tmp_path: Path, folder: Path, *components: str) -> list[Mani
                 "kind": "Kustomization",
                 "resources": [_from(tmp_path, folder)],
                 "components": [_from(tmp_path, PROMETHEUS / "components" / c) for c in components],
+                **fields,
             }
         )
     )
