@@ -61,7 +61,7 @@ ERROR = {"error", "hint", "kind", "exit_code"}
 
 def document(files: LocalFiles, *arguments: str, code: int = 0) -> dict[str, Any]:
     """Return the document of a command, which is all that it wrote to standard output."""
-    done = run_here(*arguments, "--json", env=files.environment())
+    done = run_here(arguments[0], "--json", *arguments[1:], env=files.environment())
     value = json_of(done, code=code)
     assert isinstance(value, dict)
     assert done.stdout == json.dumps(value, indent=2) + "\n"
@@ -229,6 +229,7 @@ FAILURES = {
     "daily": (["daily", "noon"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
     "timeline": (["timeline", "--from=-1d", "--to=-2d"], 2, "UsageError"),
+    "job": (["job", "list"], 2, "UsageError"),
 }
 
 

@@ -15,16 +15,13 @@ from devtools.aws_cli import AwsCli
 from devtools.fetch_container_tools import find_kubectl
 from devtools.s3 import S3Endpoint
 from devtools.seaweedfs import SeaweedFS
-from tests.support.kustomize import PROMETHEUS, Manifest, job_of, only, pods, render
-from tests.support.pages import DOCS, ROOT, Page
+from tests.support.kustomize import PROMETHEUS, Manifest, containers, job_of, only, pods, render
+from tests.support.pages import DOCS, ROOT, Page, kubectl_commands
 
 PAGE = Page(DOCS / "how-to" / "kubernetes.md")
 _LINES = [line for block in PAGE.blocks("bash") for line in block.text.splitlines()]
-_KUBECTL = [shlex.split(p) for line in _LINES for p in line.split(" | ") if p[:8] == "kubectl "]
-_JOBS = {
-    f"prometheus-{name}": render(PROMETHEUS / name)
-    for name in ("backup", "verify", "drill", "restore")
-}
+_KUBECTL = [words for line in _LINES for words in kubectl_commands(line)]
+_JOBS = {f"prometheus-{name}": render(PROMETHEUS / name) for name in ("backup", "verify", "drill")}
 
 
 def _kubectl(*arguments: str) -> str:
@@ -52,7 +49,7 @@ def _applied(manifest: Manifest) -> str:
     return f"{kind}/{manifest['metadata']['name']}"
 
 
-@pytest.mark.parametrize("folders", [["backup"], ["verify", "drill"], ["restore"]])
+@pytest.mark.parametrize("folders", [["backup"], ["verify", "drill"]])
 def test_apply_prints_the_created_objects(folders: list[str]) -> None:
     command = f"kubectl apply -k infrastructure/kubernetes/prometheus/{folders[0]}/"
     made = [_applied(m) for folder in folders for m in render(PROMETHEUS / folder)]
@@ -76,14 +73,14 @@ def test_applied_folders_exist() -> None:
 
 def test_commands_use_existing_objects() -> None:
     commands = [words for words in _KUBECTL if "-n" in words]
-    assert len(commands) > 12
+    assert len(commands) > 16
     for words in commands:
         assert words[words.index("-n") + 1] == "observability"
         for name in re.findall(r"cronjob[ /](\S+)", " ".join(w for w in words if w != "-n")):
             if name != "observability":
                 assert only(_JOBS[name], "CronJob", name)
         if "-l" in words:
-            label = words[words.index("-l") + 1]
+            label = words[words.index("-l") + 1].removesuffix(",!command")
             (job,) = [job_of(m) for m in _JOBS[label.removeprefix("app=")] if "Job" in m["kind"]]
             assert job["metadata"]["labels"] == {"app": label.removeprefix("app=")}
         if "-c" in words and "exec" not in words:
@@ -132,43 +129,103 @@ def test_listing_ends_with_the_newest_backup(
     assert aws(own_seaweedfs.endpoint()).shell(line).splitlines() == _output_after(line)
 
 
-def test_own_overlay_changes_the_shown_values(tmp_path: Path) -> None:
-    own, _, irsa, _ = (block.text for block in PAGE.blocks("yaml"))
-    merged = yaml.safe_load(own)
-    merged["components"] += yaml.safe_load(irsa)["components"]
-    # Next to the project, as the page says
-    text = yaml.safe_dump(merged).replace("../infrastructure", f"{_up(tmp_path)}/infrastructure")
-    (tmp_path / "kustomization.yaml").write_text(text)
-    manifests = render(tmp_path)
-    settings = only(manifests, "ConfigMap")["data"]
+_EMPTY = {"name", "emptyDir"}
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """The folders of the page, next to the project: `first`, `replica-1`, and both of them."""
+    own, replica, irsa, _ = (yaml.safe_load(block.text) for block in PAGE.blocks("yaml"))
+    own["components"] += irsa["components"]
+    both = {**replica, "resources": ["first", "replica-1"]}
+    del both["components"]
+    folders = {"first": own, "replica-1": replica, ".": both}
+    for name, kustomization in folders.items():
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        project = f"{_up(folder)}/infrastructure"
+        text = re.sub(r"(\.\./)+infrastructure", project, yaml.safe_dump(kustomization))
+        (folder / "kustomization.yaml").write_text(text)
+    return tmp_path
+
+
+def test_own_overlay_changes_the_shown_values(own_folder: Path) -> None:
+    manifests = render(own_folder / "first")
+    settings = only(manifests, "ConfigMap", "prometheus-backup")["data"]
     assert settings["S3_BUCKET"] == "our-prometheus-backups"
     assert settings["S3_PREFIX"] == "prometheus-snapshots"
-    cronjob = only(manifests, "CronJob")
+    assert settings["RETENTION_DAILY"] == "60"
+    cronjob = only(manifests, "CronJob", "prometheus-backup")
     assert cronjob["spec"]["schedule"] == "0 2,14 * * *"
-    (pod,) = pods(manifests)
-    (container,) = pod["spec"]["containers"]
-    assert container["image"] == "registry.example.com/prometheus-backup:1.0.0"
-    retention = {e["name"]: e.get("value") for e in container["env"]}
-    assert retention["RETENTION_DAILY"] == "60", "a value in `env` counts"
-    assert retention["RETENTION_MONTHLY"] == "$(RETENTION_MONTHLY)"
-    claims = [v for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v]
+    spec = job_of(cronjob)["spec"]["template"]["spec"]
+    retention = {e["name"]: e.get("value") for e in spec["containers"][0]["env"]}
+    assert retention["RETENTION_DAILY"] == "$(RETENTION_DAILY)"
+    claims = [v for v in spec["volumes"] if "persistentVolumeClaim" in v]
     assert claims[0]["persistentVolumeClaim"] == {"claimName": "data-prometheus-0"}
-    assert "role-arn" in str(only(manifests, "ServiceAccount")["metadata"]["annotations"])
+    for account in (m for m in manifests if m["kind"] == "ServiceAccount"):
+        assert "role-arn" in str(account["metadata"]["annotations"])
 
 
-def test_second_replica_is_verified_and_drilled_separately(tmp_path: Path) -> None:
-    text = PAGE.blocks("yaml")[1].text.replace(
-        "../infrastructure", f"{_up(tmp_path)}/infrastructure"
-    )
-    (tmp_path / "kustomization.yaml").write_text(text)
-    manifests = render(tmp_path)
-    accounts = {m["metadata"]["name"] for m in manifests if m["kind"] == "ServiceAccount"}
-    assert accounts == {"prometheus-verify-1", "prometheus-drill-1"}
-    for pod in pods(manifests):
-        (container,) = pod["spec"]["containers"]
-        assert container["env"][-1] == {"name": "S3_PREFIX", "value": "prometheus-snapshots-1"}
-        assert container["envFrom"] == [{"configMapRef": {"name": "prometheus-backup"}}]
-        assert pod["spec"]["serviceAccountName"] in accounts
+def test_registry_is_one_value_for_all_jobs_and_the_exporter(own_folder: Path) -> None:
+    images = [c["image"] for pod in pods(render(own_folder)) for c in containers(pod)]
+    ours = [image for image in images if "prometheus-backup" in image]
+    assert len(ours) == 2 * 4
+    assert set(ours) == {"registry.example.com/prometheus-backup:1.0.0"}
+
+
+def test_namespace_is_one_value(own_folder: Path) -> None:
+    file = own_folder / "first" / "kustomization.yaml"
+    values = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**values, "namespace": "monitoring"}))
+    manifests = render(own_folder)
+    assert {m["metadata"]["namespace"] for m in manifests} == {"monitoring"}
+    assert "observability" not in str(manifests)
+
+
+def test_second_replica_of_an_own_folder_shares_nothing_that_must_differ(own_folder: Path) -> None:
+    manifests = render(own_folder)
+    names = [(m["kind"], m["metadata"]["name"]) for m in manifests]
+    assert len(set(names)) == len(names)
+    for job in ("backup", "verify", "drill"):
+        first, second = (
+            job_of(only(manifests, "CronJob", f"prometheus-{job}{suffix}"))["spec"]["template"]
+            for suffix in ("", "-1")
+        )
+        environment = {e["name"]: e.get("value") for e in second["spec"]["containers"][0]["env"]}
+        assert environment["S3_PREFIX"] == "$(S3_PREFIX)-1"
+        assert first["spec"]["serviceAccountName"] == second["spec"]["serviceAccountName"]
+    volumes = [volume for pod in pods(manifests) for volume in pod["spec"]["volumes"]]
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in volumes if v.keys() - _EMPTY]
+    assert claims == ["data-prometheus-0", "data-prometheus-1"]
+    starts = [m["spec"]["schedule"] for m in manifests if m["kind"] == "CronJob"]
+    assert len(set(starts)) == len(starts)
+
+
+def test_each_exporter_is_served_by_its_own_service(own_folder: Path) -> None:
+    manifests = render(own_folder)
+    exporters = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "Deployment"}
+    assert exporters.keys() == {"prometheus-backup-metrics", "prometheus-backup-metrics-1"}
+    monitor = only(render(PROMETHEUS / "monitoring"), "ServiceMonitor")["spec"]["selector"]
+    for name in exporters:
+        service = only(manifests, "Service", name)
+        policy = only(manifests, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
+        for selector in (service["spec"]["selector"], policy):
+            labels = {n: e["template"]["metadata"]["labels"] for n, e in exporters.items()}
+            assert [n for n in labels if selector.items() <= labels[n].items()] == [name]
+        assert monitor["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (container,) = exporters["prometheus-backup-metrics-1"]["template"]["spec"]["containers"]
+    variables = {e["name"]: e.get("value") for e in container["env"]}
+    assert variables["S3_PREFIX"] == "$(S3_PREFIX)-1"
+    assert variables["METRICS_LABELS"] == "namespace=$(POD_NAMESPACE),cronjob=prometheus-backup-1"
+
+
+def test_names_applied_again_above_both_replicas_change_only_the_first(own_folder: Path) -> None:
+    """The component `names` selects the CronJob of the first replica, wherever it is added."""
+    expected = render(own_folder)
+    file = own_folder / "kustomization.yaml"
+    component = f"{_up(own_folder)}/infrastructure/kubernetes/prometheus/components/names"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "components": [component]}))
+    assert render(own_folder) == expected
 
 
 def _up(start: Path) -> str:
@@ -176,8 +233,6 @@ def _up(start: Path) -> str:
 
 
 def test_mentioned_files_exist() -> None:
-    named = [
-        c for c in PAGE.inline_code() if re.match(r"(backup|overlays|components|restore|drill)/", c)
-    ]
+    named = [c for c in PAGE.inline_code() if re.match(r"(backup|overlays|components|drill)/", c)]
     assert len(named) > 8
     assert [name for name in named if not (PROMETHEUS / name).exists()] == []

@@ -2,8 +2,7 @@
 
 import json
 import re
-import shutil
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -77,6 +76,16 @@ def test_verify_pod_verifies_a_part_and_records_it(cluster: Cluster, bucket: S3B
     assert len(kept) == 1, "the next run goes on where this one ended"
 
 
+def test_image_has_what_the_check_of_whole_blocks_needs(cluster: Cluster, bucket: S3Bucket) -> None:
+    _backup(cluster)
+    pod = json.loads(json.dumps(_pod(PROMETHEUS / "verify")))
+    pod["spec"]["containers"][0]["args"] = ["verify", "latest", "--level", "tsdb"]
+    (done,) = cluster.run(pod)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = [k for k in bucket.keys(f"{PREFIX}/") if k.endswith("/verification-tsdb.json")]
+    assert json.loads(bucket.get(result))["verdict"] == "pass"
+
+
 def test_verify_pod_fails_if_a_byte_differs(cluster: Cluster, bucket: S3Bucket) -> None:
     _backup(cluster)
     for key in bucket.keys(f"{PREFIX}/"):
@@ -106,27 +115,6 @@ def test_drill_pod_starts_prometheus_on_the_backup_and_passes(
     assert json.loads(bucket.get(result))["verdict"] == "pass"
     left = [path for path in cluster.folder.rglob("scratch/**/index") if path.is_file()]
     assert left == [], "what was restored is removed"
-
-
-def test_restore_pod_restores_history_into_a_running_prometheus(
-    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
-) -> None:
-    _backup(cluster)
-    (manifest,) = _manifests(bucket)
-    # A minute before the end of each block, without the self-scraped metrics of the source
-    times = [datetime.fromisoformat(b["max_time"]) - _MINUTE for b in manifest["blocks"]]
-    expected = [source.query('{__name__=~".+", job=""}', at) for at in times]
-    assert all(expected)
-    source.kill()
-    for path in source.data_dir.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    source.start()
-    source.wait_until_scraped()
-    (done,) = cluster.run(_pod(PROMETHEUS / "restore", "Job"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Prometheus has loaded" in done.stdout
-    assert [source.query('{__name__=~".+", job=""}', at) for at in times] == expected
-    assert owners(source.data_dir) == {65534}
 
 
 @pytest.mark.parametrize("path", ["/created", "/opt/prometheus-backup/created", "/etc/created"])

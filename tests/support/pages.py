@@ -1,6 +1,7 @@
 """Reads the documentation: pages with their code blocks, headings and links."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,15 @@ class Page:
 def pages() -> list[Page]:
     """Return all pages for users and contributors."""
     return [Page(p) for p in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]]
+
+
+def kubectl_commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of each kubectl command in shell code, also of those in pipes and `$( )`."""
+    for line in text.splitlines():
+        for part in re.split(r" \| |\$\(|\)(?=$| )", line):
+            found = re.search(r"(?:^|until )(kubectl .*)", part)
+            if found:
+                yield shlex.split(found[1].partition(";")[0])
 
 
 def commands_in(page: Page) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def put_small_backup(files: Files, taken: datetime, **changes: Any) -> str:
 
 
 def run_here(
-    *arguments: str, env: Mapping[str, str] | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, with only the environment `env`. This is fast.
 
@@ -168,11 +169,22 @@ def run_here(
         _restored_process_state(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        _standard_input(stdin),
     ):
         os.environ.clear()
         os.environ.update(bare_environment(env or {}))
         code = run(arguments)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _standard_input(text: str) -> Iterator[None]:
+    before = sys.stdin
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
+    try:
+        yield
+    finally:
+        sys.stdin = before
 
 
 def json_of(done: subprocess.CompletedProcess[str], *, code: int = 0) -> Any:

@@ -132,6 +132,17 @@ MANUAL: Mapping[str, Manual] = {
             "41": "A block is corrupt.",
         },
     ),
+    "job": Manual(
+        (
+            Example(
+                "Show what a restore into the Prometheus of the backup would do.",
+                "job restore latest --dry-run < cronjob.json",
+            ),
+            Example("Repair its data directory.", "job heal --apply < cronjob.json"),
+            Example("Check the settings in the cluster.", "job check < cronjob.json"),
+        ),
+        {"0": "The Job was printed."},
+    ),
     "list": Manual(
         (
             Example("List all backups.", "list"),

@@ -12,6 +12,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     estimate,
     heal,
     inspect,
+    job,
     list_,
     metrics,
     prune,
