@@ -103,6 +103,13 @@ _INTRODUCTIONS = {
             "refused (exit 2). Fingerprints: [how-to/restore-drill.md](how-to/restore-drill.md)."
         ),
     ),
+    "rotation": (
+        "Verification of stored backups",
+        (
+            "When a backup is `stale`: "
+            "[explanation/verification.md](explanation/verification.md#one-part-per-run)."
+        ),
+    ),
     "scratch": (
         "Scratch directory",
         (

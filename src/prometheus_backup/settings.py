@@ -310,6 +310,16 @@ _MONITORING = (
         default_text="none",
     ),
 )
+_ROTATION = (
+    Setting(
+        "verify_rotation",
+        "VERIFY_ROTATION",
+        "How long `verify` takes to read every backup once, such as 30d for `--subset next/30` "
+        "every night; a backup that was not read for longer is stale.",
+        kind="duration",
+        default="30d",
+    ),
+)
 _REPORTING = (
     Setting(
         "pushgateway_url",
@@ -358,6 +368,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "retention": _RETENTION,
     "backup": _BACKUP,
     "monitoring": _MONITORING,
+    "rotation": _ROTATION,
     "reporting": _REPORTING,
     "healthcheck": _HEALTHCHECK,
     "scratch": _SCRATCH,

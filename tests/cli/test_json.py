@@ -30,6 +30,9 @@ LISTED = {
     "degraded",
     "verified",
     "failed",
+    "last_read",
+    "stale",
+    "hold",
     "keep",
     "tiers",
     "reasons",
@@ -135,6 +138,20 @@ def test_prune(repository_files: LocalFiles) -> None:
     assert {*done["decisions"][0]} == {"backup_id", "keep", "tiers", "reasons"}
 
 
+def test_hold_and_release(repository_files: LocalFiles, stored: StoredBackups) -> None:
+    command = ("hold", stored.first, "--reason=audit", "--until=2200-01-01")
+
+    held = document(repository_files, *command)
+    shown = document(repository_files, "show", stored.first)
+    released = document(repository_files, "release", stored.first)
+
+    assert {*held} == {"backup_id", "dry_run", "outcome", "hold", "replaced"}
+    assert {*held["hold"]} == {"reason", "until", "held_at"}
+    assert (held["hold"]["until"], held["replaced"]) == ("2200-01-01", None)
+    assert {*released} == {"backup_id", "dry_run", "released", "keep", "reasons"}
+    assert released["released"] == shown["hold"] == held["hold"]
+
+
 def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
     command = ("restore", "latest", str(tmp_path / "target"))
 
@@ -227,6 +244,8 @@ FAILURES = {
     "estimate": (["estimate", "--tsdb-size=much"], 2, "UsageError"),
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
     "daily": (["daily", "noon"], 2, "UsageError"),
+    "hold": (["hold", "latest", "--reason="], 2, "UsageError"),
+    "release": (["release", "backup-20010101-000000"], 30, "BackupNotFound"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
     "timeline": (["timeline", "--from=-1d", "--to=-2d"], 2, "UsageError"),
     "job": (["job", "list"], 2, "UsageError"),

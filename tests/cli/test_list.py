@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prometheus_backup.cli.render import STATE_WORDS
+from prometheus_backup.cli.render import STATE_WORDS, AsOf
 from prometheus_backup.cli.selection import Selection, select
 from prometheus_backup.errors import UsageError
 from prometheus_backup.repository.repository import BackupEntry, State
@@ -19,6 +19,7 @@ from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, 
 MARCH = ("backup-20250301-020000", "backup-20250315-020000")
 BAD = "backup-20250401-020000"
 NEW = "backup-20260101-020000"
+NOW = AsOf(datetime(2026, 1, 2, tzinfo=UTC), timedelta(days=30))
 OLD_SCRIPT = "backup-20240301-020000"
 
 
@@ -178,9 +179,11 @@ def test_holding_is_what_every_span_says(spans: list[list[Span]], at: datetime) 
     ]
     holding = {e.backup_id for e in entries for s in e.spans if s.start <= at and at < s.end}
 
-    assert {e.backup_id for e in select(entries, (), Selection(holding=at))} == holding
+    assert {e.backup_id for e in select(entries, (), Selection(NOW, holding=at))} == holding
 
 
 def test_an_impossible_range_is_refused() -> None:
     with pytest.raises(UsageError, match="--until is before --since"):
-        Selection(since=datetime(2025, 1, 2, tzinfo=UTC), until=datetime(2025, 1, 1, tzinfo=UTC))
+        Selection(
+            NOW, since=datetime(2025, 1, 2, tzinfo=UTC), until=datetime(2025, 1, 1, tzinfo=UTC)
+        )

@@ -31,10 +31,11 @@ TABLES: dict[str, tuple[tuple[Column, ...], tuple[str, ...], set[str]]] = {
             START,
             END,
             "FAILED checksum 2025-01-22",
-            "degraded",
+            "729 days ago",
+            "failed, degraded, stale, held",
             f"will be pruned: {SENTENCE}",
         ),
-        {"backup", "verified", "state", "retention"},
+        {"backup", "verified", "last read", "state", "retention"},
     ),
     "show levels": (
         LEVEL_COLUMNS,

@@ -237,6 +237,18 @@ def test_pruner_can_delete_expired_backups(stocked: Account) -> None:
     assert gone == {k for k in before if k.startswith("backup-2020")}
 
 
+def test_pruner_can_hold_and_release_and_reads_what_a_rotation_left(stocked: Account) -> None:
+    verifier, user = stocked.user(*statements("verifier")), stocked.user(*statements("pruner"))
+    _require_exit(stocked.run(verifier, "verify", "--all", "--subset=next/2"), 0)
+    _require_exit(stocked.run(user, "hold", "2020-06-15", "--reason=audit"), 0)
+    held = set(stocked.files.all_keys())
+    _require_exit(stocked.run(user, "prune"), 0)
+    assert set(stocked.files.all_keys()) == held
+    _require_exit(stocked.run(user, "release", "2020-06-15"), 0)
+    _require_exit(stocked.run(user, "prune"), 0)
+    assert not [k for k in stocked.files.all_keys() if k.startswith(("backup-2020", "backup-1970"))]
+
+
 def test_pruner_cannot_read_samples_or_write_backups(stocked: Account, tmp_path: Path) -> None:
     user = stocked.user(*statements("pruner"))
     _denied(stocked.run(user, "restore", "latest", str(tmp_path / "restored")), "s3:GetObject")
@@ -274,6 +286,7 @@ def test_verifier_can_only_write_its_results(
     assert "cannot record" not in done.stderr
     after = {k: stocked.files.get(k) for k in stocked.files.all_keys()}
     assert sorted(k.rpartition("/")[2] for k in after.keys() - before.keys()) == [
+        "rotation-checksum.json",
         "verification-checksum.json",
         "verification-drill.json",
     ]

@@ -36,6 +36,11 @@ def must_keep(backups: Iterable[Candidate], *, today: date, policy: Policy) -> s
     for years_ago in range(policy.yearly):
         kept |= _representatives(_days_of_year(today.year - years_ago), by_day)
 
+    # Held, until the end of the last day, if there is one.
+    for backup in everything:
+        if backup.hold and (backup.held_until is None or backup.held_until >= today):
+            kept |= {backup.backup_id}
+
     # Dated in the future: its real age is unknown.
     for day in by_day:
         if day > today:

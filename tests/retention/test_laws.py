@@ -59,7 +59,14 @@ def _backups_about(today: date, policy: Policy) -> st.SearchStrategy[Candidate]:
         lambda day, shift: day + timedelta(days=shift), edges | firsts, st.integers(-2, 2)
     )
     instants = st.builds(datetime.combine, anywhere | days, _TIMES, st.just(UTC))
-    return st.builds(lambda t, good: Candidate(backup_id(t), t, good), instants, st.booleans())
+    until = st.none() | days
+    holds = st.just(("", None)) | st.tuples(st.just("audit"), until)
+    return st.builds(
+        lambda t, good, hold: Candidate(backup_id(t), t, good, *hold),
+        instants,
+        st.booleans(),
+        holds,
+    )
 
 
 def _first_of_month(today: date, months_ago: int) -> date:
@@ -90,6 +97,24 @@ def test_decisions_equal_those_of_the_naive_oracle(now: Situation) -> None:
 def test_newest_good_backup_is_always_kept(now: Situation) -> None:
     assume(now.good())
     assert max(now.good()) in now.kept()
+
+
+@_thorough
+@given(situations())
+def test_a_held_backup_is_kept_and_says_why(now: Situation) -> None:
+    decisions = {d.backup_id: d for d in now.decisions()}
+    for backup in now.backups:
+        if backup.hold and (backup.held_until is None or now.today <= backup.held_until):
+            assert decisions[backup.backup_id].keep
+            assert backup.hold in decisions[backup.backup_id].reasons[0]
+
+
+@_thorough
+@given(situations())
+def test_a_hold_changes_no_decision_on_another_backup(now: Situation) -> None:
+    without = replace(now, backups=[replace(b, hold="") for b in now.backups])
+    held = {b.backup_id for b in now.backups if b.is_held(now.today)}
+    assert now.kept() == without.kept() | held
 
 
 @_thorough

@@ -196,6 +196,9 @@ class SteppedStore(MemoryStore):
 
         return self._take_turn(("files", folder), direct)
 
+    def list_folders(self) -> Sequence[str]:
+        return self._take_turn(("folders",), lambda: super(SteppedStore, self).list_folders())
+
     def copy(self, source: str, target: str, *, size: int, options: PutOptions) -> None:
         del size
 

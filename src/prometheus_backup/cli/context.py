@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prometheus_backup.cli.render import AsOf
 from prometheus_backup.cli.store import address, checked_url, open_settings_store
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.config import (
@@ -229,6 +230,10 @@ class CommandContext:
                 hint="choose another name",
             )
         return {REPOSITORY: str(parse_location(address(self.values))), **own}
+
+    def as_of_now(self) -> AsOf:
+        """Return what is old now."""
+        return AsOf(self.clock.now(), parse_period(self.values["verify_rotation"]))
 
     @property
     def processes(self) -> int:

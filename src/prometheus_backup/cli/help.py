@@ -17,6 +17,7 @@ _TITLES = {
     "monitoring": "Monitoring",
     "reporting": "Monitoring",
     "healthcheck": "Monitoring",
+    "rotation": "Verification",
     "scratch": "Scratch directory",
     "drill": "Drill",
     "output": GENERAL,

@@ -121,6 +121,21 @@ MANUAL: Mapping[str, Manual] = {
             "41": "Without --apply: there is something to heal.",
         },
     ),
+    "hold": Manual(
+        (
+            Example(
+                "Keep a backup for an audit.",
+                'hold 2025-01-01 --until 2030-12-31 --reason "audit of 2025"',
+            ),
+            Example("Keep it until it is released.", 'hold latest --reason "incident 4711"'),
+        ),
+        {
+            "0": "The backup is held.",
+            "3": "The backup is held, but a deletion of it had begun and may still be at work.",
+            "10 to 14": "The repository cannot be used.",
+            "30": "There is no such backup, or it has just been deleted.",
+        },
+    ),
     "inspect": Manual(
         (
             Example("Check all blocks of a data directory.", "inspect /var/lib/prometheus"),
@@ -179,6 +194,17 @@ MANUAL: Mapping[str, Manual] = {
             "0": "Retention was applied. With --dry-run: the plan was printed.",
             "3": "Not everything could be judged or deleted.",
             "10 to 14": "The repository cannot be used.",
+        },
+    ),
+    "release": Manual(
+        (
+            Example("Show what retention would then do.", "release 2025-01-01 --dry-run"),
+            Example("End the hold.", "release 2025-01-01"),
+        ),
+        {
+            "0": "The backup is not held any more.",
+            "10 to 14": "The repository cannot be used.",
+            "30": "There is no such backup.",
         },
     ),
     "restore": Manual(

@@ -1,18 +1,29 @@
 """Text and JSON that several commands share. The JSON is an interface: docs/json.md."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.repository.hold import Hold
     from prometheus_backup.repository.manifest import Manifest
     from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import TimeRange, Verification
     from prometheus_backup.retention.policy import Decision
     from prometheus_backup.retention.prune import PruneReport
     from prometheus_backup.tsdb.faults import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """When a state is shown, and how long a rotation of `verify` takes: what is old by then."""
+
+    now: datetime
+    rotation: timedelta
+
 
 Document = dict[str, Any]
 Row = Sequence[str]
@@ -36,7 +47,15 @@ def pruned_document(report: "PruneReport") -> Document:
     }
 
 
-def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Document:
+def hold_document(hold: "Hold | None") -> Document | None:
+    """Return a hold, for JSON."""
+    if hold is None:
+        return None
+    until = hold.until.isoformat() if hold.until else None
+    return {"reason": hold.reason, "until": until, "held_at": rfc3339(hold.held_at)}
+
+
+def entry_document(entry: "BackupEntry", decision: "Decision | None", as_of: AsOf) -> Document:
     """Return a backup as in `list --json` and `show --json`."""
     manifest, verified, failure = entry.header, entry.verified, entry.failure
     return {
@@ -54,6 +73,9 @@ def entry_document(entry: "BackupEntry", decision: "Decision | None") -> Documen
         "degraded": list(manifest.degraded) if manifest else [],
         "verified": {"level": verified[0], "at": rfc3339(verified[1])} if verified else None,
         "failed": {"level": failure.level, "at": rfc3339(failure.verified_at)} if failure else None,
+        "last_read": instant(entry.read_whole_at),
+        "stale": entry.is_stale(now=as_of.now, rotation=as_of.rotation),
+        "hold": hold_document(entry.hold),
         "keep": decision.keep if decision else None,
         "tiers": [t.value for t in decision.tiers] if decision else [],
         "reasons": list(decision.reasons) if decision else [],
@@ -73,23 +95,29 @@ def fault_document(fault: "Fault") -> Document:
 
 
 STATE_WORDS = (
-    *("good", "degraded", "failed"),
+    *("good", "degraded", "failed", "stale", "held"),
     *("incomplete", "deleting", "foreign", "unreadable", "archived", "newer-format"),
 )
 """What `state_words` may return."""
 
 
-def state_words(entry: "BackupEntry") -> tuple[str, ...]:
+def state_words(entry: "BackupEntry", as_of: AsOf) -> tuple[str, ...]:
     """Return the words for the state of a backup, the most important one first."""
-    if entry.header is None:
-        return (entry.state.value,)
-    words = {"failed": entry.failure is not None, "degraded": bool(entry.header.degraded)}
-    return tuple(word for word, applies in words.items() if applies) or ("good",)
+    stored = entry.state.value
+    words = {
+        stored: entry.header is None,
+        "failed": entry.failure is not None,
+        "degraded": entry.header is not None and bool(entry.header.degraded),
+        "good": entry.good,
+        "stale": entry.is_stale(now=as_of.now, rotation=as_of.rotation),
+        "held": entry.held(as_of.now.date()),
+    }
+    return tuple(word for word, applies in words.items() if applies)
 
 
-def state_text(entry: "BackupEntry") -> str:
+def state_text(entry: "BackupEntry", as_of: AsOf) -> str:
     """Return the words for the state of a backup as one text."""
-    return ", ".join(state_words(entry))
+    return ", ".join(state_words(entry, as_of))
 
 
 def verified(entry: "BackupEntry") -> str:
@@ -98,6 +126,23 @@ def verified(entry: "BackupEntry") -> str:
         return f"FAILED {failure.level} {failure.verified_at:%Y-%m-%d}"
     verified = entry.verified
     return f"{verified[0].value} {verified[1]:%Y-%m-%d}" if verified else "unverified"
+
+
+def last_read(entry: "BackupEntry", now: datetime) -> str:
+    """Return how long ago all bytes of a backup were last read and found right."""
+    at = entry.read_whole_at
+    return "never" if at is None else ago(now - at)
+
+
+def ago(length: timedelta) -> str:
+    """Return how long ago something was, in the largest unit of which there are two."""
+    days = length.days
+    if days >= 2 * 365:
+        return f"{days / 365.25:.1f} years ago"
+    if days >= 2:
+        return f"{days} days ago"
+    hours = max(length, timedelta()) // timedelta(hours=1)
+    return f"{hours} hours ago" if hours >= 2 else "just now"
 
 
 def span(manifest: Any) -> str:

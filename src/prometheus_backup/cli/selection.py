@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_backup.cli.render import state_words
+from prometheus_backup.cli.render import AsOf, state_words
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Layout, Tier
 from prometheus_backup.repository.repository import BackupEntry
@@ -14,12 +14,13 @@ from prometheus_backup.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a backup must be. An empty collection and None stand for any.
+    """What a backup must be as of a time. An empty collection and None stand for any.
 
     `since` and `until` are inclusive limits of the time of the backup. `holding` is an instant of
     which it must have samples. `limit` is how many to show, the newest or the best.
     """
 
+    as_of: AsOf
     since: datetime | None = None
     until: datetime | None = None
     states: frozenset[str] = frozenset()
@@ -68,7 +69,10 @@ def _matches(entry: BackupEntry, tiers: Sequence[Tier], selection: Selection) ->
     at, header = selection.holding, entry.header
     return (
         selection.is_in_time(entry)
-        and (not selection.states or not selection.states.isdisjoint(state_words(entry)))
+        and (
+            not selection.states
+            or not selection.states.isdisjoint(state_words(entry, selection.as_of))
+        )
         and (not selection.tiers or not selection.tiers.isdisjoint(tiers))
         and (not selection.layouts or (header is not None and header.layout in selection.layouts))
         and (at is None or any(s.start <= at < s.end for s in entry.spans))

@@ -87,6 +87,12 @@ STATE = (
         "good_backups",
         "Backups that are committed, readable, not degraded, and have not failed verification.",
     ),
+    _state("held_backups", "Backups that a hold keeps, whatever the retention policy says."),
+    _state(
+        "hold_info",
+        "Always 1; the labels are a held backup, the last day of the hold (or empty), and why.",
+        *("backup_id", "until", "reason"),
+    ),
     _state(
         "unusable_backups",
         "Backups that are degraded, failed their verification, or cannot be read.",

@@ -36,6 +36,7 @@ def repository_samples(
         sample("repository_size_bytes", sum(h.totals.bytes for h in _headers(backups))),
         *_tiers(backups, policy=policy, now=now),
         *_states(entries),
+        *_holds(entries, now=now),
         *_newest(backups),
         *_recoverable_range(good),
         *_verified(backups),
@@ -73,6 +74,14 @@ def _states(entries: Sequence[BackupEntry]) -> Iterable[Sample]:
         yield sample("last_begun_timestamp_seconds", max(begun).timestamp())
     for state in (State.INCOMPLETE, State.DELETING):
         yield sample("unfinished_backups", states[state], state=state.value)
+
+
+def _holds(entries: Sequence[BackupEntry], *, now: datetime) -> Iterable[Sample]:
+    held = [(e.backup_id, e.hold) for e in entries if e.hold and e.held(now.date())]
+    yield sample("held_backups", len(held))
+    for backup_id, hold in held:
+        until = hold.until.isoformat() if hold.until else ""
+        yield sample("hold_info", 1, backup_id=backup_id, until=until, reason=hold.reason)
 
 
 def _newest(backups: Sequence[BackupEntry]) -> Iterable[Sample]:

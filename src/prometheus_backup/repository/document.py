@@ -3,7 +3,7 @@
 Everything that is parsed with them is untrusted input. Format: docs/repository-format.md.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from pydantic import (
@@ -70,6 +70,8 @@ Instant = Annotated[
     AfterValidator(_utc),
     PlainSerializer(rfc3339, when_used="json"),
 ]
+IsoDate = date
+"""A day in UTC, as `2025-01-22`."""
 BackupId = Annotated[str, AfterValidator(_backup_id)]
 Ulid = Annotated[str, AfterValidator(_ulid)]
 RelativePath = Annotated[str, AfterValidator(check_path)]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from prometheus_backup.clock import Clock
@@ -30,8 +30,10 @@ from prometheus_backup.model import (
     rfc3339,
 )
 from prometheus_backup.repository.archive import Archive, ArchiveView
+from prometheus_backup.repository.hold import Hold, Holds
 from prometheus_backup.repository.layout import (
     ARCHIVE,
+    GUARD,
     INCOMPLETE,
     MANIFEST,
     PROBE_PREFIX,
@@ -66,6 +68,7 @@ GRACE = timedelta(hours=24)
 
 _NO_BACKUP = "the repository contains no backups; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
 _READERS = 8
+_ROTATION_TOLERANCE = 1.1
 _DELETE_BATCH = 1000
 
 
@@ -103,6 +106,7 @@ class BackupEntry:
     verifications: tuple[Verification, ...] = ()
     rotations: tuple[Rotation, ...] = ()
     shared_failures: tuple[Verification, ...] = ()
+    hold: Hold | None = None
     read_error: RepositoryError | None = None
 
     @property
@@ -154,6 +158,33 @@ class BackupEntry:
             passed.append((self.header.verified, self.header.finished_at))
         return max(passed, key=lambda p: (p[0].rank, p[1]), default=None)
 
+    def held(self, today: date) -> bool:
+        """Return whether a hold keeps it on this UTC day, whatever retention says."""
+        return self.hold is not None and self.hold.in_force(today)
+
+    @property
+    def read_whole_at(self) -> datetime | None:
+        """Return when all its bytes were last read and right; None if they never were.
+
+        The verification before the commit reads what was sent, and not what the store copied.
+        """
+        passed = passed_levels(self.verifications, self.rotations)
+        read = [at for level, at in passed if level.rank >= Level.CHECKSUM.rank]
+        header = self.header
+        if header and header.verified and not header.totals.copied_bytes:
+            read += [header.finished_at] if header.verified.rank >= Level.CHECKSUM.rank else []
+        return max(read, default=None)
+
+    def is_stale(self, *, now: datetime, rotation: timedelta) -> bool:
+        """Return whether a rotation of `verify` should have read it since it last was.
+
+        `rotation` is how long one takes. A tenth more is allowed: runs start late, or fail once.
+        """
+        if self.header is None:
+            return False
+        made = max(self.time, self.header.finished_at)
+        return now - max(made, self.read_whole_at or made) > rotation * _ROTATION_TOLERANCE
+
     def is_dead(self, *, store_now: datetime, dead_runs: frozenset[str]) -> bool:
         """Return whether the run that wrote its incomplete.json will never continue.
 
@@ -184,6 +215,7 @@ class Repository:
         self.clock = clock
         self.results = VerificationResults(store)
         self.archive = Archive(store)
+        self.holds = Holds(store)
         self._decoding = threading.Lock()
 
     @property
@@ -224,6 +256,8 @@ class Repository:
 
     def entry(self, backup_id: str) -> BackupEntry | None:
         """Return one backup, or None if it does not exist."""
+        if backup_id == GUARD:
+            return None
         entry = self._entry(backup_id, None, None)
         if entry is None or (entry.state is State.FOREIGN and not entry.problem):
             return self._entry(backup_id, self.archive.claims().get(backup_id), None)
@@ -239,7 +273,8 @@ class Repository:
             # Committed since the claim was listed, or given up: look again.
             return self._read(backup_id, None, view)
         except ObjectArchived as error:  # a lifecycle rule moved its control files
-            return BackupEntry(backup_id, State.ARCHIVED, problem=error.message)
+            hold = self.holds.known(backup_id)
+            return BackupEntry(backup_id, State.ARCHIVED, problem=error.message, hold=hold)
         except (RepositoryDenied, RepositoryUnavailable) as error:
             return BackupEntry(backup_id, State.UNREADABLE, problem=error.message, read_error=error)
 
@@ -264,6 +299,7 @@ class Repository:
             incomplete_modified=modified,
             verifications=verifications,
             rotations=rotations,
+            hold=self.holds.of(backup_id, files),
         )
 
     def find(self, name: str, *, at: datetime | None = None) -> BackupEntry:
@@ -299,7 +335,9 @@ class Repository:
 
     def ids(self) -> list[str]:
         """Return the ids of all `backup-*` folders, oldest first, by one listing."""
-        return [f for f in self.store.list_folders() if is_backup_id(f)]
+        folders = self.store.list_folders()
+        self.holds.guarded = GUARD in folders
+        return [f for f in folders if is_backup_id(f) and f != GUARD]
 
     def manifest(self, backup_id: str) -> Manifest:
         """Return the manifest of a committed backup."""
@@ -310,13 +348,20 @@ class Repository:
         """Return the store's time."""
         return self.store.now(probe=f"{PROBE_PREFIX}{run_id}")
 
-    def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects:
+    def delete_backup(self, backup_id: str, *, run_id: str) -> DeletedObjects | None:
         """Delete a whole backup: write the mark, delete the manifest, the objects, then the mark.
+
+        Returns None, and deletes nothing, if the backup is held: the hold may be younger than the
+        decision to delete it.
 
         If interrupted at any point, it leaves a whole backup or a folder marked `deleting`; on a
         full store, where the mark cannot be written at first, perhaps a folder without a manifest.
         """
         marked = self._mark_deleting(backup_id, run_id, Layout.FULL)
+        hold = self.holds.read(backup_id)
+        if hold is not None and hold.in_force(self.clock.now().date()):
+            self.remove_mark(backup_id)
+            return None
         removed = self._delete_folder(backup_id, run_id, Layout.FULL, marked=marked)
         return DeletedObjects(removed.objects + 1, removed.size)
 

@@ -282,8 +282,10 @@ class Restore:
         now = self.repository.clock.now()
         # From the ids alone: other backups are not read, so none of them can stop a restore.
         judged = [Candidate(i, backup_time(i), good=True) for i in self.repository.ids()]
-        decisions = decide(judged, today=(now + _SOON).date(), policy=self.policy)
-        if any(d.backup_id == entry.backup_id and not d.keep for d in decisions):
+        soon = (now + _SOON).date()
+        decisions = decide(judged, today=soon, policy=self.policy)
+        goes = any(d.backup_id == entry.backup_id and not d.keep for d in decisions)
+        if goes and not entry.held(soon):
             hours = _SOON // timedelta(hours=1)
             warnings.append(f"retention deletes this backup within {hours} hours")
         return warnings

@@ -41,11 +41,20 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A committed, readable backup. `good`: not degraded, and no verification failure."""
+    """A committed, readable backup. `good`: not degraded, and no verification failure.
+
+    `hold` is why it is held, empty if it is not, and `held_until` the last day, None: for ever.
+    """
 
     backup_id: str
     time: datetime
     good: bool
+    hold: str = ""
+    held_until: date | None = None
+
+    def is_held(self, today: date) -> bool:
+        """Return whether a hold keeps it on this day, whatever the policy says."""
+        return bool(self.hold) and (self.held_until is None or today <= self.held_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
     decisions = []
     for backup in backups:
         tiers: list[Tier] = []
-        reasons: list[str] = []
+        reasons = _hold(backup, today)
         age = (today - backup.time.date()).days
         if age < policy.daily and policy.daily > 0:
             tiers.append(Tier.DAILY)
@@ -96,7 +105,7 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
             reasons.append(last_resorts[backup.backup_id])
         keep = bool(reasons)
         if not keep:
-            reasons.append(_why_pruned(age, good=backup.good))
+            reasons.append(_why_pruned(backup, age))
         decisions.append(Decision(backup.backup_id, keep, tuple(tiers), tuple(reasons)))
     return tuple(decisions)
 
@@ -193,10 +202,20 @@ def _until(backups: Sequence[Candidate], today: date) -> Sequence[Candidate]:
     return [c for c in backups if c.time.date() <= today]
 
 
+def _hold(backup: Candidate, today: date) -> list[str]:
+    if not backup.is_held(today):
+        return []
+    until = f" until {backup.held_until}" if backup.held_until else ""
+    return [f"held{until}: {backup.hold}"]
+
+
 def _days_old(age: int) -> str:
     return f"{counted(age, 'day')} old"
 
 
-def _why_pruned(age: int, *, good: bool) -> str:
-    cause = "matches no retention rule" if good else "not good, so it represents no month or year"
-    return f"{_days_old(age)}, {cause}"
+def _why_pruned(backup: Candidate, age: int) -> str:
+    cause = "not good, so it represents no month or year"
+    if backup.good:
+        cause = "matches no retention rule"
+    ended = f"; its hold ended on {backup.held_until}" if backup.hold else ""
+    return f"{_days_old(age)}, {cause}{ended}"

@@ -1,7 +1,7 @@
 """Delete the backups that retention does not keep, and what interrupted runs left behind."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Self
@@ -19,6 +19,7 @@ from prometheus_backup.repository.repository import (
     committed,
 )
 from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner, plan_archive
+from prometheus_backup.retention.hold import any_held, keep_guard
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide
 
 _MAX_DAYS_AT_ONCE = 7
@@ -27,9 +28,10 @@ _MAX_DAYS_AT_ONCE = 7
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What to prune. All fields but the first and the last contain ids of backups.
+    """What to prune: decisions, and ids of backups.
 
     `unreadable` backups are kept without a decision. Nothing is deleted if `clock_problem` is set.
+    `guard`: a backup is held, so older programs must not delete any.
     """
 
     decisions: tuple[Decision, ...]
@@ -39,6 +41,7 @@ class PrunePlan:
     foreign: tuple[str, ...]
     clock_problem: str | None
     archive: ArchivePlan = field(default_factory=ArchivePlan)
+    guard: bool = False
 
     @classmethod
     def nothing(cls) -> Self:
@@ -87,7 +90,20 @@ class PruneReport:
 
 def candidates(entries: Sequence[BackupEntry]) -> tuple[Candidate, ...]:
     """Return the backups that retention decides on."""
-    return tuple(Candidate(e.backup_id, e.time, e.good) for e in committed(entries))
+    return tuple(map(candidate, committed(entries)))
+
+
+def candidate(entry: BackupEntry) -> Candidate:
+    """Return a backup as retention sees it."""
+    if entry.hold is None:
+        return Candidate(entry.backup_id, entry.time, entry.good)
+    hold = entry.hold
+    return Candidate(entry.backup_id, entry.time, entry.good, hold.reason, hold.until)
+
+
+def without_hold(entries: Sequence[BackupEntry], backup_id: str) -> tuple[BackupEntry, ...]:
+    """Return the entries as they would be if this backup were not held."""
+    return tuple(replace(e, hold=None) if e.backup_id == backup_id else e for e in entries)
 
 
 def plan_prune(
@@ -137,6 +153,7 @@ def plan_prune(
         archive=plan_archive(
             entries, archive or {}, deleted=frozenset(deleted), store_now=store_now
         ),
+        guard=any_held(entries, now.date()),
     )
 
 
@@ -166,6 +183,7 @@ def apply_prune(
         )
     else:
         run.delete(plan)
+        run.attempt(partial(keep_guard, repository, wanted=plan.guard))
     run.attempt(repository.remove_unfinished)
     for problem in run.problems:
         listener(Warned(problem))
@@ -221,6 +239,9 @@ class _Pruning:
 
     def _delete(self, decision: Decision) -> None:
         removed = self._repository.delete_backup(decision.backup_id, run_id=self._run_id)
+        if removed is None:
+            self._listener(BackupKept(decision.backup_id, ("held since retention decided",)))
+            return
         self.deleted.append(decision.backup_id)
         self._removed(decision.backup_id, removed, decision.reasons[0])
 

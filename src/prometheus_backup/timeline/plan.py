@@ -27,6 +27,13 @@ class Coverage:
     time: datetime
     good: bool
     spans: tuple[Span, ...]
+    hold: str = ""
+    held_until: date | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """Return the backup as retention sees it."""
+        return Candidate(self.backup_id, self.time, self.good, self.hold, self.held_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +163,7 @@ def _removals(coverages: Sequence[Coverage], *, policy: Policy, today: date) -> 
     removed: list[tuple[Coverage, date]] = []
     for ahead in range(FORESIGHT.days + 1):
         day = today + timedelta(days=ahead)
-        candidates = [Candidate(c.backup_id, c.time, c.good) for c in left.values()]
-        decisions = decide(candidates, today=day, policy=policy)
+        decisions = decide([c.candidate for c in left.values()], today=day, policy=policy)
         removed += [(left.pop(d.backup_id), day) for d in decisions if not d.keep]
     kept = merge((s for c in left.values() for s in c.spans), max_gap=_MIN_HOLE)
     return tuple(Removal(c.backup_id, day, _long(subtract(c.spans, kept))) for c, day in removed)

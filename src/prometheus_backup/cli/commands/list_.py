@@ -11,10 +11,12 @@ from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
     STATE_WORDS,
+    AsOf,
     Document,
     Row,
     day,
     entry_document,
+    last_read,
     size,
     state_text,
     verified,
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     help="Only the newest N of them; with --holding, the best N.",
 )
 @option("--ids", is_flag=True, help="Print only ids, one on each line, for scripts.")
-@command("repository", "retention")
+@command("repository", "retention", "rotation")
 def list_(context: CommandContext, output: Output, *, ids: bool, **filters: Any) -> int:
     """List backups with their status and why each is kept."""
     from prometheus_backup.cli.selection import select
@@ -69,13 +71,14 @@ def list_(context: CommandContext, output: Output, *, ids: bool, **filters: Any)
     from prometheus_backup.retention.prune import candidates
 
     policy, selection = context.policy(), _selection(context, **filters)
+    as_of = selection.as_of
     repository = context.repository(hurried=True)
     entries = repository.entries()
-    decisions = decide(candidates(entries), today=context.clock.now().date(), policy=policy)
+    decisions = decide(candidates(entries), today=as_of.now.date(), policy=policy)
     shown = select(entries, decisions, selection)
-    rows = [table(LIST_COLUMNS, list_rows(shown, decisions))] if shown else []
+    rows = [table(LIST_COLUMNS, list_rows(shown, decisions, as_of))] if shown else []
     output.result(
-        list_document(shown, decisions, url=repository.url),
+        list_document(shown, decisions, as_of, url=repository.url),
         tables=[] if ids else rows,
         lines=[] if ids or shown else _none(entries, selection, url=repository.url),
         verbatim=[e.backup_id for e in shown] if ids else [],
@@ -98,6 +101,7 @@ def _selection(
     from prometheus_backup.cli.selection import Selection
 
     return Selection(
+        context.as_of_now(),
         since=context.instant(since),
         until=context.instant(until, end_of_day=True),
         holding=context.instant(holding),
@@ -127,13 +131,13 @@ _NONE = "hint: if there should be some, check the bucket and the prefix (REPOSIT
 
 
 def list_document(
-    entries: Sequence["BackupEntry"], decisions: Sequence["Decision"], *, url: str
+    entries: Sequence["BackupEntry"], decisions: Sequence["Decision"], as_of: AsOf, *, url: str
 ) -> Document:
     """Return what `list --json` prints."""
     by_id = {d.backup_id: d for d in decisions}
     return {
         "repository": url,
-        "backups": [entry_document(e, by_id.get(e.backup_id)) for e in entries],
+        "backups": [entry_document(e, by_id.get(e.backup_id), as_of) for e in entries],
     }
 
 
@@ -144,12 +148,15 @@ LIST_COLUMNS = (
     Column("oldest (UTC)", hide=3),
     Column("newest (UTC)", hide=2),
     Column("verified"),
+    Column("last read"),
     Column("state"),
     Column("retention", text=True),
 )
 
 
-def list_rows(entries: Sequence["BackupEntry"], decisions: Sequence["Decision"]) -> Iterable[Row]:
+def list_rows(
+    entries: Sequence["BackupEntry"], decisions: Sequence["Decision"], as_of: AsOf
+) -> Iterable[Row]:
     """Yield a row for each backup."""
     by_id = {d.backup_id: d for d in decisions}
     for entry in entries:
@@ -159,7 +166,7 @@ def list_rows(entries: Sequence["BackupEntry"], decisions: Sequence["Decision"])
             why = f"will be pruned: {why}"
         manifest = entry.header
         if manifest is None:
-            yield entry.backup_id, "", "", "", "", "", entry.state.value, entry.problem
+            yield entry.backup_id, *[""] * 6, state_text(entry, as_of), entry.problem
             continue
         yield (
             entry.backup_id,
@@ -168,6 +175,7 @@ def list_rows(entries: Sequence["BackupEntry"], decisions: Sequence["Decision"])
             day(manifest.min_time),
             day(manifest.max_time),
             verified(entry),
-            state_text(entry),
+            last_read(entry, as_of.now),
+            state_text(entry, as_of),
             why,
         )

@@ -266,7 +266,7 @@ def _retention_lines(prepared: "PreparedRestore") -> Iterable[str]:
         yield "    tsdb:"
         yield "      retention:"
         yield f"        time: {limits['time']}"
-        yield f"        size: {limits['size']}  # only for a size limit, instead of a percentage"
+        yield f"        size: {limits['size']}  # only if its size is limited"
 
 
 def _loading_line(report: "RestoreReport") -> str:

@@ -8,12 +8,14 @@ from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import (
+    AsOf,
     Document,
     Row,
     between,
     day,
     entry_document,
     fingerprints,
+    last_read,
     ready_after,
     second,
     size,
@@ -31,17 +33,17 @@ if TYPE_CHECKING:
 
 
 @argument("backup", metavar="BACKUP", shell_complete=backup_ids)
-@command("repository")
+@command("repository", "rotation")
 def show(context: CommandContext, output: Output, backup: str) -> int:
     """Show one backup: its contents, source and verification results."""
 
     repository = context.repository(hurried=True)
     entry = repository.find(backup)
-    manifest = repository.manifest(entry.backup_id)
+    manifest, as_of = repository.manifest(entry.backup_id), context.as_of_now()
     output.result(
-        show_document(entry, manifest),
+        show_document(entry, manifest, as_of),
         tables=[
-            summary(show_rows(entry, manifest)),
+            summary(show_rows(entry, manifest, as_of)),
             table(LEVEL_COLUMNS, level_rows(entry)),
             table(BLOCK_COLUMNS, block_rows(manifest)),
         ],
@@ -49,20 +51,24 @@ def show(context: CommandContext, output: Output, backup: str) -> int:
     return 0
 
 
-def show_document(entry: "BackupEntry", manifest: "Manifest") -> Document:
+def show_document(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Document:
     """Return what `show --json` prints: the stored manifest, and the verification results since."""
     return {
-        **entry_document(entry, None),
+        **entry_document(entry, None, as_of),
         "manifest": manifest.model_dump(mode="json"),
         "verifications": [v.model_dump(mode="json") for v in entry.verifications],
         "rotations": [r.model_dump(mode="json") for r in entry.rotations],
     }
 
 
-def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
+def show_rows(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Iterable[Row]:
     """Yield the details of a backup, label and value."""
     yield "backup", manifest.backup_id
-    yield "state", state_text(entry)
+    yield "state", state_text(entry, as_of)
+    if entry.held(as_of.now.date()) and entry.hold:
+        until = entry.hold.until or "it is released"
+        since = day(entry.hold.held_at)
+        yield "held", f"until {until}, since {since}: {entry.hold.reason}"
     yield "taken", f"{rfc3339(manifest.started_at)} to {rfc3339(manifest.finished_at)}"
     yield "source", f"{manifest.prometheus_url} (Prometheus {manifest.prometheus.version})"
     if manifest.labels:
@@ -73,6 +79,7 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
     yield "time range", span(manifest)
     yield "fingerprints", fingerprints(manifest)
     yield "verified", verified(entry)
+    yield "last read whole", _last_read(entry, as_of)
     for result in entry.verifications:
         if result.verdict is Verdict.PASS and (ready := ready_after(result)) is not None:
             part = f", of {between(result.part)}" if result.part else ""
@@ -82,6 +89,14 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest") -> Iterable[Row]:
     for verification in entry.verifications:
         for finding in verification.findings:
             yield f"finding ({verification.level})", str(finding)
+
+
+def _last_read(entry: "BackupEntry", as_of: AsOf) -> str:
+    at = entry.read_whole_at
+    text = last_read(entry, as_of.now) + (f" ({second(at)})" if at else "")
+    if entry.is_stale(now=as_of.now, rotation=as_of.rotation):
+        text += f"; stale: `verify` should read it every {as_of.rotation.days} days"
+    return text
 
 
 LEVEL_COLUMNS = (

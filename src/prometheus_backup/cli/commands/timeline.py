@@ -54,9 +54,11 @@ def timeline(context: CommandContext, output: Output, *, start: str | None, end:
 
 
 def _coverage(entry: "BackupEntry") -> "Coverage":
+    from prometheus_backup.retention.prune import candidate
     from prometheus_backup.timeline.plan import Coverage
 
-    return Coverage(entry.backup_id, entry.time, entry.good, entry.spans)
+    seen = candidate(entry)
+    return Coverage(seen.backup_id, seen.time, seen.good, entry.spans, seen.hold, seen.held_until)
 
 
 def timeline_document(found: "Timeline", *, url: str) -> Document:
