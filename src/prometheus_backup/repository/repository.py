@@ -268,7 +268,7 @@ class Repository:
     ) -> BackupEntry | None:
         try:
             entry = self._read(backup_id, claim, view)
-            if claim is None or (entry is not None and entry.incomplete is not None):
+            if claim is None or (entry is not None and entry.incomplete_modified is not None):
                 return entry
             # Committed since the claim was listed, or given up: look again.
             return self._read(backup_id, None, view)

@@ -1,0 +1,133 @@
+"""Small backups in layout `archive`, made with the real claim, look, plan and commit."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_backup.backup.archive import ArchivedBlocks, find_archived
+from prometheus_backup.backup.plan import BackupPlan, plan_archive_backup
+from prometheus_backup.clock import Clock
+from prometheus_backup.events import ignore
+from prometheus_backup.model import Layout, PutOptions, SourceBlock, SourceFile, ms_from_instant
+from prometheus_backup.repository.claim import Claim, claim_backup
+from prometheus_backup.repository.manifest import Manifest, decode_manifest
+from prometheus_backup.repository.repository import Repository
+from prometheus_backup.retention.policy import Policy
+from prometheus_backup.retention.prune import PruneReport, apply_prune, plan_prune
+from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.tsdb.block import MUTABLE
+from tests.support import manifests
+from tests.support.repositories import NOON
+
+Contents = Mapping[str, Mapping[str, bytes]]
+"""The files of each block on the source, by ULID and path."""
+
+BLOCK: Contents = {manifests.ULID: {"index": b"the index", "meta.json": b"{}"}}
+BLOCKS: Contents = {**BLOCK, manifests.OTHER_ULID: {"index": b"another index", "meta.json": b"{1}"}}
+
+_HOUR_MS = 3_600_000
+
+
+def source_blocks(contents: Contents) -> list[SourceBlock]:
+    """Return the blocks of a source with these files."""
+    end = ms_from_instant(NOON)
+    return [
+        SourceBlock(
+            ulid=ulid,
+            min_time_ms=end - 2 * _HOUR_MS,
+            max_time_ms=end,
+            level=1,
+            sources=(ulid,),
+            parents=(),
+            stats={},
+            files=tuple(SourceFile(path, len(body)) for path, body in sorted(files.items())),
+        )
+        for ulid, files in contents.items()
+    ]
+
+
+def archive_run(
+    store: ObjectStore,
+    clock: Clock,
+    *,
+    run_id: str,
+    contents: Contents = BLOCK,
+    previous: Manifest | None = None,
+) -> str:
+    """Make a backup of these blocks; return its id. `previous` is the newest archive backup."""
+    repository = Repository(store, clock=clock)
+    claim = claim_backup(repository, run_id=run_id, intent="a test", layout=Layout.ARCHIVE)
+    finish(repository, claim, contents, previous=previous)
+    return claim.backup_id
+
+
+def finish(
+    repository: Repository, claim: Claim, contents: Contents, *, previous: Manifest | None = None
+) -> None:
+    """Do the rest of a run that has claimed its id."""
+    blocks = source_blocks(contents)
+    archived = find_archived(repository, claim, blocks, previous=previous, corrupt=frozenset())
+    plan = plan_archive_backup(
+        blocks,
+        backup_id=claim.backup_id,
+        previous=None,
+        dead_runs=(),
+        mutable=MUTABLE,
+        corrupt=frozenset(),
+        archived=archived.blocks,
+        damaged=archived.damaged,
+    )
+    manifest = _stored(repository.store, claim, contents, plan, archived)
+    for block in manifest.blocks:
+        if block.folder in archived.healed or str(block.folder).endswith(claim.backup_id):
+            repository.archive.complete(block, options=PutOptions())
+    claim.commit(manifest, options=PutOptions())
+
+
+def _stored(
+    store: ObjectStore,
+    claim: Claim,
+    contents: Contents,
+    plan: BackupPlan,
+    archived: ArchivedBlocks,
+) -> Manifest:
+    files: dict[str, list[dict[str, Any]]] = {ulid: [] for ulid in contents}
+    size = 0
+    for file in plan.files:
+        body = contents[file.ulid][file.path]
+        digest = hashlib.sha256(body).hexdigest()
+        key = file.key
+        if file.version and file.version.sha256 == digest:
+            key = file.version.key
+            if key in archived.damaged:
+                store.put_small(key, body, options=PutOptions())
+        elif not file.shared:
+            store.put_small(key, body, options=PutOptions())
+        size += len(body)
+        files[file.ulid].append(manifests.file(file.path, size=len(body), sha256=digest, key=key))
+    document = manifests.document(
+        format_version=2,
+        backup_id=claim.backup_id,
+        run_id=claim.run_id,
+        storage_size_bytes=size,
+        labels={},
+        blocks=[manifests.block(*made, ulid=ulid, sources=[ulid]) for ulid, made in files.items()],
+    )
+    return decode_manifest(json.dumps(document).encode(), backup_id=claim.backup_id)
+
+
+def prune(
+    store: ObjectStore, clock: Clock, *, run_id: str = "pruner", policy: Policy | None = None
+) -> PruneReport:
+    """Apply retention as the `prune` command does."""
+    repository = Repository(store, clock=clock)
+    archive = repository.archive.folders()
+    plan = plan_prune(
+        repository.entries(),
+        policy=policy or Policy(daily=1, monthly=0, yearly=0),
+        now=clock.now(),
+        store_now=clock.now(),
+        archive=archive,
+    )
+    return apply_prune(repository, plan, run_id=run_id, listener=ignore)
