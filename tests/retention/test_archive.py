@@ -12,11 +12,14 @@ from functools import partial
 import pytest
 
 from prometheus_backup.errors import RepositoryLocked
+from prometheus_backup.events import ignore
 from prometheus_backup.model import CONTROL, Outcome
 from prometheus_backup.repository.layout import BLOCK as BLOCK_JSON
 from prometheus_backup.repository.layout import UNWANTED
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.retention import archive as retention_archive
+from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner
 from tests.support import manifests
 from tests.support.archives import BLOCK, BLOCKS, archive_run, prune
 from tests.support.interleavings import (
@@ -31,6 +34,7 @@ from tests.support.memory_store import MemoryStore
 from tests.support.repositories import ManualClock, require_whole, visible
 
 DAY = timedelta(days=1)
+OTHER = {ulid: files for ulid, files in BLOCKS.items() if ulid == manifests.OTHER_ULID}
 
 
 def contents_of(store: MemoryStore) -> dict[str, bytes]:
@@ -150,9 +154,23 @@ def runs_and_marks(store: SteppedStore, clock: ManualClock) -> dict[str, Actor]:
     del newest
 
     def run() -> str:
-        return archive_run(store, clock, run_id="late", contents=BLOCKS, previous=previous)
+        return archive_run(store, clock, run_id="late", contents=OTHER, previous=previous)
 
     return {"run": run, "prune": lambda: prune(store, clock)}
+
+
+def prunes(turns: Scheduler, store: SteppedStore, clock: ManualClock, later: timedelta) -> Actor:
+    """Three prunes, some time apart; each is one step, because it runs in a thread of its own."""
+
+    def act() -> None:
+        for _ in range(3):
+            turns.step()
+            clock.instant += later
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(prune, store, clock).result()
+            turns.record(("pruned", clock.instant))
+
+    return act
 
 
 def test_a_run_that_names_a_folder_while_it_is_marked_loses_nothing() -> None:
@@ -189,16 +207,8 @@ def test_a_run_that_is_suspended_for_days_commits_whole_or_not_at_all() -> None:
         def actors(store: SteppedStore, clock: ManualClock) -> dict[str, Actor]:
             found = runs_and_marks(store, clock)
 
-            def prune_for_days() -> None:
-                for _ in range(3):
-                    turns.step()
-                    clock.instant += DAY + timedelta(minutes=1)
-                    # In a thread of its own, the prune is one step.
-                    with ThreadPoolExecutor(1) as pool:
-                        pool.submit(prune, store, clock).result()
-                    turns.record(("a day has passed", clock.instant))
-
-            return {"run": found["run"], "prunes": prune_for_days}
+            later = DAY + timedelta(minutes=1)
+            return {"run": found["run"], "prunes": prunes(turns, store, clock, later)}
 
         return make_scenario(turns, actors)
 
@@ -214,6 +224,60 @@ def test_a_run_that_is_suspended_for_days_commits_whole_or_not_at_all() -> None:
 
     all_interleavings(make, at_the_end=check)
     assert seen == {True, False}
+
+
+def test_prunes_without_a_grace_period_take_nothing_from_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The order of claim, look, mark and listing is enough, as long as the run is alive."""
+    monkeypatch.setattr(retention_archive, "GRACE", timedelta(0))
+
+    def make(turns: Scheduler) -> Scenario:
+        def actors(store: SteppedStore, clock: ManualClock) -> dict[str, Actor]:
+            found = runs_and_marks(store, clock)
+            return {
+                "run": found["run"],
+                "prunes": prunes(turns, store, clock, timedelta(minutes=2)),
+            }
+
+        return make_scenario(turns, actors)
+
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        assert isinstance(outcomes["run"], str), outcomes["run"]
+        require_whole(scenario.store.contents())
+
+    all_interleavings(make, at_the_end=check)
+
+
+def test_a_run_does_not_name_a_folder_that_is_being_deleted() -> None:
+    def make(turns: Scheduler) -> Scenario:
+        def actors(store: SteppedStore, clock: ManualClock) -> dict[str, Actor]:
+            found = runs_and_marks(store, clock)
+            prune(store, clock)
+            clock.instant += DAY + timedelta(minutes=1)
+            return found
+
+        return make_scenario(turns, actors)
+
+    def check(scenario: Scenario, outcomes: Outcomes) -> None:
+        assert isinstance(outcomes["run"], str), outcomes["run"]
+        require_whole(scenario.store.contents())
+
+    all_interleavings(make, at_the_end=check)
+
+
+def test_a_deletion_reads_the_manifests_again() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    kept = backup(store, clock)
+    repository = Repository(store, clock=clock)
+    plan = ArchivePlan(delete=tuple(repository.archive.folders().values()))
+    pruner = ArchivePruner(repository, "pruner", ignore)
+    assert pruner.delete(plan) == (None, [])
+    require_whole(contents_of(store))
+    repository.delete_backup(kept.backup_id, run_id="pruner")
+    assert len(pruner.delete(plan)[1]) == 1
+    assert folders(store) == set()
 
 
 def test_two_runs_that_keep_the_same_block_do_not_meet() -> None:
