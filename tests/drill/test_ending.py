@@ -46,11 +46,11 @@ def never_ready(drilling: Drilling, directory: Path) -> str:
 
 def servers(scratch: Path) -> list[psutil.Process]:
     """The Prometheus processes that use a scratch directory."""
-    flag = f"--storage.tsdb.path={scratch}/"
     return [
         p
-        for p in psutil.process_iter(["cmdline", "status"])
-        if any(word.startswith(flag) for word in p.info["cmdline"] or ())
+        for p in psutil.process_iter(["cmdline", "cwd", "status"])
+        if (p.info["cwd"] or "").startswith(f"{scratch}/")
+        and "--storage.tsdb.path=../data" in (p.info["cmdline"] or ())
         and p.info["status"] != psutil.STATUS_ZOMBIE
     ]
 

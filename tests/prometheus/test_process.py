@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from devtools.fetch_prometheus import PrometheusBinaries
+from prometheus_backup.folder import Folder
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
 from tests.support.waiting import wait_until
 
@@ -27,7 +28,7 @@ def answer(url: str) -> int:
 def start(binary: Path, data: Path, run: Path) -> LocalPrometheus:
     run.mkdir()
     return LocalPrometheus(
-        PrometheusBinary.at(binary), data, run=run, lookback=timedelta(minutes=5)
+        PrometheusBinary.at(binary), str(data), run=Folder.hold(run), lookback=timedelta(minutes=5)
     )
 
 

@@ -46,12 +46,18 @@ def heal(data_dir: Path, repository: Path) -> HealReport:
     return heal_job(data_dir, repository).apply()
 
 
+def _place(arguments: tuple[object, ...]) -> Path:
+    """The path that a change is about, which may be relative to an open directory."""
+    path, folder = Path(os.fsdecode(str(arguments[0]))), arguments[len(arguments) // 2]
+    return Path(f"/proc/self/fd/{folder}").resolve() / path if folder != -1 else path
+
+
 def _die(data_dir: Path, repository: Path, changes: int) -> None:
     left = changes
 
     def kill(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        if event not in _CHANGES or str(data_dir) not in str(arguments[0]):
+        if event not in _CHANGES or not _place(arguments).is_relative_to(data_dir):
             return
         left -= 1
         if left == 0:

@@ -18,6 +18,7 @@ from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.events import FileCopied, FileUploaded
+from prometheus_backup.folder import Folder
 from prometheus_backup.model import Level, Outcome
 from prometheus_backup.repository.manifest import Block, decode, decode_manifest
 from prometheus_backup.repository.repository import Repository
@@ -161,8 +162,8 @@ def test_a_block_damaged_before_the_backup_is_uploaded_again_and_the_others_are_
     store = LocalStore(tmp_path / "repository")
     server = start_prometheus(prometheus_3, data_dir)
     first = take_backup(server, store, options(skip_head=True)).manifest
-    report = verify_on(ScratchSpace(scratch, 1), store, first.backup_id)
-    assert report.outcome is Outcome.FAULTY
+    space = ScratchSpace(Folder.hold(scratch), 1)
+    assert verify_on(space, store, first.backup_id).outcome is Outcome.FAULTY
     segment.write_bytes(sound)
 
     recorder = Recorder()
@@ -172,7 +173,10 @@ def test_a_block_damaged_before_the_backup_is_uploaded_again_and_the_others_are_
     copied = {e.key.split("/")[1] for e in recorder.of(FileCopied) if "/chunks/" in e.key}
     assert uploaded == {block.name}
     assert copied == {b.name for b in live_blocks(data_dir)} - {block.name}
-    assert verify_on(ScratchSpace(scratch, 1), store, second.backup_id).outcome is Outcome.DONE
+    assert (
+        verify_on(ScratchSpace(Folder.hold(scratch), 1), store, second.backup_id).outcome
+        is Outcome.DONE
+    )
 
 
 def test_a_block_that_lacks_a_file_is_not_checked_and_the_others_are(
@@ -261,7 +265,7 @@ def test_a_block_that_does_not_fit_is_inconclusive_and_the_others_are_checked(
     monkeypatch.setattr(SmallScratch, "free", sizes[largest] - 1)
     store = ReadRecorder(LocalStore(repository_files.root))
 
-    report = verify_on(SmallScratch(scratch, 1), store, stored.first)
+    report = verify_on(SmallScratch(Folder.hold(scratch), 1), store, stored.first)
 
     assert report.outcome is Outcome.PARTIAL
     (checked,) = report.checked
@@ -288,7 +292,7 @@ def test_blocks_in_scratch_never_exceed_the_free_space(
         sizes.append(sum(p.stat().st_size for p in scratch.rglob("*") if p.is_file()))
 
     store = ReadRecorder(LocalStore(repository_files.root), before=measure)
-    report = verify_on(SmallScratch(scratch, 1), store, stored.first)
+    report = verify_on(SmallScratch(Folder.hold(scratch), 1), store, stored.first)
 
     assert report.outcome is Outcome.DONE
     assert 0 < max(sizes) <= room
@@ -314,7 +318,7 @@ def test_a_killed_checking_process_makes_the_result_inconclusive(
     killer.start()
     try:
         report = verify_on(
-            ScratchSpace(scratch, 2), LocalStore(repository_files.root), stored.second
+            ScratchSpace(Folder.hold(scratch), 2), LocalStore(repository_files.root), stored.second
         )
     finally:
         over.set()
@@ -356,7 +360,7 @@ def test_an_object_that_grew_since_the_listing_does_not_fill_the_disk(
                     yield bytes(1 << 20)
 
     store = Growing(LocalStore(repository_files.root))
-    report = verify_on(ScratchSpace(scratch, 1), store, stored.second)
+    report = verify_on(ScratchSpace(Folder.hold(scratch), 1), store, stored.second)
 
     assert report.outcome is Outcome.FAULTY
     assert [f.key for f in report.checked[0].result.findings if f.kind == "altered"] == [key]

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prometheus_backup.datadir.filesystem import write_durably
 from prometheus_backup.errors import (
     NewerFormat,
     RepositoryLocked,
@@ -13,6 +12,7 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.events import Listener, Warned
+from prometheus_backup.folder import Folder
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
@@ -102,17 +102,18 @@ def require_not_lost(data_dir: Path, url: str, entries: Sequence[BackupEntry]) -
 
 def remember(data_dir: Path, url: str, backup_id: str) -> None:
     """Remember in the data directory that this repository has backups. Raises SnapshotUnusable."""
-    path = data_dir / TOOL_FOLDER / _REMEMBERED
     document = json.dumps(_remembered(data_dir) | {url: backup_id}, indent=2) + "\n"
     try:
-        write_durably(path, document.encode())
+        with Folder.hold(data_dir) as held, held.child(TOOL_FOLDER) as folder:
+            folder.write(_REMEMBERED, document.encode())
     except OSError as error:
-        raise SnapshotUnusable(f"cannot write {path}: {error.strerror}") from error
+        raise SnapshotUnusable(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 def _remembered(data_dir: Path) -> dict[str, str]:
     try:
-        document = json.loads((data_dir / TOOL_FOLDER / _REMEMBERED).read_bytes())
+        with Folder.hold(data_dir) as held, held.child(TOOL_FOLDER) as folder:
+            document = json.loads(folder.read(_REMEMBERED))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(document, dict):

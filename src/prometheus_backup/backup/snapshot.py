@@ -1,6 +1,5 @@
 """Take a snapshot, adopt it if the response was lost, and remove our own snapshots, no others."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -10,6 +9,7 @@ from prometheus_backup.clock import Clock
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import SnapshotUnusable, SourceError
 from prometheus_backup.events import Listener, SnapshotLeft, SnapshotRemoved, SnapshotTaken, Warned
+from prometheus_backup.folder import Folder
 from prometheus_backup.model import SourceBlock, SourceFile, ms_from_instant, rfc3339
 from prometheus_backup.prometheus.client import PrometheusClient, SnapshotConnectionLost
 from prometheus_backup.repository.layout import snapshot_time, ulid_time_ms
@@ -123,7 +123,8 @@ def remove_snapshot(data_dir: Path, name: str, *, listener: Listener) -> bool:
     """Remove one of our snapshots; report it and return False if that fails."""
     path = snapshot_path(data_dir, name)
     try:
-        shutil.rmtree(path)
+        with Folder.hold(data_dir) as held, held.child(SNAPSHOTS) as snapshots:
+            snapshots.remove(path.name)
     except FileNotFoundError:
         return True
     except OSError as error:

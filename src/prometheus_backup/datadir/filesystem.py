@@ -1,4 +1,4 @@
-"""Check that blocks can be moved into a data directory, set their owner and modes, sync files.
+"""Check that blocks can be moved into a data directory.
 
 Permissions, owner, file system and free space are checked before the first byte is written.
 """
@@ -8,25 +8,16 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_backup.errors import BackupToolError, BytesDiffer, TargetUnusable
+from prometheus_backup.folder import Folder, Owner
 from prometheus_backup.model import counted
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.tsdb.block import read_block
+from prometheus_backup.tsdb.block import BlockUnusable
+from prometheus_backup.tsdb.meta import META, UnusableMeta, load_meta, parse_meta
 
 _RESERVED_SPACE = 64 * 1024 * 1024
-_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
-"""The modes that Prometheus uses, whatever our umask is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The owner of files: numeric user and group."""
-
-    uid: int
-    gid: int
 
 
 @contextlib.contextmanager
@@ -62,15 +53,21 @@ def require_writable(directory: Path, folders: Iterable[Path], *, cannot: str) -
             hint="run as a user that may write there, or choose another directory",
         )
     for folder in folders:
-        elsewhere = folder.exists() and folder.stat().st_dev != directory.stat().st_dev
-        if folder.is_symlink() or elsewhere:
+        if folder.is_symlink():
+            raise TargetUnusable(
+                f"{cannot}: {folder} is a link", hint=f"move {folder} away: links are not followed"
+            )
+        if folder.exists() and folder.stat().st_dev != directory.stat().st_dev:
             raise TargetUnusable(
                 f"{cannot}: {folder} is on another file system, so blocks cannot be renamed "
                 "from there",
                 hint=f"move {folder} away",
             )
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-            raise TargetUnusable(f"{cannot}: no permission to write to {folder}")
+            raise TargetUnusable(
+                f"{cannot}: no permission to write to {folder}",
+                hint="run as the user of the interrupted run that left it, or as root",
+            )
 
 
 def require_owner(wanted: Owner | None, *, cannot: str) -> None:
@@ -86,7 +83,7 @@ def require_owner(wanted: Owner | None, *, cannot: str) -> None:
 
 def require_free_space(directory: Path, staging: Path, size: int, *, cannot: str) -> None:
     """Raise TargetUnusable if there is no space for `size` bytes; staged files count as free."""
-    staged = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
+    staged = sum(f.lstat().st_size for f in staging.rglob("*") if f.is_file())
     free = shutil.disk_usage(directory).free + staged
     if size + _RESERVED_SPACE > free:
         raise TargetUnusable(
@@ -96,13 +93,16 @@ def require_free_space(directory: Path, staging: Path, size: int, *, cannot: str
         )
 
 
-def require_matching_meta(staged: Path, block: Block) -> None:
-    """Raise BytesDiffer if the block's meta.json does not match the manifest.
+def require_matching_meta(staged: Folder, block: Block) -> None:
+    """Raise BytesDiffer if the meta.json of a block does not match the manifest.
 
     Prometheus deletes the blocks that a meta.json names as parents, so a manifest without them
     could make the target lose data.
     """
-    found = read_block(staged)
+    try:
+        found = parse_meta(load_meta(staged.read(META)))
+    except (UnusableMeta, ValueError, FileNotFoundError) as error:
+        raise BlockUnusable(staged.path, f"its {META} is damaged: {error}") from error
     expected = (block.ulid, *block.times_ms)
     if (found.ulid, found.min_time_ms, found.max_time_ms) != expected or (
         (found.sources, found.parents) != (block.sources, block.parents)
@@ -111,36 +111,3 @@ def require_matching_meta(staged: Path, block: Block) -> None:
             f"cannot restore block {block.ulid}: its meta.json does not match the manifest",
             hint="this backup's metadata.json was modified or replaced: restore another backup",
         )
-
-
-def set_owner_and_modes(block: Path, owner: Owner | None) -> None:
-    """Give a block the modes that Prometheus uses and, if we are root, the owner."""
-    for path in (block, *block.rglob("*")):
-        path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
-        if owner is not None:
-            chown(path, owner)
-
-
-def chown(path: Path, owner: Owner) -> None:
-    """Set the owner of a file if we are root; else `require_owner` has checked that it is ours."""
-    if os.geteuid() == 0:
-        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that its entries survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Create or replace a file: after a crash, it has either its old or its new contents."""
-    staged = path.with_name(f"{path.name}.new")
-    with staged.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)

@@ -15,10 +15,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from prometheus_backup.datadir.filesystem import write_durably
 from prometheus_backup.errors import RepositoryLocked, SnapshotUnusable, UsageError
+from prometheus_backup.folder import Folder
 from prometheus_backup.repository.layout import TOOL_FOLDER
 
+_RUNS = "runs"
+_LOCK = "lock"
+_JSON = ".json"
+_PART = ".new"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -42,8 +46,8 @@ class Intent:
 class HostLock:
     """The lock on a data directory; `held` is False for a read-only one, which cannot be locked."""
 
-    def __init__(self, folder: Path, descriptor: int | None) -> None:
-        self._folder = folder
+    def __init__(self, runs: Folder | None, descriptor: int | None) -> None:
+        self._runs = runs
         self._descriptor = descriptor
         self._recorded: Intent | None = None
 
@@ -64,70 +68,84 @@ class HostLock:
         Raises RepositoryLocked if another run holds it, UsageError if the directory does not exist,
         SnapshotUnusable if its volume is full.
         """
-        folder = data_dir / TOOL_FOLDER
         try:
-            (folder / "runs").mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with Folder.hold(data_dir) as held, held.child(TOOL_FOLDER, create=True) as folder:
+                descriptor = folder.open(_LOCK, os.O_RDWR | os.O_CREAT)
+                try:
+                    runs = folder.child(_RUNS, create=True)
+                except OSError:
+                    os.close(descriptor)
+                    raise
         except OSError as error:
             if error.errno in _NOT_WRITABLE:
-                return cls(folder, None)
+                return cls(None, None)
             if error.errno in _FULL:
-                raise _unwritable(folder, error) from error
-            raise UsageError(
-                f"cannot lock {data_dir}: {error.strerror}",
-                hint="set PROMETHEUS_DATA_DIR to Prometheus' data directory",
-            ) from error
+                raise _unwritable(data_dir / TOOL_FOLDER, error) from error
+            raise _not_locked(data_dir, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
+            runs.close()
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RepositoryLocked(
                     f"cannot lock {data_dir}: another prometheus-backup is using it"
                 ) from None
             raise UsageError(f"cannot lock {data_dir}: {error.strerror}") from error
-        return cls(folder, descriptor)
+        return cls(runs, descriptor)
 
     def release(self) -> None:
         """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        if self._runs is not None:
+            self._runs.close()
+            self._runs = None
 
     def record(self, intent: Intent) -> None:
         """Write an intent durably; call this before carrying it out. Raises SnapshotUnusable."""
         self._recorded = intent
-        if not self.held:
+        if self._runs is None:
             return
-        path = self._path(intent.run_id)
         try:
-            write_durably(path, json.dumps(asdict(intent)).encode())
+            self._runs.write(f"{intent.run_id}{_JSON}", json.dumps(asdict(intent)).encode())
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise _unwritable(self._runs.path, error) from error
 
     def forget(self, run_id: str) -> None:
         """Remove the intent of a run that has nothing left to clean up. A failure is harmless."""
-        if self.held:
+        if self._runs is not None:
             with contextlib.suppress(OSError):
-                self._path(run_id).unlink(missing_ok=True)
+                self._runs.unlink(f"{run_id}{_JSON}")
 
     def dead_intents(self, *, own_run_id: str) -> Sequence[Intent]:
         """Return the intents of other runs, which are dead because we hold the lock."""
-        if not self.held:
+        if self._runs is None:
             return []
         intents = []
-        for path in (self._folder / "runs").glob("*.new"):
-            path.unlink(missing_ok=True)  # the run died while it wrote this
-        for path in sorted((self._folder / "runs").glob("*.json")):
-            intent = _read(path)
-            if intent is None:
-                path.unlink(missing_ok=True)  # incomplete: the run died before it did anything
+        for name in self._runs.names():
+            run_id = name.removesuffix(_JSON)
+            intent = _read(self._runs, name) if name.endswith(_JSON) else None
+            if intent is None or intent.run_id != run_id:
+                # Incomplete: the run died while it wrote this, before it did anything.
+                if name.endswith((_JSON, _PART)):
+                    self._runs.unlink(name)
             elif intent.run_id != own_run_id:
                 intents.append(intent)
         return intents
 
-    def _path(self, run_id: str) -> Path:
-        return self._folder / "runs" / f"{run_id}.json"
+
+def _not_locked(data_dir: Path, error: OSError) -> UsageError:
+    if error.errno in (errno.ENOTDIR, errno.ELOOP) and data_dir.is_dir():
+        return UsageError(
+            f"cannot lock {data_dir}: {error.filename} is not a directory or file of this program",
+            hint="move it away; links are not followed",
+        )
+    return UsageError(
+        f"cannot lock {data_dir}: {error.strerror}",
+        hint="set PROMETHEUS_DATA_DIR to Prometheus' data directory",
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> SnapshotUnusable:
@@ -135,17 +153,14 @@ def _unwritable(path: Path, error: OSError) -> SnapshotUnusable:
     return SnapshotUnusable(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _read(path: Path) -> Intent | None:
+def _read(runs: Folder, name: str) -> Intent | None:
     """Return the intent in a file; None if it is not one that this program wrote completely."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(runs.read(name))
         intent = Intent(**fields | {"known": tuple(fields.get("known", ()))})
         if intent.asked_at:
             datetime.fromisoformat(intent.asked_at)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     texts = [v for n, v in asdict(intent).items() if n != "known"]
-    is_ours = intent.run_id == path.stem and all(
-        isinstance(text, str) for text in (*texts, *intent.known)
-    )
-    return intent if is_ours else None
+    return intent if all(isinstance(text, str) for text in (*texts, *intent.known)) else None

@@ -5,30 +5,38 @@ it ends; if a run is killed, the next one removes its leftovers. Nothing outside
 """
 
 import contextlib
+import errno
 import fcntl
 import os
-import shutil
-import stat
 from pathlib import Path
 from typing import Self
 
 from prometheus_backup.errors import RepositoryLocked, StopRequest, TargetUnusable
+from prometheus_backup.folder import Folder
 from prometheus_backup.model import counted
 
 _FOLDER = "prometheus-backup"
 _LOCK = "lock"
 _TRIES = 5
+_NOT_OURS = {errno.EPERM, errno.ENOTDIR, errno.ELOOP}
 
 
 class Scratch:
-    """The locked scratch folder: blocks go into `data`, other files into `run`. Context manager."""
+    """The locked scratch folder: blocks go into `data`, other files into `run`. Context manager.
 
-    def __init__(self, folder: Path, descriptor: int, *, verb: str) -> None:
+    Call `prepare` before using `data` and `run`, which exist from then on.
+    """
+
+    def __init__(self, parent: Folder, folder: Folder, lock: int, *, verb: str) -> None:
+        self._parent = parent
         self._folder = folder
+        self._lock = lock
         self._verb = verb
-        self._descriptor = descriptor
-        self.data = folder / "data"
-        self.run = folder / "run"
+        self._open = contextlib.ExitStack()
+        self._open.callback(os.close, lock)
+        self._open.enter_context(parent)
+        self._open.enter_context(folder)
+        self.data = self.run = folder
 
     @classmethod
     def take(cls, directory: Path, *, verb: str = "drill") -> Self:
@@ -37,36 +45,37 @@ class Scratch:
         `verb` is the operation, such as `drill`. Raises RepositoryLocked if another run of it uses
         the folder, TargetUnusable if the folder cannot be used.
         """
-        # Absolute, because Prometheus is started in another working directory.
-        folder = directory.absolute() / f"{_FOLDER}-{verb}"
-        try:
-            for _ in range(_TRIES):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _require_own(folder, verb)
-                if (descriptor := _lock(folder, verb)) is not None:
-                    return cls(folder, descriptor, verb=verb)
-        except OSError as error:
-            raise _unusable(directory, error.strerror or str(error), verb) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                parent = stack.enter_context(Folder.hold(directory.absolute()))
+                for _ in range(_TRIES):
+                    folder = stack.enter_context(_own(parent, verb))
+                    if (lock := _lock(folder, verb)) is not None:
+                        stack.pop_all()
+                        return cls(parent, folder, lock, verb=verb)
+            except OSError as error:
+                raise _unusable(directory, error.strerror or str(error), verb) from error
         raise _unusable(directory, "other runs keep creating and removing the folder", verb)
 
     @property
     def leftovers(self) -> bool:
         """Return whether a killed run left files here."""
-        return any(entry.name != _LOCK for entry in self._folder.iterdir())
+        return self._folder.names() != [_LOCK]
 
     def prepare(self, *, size: int) -> None:
         """Empty the folder. Raises TargetUnusable if there is no space for `size` bytes."""
         try:
             self._empty()
-            self.data.mkdir()
-            self.run.mkdir()
-            free = shutil.disk_usage(self._folder).free
+            self.data = self._open.enter_context(self._folder.child("data", create=True))
+            self.run = self._open.enter_context(self._folder.child("run", create=True))
+            free = self._folder.free
         except OSError as error:
             cause = error.strerror or str(error)
-            raise _unusable(self._folder.parent, cause, self._verb) from error
+            raise _unusable(self._parent.path, cause, self._verb) from error
         if size > free:
             raise TargetUnusable(
-                f"cannot {self._verb} in {self._folder.parent}: it needs {counted(size, 'byte')}, "
+                f"cannot {self._verb} in {self._parent.path}: it needs {counted(size, 'byte')}, "
                 f"and {counted(free, 'byte')} are free",
                 hint="set --scratch to a directory with more free space, or drill only a part with "
                 "--from",
@@ -84,48 +93,50 @@ class Scratch:
             raise
 
     def _remove(self) -> None:
-        if self._descriptor < 0:
+        if self._lock < 0:
             return
         self._empty()
-        (self._folder / _LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.unlink(_LOCK)
         with contextlib.suppress(OSError):
-            self._folder.rmdir()
-        os.close(self._descriptor)
-        self._descriptor = -1
+            self._parent.rmdir(self._folder.path.name)
+        self._open.close()
+        self._lock = -1
 
     def _empty(self) -> None:
-        for entry in self._folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != _LOCK:
-                entry.unlink()
+        for name in self._folder.names():
+            if name != _LOCK:
+                self._folder.remove(name)
 
 
-def _require_own(folder: Path, verb: str) -> None:
-    """Raise TargetUnusable if the folder belongs to another user: `directory` may be shared."""
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise _unusable(folder.parent, f"{folder} is not a directory of this user", verb)
+def _own(parent: Folder, verb: str) -> Folder:
+    """Hold the folder. Raises TargetUnusable if it is another user's: `parent` may be shared."""
+    try:
+        return parent.own(f"{_FOLDER}-{verb}")
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        cause = f"{error.filename} is not a directory of this user"
+        raise _unusable(parent.path, cause, verb) from error
 
 
-def _lock(folder: Path, verb: str) -> int | None:
+def _lock(folder: Folder, verb: str) -> int | None:
     """Return the descriptor of the lock, held; None if its holder removed it in the meantime.
 
     Raises RepositoryLocked if another run holds it.
     """
-    path = folder / _LOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = folder.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(path.stat(), os.fstat(descriptor)):
+        if os.path.samestat(folder.status(_LOCK), os.fstat(descriptor)):
             return descriptor
     except BlockingIOError:
         os.close(descriptor)
         raise RepositoryLocked(
-            f"cannot {verb} in {folder.parent}: another {verb} is running there",
+            f"cannot {verb} in {folder.path.parent}: another {verb} is running there",
             hint="wait for it to end, or set --scratch to another directory",
         ) from None
     except FileNotFoundError:

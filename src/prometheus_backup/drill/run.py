@@ -28,6 +28,7 @@ from prometheus_backup.events import (
     Step,
     Warned,
 )
+from prometheus_backup.folder import Folder
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, counted, rfc3339
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import Access, PrometheusClient, QueryFailed
@@ -156,7 +157,7 @@ class _Attempt:
             if scratch.leftovers:
                 self._announce("clean", "removing leftovers of a killed drill")
             scratch.prepare(size=self.plan.size + _RESERVED_SPACE)
-            with self._step("restore", f"restoring {self.plan.backup_id} into {scratch.data}"):
+            with self._step("restore", f"restoring {self.plan.backup_id} into {scratch.data.path}"):
                 if not self._restore(scratch.data):
                     return
             with contextlib.ExitStack() as stack:
@@ -169,7 +170,7 @@ class _Attempt:
                     with self._step("ask", "running the recorded queries"):
                         self._run_queries(server, client)
 
-    def _restore(self, folder: Path) -> bool:
+    def _restore(self, folder: Folder) -> bool:
         drill, plan = self.drill, self.plan
         drill.listener(PlanMade(plan.files, plan.size, 0, 0))
         staging = Staging(drill.repository, drill.transfer, folder)
@@ -219,9 +220,8 @@ class _Attempt:
         lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
         for _ in range(_START_ATTEMPTS):
             with deferred_signals():
-                server = LocalPrometheus(
-                    drill.binary, scratch.data, run=scratch.run, lookback=lookback
-                )
+                data = f"../{scratch.data.path.name}"
+                server = LocalPrometheus(drill.binary, data, run=scratch.run, lookback=lookback)
                 stack.enter_context(server)
             client = stack.enter_context(PrometheusClient(Access(server.url)))
             if self._is_ready(server, client):

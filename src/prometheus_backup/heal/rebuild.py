@@ -7,10 +7,9 @@ tsdb/tombstones/tombstones.go.
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from prometheus_backup.datadir.filesystem import write_durably
+from prometheus_backup.folder import Folder
 from prometheus_backup.tsdb.encodings import ENCODINGS, HISTOGRAMS
 from prometheus_backup.tsdb.faults import FaultKind
 from prometheus_backup.tsdb.meta import META
@@ -70,16 +69,9 @@ def repaired_meta(meta: Mapping[str, Any], *, tombstones: int) -> dict[str, Any]
     return repaired
 
 
-def write_meta(block: Path, meta: Mapping[str, Any]) -> None:
-    """Write a block's meta.json, formatted as Prometheus does."""
-    replace_file(block / META, json.dumps(meta, indent="\t").encode())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file and sync it, unless it has these bytes already.
+def write_meta(block: Folder, meta: Mapping[str, Any]) -> None:
+    """Write a block's meta.json, formatted as Prometheus does.
 
     Never writes into the existing file, which may be a hard link to a file of the bad block.
     """
-    if path.is_file() and path.read_bytes() == data:
-        return
-    write_durably(path, data)
+    block.write(META, json.dumps(meta, indent="\t").encode())

@@ -4,25 +4,19 @@ Everything is complete, checked and synced before the data directory is changed.
 """
 
 import contextlib
-import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from prometheus_backup.datadir.filesystem import (
-    Owner,
-    require_matching_meta,
-    set_owner_and_modes,
-    sync_folder,
-)
+from prometheus_backup.datadir.filesystem import require_matching_meta
 from prometheus_backup.errors import BytesDiffer, ObjectNotFound, SnapshotUnusable
+from prometheus_backup.folder import Folder, Owner
 from prometheus_backup.heal.plan import BadBlock, BlockCopy, Remedy, Repair
 from prometheus_backup.heal.rebuild import (
     BAD_META,
     BAD_TOMBSTONES,
     rebuilt_meta,
     repaired_meta,
-    replace_file,
     write_meta,
 )
 from prometheus_backup.heal.swap import Swap
@@ -31,7 +25,9 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.staging import Staging
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_meta
+from prometheus_backup.tsdb.chunks import FOLDER as CHUNKS
 from prometheus_backup.tsdb.faults import Effect
+from prometheus_backup.tsdb.meta import META, load_meta
 from prometheus_backup.tsdb.tombstones import FILE as TOMBSTONES
 from prometheus_backup.tsdb.tombstones import read_intervals, tombstones_of
 from prometheus_backup.tsdb.verification import BlockReport, check_block
@@ -41,13 +37,14 @@ _TOLERABLE = frozenset({Effect.NONE, Effect.MISLEADS})
 
 @dataclass(frozen=True, slots=True)
 class Replacements:
-    """Prepares replacements; `owner` becomes the owner of their files.
+    """Prepares replacements in the folder `staging`; `owner` becomes the owner of their files.
 
     Sound files of a bad block are not downloaded again: they are hard-linked, as in Prometheus'
     snapshots, and then checked like all others.
     """
 
     swap: Swap
+    staging: Folder
     repository: Repository | None
     transfer: Transfer
     owner: Owner | None
@@ -59,23 +56,25 @@ class Replacements:
         unsound. Raises OSError and the other errors of the repository.
         """
         name = repair.bad.name
-        (self.swap.staging / name).mkdir(exist_ok=True)
-        if repair.remedy is Remedy.REBUILD:
-            unsound = (
-                frozenset() if self._rebuild(name, report) else frozenset({BlockCopy("", name)})
-            )
-        else:
-            unsound = frozenset(
-                BlockCopy(s.backup_id, s.block.ulid)
-                for s in repair.copies
-                if not self._restore_copy(s.block, repair.bad, report)
-            )
+        with self.staging.child(name, create=True) as staging:
+            unsound = self._stage(staging, repair, report)
+            if not unsound:
+                for block in staging.names():
+                    staging.hand_over(block, self.owner)
         if not unsound:
-            for block in (self.swap.staging / name).iterdir():
-                set_owner_and_modes(block, self.owner)
-                _sync(block)
-            self.swap.mark_ready(name)
+            self.swap.mark_ready(self.staging, name)
         return unsound
+
+    def _stage(self, staging: Folder, repair: Repair, report: BlockReport) -> frozenset[BlockCopy]:
+        if repair.remedy is Remedy.REBUILD:
+            name = repair.bad.name
+            sound = self._rebuild(staging, name, report)
+            return frozenset() if sound else frozenset({BlockCopy("", name)})
+        return frozenset(
+            BlockCopy(s.backup_id, s.block.ulid)
+            for s in repair.copies
+            if not self._restore_copy(staging, s.block, repair.bad, report)
+        )
 
     def size(self, repair: Repair, report: BlockReport) -> int:
         """Return the size of the files that a repair downloads, in bytes. Raises OSError."""
@@ -86,26 +85,29 @@ class Replacements:
             if not self._is_linked(source.block, file, report)
         )
 
-    def _restore_copy(self, block: Block, bad: BadBlock, report: BlockReport) -> bool:
+    def _restore_copy(
+        self, staging: Folder, block: Block, bad: BadBlock, report: BlockReport
+    ) -> bool:
         """Stage a copy of a block and return whether it is sound; an unsound copy is removed."""
-        staged = self.swap.staging / bad.name / block.ulid
         for file in block.files:
             if self._is_linked(block, file, report):
                 with contextlib.suppress(OSError):  # then it is downloaded
-                    _link(report.folder / file.path, staged / file.path)
+                    self._link(staging, block.ulid, file.path)
         try:
-            self._download(block, staged.parent)
-            require_matching_meta(staged, block)
-            sound = _is_better(check_block(staged), bad)
+            self._download(block, staging)
+            with staging.child(block.ulid) as staged:
+                require_matching_meta(staged, block)
+                sound = _is_better(check_block(staged.path), bad)
         except (BytesDiffer, ObjectNotFound, SnapshotUnusable):
             sound = False
         if not sound:
-            shutil.rmtree(staged)
+            staging.remove(block.ulid)
         elif block.ulid == bad.name:
-            self._merge_deletions(report, staged)
+            with staging.child(block.ulid) as folder:
+                self._merge_deletions(report, folder)
         return sound
 
-    def _download(self, block: Block, folder: Path) -> None:
+    def _download(self, block: Block, folder: Folder) -> None:
         if self.repository is None:
             raise AssertionError("a repair with copies has a repository")
         staging = Staging(self.repository, self.transfer, folder)
@@ -126,51 +128,57 @@ class Replacements:
             and existing.stat().st_size == file.size
         )
 
-    def _rebuild(self, name: str, report: BlockReport) -> bool:
+    def _rebuild(self, staging: Folder, name: str, report: BlockReport) -> bool:
         """Stage a bad block with rebuilt meta.json and tombstones; return whether it is sound."""
-        staged = self.swap.staging / name / name
-        for existing in (report.folder / "index", *sorted((report.folder / "chunks").iterdir())):
-            linked = staged / existing.relative_to(report.folder)
+        with self.swap.data.at(name, CHUNKS) as chunks:
+            files = ["index", *(f"{CHUNKS}/{file}" for file in chunks.names())]
+        for file in files:
             try:
-                _link(existing, linked)
+                self._link(staging, name, file)
             except OSError:
-                shutil.copyfile(existing, linked)
+                self._copy(staging, name, file)
         old = read_meta(report.folder)
         meta = old if old and old["ulid"] == name else None
         if meta is None or BAD_META & report.counts.keys():
             meta = rebuilt_meta(report, meta)
-        write_meta(staged, meta)
-        self._merge_deletions(report, staged)
-        if check_block(staged).counts:
-            shutil.rmtree(staged)
-            return False
-        return True
+        with staging.child(name) as staged:
+            write_meta(staged, meta)
+            self._merge_deletions(report, staged)
+            sound = not check_block(staged.path).counts
+        if not sound:
+            staging.remove(name)
+        return sound
 
-    def _merge_deletions(self, report: BlockReport, staged: Path) -> None:
+    def _link(self, staging: Folder, block: str, file: str) -> None:
+        name = PurePosixPath(file).name
+        with (
+            self.swap.data.parent_of(block, file) as source,
+            staging.parent_of(block, file, create=True) as target,
+        ):
+            if not target.exists(name):
+                source.link(name, target, name, owner=self.owner)
+
+    def _copy(self, staging: Folder, block: str, file: str) -> None:
+        name = PurePosixPath(file).name
+        with (
+            self.swap.data.parent_of(block, file) as source,
+            staging.parent_of(block, file, create=True) as target,
+            source.reader(name, owner=self.owner) as existing,
+            target.create(name) as copy,
+        ):
+            shutil.copyfileobj(existing, copy)
+
+    def _merge_deletions(self, report: BlockReport, staged: Folder) -> None:
         """Apply the deletions of the bad block to its replacement."""
         deleted = [report.folder] if not BAD_TOMBSTONES & report.counts.keys() else []
-        deleted += [staged] if (staged / TOMBSTONES).exists() else []
+        deleted += [staged.path] if staged.exists(TOMBSTONES) else []
         intervals = dict.fromkeys(i for block in deleted for i in read_intervals(block))
-        replace_file(staged / TOMBSTONES, tombstones_of(intervals))
-        write_meta(staged, repaired_meta(read_meta(staged) or {}, tombstones=len(intervals)))
+        staged.write(TOMBSTONES, tombstones_of(intervals))
+        meta = load_meta(staged.read(META))
+        write_meta(staged, repaired_meta(meta, tombstones=len(intervals)))
 
 
 def _is_better(copy: BlockReport, bad: BadBlock) -> bool:
     """Return whether a copy is sound, or has minor faults where the bad block has serious ones."""
     effects = {kind.effect for kind in copy.counts}
     return not effects or (effects <= _TOLERABLE and bad.effect not in _TOLERABLE)
-
-
-def _link(existing: Path, new: Path) -> None:
-    new.parent.mkdir(parents=True, exist_ok=True)
-    if not new.exists():
-        os.link(existing, new, follow_symlinks=False)
-
-
-def _sync(block: Path) -> None:
-    for path in (*block.rglob("*"), block):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

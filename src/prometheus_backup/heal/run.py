@@ -10,7 +10,6 @@ from pathlib import Path
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.datadir.filesystem import (
-    chown,
     require_free_space,
     require_owner,
     require_writable,
@@ -26,6 +25,7 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.events import BlockMovedAway, BlockRestored, Step, Warned
+from prometheus_backup.folder import Folder
 from prometheus_backup.heal.candidates import CandidateFinder
 from prometheus_backup.heal.plan import (
     DEFAULT_REQUEST,
@@ -48,6 +48,7 @@ from prometheus_backup.prometheus.loading import (
     wait_until_dropped,
     wait_until_loaded,
 )
+from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.placement import TargetBlock, TargetBlocks
 from prometheus_backup.restore.target import TargetDirectory, read_target_block
@@ -134,7 +135,8 @@ class Heal:
         """
         with target_errors(self.data_dir, verb="heal"):
             self._require_directory()
-            return _Run(self).preview()
+            with Folder.hold(self.data_dir) as data:
+                return _Run(self, Swap(data)).preview()
 
     def apply(self) -> HealReport:
         """Heal what can be healed.
@@ -145,13 +147,14 @@ class Heal:
         """
         with target_errors(self.data_dir, verb="heal"):
             self._require_directory()
-            swap, cannot = Swap(self.data_dir), f"cannot heal {self.data_dir}"
-            require_writable(self.data_dir, swap.folders(), cannot=cannot)
-            lock = HostLock.take(self.data_dir)
-            try:
-                return _Run(self).apply()
-            finally:
-                lock.release()
+            with Folder.hold(self.data_dir) as data:
+                swap, cannot = Swap(data), f"cannot heal {self.data_dir}"
+                require_writable(self.data_dir, swap.folders(), cannot=cannot)
+                lock = HostLock.take(self.data_dir)
+                try:
+                    return _Run(self, swap).apply()
+                finally:
+                    lock.release()
 
     def _require_directory(self) -> None:
         if not self.data_dir.is_dir():
@@ -164,11 +167,11 @@ class Heal:
 class _Run:
     """One run of `heal`."""
 
-    def __init__(self, job: Heal) -> None:
+    def __init__(self, job: Heal, swap: Swap) -> None:
         self._job = job
         self._listener = job.transfer.listener
         self._began = job.clock.monotonic()
-        self._swap = Swap(job.data_dir)
+        self._swap = swap
         self._directory = TargetDirectory(job.data_dir, job.client, job.transfer, verb="heal")
         names = self._directory.names()
         self._running, warnings = self._directory.running(names)
@@ -196,9 +199,9 @@ class _Run:
     def apply(self) -> HealReport:
         """Prepare all replacements, which takes time, then only rename."""
         require_owner(self._owner, cannot=f"cannot heal {self._job.data_dir}")
-        self._swap.create_folders()
-        self._shelve_unneeded()
-        plan = self._prepare_replacements()
+        with self._swap.staging() as staging:
+            self._shelve_unneeded()
+            plan = self._prepare_replacements(staging)
         for repair in plan.moves:
             self._move(repair)
         for name in self._pending:
@@ -209,8 +212,7 @@ class _Run:
         self._wait_until_loaded()
         self._swap.clean_up()
         if self._owner is not None:
-            for path in (self._swap.tool_folder, *self._swap.tool_folder.rglob("*")):
-                chown(path, self._owner)
+            self._swap.data.give_ours(TOOL_FOLDER, self._owner)
         return self._report(plan, applied=True)
 
     def _plan(self, request: HealRequest, *, strict: bool = False) -> HealPlan:
@@ -247,7 +249,7 @@ class _Run:
     def _sound_blocks(self) -> TargetBlocks:
         """Return the blocks that are sound or ready, and the start of the samples in memory."""
         ready = (
-            self._swap.ready / name / ulid
+            self._swap.ready_path(name, ulid)
             for name, ulids in self._pending.items()
             for ulid in ulids
         )
@@ -264,14 +266,16 @@ class _Run:
             begin = datetime.min.replace(tzinfo=UTC)  # unknown: no block may end after it
         return TargetBlocks(blocks, memory_from=begin)
 
-    def _prepare_replacements(self) -> HealPlan:
+    def _prepare_replacements(self, staging: Folder) -> HealPlan:
         """Prepare all replacements; if a copy turns out to be unsound, plan again without it."""
         request, ready = self._job.options.request, dict[str, Repair]()
         while True:
             plan = self._plan(request, strict=not request.without_copy)
             repository = self._finder.repository if self._finder else None
-            replacements = Replacements(self._swap, repository, self._job.transfer, self._owner)
-            self._require_room(plan, replacements)
+            replacements = Replacements(
+                self._swap, staging, repository, self._job.transfer, self._owner
+            )
+            self._require_room(plan, replacements, staging)
             unsound = set[BlockCopy]()
             for repair in plan.repairs:
                 name = repair.bad.name
@@ -287,10 +291,10 @@ class _Run:
                 self._listener(Warned(f"{copy} is not a sound block either"))
             request = replace(request, unsound=request.unsound | unsound)
 
-    def _require_room(self, plan: HealPlan, replacements: Replacements) -> None:
+    def _require_room(self, plan: HealPlan, replacements: Replacements, staging: Folder) -> None:
         cannot = f"cannot heal {self._job.data_dir}"
         size = sum(replacements.size(r, self._scan.reports[r.bad.name]) for r in plan.repairs)
-        require_free_space(self._job.data_dir, self._swap.staging, size, cannot=cannot)
+        require_free_space(self._job.data_dir, staging.path, size, cannot=cannot)
 
     def _shelve_unneeded(self) -> None:
         """Quarantine ready replacements of blocks that were repaired by other means since."""

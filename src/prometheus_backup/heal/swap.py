@@ -5,61 +5,53 @@ any time. Only files that this program downloaded and no longer needs are delete
 """
 
 import contextlib
+import errno
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prometheus_backup.datadir.filesystem import sync_folder
+from prometheus_backup.folder import Folder
 from prometheus_backup.repository.layout import TOOL_FOLDER, is_ulid
 
+_HEAL, _STAGING, _READY = (TOOL_FOLDER, "heal"), "staging", "ready"
+_QUARANTINE = (TOOL_FOLDER, "quarantine")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The folders of a swap, inside the data directory.
+    """The folders of a swap, inside the data directory, which is held open.
 
-    The replacement of the bad block NAME is downloaded to `staging/NAME/` and, once complete and
-    sound, renamed to `ready/NAME/`. After that only renames remain, which a later run finishes if
-    one is interrupted: NAME to the quarantine, the blocks in `ready/NAME/` into the data directory.
+    The replacement of the bad block NAME is downloaded to `heal/staging/NAME/` and, once complete
+    and sound, renamed to `heal/ready/NAME/`. After that only renames remain, which a later run
+    finishes if one is interrupted: NAME to the quarantine, the blocks in `heal/ready/NAME/` into
+    the data directory.
     """
 
-    data_dir: Path
-
-    @property
-    def tool_folder(self) -> Path:
-        """Return the parent of the other folders, which Prometheus ignores."""
-        return self.data_dir / TOOL_FOLDER
-
-    @property
-    def staging(self) -> Path:
-        """Return the folder for downloads; its contents may be incomplete."""
-        return self.tool_folder / "heal" / "staging"
-
-    @property
-    def ready(self) -> Path:
-        """Return the folder of complete replacements that are not in place yet."""
-        return self.tool_folder / "heal" / "ready"
-
-    @property
-    def quarantine(self) -> Path:
-        """Return the folder that bad blocks are moved to."""
-        return self.tool_folder / "quarantine"
+    data: Folder
 
     def folders(self) -> tuple[Path, ...]:
         """Return all folders, which must be on the file system of the data directory."""
-        return self.tool_folder, self.ready.parent, self.staging, self.ready, self.quarantine
+        heal = self.data.path.joinpath(*_HEAL)
+        return (
+            *(heal.parent, heal, heal / _STAGING, heal / _READY),
+            self.data.path.joinpath(*_QUARANTINE),
+        )
 
-    def create_folders(self) -> None:
-        """Create the folders."""
-        for folder in (self.staging, self.ready, self.quarantine):
-            folder.mkdir(parents=True, exist_ok=True)
-        for folder in (self.ready.parent, self.tool_folder, self.data_dir):
-            sync_folder(folder)
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Folder]:
+        """Create the folders; hold the one for downloads, which may have incomplete contents."""
+        with self.data.at(*_QUARANTINE, create=True), self.data.at(*_HEAL, create=True) as heal:
+            heal.child(_READY, create=True).close()
+            with heal.private(_STAGING) as staging:
+                heal.sync()
+                with self.data.at(TOOL_FOLDER) as folder:
+                    folder.sync()
+                self.data.sync()
+                yield staging
 
     def pending(self) -> Mapping[str, tuple[str, ...]]:
         """Return the ULIDs of the ready replacements by the name of the bad block.
@@ -67,28 +59,34 @@ class Swap:
         Empty folders, which an interruption can leave, are ignored.
         """
         found = {
-            name: tuple(filter(is_ulid, _names(self.ready / name))) for name in self._ready_names()
+            name: tuple(filter(is_ulid, self._ready_names(name))) for name in self._ready_names()
         }
         return {name: ulids for name, ulids in found.items() if ulids}
 
-    def mark_ready(self, name: str) -> None:
+    def ready_path(self, name: str, ulid: str) -> Path:
+        """Return the path of a ready replacement."""
+        return self.data.path.joinpath(*_HEAL, _READY, name, ulid)
+
+    def mark_ready(self, staging: Folder, name: str) -> None:
         """Move the staged replacement of a bad block, complete, sound and synced, to `ready`."""
-        sync_folder(self.staging / name)
-        (self.staging / name).rename(self.ready / name)
-        sync_folder(self.ready)
+        with staging.child(name) as staged:
+            staged.sync()
+        with self._ready() as ready:
+            staging.move(name, ready, name)
+            ready.sync()
 
     def queue_rename(self, name: str, *, ulid: str) -> None:
         """Move a sound block with a wrong name to `ready`, under its own ULID."""
-        (self.ready / name).mkdir(exist_ok=True)
-        sync_folder(self.ready)
-        (self.data_dir / name).rename(self.ready / name / ulid)
-        sync_folder(self.ready / name)
-        sync_folder(self.data_dir)
+        with self._ready() as ready, ready.child(name, create=True) as folder:
+            ready.sync()
+            self.data.move(name, folder, ulid)
+            folder.sync()
+        self.data.sync()
 
     def move_away(self, name: str, *, note: Mapping[str, Any], now: datetime) -> Path:
         """Move a directory to the quarantine with a note next to it; return its new path."""
-        path = self._quarantine(self.data_dir / name, note=note, now=now)
-        sync_folder(self.data_dir)
+        path = self._quarantine(self.data, name, note=note, now=now)
+        self.data.sync()
         return path
 
     def place(self, name: str, ulid: str) -> None:
@@ -96,51 +94,61 @@ class Swap:
 
         Raises FileExistsError if its name is taken.
         """
-        target = self.data_dir / ulid
-        if target.exists():
-            raise FileExistsError(17, "a directory of this name already exists", str(target))
-        (self.ready / name / ulid).rename(target)
-        sync_folder(self.data_dir)
+        if self.data.exists(ulid):
+            target = str(self.data.path / ulid)
+            raise FileExistsError(errno.EEXIST, "a directory of this name already exists", target)
+        with self._ready(name) as folder:
+            folder.move(ulid, self.data, ulid)
+        self.data.sync()
 
     def finish(self, name: str) -> None:
         """Remove the empty `ready` folder of a bad block that has been replaced."""
-        (self.ready / name).rmdir()
+        with self._ready() as ready:
+            ready.rmdir(name)
 
     def shelve(self, name: str, ulid: str, *, note: Mapping[str, Any], now: datetime) -> None:
         """Move a ready block that is no longer needed to the quarantine."""
-        self._quarantine(self.ready / name / ulid, note=note, now=now)
+        with self._ready(name) as folder:
+            self._quarantine(folder, ulid, note=note, now=now)
 
     def clean_up(self) -> None:
         """Delete staged files and empty folders."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.staging)
         for name in self._ready_names():
             with contextlib.suppress(OSError):
                 self.finish(name)
-        for folder in (self.ready, self.ready.parent, self.quarantine):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        with self.data.at(TOOL_FOLDER) as folder:
+            with self.data.at(*_HEAL) as heal:
+                heal.remove(_STAGING)
+                with contextlib.suppress(OSError):
+                    heal.rmdir(_READY)
+            for name in (_HEAL[-1], _QUARANTINE[-1]):
+                with contextlib.suppress(OSError):
+                    folder.rmdir(name)
 
-    def _ready_names(self) -> list[str]:
-        return _names(self.ready)
+    @contextlib.contextmanager
+    def _ready(self, *names: str) -> Iterator[Folder]:
+        with self.data.at(*_HEAL, _READY, *names) as folder:
+            yield folder
 
-    def _quarantine(self, block: Path, *, note: Mapping[str, Any], now: datetime) -> Path:
-        path = self._unused_path(f"{now.astimezone(UTC).strftime(_STAMP)}-{block.name}")
-        path.with_name(f"{path.name}.json").write_text(json.dumps(note, indent=2) + "\n")
-        block.rename(path)
-        sync_folder(self.quarantine)
-        return path
-
-    def _unused_path(self, base: str) -> Path:
-        path, count = self.quarantine / base, 1
-        while path.exists() or path.with_name(f"{path.name}.json").exists():
-            count += 1
-            path = self.quarantine / f"{base}-{count}"
-        return path
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except FileNotFoundError:
+    def _ready_names(self, *names: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError), self._ready(*names) as folder:
+            return folder.names()
         return []
+
+    def _quarantine(
+        self, folder: Folder, name: str, *, note: Mapping[str, Any], now: datetime
+    ) -> Path:
+        with self.data.at(*_QUARANTINE) as quarantine:
+            new = _unused_name(quarantine, f"{now.astimezone(UTC).strftime(_STAMP)}-{name}")
+            quarantine.write(f"{new}.json", (json.dumps(note, indent=2) + "\n").encode())
+            folder.move(name, quarantine, new)
+            quarantine.sync()
+            return quarantine.path / new
+
+
+def _unused_name(quarantine: Folder, base: str) -> str:
+    name, count = base, 1
+    while quarantine.exists(name) or quarantine.exists(f"{name}.json"):
+        count += 1
+        name = f"{base}-{count}"
+    return name

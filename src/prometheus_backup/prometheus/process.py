@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Self
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.folder import Folder
 
 _LOOPBACK = "127.0.0.1"
 _FOREVER = "100y"
@@ -40,14 +41,16 @@ _OVERLAP_FLAG_MAJOR = 3
 after a minute, which does not change query results."""
 _VERSION_TIMEOUT = 30.0  # seconds
 _KILL_TIMEOUT = 30.0
+_CONFIG, _LOG = "prometheus.yml", "prometheus.log"
 _LOG_TAIL = 256 * 1024  # bytes
 
 # The kernel kills it with us, even if we are killed by SIGKILL: prctl(2), PR_SET_PDEATHSIG.
 _DIE_WITH_PARENT = f"""
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)})
+os.fchdir(int(sys.argv[2]))
 if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -124,18 +127,20 @@ class LocalPrometheus:
     """
 
     def __init__(
-        self, binary: PrometheusBinary, data: Path, *, run: Path, lookback: timedelta
+        self, binary: PrometheusBinary, data: str, *, run: Folder, lookback: timedelta
     ) -> None:
-        """Start the process. Its configuration and log are written to `run`."""
-        self._log = run / "prometheus.log"
-        config = run / "prometheus.yml"
-        config.write_text("{}\n")
+        """Start the process in `run`, where its configuration and log are written.
+
+        `data` is the path of its data directory, seen from there.
+        """
+        self._run = run
+        run.write(_CONFIG, b"{}\n")
         port = _free_port()
         # With a random prefix, a response can only come from this process.
         prefix = f"/{secrets.token_hex(8)}"
         self.url = f"http://{_LOOPBACK}:{port}{prefix}"
         flags = [
-            f"--config.file={config}",
+            f"--config.file={_CONFIG}",
             f"--storage.tsdb.path={data}",
             f"--storage.tsdb.retention.time={_FOREVER}",
             # Equal, and longer than any block: no compaction is ever due.
@@ -148,14 +153,15 @@ class LocalPrometheus:
         ]
         if binary.major >= _OVERLAP_FLAG_MAJOR:
             flags.append("--no-storage.tsdb.allow-overlapping-compaction")
-        with self._log.open("ab") as log:
+        program = str(binary.path.absolute())
+        with run.create(_LOG) as log:
             self._child = subprocess.Popen(
-                [*_die_with_parent(os.getpid()), str(binary.path), *flags],
+                [*_die_with_parent(os.getpid(), run.fileno()), program, *flags],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=run,
+                pass_fds=[run.fileno()],
                 start_new_session=True,  # Ctrl-C must reach only us: we kill it during clean-up
             )
 
@@ -166,8 +172,8 @@ class LocalPrometheus:
 
     def log(self) -> list[str]:
         """Return the last lines of its log, without control characters."""
-        with self._log.open("rb") as log:
-            log.seek(max(0, self._log.stat().st_size - _LOG_TAIL))
+        with self._run.reader(_LOG) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
             return [_printable(line) for line in log.read().decode(errors="replace").splitlines()]
 
     def kill(self) -> None:
@@ -183,8 +189,8 @@ class LocalPrometheus:
         self.kill()
 
 
-def _die_with_parent(parent: int) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(parent)]
+def _die_with_parent(parent: int, folder: int) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(parent), str(folder)]
 
 
 def _free_port() -> int:

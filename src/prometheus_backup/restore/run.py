@@ -5,28 +5,18 @@ Existing files are never overwritten, and each block appears complete or not at 
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_backup.datadir.filesystem import (
-    Owner,
-    chown,
     require_free_space,
-    require_matching_meta,
     require_owner,
     require_writable,
-    set_owner_and_modes,
-    sync_folder,
     target_errors,
-    write_durably,
 )
-from prometheus_backup.datadir.lock import HostLock
 from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
@@ -34,13 +24,15 @@ from prometheus_backup.errors import (
     TargetWouldLoseData,
     UsageError,
 )
-from prometheus_backup.events import BlockRestored, Listener, PlanMade, Step, Warned
+from prometheus_backup.events import Listener, PlanMade, Step, Warned
+from prometheus_backup.folder import Owner
 from prometheus_backup.model import Outcome, counted, rfc3339
 from prometheus_backup.prometheus.loading import RELOAD_TIMEOUT, LoadResult, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.layout import TOOL_FOLDER, backup_time
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import BackupEntry, Repository
+from prometheus_backup.restore.marker import began_at, is_of, read_mark
 from prometheus_backup.restore.placement import BlockAction
 from prometheus_backup.restore.plan import (
     WHOLE_BACKUP,
@@ -49,17 +41,14 @@ from prometheus_backup.restore.plan import (
     TargetView,
     plan_restore,
 )
-from prometheus_backup.restore.staging import Staging
 from prometheus_backup.restore.target import TargetDirectory, TargetState, file_system_size
+from prometheus_backup.restore.writing import STAGING, Writer
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.transfer import Transfer
-from prometheus_backup.tsdb.block import BlockUnusable
 
 if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
 
-_STAGING = "restore"
-_MARKER = "restore.json"
 _SOON = timedelta(hours=48)
 
 
@@ -158,10 +147,11 @@ class Restore:
         Raises TargetNotEmpty, TargetUnusable, and the errors of `TargetDirectory.inspect`.
         """
         manifest = self.repository.manifest(entry.backup_id)
+        mark = self._read_mark()
         directory = TargetDirectory(
-            self.target, self.client, self.transfer, self.options.head_from, self._empty_at()
+            self.target, self.client, self.transfer, self.options.head_from, began_at(mark)
         )
-        self._require_empty(directory.names(), manifest)
+        self._require_empty(directory.names(), manifest, mark)
         state = directory.inspect(manifest)
         plan = plan_restore(
             manifest,
@@ -190,10 +180,10 @@ class Restore:
             self.listener(Warned(warning))
         damaged: dict[str, BackupToolError] = {}
         files = sum(len(block.files) for block in plan.place)
-        if plan.place or self._marker.exists():
+        if plan.place or self._read_mark() is not None:
             self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
             self.listener(PlanMade(files, plan.size, 0, 0))
-            self._write(prepared, damaged)
+            damaged = self._write(prepared)
         load_result = self._wait_until_loaded(prepared, damaged)
         seconds = clock.monotonic() - began
         found = self._damaged_blocks(prepared, damaged)
@@ -218,18 +208,6 @@ class Restore:
             self.listener(Warned(f"cannot look into the other backups: {error.message}"))
         return tuple(DamagedBlock(u, e.message, other.get(u)) for u, e in damaged.items())
 
-    @property
-    def _folder(self) -> Path:
-        return self.target / TOOL_FOLDER
-
-    @property
-    def _staging(self) -> Path:
-        return self._folder / _STAGING
-
-    @property
-    def _marker(self) -> Path:
-        return self._folder / _MARKER
-
     def _view(self, state: TargetState) -> TargetView:
         retention = state.retention
         retention_of = f"the Prometheus at {self.client.url}" if self.client else ""
@@ -238,29 +216,17 @@ class Restore:
         on_disk = file_system_size(self.target)
         return TargetView(state.blocks, retention, retention_of, state.head_size, on_disk)
 
-    def _empty_at(self) -> datetime | None:
-        """Return when an interrupted restore began, None if there is none. It began empty."""
-        with contextlib.suppress(KeyError, ValueError):
-            return datetime.fromisoformat((self._read_mark() or {})["began_at"]).astimezone(UTC)
-        return None
-
     def _read_mark(self) -> dict[str, str] | None:
-        """Return the marker of an interrupted restore, None if there is none, {} if damaged."""
         with target_errors(self.target):
-            if not self._marker.exists():
-                return None
-            try:
-                mark = json.loads(self._marker.read_bytes())
-            except ValueError:
-                return {}
-        return {k: str(v) for k, v in mark.items()} if isinstance(mark, dict) else {}
+            return read_mark(self.target)
 
-    def _require_empty(self, names: frozenset[str], manifest: Manifest) -> None:
+    def _require_empty(
+        self, names: frozenset[str], manifest: Manifest, interrupted: Mapping[str, str] | None
+    ) -> None:
         """Raise TargetNotEmpty if the target has data that this restore did not write."""
         if self.options.merge:
             return
-        interrupted = self._read_mark()
-        if interrupted is not None and not _is_of(interrupted, manifest):
+        if interrupted is not None and not is_of(interrupted, manifest):
             raise TargetNotEmpty(
                 f"cannot restore {manifest.backup_id} into {self.target}: a restore of "
                 f"{interrupted.get('backup_id', 'another backup')} was interrupted there",
@@ -323,80 +289,28 @@ class Restore:
         existing = self.target
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
+        folder = self.target / TOOL_FOLDER
+        staging = folder / STAGING
         with target_errors(self.target):
-            require_writable(existing, (self._folder, self._staging), cannot=cannot)
+            require_writable(existing, (folder, staging), cannot=cannot)
             if self.options.owner or state.names:  # else the user of Prometheus is unknown
                 require_owner(self._owner(state), cannot=cannot)
-            require_free_space(existing, self._staging, plan.size, cannot=cannot)
+            require_free_space(existing, staging, plan.size, cannot=cannot)
 
     def _owner(self, state: TargetState) -> Owner | None:
         return self.options.owner or state.owner
 
-    def _write(self, prepared: PreparedRestore, damaged: dict[str, BackupToolError]) -> None:
-        with target_errors(self.target):
-            self.target.mkdir(parents=True, exist_ok=True)
-            lock = HostLock.take(self.target)
-            try:
-                self._begin(prepared)
-                self._place(prepared, damaged)
-                if not damaged:  # else the same command can resume once the object is back
-                    self._finish(prepared)
-            finally:
-                lock.release()
-
-    def _begin(self, prepared: PreparedRestore) -> None:
-        self._staging.mkdir(parents=True, exist_ok=True)
-        if owner := self._owner(prepared.target_state):
-            chown(self._staging, owner)  # before the first download, in case it is not allowed
-        if prepared.fresh:
-            mark = {**_mark(prepared.manifest), "began_at": rfc3339(self.repository.clock.now())}
-            write_durably(self._marker, json.dumps(mark).encode())
-        wanted = {b.ulid for b in prepared.plan.place}
-        for leftover in self._staging.iterdir():
-            if leftover.name not in wanted:
-                shutil.rmtree(leftover)
-
-    def _place(self, prepared: PreparedRestore, damaged: dict[str, BackupToolError]) -> None:
-        staging = Staging(self.repository, self.transfer, self._staging)
-        owner = self._owner(prepared.target_state)
-        failed = None if self.options.stop_on_damage else damaged
-        blocks = staging.download(prepared.plan.place, step="restore", failed=failed)
-        with contextlib.closing(blocks) as complete:
-            for block in complete:
-                staged, final = staging.path(block), self.target / block.ulid
-                try:
-                    require_matching_meta(staged, block)
-                except (BytesDiffer, BlockUnusable) as error:
-                    if failed is None:
-                        raise
-                    failed[block.ulid] = error
-                    continue
-                set_owner_and_modes(staged, owner)
-                if final.exists():
-                    raise TargetNotEmpty(
-                        f"cannot restore {block.ulid} into {self.target}: a block of this name "
-                        "appeared during the restore",
-                        hint="run the same command again",
-                    )
-                staged.rename(final)
-                sync_folder(self.target)
-                self.listener(BlockRestored(block.ulid, block.size))
-        for cause in damaged.values():
-            self.listener(Warned(cause.message))
-
-    def _finish(self, prepared: PreparedRestore) -> None:
-        """Remove our files. In a target that had data, our folder stays because it has the lock."""
-        shutil.rmtree(self._staging)
-        marked = self._marker.exists()
-        self._marker.unlink(missing_ok=True)
-        if prepared.fresh or marked:
-            with contextlib.suppress(OSError):  # not empty: it has the intents of another run
-                (self._folder / "runs").rmdir()
-                (self._folder / "lock").unlink()
-                self._folder.rmdir()
-        elif owner := self._owner(prepared.target_state):
-            for path in (self._folder, *self._folder.rglob("*")):
-                chown(path, owner)
+    def _write(self, prepared: PreparedRestore) -> dict[str, BackupToolError]:
+        return Writer(
+            repository=self.repository,
+            transfer=self.transfer,
+            target=self.target,
+            manifest=prepared.manifest,
+            blocks=prepared.plan.place,
+            owner=self._owner(prepared.target_state),
+            fresh=prepared.fresh,
+            stop_on_damage=self.options.stop_on_damage,
+        ).write()
 
     def _wait_until_loaded(
         self, prepared: PreparedRestore, damaged: Collection[str]
@@ -424,11 +338,3 @@ def _require_blocks(plan: RestorePlan) -> None:
             f"cannot restore from {plan.backup_id}: it has no block in the requested time range",
             hint=f"the backup covers {rfc3339(begin)} to {rfc3339(end)}",
         )
-
-
-def _mark(manifest: Manifest) -> dict[str, str]:
-    return {"backup_id": manifest.backup_id, "run_id": manifest.run_id}
-
-
-def _is_of(mark: dict[str, str], manifest: Manifest) -> bool:
-    return _mark(manifest).items() <= mark.items()

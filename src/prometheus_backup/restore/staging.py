@@ -5,17 +5,18 @@ The caller moves the blocks from there to a data directory, or uses them in plac
 
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Sequence
+import stat
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
-from prometheus_backup.datadir.filesystem import sync_folder
 from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
     ObjectNotFound,
 )
 from prometheus_backup.events import FileRestored, long_step
+from prometheus_backup.folder import Folder
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.transfer import (
@@ -48,11 +49,7 @@ class Staging:
 
     repository: Repository
     transfer: Transfer
-    folder: Path
-
-    def path(self, block: Block) -> Path:
-        """Return the path of a staged block."""
-        return self.folder / block.ulid
+    folder: Folder
 
     def download(
         self,
@@ -61,7 +58,7 @@ class Staging:
         step: str,
         failed: dict[str, BackupToolError] | None = None,
     ) -> Generator[Block, None, None]:
-        """Yield each block, in the given order, once it is complete and synced.
+        """Yield each block, in the given order, once its files are complete and synced.
 
         `step` names this step in events. Use contextlib.closing if the body of the loop may raise.
         Raises ObjectAltered if an object does not match the manifest, OSError if a file cannot be
@@ -74,7 +71,8 @@ class Staging:
         for block in blocks:
             self._clear_strays(block)
         for block, file in files:
-            self._file(block, file).parent.mkdir(parents=True, exist_ok=True)
+            with self.folder.parent_of(block.ulid, file.path, create=True):
+                pass
         with (
             long_step(self.transfer.listener, step, sum(b.size for b in blocks)),
             contextlib.closing(self.transfer.each(files, self._fetch)) as fetched,
@@ -92,64 +90,74 @@ class Staging:
                 while waiting and not missing[waiting[0].ulid]:
                     complete = waiting.pop(0)
                     if not failed or complete.ulid not in failed:
-                        self._sync(complete)
                         yield complete
-
-    def _file(self, block: Block, file: File) -> Path:
-        return self.folder / block.ulid / file.path
 
     def _clear_strays(self, block: Block) -> None:
         """Remove links, and files of an earlier run that do not belong to this block."""
-        wanted = {self._file(block, file) for file in block.files}
-        for path in (self.path(block), *self.path(block).rglob("*")):
-            if path.is_symlink() or (path.is_file() and path not in wanted):
-                path.unlink()
+        if not self.folder.exists(block.ulid):
+            return
+        wanted = {file.path for file in block.files}
+        folders = {path.rpartition("/")[0] for path in wanted}
+        if self.folder.is_link(block.ulid):
+            self.folder.remove(block.ulid)
+            return
+        with self.folder.at(block.ulid) as folder:
+            _clear(folder, "", wanted, folders)
 
     def _fetch(self, item: tuple[Block, File], worker: WorkerContext) -> BackupToolError | None:
         """Download one file unless it is complete; return what is wrong with its object."""
         block, file = item
         try:
-            self._download(self._file(block, file), file, worker)
+            with self.folder.parent_of(block.ulid, file.path) as folder:
+                self._download(folder, file, worker)
         except (ObjectAltered, ObjectNotFound) as error:
             return error
         return None
 
-    def _download(self, path: Path, file: File, worker: WorkerContext) -> None:
-        if self._is_staged(path, file, worker):
+    def _download(self, folder: Folder, file: File, worker: WorkerContext) -> None:
+        name = file.path.rpartition("/")[2]
+        if _is_staged(folder, name, file, worker):
             return
-        part = path.with_name(path.name + ".part")
+        part = f"{name}.part"
 
         def download() -> HashedStream:
             chunks = self.repository.store.stream(file.key)
             body = HashedStream(chunks, worker=worker, limit=file.size)
-            _write(part, body)
+            _write(folder.create(part), body)
             return body
 
         body = read_again_if_different(download, file.sha256, worker=worker)
         if (body.size, body.sha256) != (file.size, file.sha256):
             raise ObjectAltered(file.key)
-        part.replace(path)
+        folder.move(part, folder, name)
 
-    def _is_staged(self, path: Path, file: File, worker: WorkerContext) -> bool:
-        if not path.is_file() or path.stat().st_size != file.size:
-            return False
-        if HashedFile(path, size=file.size, worker=worker).read().sha256 == file.sha256:
-            return True
-        worker.advance(-file.size, limited=False)
+
+def _clear(folder: Folder, prefix: str, wanted: Collection[str], folders: Collection[str]) -> None:
+    """Remove what is neither a wanted file nor a directory on the way to one."""
+    for name in folder.names():
+        path, mode = f"{prefix}{name}", folder.status(name).st_mode
+        if stat.S_ISDIR(mode) and path in folders:
+            with folder.at(name) as below:
+                _clear(below, f"{path}/", wanted, folders)
+        elif not (stat.S_ISREG(mode) and path in wanted):
+            folder.remove(name)
+
+
+def _is_staged(folder: Folder, name: str, file: File, worker: WorkerContext) -> bool:
+    if not folder.exists(name) or folder.status(name).st_size != file.size:
         return False
+    if HashedFile(folder.path / name, size=file.size, worker=worker).read().sha256 == file.sha256:
+        return True
+    worker.advance(-file.size, limited=False)
+    return False
 
-    def _sync(self, block: Block) -> None:
-        staged = self.path(block)
-        for folder in [p for p in staged.rglob("*") if p.is_dir()] + [staged]:
-            sync_folder(folder)
 
-
-def _write(path: Path, body: Iterable[bytes]) -> None:
+def _write(output: IO[bytes], body: Iterable[bytes]) -> None:
     """Write and sync a file. Writeback to disk starts during the download, not only at the end."""
     done = flushed = 0
     # Buffered, because a raw write() to a full disk writes less than it is given without raising.
     # Python's buffer writes everything or raises.
-    with path.open("wb") as output:
+    with output:
         for chunk in body:
             output.write(chunk)
             done += len(chunk)

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_backup.datadir.filesystem import Owner, target_errors
+from prometheus_backup.datadir.filesystem import target_errors
 from prometheus_backup.errors import (
     SnapshotUnusable,
     SourceUnavailable,
@@ -25,6 +25,7 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.events import long_step
+from prometheus_backup.folder import Owner
 from prometheus_backup.model import SourceBlock, instant_from_ms
 from prometheus_backup.prometheus.instance import count_readable, serves
 from prometheus_backup.prometheus.retention import TsdbRetention, parse_tsdb_retention

@@ -5,14 +5,14 @@ differ is checked as well, to find the offset and the series that are affected.
 """
 
 import contextlib
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prometheus_backup.datadir.scratch import Scratch
 from prometheus_backup.errors import BackupToolError, ObjectNotFound
 from prometheus_backup.events import BlockChecked, long_step
+from prometheus_backup.folder import Folder
 from prometheus_backup.model import Finding, FindingKind, Verdict, counted, printable
 from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.transfer import HashedStream, WorkerContext, read_again_if_different
@@ -35,13 +35,13 @@ _MAX_FAULTS = 20
 class ScratchSpace:
     """An empty folder to check blocks in, and the number of processes that check them."""
 
-    folder: Path
+    folder: Folder
     processes: int
 
     @property
     def room(self) -> int:
         """Return how many bytes of blocks fit."""
-        return shutil.disk_usage(self.folder).free - _RESERVED_BYTES
+        return self.folder.free - _RESERVED_BYTES
 
 
 @contextlib.contextmanager
@@ -97,7 +97,7 @@ def _too_large(block: Block, verifier: ObjectVerifier, scratch: ScratchSpace) ->
         return False
     verifier.result.unchecked.append(
         f"block {block.ulid} ({counted(block.size, 'byte')}) does not fit into "
-        f"{scratch.folder}, which has {counted(max(room, 0), 'byte')} free: "
+        f"{scratch.folder.path}, which has {counted(max(room, 0), 'byte')} free: "
         "set another directory with --scratch"
     )
     return True
@@ -116,16 +116,17 @@ class _Batch:
         self._unchecked = set(self._blocks)
 
     def check(self) -> None:
-        folders = [self._scratch.folder / ulid for ulid in self._blocks]
+        folder = self._scratch.folder
         try:
             missing_blocks = self._download()
-            self._check_blocks([f for f in folders if f.name not in missing_blocks])
+            self._check_blocks([folder.path / u for u in self._blocks if u not in missing_blocks])
         except OSError as error:
-            cause = f"cannot use {self._scratch.folder}: {error.strerror}"
+            cause = f"cannot use {folder.path}: {error.strerror}"
             self._verifier.result.unchecked.append(f"{cause}: set another directory with --scratch")
         finally:
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+            for ulid in self._blocks:
+                with contextlib.suppress(OSError):
+                    folder.remove(ulid)
             for file in (f for ulid in self._unchecked for f in self._blocks[ulid].files):
                 self._verifier.shared.findings.pop(file.key, None)
 
@@ -134,7 +135,8 @@ class _Batch:
         result, missing_blocks = self._verifier.result, set()
         files = [(block, file) for block in self._blocks.values() for file in block.files]
         for block, file in files:
-            self._path(block, file).parent.mkdir(parents=True, exist_ok=True)
+            with self._scratch.folder.parent_of(block.ulid, file.path, create=True):
+                pass
         with contextlib.closing(self._verifier.transfer.each(files, self._fetch)) as results:
             for (block, file), found in results:
                 if found is None:
@@ -156,7 +158,10 @@ class _Batch:
             chunks = self._verifier.repository.store.stream(file.key)
             # With a limit, an object that grew since the listing cannot fill the disk.
             body = HashedStream(chunks, worker=worker, limit=file.size)
-            with self._path(block, file).open("wb") as output:
+            with (
+                self._scratch.folder.parent_of(block.ulid, file.path) as parent,
+                parent.create(PurePosixPath(file.path).name) as output,
+            ):
                 output.writelines(body)
             return body
 
@@ -164,9 +169,6 @@ class _Batch:
             return read_again_if_different(download, file.sha256, worker=worker)
         except ObjectNotFound:
             return None
-
-    def _path(self, block: Block, file: File) -> Path:
-        return self._scratch.folder / block.ulid / file.path
 
     def _check_blocks(self, folders: Sequence[Path]) -> None:
         reports = check_blocks(folders, processes=self._scratch.processes, keep=_MAX_FAULTS)
