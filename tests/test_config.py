@@ -189,6 +189,15 @@ def test_code_in_the_file_is_not_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+def test_line_with_a_secret_is_not_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("s3_bucket: b\nhealthcheck_url: https://hc/xyzzyxyz: x\n")
+
+    with pytest.raises(UsageError, match=r"not allowed here at line 2, column 37$") as raised:
+        read_file(file)
+    assert "xyzzy" not in raised.value.message
+
+
 def test_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_bytes(b"s3_bucket: \xff\xfe\n")

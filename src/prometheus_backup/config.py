@@ -47,8 +47,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise UsageError(f"cannot read configuration {path}: {cause}") from None
+        raise UsageError(f"cannot read configuration {path}: {_cause(error)}") from None
     if document is None:  # empty, or comments only
         return {}
     if not isinstance(document, dict):
@@ -58,6 +57,15 @@ def read_file(path: Path) -> dict[str, Any]:
         if isinstance(value, yaml.MappingNode):
             _require_each_once(value, path, name=str)
     return dict(_value(str(key), value, path) for key, value in document.items())
+
+
+def _cause(error: Exception) -> str:
+    """Return what is wrong with a file, without the line itself, which may contain a secret."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "invalid YAML"
+    problem = getattr(error, "problem", None) or "invalid YAML"
+    return f"{problem} at line {mark.line + 1}, column {mark.column + 1}"
 
 
 def parse_size(text: str) -> int:

@@ -72,6 +72,20 @@ _PROMETHEUS = (
         kind="path",
         default_text="the system's",
     ),
+    Setting(
+        "prometheus_cert_file",
+        "PROMETHEUS_CERT_FILE",
+        "Client certificate (PEM), if Prometheus requires one.",
+        kind="path",
+        default_text="none",
+    ),
+    Setting(
+        "prometheus_key_file",
+        "PROMETHEUS_KEY_FILE",
+        "Key (PEM) of the client certificate, if it is in a file of its own.",
+        kind="path",
+        default_text="none",
+    ),
 )
 _SOURCE = (
     Setting(

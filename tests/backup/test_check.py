@@ -16,7 +16,8 @@ from devtools.seaweedfs import READ_ONLY, SeaweedFS
 from prometheus_backup.backup.check import CheckReport, check
 from prometheus_backup.clock import SystemClock
 from prometheus_backup.model import PutOptions
-from prometheus_backup.prometheus.client import Access, PrometheusClient
+from prometheus_backup.prometheus.access import Access
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore

@@ -18,7 +18,7 @@ from prometheus_backup.datadir.lock import Intent
 from prometheus_backup.errors import SnapshotUnusable, SourceUnavailable
 from prometheus_backup.events import SnapshotLeft, SnapshotRemoved, SnapshotTaken
 from prometheus_backup.model import Outcome
-from prometheus_backup.prometheus.client import Access
+from prometheus_backup.prometheus.access import Access
 from tests.support.contents import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
 from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, settings, take_backup

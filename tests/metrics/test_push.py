@@ -5,7 +5,7 @@ import pytest
 from devtools.pushgateway import Pushgateway
 from prometheus_backup.metrics.exposition import parse
 from prometheus_backup.metrics.families import Sample, labelled, sample
-from prometheus_backup.metrics.push import JOB, ping, push
+from prometheus_backup.metrics.push import JOB, ping, push, ready
 from prometheus_backup.metrics.run import RunRecorder
 from tests.support.faulty_http import Answer, FaultyServer
 from tests.support.repositories import NOON, ManualClock
@@ -118,6 +118,9 @@ def test_success_is_pinged_and_failure_is_sent_with_its_cause() -> None:
         "ftp://127.0.0.1/a-secret",
         "a-secret",
         "http://user:a-secret@127.0.0.1:port/",
+        "http://127.0.0.1:9/a-secret\n",
+        "http://a-secret-\udce9.invalid/",
+        "https://" + "a-secret." * 40,
     ],
 )
 def test_messages_do_not_contain_the_health_check_url(url: str) -> None:
@@ -127,9 +130,11 @@ def test_messages_do_not_contain_the_health_check_url(url: str) -> None:
         assert "secret" not in str(raised.value)
 
 
-def test_error_of_the_health_check_is_a_failed_ping() -> None:
-    with (
-        FaultyServer(otherwise=Answer(status=404, body=b"no such check")) as server,
-        pytest.raises(OSError, match="it answered 404: no such check"),
-    ):
-        ping(server.url, failure=None)
+@pytest.mark.parametrize("body", [b"no check at /a-secret", b"Basic dTphLXNlY3JldA=="])
+def test_error_of_a_health_check_does_not_repeat_what_the_server_echoes(body: bytes) -> None:
+    with FaultyServer(otherwise=Answer(status=404, body=body)) as server:
+        address = server.url.replace("//", "//u:a-secret@")
+        with pytest.raises(OSError, match=r"^it answered 404$"):
+            ping(f"{address}/a-secret", failure=None)
+        with pytest.raises(OSError, match=r"^it answered 404$"):
+            ready(address)

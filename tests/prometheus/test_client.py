@@ -13,13 +13,14 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     SourceUnavailable,
 )
+from prometheus_backup.prometheus.access import Access
 from prometheus_backup.prometheus.client import (
-    Access,
     PrometheusClient,
     QueryFailed,
     SnapshotConnectionLost,
     SourceStatus,
 )
+from prometheus_backup.prometheus.loading import reload_timeout
 from tests.support.contents import live_blocks
 from tests.support.sources import HTML, SNAPSHOT_PATH, FakePrometheus, Proxy
 
@@ -90,6 +91,19 @@ def test_the_out_of_order_window_is_read_from_the_configuration(
 ) -> None:
     with FakePrometheus({"/api/v1/status/config": (200, {"yaml": yaml})}) as server:
         assert status(server.url).out_of_order == window
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds", "wait"),
+    [({}, 60, 180), ({"storage.tsdb.block-reload-interval": "10m"}, 600, 1800)],
+)
+def test_waiting_follows_the_interval_at_which_blocks_are_loaded(
+    flags: dict[str, str], seconds: int, wait: int
+) -> None:
+    with FakePrometheus({"/api/v1/status/flags": (200, flags)}) as server:
+        interval = status(server.url).reload_interval
+    assert interval == timedelta(seconds=seconds)
+    assert reload_timeout(interval) == timedelta(seconds=wait)
 
 
 @pytest.mark.parametrize(

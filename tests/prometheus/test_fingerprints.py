@@ -14,7 +14,7 @@ from devtools.remote_write import Histogram
 from prometheus_backup.backup.run import BackupOptions
 from prometheus_backup.events import Event, FingerprintsTaken, SnapshotTaken
 from prometheus_backup.model import Outcome
-from prometheus_backup.prometheus.client import Access
+from prometheus_backup.prometheus.access import Access
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.stores.local import LocalStore

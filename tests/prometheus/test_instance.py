@@ -28,7 +28,8 @@ from prometheus_backup.errors import (
     UsageError,
 )
 from prometheus_backup.model import Outcome
-from prometheus_backup.prometheus.client import Access, PrometheusClient
+from prometheus_backup.prometheus.access import Access
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.instance import head_block_estimate
 from tests.support.certificates import self_signed
 from tests.support.contents import keys, live_blocks, traces
@@ -162,7 +163,7 @@ def test_a_secret_file_that_cannot_be_read(tmp_path: Path) -> None:
         Access("http://127.0.0.1:1", username="u", password_file=str(tmp_path / "absent")),
         Access("http://127.0.0.1:1", bearer_token_file=str(tmp_path)),
     ):
-        with pytest.raises(SourceUnavailable, match="cannot read the secret in /") as caught:
+        with pytest.raises(SourceUnavailable, match=r"cannot read PROMETHEUS_\w+_FILE /") as caught:
             PrometheusClient(access)
         assert caught.value.exit_code == 20
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from prometheus_backup.prometheus.client import Access, PrometheusClient
+from prometheus_backup.prometheus.access import Access
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.loading import LoadResult, wait_until_dropped
 from tests.support.repositories import ManualClock
 from tests.support.sources import FakePrometheus, Request

@@ -70,6 +70,8 @@ def test_an_invalid_address_is_refused_with_the_valid_forms(text: str, why: str)
     [
         "s3://AKIAKEY:hidden-secret@bucket/prefix",
         "s3://hidden-secret@bucket",
+        "https://user:hidden-secret@host/bucket",
+        "ftp://bucket/?token=hidden-secret",
         "az://container/p?sig=hidden-secret",
         "gs://bucket/p#hidden-secret",
     ],

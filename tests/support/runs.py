@@ -20,7 +20,8 @@ from prometheus_backup.backup.run import BackupOptions, BackupReport, BackupRun
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.events import Event, Listener, Warned, ignore
 from prometheus_backup.model import Layout, Level
-from prometheus_backup.prometheus.client import Access, PrometheusClient
+from prometheus_backup.prometheus.access import Access
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.base import ObjectStore

@@ -101,7 +101,7 @@ def _check_source(
         client = connect()
         status = client.status()
         found.append((client, status))
-        return f"version {status.version} at {client.url}, retention {status.retention}"
+        return f"version {status.version} at {client.url}, retention {status.retention or 'off'}"
 
     reachable = preflight.run("prometheus: reachable and ready", query_status)
     readable = preflight.run("data directory: readable", lambda: _readable(data_dir))

@@ -76,7 +76,8 @@ class CommandContext:
 
     def client(self) -> "PrometheusClient":
         """Return the access to Prometheus."""
-        from prometheus_backup.prometheus.client import Access, PrometheusClient
+        from prometheus_backup.prometheus.access import Access
+        from prometheus_backup.prometheus.client import PrometheusClient
 
         values = self.values
         return PrometheusClient(
@@ -86,6 +87,8 @@ class CommandContext:
                 password_file=values["prometheus_password_file"],
                 bearer_token_file=values["prometheus_bearer_token_file"],
                 ca_file=values["prometheus_ca_file"],
+                cert_file=values["prometheus_cert_file"],
+                key_file=values["prometheus_key_file"],
             )
         )
 

@@ -116,7 +116,8 @@ class Monitoring:
         except OSError as error:
             self._warn(Warned(f"{subject}: {error.strerror or error}"))
         except Exception as error:  # noqa: BLE001 -- monitoring must not change the outcome
-            self._warn(Warned(f"{subject}: {type(error).__name__}: {error}"))
+            # Not the text: that of a library may contain a URL or a header.
+            self._warn(Warned(f"{subject}: this is a bug: {type(error).__name__}"))
         return None
 
 

@@ -30,8 +30,9 @@ from prometheus_backup.events import (
 )
 from prometheus_backup.folder import Folder
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, counted, rfc3339
+from prometheus_backup.prometheus.access import Access
 from prometheus_backup.prometheus.answers import differences
-from prometheus_backup.prometheus.client import Access, PrometheusClient, QueryFailed
+from prometheus_backup.prometheus.client import PrometheusClient, QueryFailed
 from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
 from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration

@@ -44,7 +44,7 @@ from prometheus_backup.heal.swap import Swap
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.loading import (
-    RELOAD_TIMEOUT,
+    reload_timeout,
     wait_until_dropped,
     wait_until_loaded,
 )
@@ -70,7 +70,7 @@ class HealOptions:
     request: HealRequest = DEFAULT_REQUEST
     quick: bool = False
     processes: int = 1
-    timeout: timedelta = RELOAD_TIMEOUT
+    timeout: timedelta | None = None
 
 
 DEFAULTS = HealOptions()
@@ -177,6 +177,10 @@ class _Run:
         self._running, warnings = self._directory.running(names)
         for warning in warnings:
             self._listener(Warned(warning))
+        timeout, running = job.options.timeout, self._running
+        if timeout is None:
+            timeout = reload_timeout(running.reload_interval) if running else timedelta()
+        self._timeout = timeout
         self._owner = self._directory.owner(names)
         self._pending = dict(self._swap.pending())
         self._listener(Step("scan", f"checking the blocks in {job.data_dir}"))
@@ -341,7 +345,7 @@ class _Run:
             self._job.data_dir,
             gone,
             clock=self._job.clock,
-            timeout=self._job.options.timeout,
+            timeout=self._timeout,
         )
         if not dropped.done:
             self._problems.append(
@@ -365,7 +369,7 @@ class _Run:
             self._job.data_dir,
             self._placed,
             clock=self._job.clock,
-            timeout=self._job.options.timeout,
+            timeout=self._timeout,
         )
         if not loaded.done:
             self._problems.append(f"Prometheus has not loaded the blocks yet: {loaded.problem}")

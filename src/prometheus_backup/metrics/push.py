@@ -12,11 +12,15 @@ from prometheus_client import push_to_gateway, pushadd_to_gateway
 
 from prometheus_backup.metrics.exposition import Collected
 from prometheus_backup.metrics.families import COMMAND, REPOSITORY, Sample
+from prometheus_backup.model import printable
+from prometheus_backup.prometheus.http_failures import request_failure
 
 JOB = "prometheus-backup"
 _TIMEOUT = 5.0
 """Seconds for each step of a request: a pod has 30 seconds in total to stop."""
 _MAX_RESPONSE_TEXT = 300
+_PUSHGATEWAY_ERRORS = ("pushed metrics are invalid", "text format parsing error")
+"""How the answers begin that are shown. Other servers may repeat the URL, which may be secret."""
 
 
 def push(url: str, run: Sequence[Sample], state: Sequence[Sample] | None) -> None:
@@ -72,10 +76,9 @@ def _request(method: str, url: str, *, proxies: bool, **content: Any) -> None:
         verify = url.startswith("https:") and ssl.create_default_context()
         with httpx.Client(verify=verify, trust_env=proxies, timeout=_TIMEOUT) as client:
             answer = client.request(method, url, **content)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise OSError("it is not an http or https URL") from None
-    except httpx.HTTPError as error:
-        raise OSError(str(error) or type(error).__name__) from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise OSError(request_failure(error).cause) from None
     if not answer.is_success:
         reason = " ".join(answer.text[:_MAX_RESPONSE_TEXT].split())
-        raise OSError(f"it answered {answer.status_code}{f': {reason}' if reason else ''}")
+        shown = f": {printable(reason)}" if reason.startswith(_PUSHGATEWAY_ERRORS) else ""
+        raise OSError(f"it answered {answer.status_code}{shown}")

@@ -6,7 +6,6 @@ JSON `errorType`, not only by the HTTP status: a disabled Admin API returns 500.
 
 import re
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,15 @@ from prometheus_backup.errors import (
     SourceUnavailable,
 )
 from prometheus_backup.model import instant_from_ms
+from prometheus_backup.prometheus.access import Access, Credentials, tls_context
 from prometheus_backup.prometheus.configuration import configured_retention, out_of_order_window
+from prometheus_backup.prometheus.http_failures import (
+    answered_by_tls_server,
+    is_tls_failure,
+    request_failure,
+    without,
+)
+from prometheus_backup.prometheus.promql import parse_duration
 
 _TIMEOUT = 30.0
 _KEEPALIVE = [
@@ -36,6 +43,7 @@ _KEEPALIVE = [
 _SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
 _QUERY_PATH = "/api/v1/query"
 _NO_TIME = 2**63 - 1
+_MINUTE = timedelta(minutes=1)
 
 
 class SnapshotConnectionLost(SourceUnavailable):
@@ -51,23 +59,12 @@ class QueryFailed(SourceUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """URL and credentials of a Prometheus. Secrets are read from files at each run."""
-
-    url: str
-    username: str | None = None
-    password_file: str | None = None
-    bearer_token_file: str | None = None
-    ca_file: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SourceStatus:
     """The status that Prometheus reports. `clock` is the time of its clock, to the second.
 
     `storage_path` is absolute if Prometheus reports its working directory. `head_from` is the time
     of the first sample in memory, None if there are none. `lookback` is the lookback delta of
-    queries, as a PromQL duration.
+    queries, as a PromQL duration. `reload_interval` is how often new blocks are loaded.
     """
 
     version: str
@@ -83,6 +80,7 @@ class SourceStatus:
     head_chunks: int
     head_from: datetime | None
     lookback: str
+    reload_interval: timedelta
     clock: datetime
 
 
@@ -95,19 +93,14 @@ class PrometheusClient:
 
     def __init__(self, access: Access) -> None:
         self.url = access.url.rstrip("/")
-        headers = {}
-        auth: tuple[str, str] | None = None
-        if access.bearer_token_file:
-            headers["Authorization"] = f"Bearer {_read_secret(access.bearer_token_file)}"
-        elif access.username:
-            password = _read_secret(access.password_file) if access.password_file else ""
-            auth = (access.username, password)
+        credentials = Credentials.read(access)
+        self._secrets = credentials.secrets
         self._client_arguments: dict[str, Any] = {
-            "headers": headers,
-            "auth": auth,
+            "headers": credentials.headers,
+            "auth": credentials.auth,
             "timeout": _TIMEOUT,
             # Loading certificates takes longer than a request: do it once, and only for TLS.
-            "verify": self.url.startswith("https:") and _tls_context(access.ca_file),
+            "verify": self.url.startswith("https:") and tls_context(access),
         }
         self._http = self._connect()
 
@@ -141,6 +134,7 @@ class PrometheusClient:
             head_chunks=int(head.get("chunkCount", 0)),
             head_from=_head_from(head),
             lookback=str(flags.get("query.lookback-delta", "")),
+            reload_interval=_reload_interval(flags),
             clock=clock,
         )
 
@@ -148,9 +142,9 @@ class PrometheusClient:
         """Return whether a server listens at the URL, whatever its response."""
         try:
             self._http.get(f"{self.url}/-/ready")
-        except httpx.ConnectError:
-            return False
-        except httpx.HTTPError:
+        except httpx.ConnectError as error:
+            return is_tls_failure(error)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             return True
         return True
 
@@ -219,17 +213,20 @@ class PrometheusClient:
         try:
             response = self._http.post(f"{self.url}{_SNAPSHOT_PATH}{query}", timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise SourceUnavailable(f"{failed}: cannot connect to {self.url}: {error}") from error
+            why = request_failure(error)
+            raise SourceUnavailable(
+                f"{failed}: cannot connect to {self.url}: {why.cause}", hint=why.hint or None
+            ) from error
         except httpx.HTTPError as error:
             raise SnapshotConnectionLost(
-                f"{failed}: the connection to {self.url} was lost: {error!r}"
+                f"{failed}: the connection to {self.url} was lost: {request_failure(error).cause}"
             ) from error
         body = _json(response)
         name = (body.get("data") or {}).get("name") if response.is_success else None
         if isinstance(name, str) and name:
             return name
-        cause = body.get("error") or f"HTTP {response.status_code}"
-        if body.get("errorType") == "unavailable" and "admin API" in str(cause):
+        cause = self._cause(response)
+        if body.get("errorType") == "unavailable" and "admin API" in cause:
             raise AdminApiDisabled(f"{failed}: {cause}")
         if response.status_code in (502, 504) and not body:
             # The proxy timed out, but Prometheus continues.
@@ -267,12 +264,11 @@ class PrometheusClient:
         except httpx.TimeoutException as error:
             raise QueryFailed(f"no answer within {seconds:g} s", kind="timeout") from error
         except httpx.HTTPError as error:
-            message = f"the connection was lost: {error or type(error).__name__}"
+            message = f"the connection was lost: {request_failure(error).cause}"
             raise QueryFailed(message, kind="connection") from error
         found = _json(answer)
         if not answer.is_success or not isinstance(found.get("data"), dict):
-            cause = str(found.get("error") or f"HTTP {answer.status_code}")
-            raise QueryFailed(cause, kind=str(found.get("errorType") or "unknown"))
+            raise QueryFailed(self._cause(answer), kind=str(found.get("errorType") or "unknown"))
         data: Mapping[str, Any] = found["data"]
         return data
 
@@ -315,21 +311,28 @@ class PrometheusClient:
                 hint="set PROMETHEUS_USERNAME and PROMETHEUS_PASSWORD_FILE, or "
                 "PROMETHEUS_BEARER_TOKEN_FILE",
             )
-        cause = _json(response).get("error") or f"HTTP {code}"
+        if mistaken := answered_by_tls_server(response):
+            raise SourceUnavailable(
+                f"cannot use Prometheus at {self.url}: {mistaken.cause}", hint=mistaken.hint
+            )
         raise SourceUnavailable(
-            f"cannot use Prometheus at {self.url}: {path}: {cause}",
+            f"cannot use Prometheus at {self.url}: {path}: {self._cause(response)}",
             hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
         )
 
     def _send(self, method: str, path: str, *, http: httpx.Client | None = None) -> httpx.Response:
         try:
             return (http or self._http).request(method, self.url + path)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            why = request_failure(error)
             raise SourceUnavailable(
-                f"cannot reach Prometheus at {self.url}: {error or type(error).__name__}"
+                f"cannot reach Prometheus at {self.url}: {why.cause}", hint=why.hint or None
             ) from error
-        except httpx.InvalidURL as error:
-            raise SourceUnavailable(f"cannot reach Prometheus at {self.url}: {error}") from error
+
+    def _cause(self, response: httpx.Response) -> str:
+        """Return the error in a response. A server may repeat what was sent, with its secrets."""
+        error = _json(response).get("error")
+        return without(self._secrets, str(error)) if error else f"HTTP {response.status_code}"
 
     def _connect(self) -> httpx.Client:
         transport = httpx.HTTPTransport(
@@ -344,6 +347,11 @@ def _is_agent(flags: Mapping[str, Any]) -> bool:
     return flags.get("agent") == "true" or "agent" in str(flags.get("enable-feature", "")).split(
         ","
     )
+
+
+def _reload_interval(flags: Mapping[str, Any]) -> timedelta:
+    """Return how often new blocks are loaded: a flag since 3.9, before that once a minute."""
+    return parse_duration(str(flags.get("storage.tsdb.block-reload-interval", ""))) or _MINUTE
 
 
 def _head_from(head: Mapping[str, Any]) -> datetime | None:
@@ -372,20 +380,3 @@ def _date(response: httpx.Response) -> datetime:
         raise SourceUnavailable(
             f"cannot use Prometheus at {response.url.host}: its response has no Date header"
         ) from error
-
-
-def _read_secret(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceUnavailable(
-            f"cannot read the secret in {path}: {getattr(error, 'strerror', error)}",
-            hint="check the path and the mode of the file",
-        ) from error
-
-
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise SourceUnavailable(f"cannot read PROMETHEUS_CA_FILE {ca_file}: {error}") from error

@@ -16,9 +16,14 @@ from prometheus_backup.prometheus.instance import count_readable
 if TYPE_CHECKING:  # importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
 
-RELOAD_TIMEOUT = timedelta(minutes=3)
-"""Prometheus reloads blocks once a minute (tsdb/db.go BlockReloadInterval)."""
+_MIN_TIMEOUT = timedelta(minutes=3)
+_RELOADS = 3
 _POLL_SECONDS = 1.0
+
+
+def reload_timeout(interval: timedelta) -> timedelta:
+    """Return how long to wait for a Prometheus that loads new blocks at this interval."""
+    return max(_MIN_TIMEOUT, _RELOADS * interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ def wait_until_loaded(
     ulids: Collection[str],
     *,
     clock: Clock,
-    timeout: timedelta = RELOAD_TIMEOUT,
+    timeout: timedelta,
 ) -> LoadResult:
     """Wait until these blocks, or blocks compacted from them, are loaded.
 
@@ -61,7 +66,7 @@ def wait_until_dropped(
     ulids: Collection[str],
     *,
     clock: Clock,
-    timeout: timedelta = RELOAD_TIMEOUT,
+    timeout: timedelta,
 ) -> LoadResult:
     """Wait until none of these blocks, which were removed from the directory, is loaded.
 

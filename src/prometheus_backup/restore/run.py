@@ -27,7 +27,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import Listener, PlanMade, Step, Warned
 from prometheus_backup.folder import Owner
 from prometheus_backup.model import Outcome, counted, rfc3339
-from prometheus_backup.prometheus.loading import RELOAD_TIMEOUT, LoadResult, wait_until_loaded
+from prometheus_backup.prometheus.loading import LoadResult, reload_timeout, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.layout import TOOL_FOLDER, backup_time
 from prometheus_backup.repository.manifest import Manifest
@@ -66,7 +66,7 @@ class RestoreOptions:
     ignore_retention: bool = False
     head_from: datetime | None = None
     owner: Owner | None = None
-    timeout: timedelta = RELOAD_TIMEOUT
+    timeout: timedelta | None = None
     stop_on_damage: bool = False
 
 
@@ -317,7 +317,8 @@ class Restore:
     ) -> LoadResult | None:
         blocks = (*prepared.plan.place, *prepared.plan.present)
         ulids = [b.ulid for b in blocks if b.ulid not in damaged]
-        if prepared.target_state.running is None or self.client is None or not ulids:
+        running, timeout = prepared.target_state.running, self.options.timeout
+        if running is None or self.client is None or not ulids:
             return None
         self.listener(Step("load", f"waiting until {self.client.url} has loaded the blocks"))
         return wait_until_loaded(
@@ -325,7 +326,7 @@ class Restore:
             self.target,
             ulids,
             clock=self.repository.clock,
-            timeout=self.options.timeout,
+            timeout=reload_timeout(running.reload_interval) if timeout is None else timeout,
         )
 
 

@@ -173,8 +173,9 @@ class TargetDirectory:
         if not status.agent and self._is_served(status):
             return status, ()
         self._require_unlocked(names)
+        why = "runs in agent mode" if status.agent else f"does not store its data in {self.path}"
         warning = (
-            f"the Prometheus at {self.client.url} does not store its data in {self.path}; "
+            f"the Prometheus at {self.client.url} {why}; "
             "assuming that the Prometheus that uses this directory is stopped"
         )
         return None, (warning,)

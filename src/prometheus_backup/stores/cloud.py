@@ -11,6 +11,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.stores.failures import without_urls
 from prometheus_backup.stores.objectstore import ObstoreStore, Patience
 
 
@@ -28,7 +29,7 @@ def open_cloud(scheme: str, container: str, prefix: str, *, hurried: bool = Fals
                 retry_config=patience.retry,
             )
         except (BaseError, ValueError) as error:
-            cause = " ".join(str(error).partition("\n\nDebug")[0].split())
+            cause = without_urls(str(error).partition("\n\nDebug")[0])
             raise UsageError(
                 f"cannot open {url}: {cause}",
                 hint="set the credentials as for the cloud's own tools (docs/stores.md)",

@@ -81,6 +81,7 @@ _DELETE_FAILED = re.compile(r"DeleteObjects request failed for key .*: (.*) \(co
 _STATUS = re.compile(r"status code: (\d{3})([^:<\n]*)")
 _REGION = re.compile(r"expecting '([\w-]+)'|<Region>([\w-]+)</Region>")
 _ADDRESS = re.compile(r"(https?://[^/\s\"?]+)")
+_URL = re.compile(r"""(\w+://)(?:[^/\s"'@]*@)?([^/\s"'?)]*)[^\s"')]*""")
 _CREDENTIALS = re.compile(r"External AWS credential provider: \w+: (.*)", re.DOTALL)
 _BOTO_CONNECTION_ERRORS = (
     "Could not connect to the endpoint",
@@ -184,7 +185,7 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     if isinstance(error, boto.ClientError):
         return _refused_by_boto(error, verb=verb, place=place)
     if isinstance(error, boto.ProfileNotFound | boto.ConfigParseError):
-        return UsageError(f"{start}{error}")
+        return UsageError(f"{start}{without_urls(str(error))}")
     without = (
         boto.NoCredentialsError,
         boto.PartialCredentialsError,
@@ -196,11 +197,11 @@ def translate_boto(error: Exception, *, verb: str, place: str) -> BackupToolErro
     if isinstance(error, without):
         return no_credentials(start, str(error))
     if isinstance(error, boto.SSLError):
-        cause = f"the TLS certificate was not accepted: {error}"
+        cause = f"the TLS certificate was not accepted: {without_urls(str(error))}"
         return RepositoryUnavailable(start + cause, hint=_CERTIFICATE_HINT)
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError):
-        return RepositoryUnavailable(f"{start}no connection: {error}")
-    return RepositoryUnavailable(f"{start}{error}")
+        return RepositoryUnavailable(f"{start}no connection: {without_urls(str(error))}")
+    return RepositoryUnavailable(f"{start}{without_urls(str(error))}")
 
 
 def _refused_by_boto(error: Any, *, verb: str, place: str) -> BackupToolError:
@@ -311,7 +312,7 @@ def _element(text: str, name: str) -> str | None:
 
 def no_credentials(start: str, text: str) -> BackupToolError:
     """Return the error for credentials that boto3 could not get; `start` is of the message."""
-    cause = f"{start}cannot get AWS credentials: {printable(' '.join(text.split()))}"
+    cause = f"{start}cannot get AWS credentials: {without_urls(text)}"
     if any(word in text for word in _BOTO_CONNECTION_ERRORS):
         return NoAnswer(cause, hint="check the network path to AWS STS or the metadata service")
     return RepositoryDenied(
@@ -340,7 +341,15 @@ def _cause(text: str) -> tuple[str | None, str]:
     status = _STATUS.search(first)
     if status:
         return None, f"{status[1]}{status[2]}".strip()
-    return None, printable(" ".join(first.split()), max_length=300)
+    return None, without_urls(first)
+
+
+def without_urls(text: str) -> str:
+    """Return a library's text on one line, with only scheme and host of each URL in it.
+
+    The rest may be secret, such as the token in a URL of Azure.
+    """
+    return printable(_URL.sub(r"\1\2", " ".join(text.split())), max_length=300)
 
 
 def _is_connection_error(text: str) -> bool:

@@ -40,17 +40,19 @@ def parse_location(text: str) -> Location:
     Raises UsageError for anything else.
     """
     form = "use s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH"
+    authority = text.partition("//")[2].partition("/")[0]
+    if "@" in authority or "?" in text or "#" in text:  # not shown: it may contain a secret
+        raise UsageError(
+            f"cannot parse repository {text.partition(':')[0]}://...: it has a user, query or "
+            "fragment",
+            hint="set credentials in the environment or in a file, never in the address",
+        )
     try:
         parts = urlsplit(text)
     except ValueError as error:
         raise UsageError(f"cannot parse repository {text!r}: {error}", hint=form) from None
     if parts.scheme not in SCHEMES:
         raise UsageError(f"cannot parse repository {text!r}: unknown scheme", hint=form)
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise UsageError(
-            f"cannot parse repository {parts.scheme}://...: it has a user, query or fragment",
-            hint="set credentials in the environment or in a file, never in the address",
-        )
     path = unquote(parts.path)
     segments = [s for s in path.split("/") if s]
     if any(s in (".", "..") for s in segments):

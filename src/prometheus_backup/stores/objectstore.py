@@ -362,7 +362,7 @@ class ObstoreStore:
             if type(error).__name__ != _PANIC:
                 raise
             raise UsageError(
-                f"cannot {verb} {self._place(key)}: the client library failed: {error}",
+                f"cannot {verb} {self._place(key)}: the client library failed",
                 hint="is there a character in the keys, region or endpoint that does not belong "
                 "there?",
             ) from None

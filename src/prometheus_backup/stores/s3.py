@@ -24,7 +24,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.calls import interruptibly
-from prometheus_backup.stores.failures import translate_boto
+from prometheus_backup.stores.failures import translate_boto, without_urls
 from prometheus_backup.stores.objectstore import IMPATIENT, PATIENT, ObstoreStore, Patience
 from prometheus_backup.stores.s3_access import (
     credential_provider,
@@ -133,7 +133,7 @@ class S3Store(ObstoreStore):
                 **self._credentials(),
             )
         except BaseError as error:  # such as a CA bundle that is damaged
-            cause = " ".join(str(error).partition("\n\nDebug")[0].split())
+            cause = without_urls(str(error).partition("\n\nDebug")[0])
             raise UsageError(f"cannot use the settings of {self._bucket}: {cause}") from None
 
     def _credentials(self) -> dict[str, Any]:
@@ -345,7 +345,7 @@ class S3Store(ObstoreStore):
         try:
             return Session(region_name=self._settings.region, **_boto_keys(self._settings.keys))
         except BotoCoreError as error:  # such as a missing profile
-            raise UsageError(f"cannot use the AWS settings: {error}") from None
+            raise UsageError(f"cannot use the AWS settings: {without_urls(str(error))}") from None
 
     @cached_property
     def _client(self) -> "S3Client":

@@ -71,7 +71,7 @@ def trusted_certificates(path: str | None) -> dict[str, bytes]:
     try:
         certificates = Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the CA bundle: {error}") from None
+        raise UsageError(f"cannot read the CA bundle {path}: {error.strerror}") from None
     if b"-----BEGIN CERTIFICATE-----" not in certificates:
         raise UsageError(f"cannot read the CA bundle: {path} contains no PEM certificate")
     return {"root_certificate": certificates}

@@ -45,10 +45,9 @@ _REMEDIES = {
 @option(
     "--wait",
     type=Count(min=0),
-    default=180,
-    show_default=True,
     metavar="SECONDS",
-    help="How long to wait for a running Prometheus at each step.",
+    help="How long to wait for a running Prometheus at each step.  "
+    "[default: three times its reload interval, at least 180]",
 )
 @option(
     "--processes",
@@ -81,7 +80,7 @@ def heal(
     from prometheus_backup.heal.run import Heal, HealOptions
 
     request = HealRequest(choices["without_copy"], undelete=choices["accept_undeleted"])
-    timeout = timedelta(seconds=choices["wait"])
+    timeout = None if choices["wait"] is None else timedelta(seconds=choices["wait"])
     processes = choices["processes"] or os.cpu_count() or 1
     options = HealOptions(request, choices["quick"], processes, timeout)
     with context.client() as client:

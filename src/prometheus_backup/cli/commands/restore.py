@@ -77,10 +77,9 @@ _NOTABLY_OLDER = timedelta(days=1)
 @option(
     "--wait",
     type=Count(min=0),
-    default=180,
-    show_default=True,
     metavar="SECONDS",
-    help="How long to wait for a running Prometheus to load the blocks.",
+    help="How long to wait for a running Prometheus to load the blocks.  "
+    "[default: three times its reload interval, at least 180]",
 )
 @command("repository", "retention", "prometheus", "monitoring", "reporting")
 def restore(
@@ -155,7 +154,7 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
         ignore_retention=choices["ignore_retention"],
         head_from=context.instant(choices["head_from"]),
         owner=parse_owner(owner) if owner is not None else None,
-        timeout=timedelta(seconds=choices["wait"]),
+        timeout=None if choices["wait"] is None else timedelta(seconds=choices["wait"]),
         stop_on_damage=choices["stop_on_damage"],
     )
 

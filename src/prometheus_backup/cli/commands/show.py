@@ -74,7 +74,7 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Iterab
     if manifest.labels:
         yield "labels", ", ".join(f"{k}={v}" for k, v in sorted(manifest.labels.items()))
     yield "snapshot", manifest.snapshot_name
-    yield "retention of the source", manifest.retention_time
+    yield "retention of the source", manifest.retention_time or "off: it deletes no data"
     yield "contents", f"{size(manifest.totals.bytes)} in {counted(manifest.totals.blocks, 'block')}"
     yield "time range", span(manifest)
     yield "fingerprints", fingerprints(manifest)
