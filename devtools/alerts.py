@@ -15,6 +15,7 @@ kind: PrometheusRule
 metadata:
   name: prometheus-backup
   labels:
+    app: prometheus-backup
     # The operator's Prometheus selects rules by these labels; kube-prometheus-stack by `release`.
     prometheus: k8s
     role: alert-rules

@@ -127,6 +127,7 @@ def cluster(
     """The namespace with Prometheus, S3, the Secret that users create, and the ConfigMap."""
     services = {
         ("prometheus-0.prometheus", 9090): _port(source.url),
+        ("prometheus-k8s-1.prometheus-operated", 9090): _port(source.url),
         ("s3.storage.svc", 8333): _port(bucket.endpoint.url),
     }
     with PodNetwork(services) as network:

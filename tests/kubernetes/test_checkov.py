@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from devtools.chart import CHART
+from tests.support.helm import objects
 from tests.support.kustomize import PROMETHEUS, containers, only, pods, render, roots
 from tests.support.pages import ROOT
 
@@ -41,6 +43,9 @@ def test_scanner_finds_only_the_deliberately_broken_manifest(
 ) -> None:
     for number, folder in enumerate(roots()):
         (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump_all(render(folder)))
+    for example in (CHART / "examples").glob("*.yaml"):
+        manifests = objects(yaml.safe_load(example.read_text()))
+        (tmp_path / f"chart-{example.name}").write_text(yaml.safe_dump_all(manifests))
     broken = copy.deepcopy(only(render(PROMETHEUS / "backup"), "CronJob"))
     for container in containers(pods([broken])[0]):
         container["securityContext"] = {"privileged": True}

@@ -25,7 +25,8 @@ _CHUNK = 1 << 16
 class PodNetwork:
     """Serves the ports of Services to processes in `namespace`; a context manager.
 
-    `services` maps a name and port as used by the pod to a port on loopback.
+    `services` maps a name and port as used by the pod to a port on loopback. Several names may have
+    the same port, but not for different servers.
     """
 
     def __init__(self, services: Mapping[tuple[str, int], int]) -> None:
@@ -67,9 +68,9 @@ class PodNetwork:
     def _listen(self) -> None:
         try:
             _enter_new_network()
+            ports = {port: upstream for (_, port), upstream in self._services.items()}
             listeners = {
-                socket.create_server((LOOPBACK, port)): upstream
-                for (_, port), upstream in self._services.items()
+                socket.create_server((LOOPBACK, port)): upstream for port, upstream in ports.items()
             }
         except OSError as error:
             self._failure = error
