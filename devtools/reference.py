@@ -113,7 +113,7 @@ _INTRODUCTIONS = {
     "scratch": (
         "Scratch directory",
         (
-            "Where `drill` restores a backup, and where `verify --level tsdb` checks blocks: "
+            "Where `drill` and `open` restore blocks, and where `verify --level tsdb` checks them: "
             "[explanation/verification.md](explanation/verification.md#blocks-of-stored-backups)."
         ),
     ),

@@ -285,7 +285,7 @@ _SCRATCH = (
     Setting(
         "scratch",
         "SCRATCH_DIR",
-        "Directory for downloaded blocks; `drill` needs room for all of them, `verify` for a few.",
+        "Directory for downloaded blocks: all of them for `drill` and `open`, a few for `verify`.",
         kind="path",
         default_text="the system's temporary directory",
         also_env=("DRILL_SCRATCH",),

@@ -246,6 +246,7 @@ FAILURES = {
     "daily": (["daily", "noon"], 2, "UsageError"),
     "hold": (["hold", "latest", "--reason="], 2, "UsageError"),
     "release": (["release", "backup-20010101-000000"], 30, "BackupNotFound"),
+    "open": (["open", "--prometheus-binary=/nonexistent"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),
     "timeline": (["timeline", "--from=-1d", "--to=-2d"], 2, "UsageError"),
     "job": (["job", "list"], 2, "UsageError"),

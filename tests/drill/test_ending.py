@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from prometheus_backup.drill.run import Drill
@@ -18,41 +17,13 @@ from prometheus_backup.model import Outcome, Verdict
 from prometheus_backup.prometheus.process import PrometheusBinary
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.local import LocalStore
-from tests.support.drills import Drilling
+from tests.support.drills import Drilling, never_ready, program, servers
 from tests.support.runs import FakeClock, transfer
 from tests.support.started_cli import StartedCli
 from tests.support.store_wrappers import ReadRecorder
 from tests.support.waiting import wait_until
 
 FOLDER = "prometheus-backup-drill"
-
-
-def program(path: Path, *lines: str) -> str:
-    """Write an executable Python program; return its path."""
-    path.write_text("\n".join([f"#!{sys.executable}", "import os, sys, time", *lines, ""]))
-    path.chmod(0o755)
-    return str(path)
-
-
-def never_ready(drilling: Drilling, directory: Path) -> str:
-    """The real Prometheus, under a URL path that the drill does not use."""
-    real = str(drilling.binaries.prometheus)
-    return program(
-        directory / "prometheus",
-        "flags = [a for a in sys.argv[1:] if not a.startswith('--web.route-prefix')]",
-        f"os.execv({real!r}, [{real!r}, *flags])",
-    )
-
-
-def servers(scratch: Path) -> list[psutil.Process]:
-    """The Prometheus processes that use a scratch directory."""
-    return [
-        p
-        for p in psutil.process_iter(["cmdline", "cwd", "status"])
-        if (p.info["cwd"] or "").startswith(f"{scratch}/")
-        and "--storage.tsdb.path=../data" in (p.info["cmdline"] or ())
-        and p.info["status"] != psutil.STATUS_ZOMBIE
-    ]
 
 
 def started(drilling: Drilling, directory: Path) -> StartedCli:

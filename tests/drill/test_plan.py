@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.drill.plan import Comparison, judge, plan_drill, same_semantics
+from prometheus_backup.drill.plan import Comparison, judge, plan_drill
 from prometheus_backup.model import Finding, FindingKind, Verdict
+from prometheus_backup.prometheus.versions import same_semantics
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.verification import TimeRange
 from tests.support import manifests

@@ -4,10 +4,13 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusServer
@@ -125,3 +128,31 @@ class Drilling:
         """Return the backup's blocks, the oldest first and the one of the head last."""
         blocks = manifest_of(self.files, self.backup)["blocks"]
         return [b["ulid"] for b in sorted(blocks, key=lambda b: str(b["min_time"]))]
+
+
+def program(path: Path, *lines: str) -> str:
+    """Write an executable Python program; return its path."""
+    path.write_text("\n".join([f"#!{sys.executable}", "import os, sys, time", *lines, ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
+def never_ready(drilling: Drilling, directory: Path) -> str:
+    """The real Prometheus, under a URL path that the drill does not use."""
+    real = str(drilling.binaries.prometheus)
+    return program(
+        directory / "prometheus",
+        "flags = [a for a in sys.argv[1:] if not a.startswith('--web.route-prefix')]",
+        f"os.execv({real!r}, [{real!r}, *flags])",
+    )
+
+
+def servers(scratch: Path) -> list[psutil.Process]:
+    """The Prometheus processes that use a scratch directory."""
+    return [
+        p
+        for p in psutil.process_iter(["cmdline", "cwd", "status"])
+        if (p.info["cwd"] or "").startswith(f"{scratch}/")
+        and "--storage.tsdb.path=../data" in (p.info["cmdline"] or ())
+        and p.info["status"] != psutil.STATUS_ZOMBIE
+    ]

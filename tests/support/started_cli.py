@@ -44,6 +44,12 @@ class StartedCli:
         wait_until(lambda: text in self.log() or self._child.poll() is not None)
         assert text in self.log(), f"it did not log {text!r}:\n{self.log()}"
 
+    def wait_for_output(self, text: str) -> str:
+        """Wait until it has written this text to standard output; return all that it wrote."""
+        wait_until(lambda: text in self._output.read_text() or self._child.poll() is not None)
+        assert text in self._output.read_text(), f"it did not write {text!r}:\n{self.log()}"
+        return self._output.read_text()
+
     def send(self, signal_number: int) -> None:
         """Send a signal."""
         self._child.send_signal(signal_number)

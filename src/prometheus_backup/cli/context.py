@@ -171,16 +171,20 @@ class CommandContext:
             f"verification {level}; {self._workers} workers"
         )
 
-    def prometheus_binary(self) -> Path:
-        """Return the Prometheus that a drill starts. Raises UsageError if it is not found."""
+    def prometheus_binary(
+        self,
+        *,
+        hint: str = "set --prometheus-binary, or run the drill in an image that contains "
+        "Prometheus",
+    ) -> Path:
+        """Return the Prometheus to start. Raises UsageError, with the hint, if it is not found."""
         name = str(self.values["prometheus_binary"])
         found = shutil.which(name)
         if found is None:
             where = "no such file" if "/" in name else "not found in PATH"
             raise UsageError(
                 f"cannot run Prometheus {name!r}: {where}",
-                hint="set --prometheus-binary, or run the drill in an image that contains "
-                "Prometheus",
+                hint=hint,
             )
         return Path(found).resolve()
 

@@ -185,6 +185,29 @@ MANUAL: Mapping[str, Manual] = {
         ),
         {"0": "The metrics were printed, or the exporter was stopped.", **_READS_REPOSITORY},
     ),
+    "open": Manual(
+        (
+            Example(
+                "Look at an hour of last March.",
+                "open --from 2026-03-01T14:00:00Z --to 2026-03-01T15:00:00Z",
+            ),
+            Example("See what would be fetched, and whether it fits.", "open latest --dry-run"),
+            Example("Use a fixed port, for `kubectl port-forward`.", "open latest --port 9090"),
+        ),
+        {
+            "0": "The window was closed. With --dry-run: it would fit.",
+            "2": "The Prometheus binary, an argument, a setting or the port cannot be used, or the "
+            "backup has no block in the time range.",
+            "3": "The window was closed, and some blocks were missing in it. The log names them.",
+            "10 to 14": "The repository could not be read. 11: another window uses the scratch "
+            "directory.",
+            "20": "Prometheus did not start, or ended by itself.",
+            "30": "There is no such backup.",
+            "33": "The scratch directory cannot be used or is too small.",
+            "40": "All blocks are damaged.",
+            "130, 143": "Stopped by a signal before the window was open, after cleaning up.",
+        },
+    ),
     "prune": Manual(
         (
             Example("Show what retention would delete.", "prune --dry-run"),

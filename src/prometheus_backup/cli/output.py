@@ -60,6 +60,7 @@ class Output:
             written += wrapped(line, width) if width and line[:1].strip() else [line]
         for line in (*written, *verbatim):
             sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()  # the command may go on, as `open` does
 
     def failure(self, error: BackupToolError) -> None:
         """Print why the command failed, and a hint."""
@@ -100,3 +101,4 @@ class Output:
 
     def _document(self, document: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        sys.stdout.flush()

@@ -77,8 +77,8 @@ class Scratch:
             raise TargetUnusable(
                 f"cannot {self._verb} in {self._parent.path}: it needs {counted(size, 'byte')}, "
                 f"and {counted(free, 'byte')} are free",
-                hint="set --scratch to a directory with more free space, or drill only a part with "
-                "--from",
+                hint=f"set --scratch to a directory with more free space, or {self._verb} only a "
+                "part with --from",
             )
 
     def __enter__(self) -> Self:

@@ -102,14 +102,6 @@ def judge(
     return (Verdict.INCONCLUSIVE, cause) if cause else (Verdict.PASS, "")
 
 
-def same_semantics(source: str, drilled: str) -> bool:
-    """Return whether two versions of Prometheus evaluate queries in the same way.
-
-    In 2.x a range includes a sample at its start; since 3.0 it does not.
-    """
-    return source.partition(".")[0] == drilled.partition(".")[0]
-
-
 def _outside(fingerprint: Fingerprint, part: TimeRange | None, lookback: timedelta) -> str:
     """Return why a fingerprint cannot be checked on a part of the backup, or "" if it can."""
     at = fingerprint.at

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from prometheus_backup import __version__
 from prometheus_backup.datadir.scratch import Scratch
-from prometheus_backup.drill.plan import Comparison, DrillPlan, judge, plan_drill, same_semantics
+from prometheus_backup.drill.plan import Comparison, DrillPlan, judge, plan_drill
 from prometheus_backup.errors import (
     BackupToolError,
     RepositoryError,
     SourceError,
-    SourceUnavailable,
     TargetUnusable,
 )
 from prometheus_backup.events import (
@@ -30,12 +29,13 @@ from prometheus_backup.events import (
 )
 from prometheus_backup.folder import Folder
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Verdict, counted, rfc3339
-from prometheus_backup.prometheus.access import Access
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import PrometheusClient, QueryFailed
 from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
-from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
+from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary
 from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration
+from prometheus_backup.prometheus.startup import PrometheusStarter
+from prometheus_backup.prometheus.versions import same_semantics
 from prometheus_backup.repository.fingerprint import Fingerprint, read_answer
 from prometheus_backup.repository.layout import MANIFEST
 from prometheus_backup.repository.manifest import Manifest
@@ -48,8 +48,6 @@ from prometheus_backup.verify.objects import size_finding
 _RESERVED_SPACE = 64 * 1024 * 1024
 _QUERY_TIMEOUT = timedelta(minutes=2)
 """Longer than for the source, because nothing is in the page cache."""
-_POLL_SECONDS = 0.1
-_START_ATTEMPTS = 3
 _MAX_LOG_LINES = 15
 _MAX_LINE_LENGTH = 500
 _MAX_DIFFERENCES = 5
@@ -219,30 +217,12 @@ class _Attempt:
                 )
             )
         lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
-        for _ in range(_START_ATTEMPTS):
-            with deferred_signals():
-                data = f"../{scratch.data.path.name}"
-                server = LocalPrometheus(drill.binary, data, run=scratch.run, lookback=lookback)
-                stack.enter_context(server)
-            client = stack.enter_context(PrometheusClient(Access(server.url)))
-            if self._is_ready(server, client):
-                return server, client
-            if server.exit_code is None or not _port_was_taken(server):
-                break
+        starter = PrometheusStarter(drill.binary, drill.wait, drill.repository.clock)
+        server, client = starter.start(stack, scratch.data, run=scratch.run, lookback=lookback)
+        if client is not None:
+            return server, client
         self._explain_failed_start(server)
         return None
-
-    def _is_ready(self, server: LocalPrometheus, client: PrometheusClient) -> bool:
-        clock = self.drill.repository.clock
-        deadline = clock.monotonic() + self.drill.wait.total_seconds()
-        while server.exit_code is None and clock.monotonic() < deadline:
-            try:
-                client.require_ready()
-            except SourceUnavailable:
-                clock.sleep(_POLL_SECONDS)
-            else:
-                return True
-        return False
 
     def _explain_failed_start(self, server: LocalPrometheus) -> None:
         """Record a finding if the data prevented the start, else a cause."""
@@ -346,7 +326,3 @@ def _shortened(found: tuple[str, ...]) -> str:
     shown = "; ".join(found[:_MAX_DIFFERENCES])
     more = len(found) - _MAX_DIFFERENCES
     return f"{shown}; and {more} more" if more > 0 else shown
-
-
-def _port_was_taken(server: LocalPrometheus) -> bool:
-    return any("address already in use" in line for line in server.log())

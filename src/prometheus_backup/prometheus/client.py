@@ -159,6 +159,11 @@ class PrometheusClient:
             )
         self._require_ok(response, "/-/ready")
 
+    def query_page(self) -> str:
+        """Return the path of its page for queries, which depends on the version and the build."""
+        response = self._send("GET", "/")
+        return httpx.URL(response.headers.get("Location", "")).path.rstrip("/") or "/graph"
+
     def loaded_blocks(self) -> frozenset[str] | None:
         """Return the ULIDs of the loaded blocks; None before 3.6, which does not report them."""
         metas = self._loaded_metas()

@@ -56,7 +56,7 @@ if os.getppid() == int(sys.argv[1]):
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Defer SIGINT and SIGTERM until the end of the block.
+    """Defer SIGINT, SIGTERM and SIGHUP until the end of the block.
 
     Otherwise a signal could leave a process running that was started but is not registered yet.
     """
@@ -68,7 +68,8 @@ def deferred_signals() -> Iterator[None]:
     def defer(number: int, frame: FrameType | None) -> None:
         received.append((number, frame))
 
-    handlers = {n: signal.signal(n, defer) for n in (signal.SIGINT, signal.SIGTERM)}
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {n: signal.signal(n, defer) for n in stops}
     try:
         yield
     finally:
@@ -127,17 +128,24 @@ class LocalPrometheus:
     """
 
     def __init__(
-        self, binary: PrometheusBinary, data: str, *, run: Folder, lookback: timedelta
+        self,
+        binary: PrometheusBinary,
+        data: str,
+        *,
+        run: Folder,
+        lookback: timedelta,
+        port: int | None = None,
     ) -> None:
         """Start the process in `run`, where its configuration and log are written.
 
-        `data` is the path of its data directory, seen from there.
+        `data` is the path of its data directory, seen from there. Without a port, a free one and a
+        random path prefix are chosen: with the prefix, a response can only come from this process.
+        With a port there is no prefix: the address is for people.
         """
         self._run = run
         run.write(_CONFIG, b"{}\n")
-        port = _free_port()
-        # With a random prefix, a response can only come from this process.
-        prefix = f"/{secrets.token_hex(8)}"
+        prefix = f"/{secrets.token_hex(8)}" if port is None else ""
+        port = free_port() if port is None else port
         self.url = f"http://{_LOOPBACK}:{port}{prefix}"
         flags = [
             f"--config.file={_CONFIG}",
@@ -148,7 +156,7 @@ class LocalPrometheus:
             f"--storage.tsdb.max-block-duration={_FOREVER}",
             f"--query.lookback-delta={lookback // timedelta(milliseconds=1)}ms",
             f"--web.listen-address={_LOOPBACK}:{port}",
-            f"--web.route-prefix={prefix}",
+            f"--web.route-prefix={prefix or '/'}",
             f"--enable-feature={_FEATURES}",
         ]
         if binary.major >= _OVERLAP_FLAG_MAJOR:
@@ -176,6 +184,11 @@ class LocalPrometheus:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
             return [_printable(line) for line in log.read().decode(errors="replace").splitlines()]
 
+    @property
+    def port_was_taken(self) -> bool:
+        """Return whether it could not listen because another process does."""
+        return any("address already in use" in line for line in self.log())
+
     def kill(self) -> None:
         """Kill the process and wait for it."""
         if self._child.poll() is None:
@@ -193,7 +206,8 @@ def _die_with_parent(parent: int, folder: int) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(parent), str(folder)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback address that is free now."""
     with socket.socket() as probe:
         probe.bind((_LOOPBACK, 0))
         port = probe.getsockname()[1]

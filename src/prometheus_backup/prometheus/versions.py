@@ -17,6 +17,14 @@ def release(version: str) -> Release | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def same_semantics(one: str, other: str) -> bool:
+    """Return whether two versions of Prometheus evaluate queries in the same way.
+
+    In 2.x a range includes a sample at its start; since 3.0 it does not.
+    """
+    return one.partition(".")[0] == other.partition(".")[0]
+
+
 def is_before(version: str, since: Release) -> bool:
     """Return whether a version is known to be older than a release."""
     found = release(version)

@@ -16,6 +16,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     job,
     list_,
     metrics,
+    open_,
     prune,
     release,
     restore,
