@@ -14,10 +14,14 @@ from prometheus_backup.metrics.exposition import Collected
 from prometheus_backup.metrics.families import COMMAND, REPOSITORY, Sample
 from prometheus_backup.model import printable
 from prometheus_backup.prometheus.http_failures import request_failure
+from prometheus_backup.prometheus.limited_http import LimitedClient
 
 JOB = "prometheus-backup"
 _TIMEOUT = 5.0
 """Seconds for each step of a request: a pod has 30 seconds in total to stop."""
+_DEADLINE = 10.0
+"""Seconds for a whole request."""
+_MAX_BYTES = 1 << 20
 _MAX_RESPONSE_TEXT = 300
 _PUSHGATEWAY_ERRORS = ("pushed metrics are invalid", "text format parsing error")
 """How the answers begin that are shown. Other servers may repeat the URL, which may be secret."""
@@ -74,8 +78,8 @@ def _request(method: str, url: str, *, proxies: bool, **content: Any) -> None:
     try:
         # Loading certificates takes longer than a request: only for TLS.
         verify = url.startswith("https:") and ssl.create_default_context()
-        with httpx.Client(verify=verify, trust_env=proxies, timeout=_TIMEOUT) as client:
-            answer = client.request(method, url, **content)
+        with LimitedClient(verify=verify, trust_env=proxies, timeout=_TIMEOUT) as client:
+            answer = client.request(method, url, seconds=_DEADLINE, max_bytes=_MAX_BYTES, **content)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise OSError(request_failure(error).cause) from None
     if not answer.is_success:

@@ -20,18 +20,23 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     SourceUnavailable,
 )
-from prometheus_backup.model import instant_from_ms
+from prometheus_backup.model import instant_from_ms, printable
 from prometheus_backup.prometheus.access import Access, Credentials, tls_context
 from prometheus_backup.prometheus.configuration import configured_retention, out_of_order_window
+from prometheus_backup.prometheus.fields import Fields, UnexpectedValue, parse_object
 from prometheus_backup.prometheus.http_failures import (
     answered_by_tls_server,
     is_tls_failure,
     request_failure,
     without,
 )
+from prometheus_backup.prometheus.limited_http import LimitedClient, ResponseTooLong
 from prometheus_backup.prometheus.promql import parse_duration
 
 _TIMEOUT = 30.0
+"""Seconds without a byte."""
+_DEADLINE = 60.0
+"""Seconds until a response is complete."""
 _KEEPALIVE = [
     # While Prometheus takes a snapshot of a large head, no data flows for minutes. Without probes,
     # a NAT or a dead peer would leave us waiting forever.
@@ -42,6 +47,8 @@ _KEEPALIVE = [
 ]
 _SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
 _QUERY_PATH = "/api/v1/query"
+_MAX_NAME = 255
+"""Characters of a file name."""
 _NO_TIME = 2**63 - 1
 _MINUTE = timedelta(minutes=1)
 
@@ -113,27 +120,37 @@ class PrometheusClient:
     def status(self) -> SourceStatus:
         """Return everything that a backup records or depends on."""
         self.require_ready()
+        try:
+            return self._status()
+        except UnexpectedValue as error:
+            raise self._unlike_prometheus(error) from error
+
+    def _status(self) -> SourceStatus:
         flags, clock = self._get_with_clock("/api/v1/status/flags")
         runtime = self._get("/api/v1/status/runtimeinfo")
         build = self._get("/api/v1/status/buildinfo")
-        config = str(self._get("/api/v1/status/config").get("yaml", ""))
-        configured = configured_retention(config, flags, version=build.get("version", ""))
+        config = self._get("/api/v1/status/config").raw_text("yaml")
+        version = build.text("version")
+        configured = configured_retention(config, flags.values, version=version)
+        retention = runtime.text("storageRetention") if configured is None else configured
+        out_of_order = out_of_order_window(config)
         agent = _is_agent(flags)
-        head = {} if agent else self._get("/api/v1/status/tsdb?limit=1").get("headStats", {})
+        path = "/api/v1/status/tsdb?limit=1"
+        head = Fields(path, {}) if agent else self._get(path).object("headStats")
         return SourceStatus(
-            version=build.get("version", ""),
-            revision=build.get("revision", ""),
-            start_time=runtime.get("startTime", ""),
-            hostname=runtime.get("hostname"),
-            retention=runtime.get("storageRetention", "") if configured is None else configured,
-            admin_api=flags.get("web.enable-admin-api") == "true",
+            version=version,
+            revision=build.text("revision"),
+            start_time=runtime.text("startTime"),
+            hostname=runtime.text("hostname") or None,
+            retention=printable(retention),
+            admin_api=flags.text("web.enable-admin-api") == "true",
             agent=agent,
-            storage_path=str(Path(runtime.get("CWD", ""), flags.get("storage.tsdb.path", ""))),
-            out_of_order=out_of_order_window(config),
-            head_series=int(head.get("numSeries", 0)),
-            head_chunks=int(head.get("chunkCount", 0)),
+            storage_path=str(Path(runtime.text("CWD"), flags.text("storage.tsdb.path"))),
+            out_of_order=printable(out_of_order) if out_of_order else None,
+            head_series=head.count("numSeries"),
+            head_chunks=head.count("chunkCount"),
             head_from=_head_from(head),
-            lookback=str(flags.get("query.lookback-delta", "")),
+            lookback=flags.text("query.lookback-delta"),
             reload_interval=_reload_interval(flags),
             clock=clock,
         )
@@ -141,7 +158,7 @@ class PrometheusClient:
     def is_listening(self) -> bool:
         """Return whether a server listens at the URL, whatever its response."""
         try:
-            self._http.get(f"{self.url}/-/ready")
+            self._http.request("GET", f"{self.url}/-/ready", seconds=_DEADLINE)
         except httpx.ConnectError as error:
             return is_tls_failure(error)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
@@ -167,18 +184,12 @@ class PrometheusClient:
     def loaded_blocks(self) -> frozenset[str] | None:
         """Return the ULIDs of the loaded blocks; None before 3.6, which does not report them."""
         metas = self._loaded_metas()
-        return None if metas is None else frozenset(meta["ulid"] for meta in metas)
+        return None if metas is None else frozenset(m.ulid for m in metas)
 
     def loaded_lineage(self) -> frozenset[str] | None:
         """Return the ULIDs of the loaded blocks, their sources and parents; None before 3.6."""
         metas = self._loaded_metas()
-        if metas is None:
-            return None
-        lineage = {meta["ulid"] for meta in metas}
-        for compaction in (meta.get("compaction") or {} for meta in metas):
-            lineage.update(compaction.get("sources") or ())
-            lineage.update(parent["ulid"] for parent in compaction.get("parents") or ())
-        return frozenset(lineage)
+        return None if metas is None else frozenset(u for m in metas for u in (m.ulid, *m.origins))
 
     def count_loaded_blocks(self) -> int | None:
         """Return the number of loaded blocks from Prometheus' metrics; None if it has none."""
@@ -203,7 +214,7 @@ class PrometheusClient:
             with self._connect() as http:
                 response = self._send("GET", "/api/v1/status/runtimeinfo", http=http)
                 data = self._data(response, "/api/v1/status/runtimeinfo")
-                seen.add((data.get("startTime"), data.get("hostname")))
+                seen.add((str(data.values.get("startTime")), str(data.values.get("hostname"))))
         return len(seen)
 
     def take_snapshot(self, *, skip_head: bool) -> str:
@@ -216,7 +227,13 @@ class PrometheusClient:
         failed = "Failed to create snapshot"
         timeout = httpx.Timeout(_TIMEOUT, read=None)
         try:
-            response = self._http.post(f"{self.url}{_SNAPSHOT_PATH}{query}", timeout=timeout)
+            response = self._http.request(
+                "POST",
+                f"{self.url}{_SNAPSHOT_PATH}{query}",
+                seconds=_DEADLINE,
+                wait=True,
+                timeout=timeout,
+            )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             why = request_failure(error)
             raise SourceUnavailable(
@@ -226,9 +243,10 @@ class PrometheusClient:
             raise SnapshotConnectionLost(
                 f"{failed}: the connection to {self.url} was lost: {request_failure(error).cause}"
             ) from error
-        body = _json(response)
-        name = (body.get("data") or {}).get("name") if response.is_success else None
-        if isinstance(name, str) and name:
+        body = parse_object(response.content)
+        data = body.get("data") if response.is_success else None
+        name = data.get("name") if isinstance(data, dict) else None
+        if isinstance(name, str) and 0 < len(name) <= _MAX_NAME:
             return name
         cause = self._cause(response)
         if body.get("errorType") == "unavailable" and "admin API" in cause:
@@ -254,57 +272,68 @@ class PrometheusClient:
         """
         seconds = limit.total_seconds()
         params = {"query": expression, "time": f"{at.timestamp():.3f}", "timeout": f"{seconds:.3f}"}
-        timeout = httpx.Timeout(_TIMEOUT, read=seconds + 1)
-        body = b""
         try:
-            with self._http.stream(
-                "GET", self.url + _QUERY_PATH, params=params, timeout=timeout
-            ) as response:
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > max_bytes:
-                        message = f"the answer is longer than {max_bytes:,} bytes"
-                        raise QueryFailed(message, kind="too-long")
-                answer = httpx.Response(response.status_code, content=body)
+            answer = self._http.request(
+                "GET",
+                self.url + _QUERY_PATH,
+                params=params,
+                seconds=seconds + 1,
+                max_bytes=max_bytes,
+            )
+        except ResponseTooLong as error:
+            raise QueryFailed(
+                f"the answer is longer than {max_bytes:,} bytes", kind="too-long"
+            ) from error
         except httpx.TimeoutException as error:
             raise QueryFailed(f"no answer within {seconds:g} s", kind="timeout") from error
         except httpx.HTTPError as error:
             message = f"the connection was lost: {request_failure(error).cause}"
             raise QueryFailed(message, kind="connection") from error
-        found = _json(answer)
+        found = parse_object(answer.content)
         if not answer.is_success or not isinstance(found.get("data"), dict):
-            raise QueryFailed(self._cause(answer), kind=str(found.get("errorType") or "unknown"))
+            kind = printable(str(found.get("errorType") or "unknown"), max_length=50)
+            raise QueryFailed(self._cause(answer), kind=kind)
         data: Mapping[str, Any] = found["data"]
         return data
 
-    def _loaded_metas(self) -> Sequence[Mapping[str, Any]] | None:
-        response = self._send("GET", "/api/v1/status/tsdb/blocks")
+    def _loaded_metas(self) -> Sequence["_LoadedBlock"] | None:
+        path = "/api/v1/status/tsdb/blocks"
+        response = self._send("GET", path)
         if response.status_code == httpx.codes.NOT_FOUND:
             return None
-        data = self._data(response, "/api/v1/status/tsdb/blocks")
-        return data.get("blocks") or ()  # null if there are none
+        data = self._data(response, path)
+        try:
+            return [_LoadedBlock.read(block) for block in data.objects("blocks")]
+        except UnexpectedValue as error:
+            raise self._unlike_prometheus(error) from error
 
     def _metric(self, name: str) -> int | None:
         response = self._send("GET", "/metrics")
-        found = re.search(rf"^{name} (\S+)$", response.text, re.MULTILINE)
-        return int(float(found[1])) if found else None
+        found = re.search(rf"^{name} (\S+)$".encode(), response.content, re.MULTILINE)
+        try:
+            return int(float(found[1])) if found else None
+        except (ValueError, OverflowError):  # not a number, or infinite
+            return None
 
-    def _get(self, path: str) -> Mapping[str, Any]:
+    def _get(self, path: str) -> Fields:
         return self._get_with_clock(path)[0]
 
-    def _get_with_clock(self, path: str) -> tuple[Mapping[str, Any], datetime]:
+    def _get_with_clock(self, path: str) -> tuple[Fields, datetime]:
         response = self._send("GET", path)
         return self._data(response, path), _date(response)
 
-    def _data(self, response: httpx.Response, path: str) -> Mapping[str, Any]:
+    def _data(self, response: httpx.Response, path: str) -> Fields:
         self._require_ok(response, path)
-        data = _json(response).get("data")
+        data = parse_object(response.content).get("data")
         if not isinstance(data, dict):
-            raise SourceUnavailable(
-                f"cannot use Prometheus at {self.url}: {path} did not respond like Prometheus",
-                hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
-            )
-        return data
+            raise self._unlike_prometheus(f"{path} did not respond like Prometheus")
+        return Fields(path, data)
+
+    def _unlike_prometheus(self, cause: object) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"cannot use Prometheus at {self.url}: {cause}",
+            hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
+        )
 
     def _require_ok(self, response: httpx.Response, path: str) -> None:
         code = response.status_code
@@ -325,9 +354,9 @@ class PrometheusClient:
             hint="set PROMETHEUS_URL to Prometheus itself, with its path prefix if it has one",
         )
 
-    def _send(self, method: str, path: str, *, http: httpx.Client | None = None) -> httpx.Response:
+    def _send(self, method: str, path: str, *, http: LimitedClient | None = None) -> httpx.Response:
         try:
-            return (http or self._http).request(method, self.url + path)
+            return (http or self._http).request(method, self.url + path, seconds=_DEADLINE)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             why = request_failure(error)
             raise SourceUnavailable(
@@ -336,52 +365,57 @@ class PrometheusClient:
 
     def _cause(self, response: httpx.Response) -> str:
         """Return the error in a response. A server may repeat what was sent, with its secrets."""
-        error = _json(response).get("error")
+        error = parse_object(response.content).get("error")
         return without(self._secrets, str(error)) if error else f"HTTP {response.status_code}"
 
-    def _connect(self) -> httpx.Client:
+    def _connect(self) -> LimitedClient:
         transport = httpx.HTTPTransport(
             verify=self._client_arguments["verify"], socket_options=_KEEPALIVE
         )
         # An explicit transport also ignores the proxy variables of the environment, as intended:
         # those proxies are for traffic that leaves the cluster, and Prometheus is inside it.
-        return httpx.Client(**self._client_arguments, transport=transport)
+        return LimitedClient(**self._client_arguments, transport=transport)
 
 
-def _is_agent(flags: Mapping[str, Any]) -> bool:
-    return flags.get("agent") == "true" or "agent" in str(flags.get("enable-feature", "")).split(
-        ","
-    )
+@dataclass(frozen=True, slots=True)
+class _LoadedBlock:
+    """A loaded block; `origins` are the ULIDs of its sources and parents."""
+
+    ulid: str
+    origins: tuple[str, ...]
+
+    @classmethod
+    def read(cls, block: Fields) -> Self:
+        """Read a block of the list of loaded ones. Raises UnexpectedValue."""
+        compaction = block.object("compaction")
+        parents = (parent.text("ulid") for parent in compaction.objects("parents"))
+        return cls(block.text("ulid"), (*compaction.texts("sources"), *parents))
 
 
-def _reload_interval(flags: Mapping[str, Any]) -> timedelta:
+def _is_agent(flags: Fields) -> bool:
+    return flags.text("agent") == "true" or "agent" in flags.text("enable-feature").split(",")
+
+
+def _reload_interval(flags: Fields) -> timedelta:
     """Return how often new blocks are loaded: a flag since 3.9, before that once a minute."""
-    return parse_duration(str(flags.get("storage.tsdb.block-reload-interval", ""))) or _MINUTE
+    return parse_duration(flags.text("storage.tsdb.block-reload-interval")) or _MINUTE
 
 
-def _head_from(head: Mapping[str, Any]) -> datetime | None:
+def _head_from(head: Fields) -> datetime | None:
     """Return the start of the head; None if it is empty.
 
     An empty head has no series; its minTime is the largest int64, or the end of the newest block.
     """
-    if not head.get("numSeries"):
+    begin = head.number("minTime")
+    if not head.count("numSeries") or begin is None or begin >= _NO_TIME:
         return None
-    begin = head.get("minTime")
-    return instant_from_ms(int(begin)) if begin is not None and begin < _NO_TIME else None
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+    return instant_from_ms(begin)
 
 
 def _date(response: httpx.Response) -> datetime:
     try:
         return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise SourceUnavailable(
-            f"cannot use Prometheus at {response.url.host}: its response has no Date header"
+            f"cannot use Prometheus at {response.url.host}: its response has no valid Date header"
         ) from error

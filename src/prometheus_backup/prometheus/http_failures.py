@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx
 
 from prometheus_backup.model import printable
+from prometheus_backup.prometheus.limited_http import UnusableResponse
 
 _HIDDEN = "***"
 _MAX_CAUSE = 500
@@ -52,6 +53,8 @@ def request_failure(error: Exception) -> RequestFailure:
             return _tls_failure(reason)
         if isinstance(reason, OSError) and reason.strerror:
             return _system_failure(reason)
+    if isinstance(error, UnusableResponse):
+        return RequestFailure(str(error))
     if isinstance(error, httpx.TimeoutException):
         return RequestFailure("timed out")
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
