@@ -29,6 +29,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def size(count: float) -> str:
+    """Return a number of bytes in binary units, such as `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the loop returns")
+
+
 def rfc3339(instant: datetime) -> str:
     """Return an instant as RFC 3339 in UTC with `Z`, with milliseconds if it has any."""
     utc = instant.astimezone(UTC)

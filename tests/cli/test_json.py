@@ -239,6 +239,7 @@ FAILURES = {
     "verify": (["verify", "backup-20010101-000000"], 30, "BackupNotFound"),
     "drill": (["drill", "latest", "--prometheus-binary=/nonexistent"], 2, "UsageError"),
     "prune": (["prune", "--retention-daily=-1"], 2, "UsageError"),
+    "report": (["report", "--output=/nonexistent/report.html"], 33, "TargetUnusable"),
     "restore": (["restore", "latest", "/proc/target"], 33, "TargetUnusable"),
     "heal": (["heal", "/nonexistent/data"], 33, "TargetUnusable"),
     "estimate": (["estimate", "--tsdb-size=much"], 2, "UsageError"),

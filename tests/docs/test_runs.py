@@ -131,6 +131,7 @@ def test_code_runs(block: Block, environment: Environment, tmp_path: Path) -> No
         "merge": "the start of the samples in memory",  # so the newest block is not restored yet
         "latest": "size   pass",
         "heal": "none bad",
+        "report": "wrote report.html",
         "empty": "--storage.tsdb.retention.time=",
     }
     assert expected[block.runs] in output

@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_backup import events
 from prometheus_backup.cli.pace import Pace
-from prometheus_backup.cli.render import size
 from prometheus_backup.clock import Clock, SystemClock
+from prometheus_backup.model import size
 
 _EVERY = 10.0  # seconds between lines of a long step
 _LEVELS = ("debug", "info", "warning", "error")

@@ -230,6 +230,18 @@ MANUAL: Mapping[str, Manual] = {
             "30": "There is no such backup.",
         },
     ),
+    "report": Manual(
+        (
+            Example("Write the page to a file.", "report --output report.html"),
+            Example("Write it to standard output.", "report --output - | gzip > report.html.gz"),
+        ),
+        {
+            "0": "The page was written, whatever its verdict.",
+            "3": "The page was written, but some backups could not be read. The output names them.",
+            **_READS_REPOSITORY,
+            "33": "The file cannot be written.",
+        },
+    ),
     "restore": Manual(
         (
             Example("Show what would be restored.", "restore latest /srv/restored --dry-run"),

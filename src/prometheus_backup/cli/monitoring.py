@@ -20,6 +20,7 @@ from prometheus_backup.events import Event, Listener, Warned
 if TYPE_CHECKING:
     from prometheus_backup.metrics.families import Sample
     from prometheus_backup.metrics.run import RunRecorder
+    from prometheus_backup.repository.repository import BackupEntry
 
 _T = TypeVar("_T")
 
@@ -129,10 +130,15 @@ def _recorder(command: str, clock: Clock) -> "RunRecorder":
 
 def repository_state(context: CommandContext) -> "list[Sample]":
     """Return the metrics of the repository. Raises RepositoryError if it cannot be read."""
+    return state_of(context, context.repository().entries())
+
+
+def state_of(context: CommandContext, entries: "Sequence[BackupEntry]") -> "list[Sample]":
+    """Return the metrics of these backups."""
     from prometheus_backup.metrics.state import repository_samples
 
     return repository_samples(
-        context.repository().entries(),
+        entries,
         policy=context.policy(),
         interval=context.interval,
         now=context.clock.now(),

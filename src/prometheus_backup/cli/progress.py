@@ -9,9 +9,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from prometheus_backup import events
 from prometheus_backup.cli.pace import Pace
-from prometheus_backup.cli.render import size
 from prometheus_backup.clock import Clock, SystemClock
-from prometheus_backup.model import counted
+from prometheus_backup.model import counted, size
 
 _NAMES = {
     "transfer": "transferring",

@@ -29,15 +29,6 @@ Document = dict[str, Any]
 Row = Sequence[str]
 
 
-def size(count: float) -> str:
-    """Return a number of bytes in binary units, such as `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    raise AssertionError("the loop returns")
-
-
 def pruned_document(report: "PruneReport") -> Document:
     """Return the result of retention, for JSON."""
     return {

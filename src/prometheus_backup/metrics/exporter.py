@@ -1,8 +1,8 @@
-"""A small exporter: serves cached metrics of the repository and refreshes them periodically."""
+"""A small exporter: serves cached metrics of the repository, and its report, read periodically."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,36 +14,62 @@ from prometheus_backup.clock import Clock
 from prometheus_backup.metrics.exposition import CONTENT_TYPE, text
 from prometheus_backup.metrics.families import Sample, sample
 
+_HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Headers of every answer: nothing here is run, framed, cached or sent on."""
 _STUCK_AFTER = 3
 """Refresh intervals without a completed read, after which /healthz reports an error."""
 
-Read = Callable[[], "list[Sample] | None"]
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one read of the repository gave: the samples, and the report with its policy."""
+
+    samples: Sequence[Sample]
+    report: str
+    policy: str
+
+
+Read = Callable[[], "Reading | None"]
 """Reads the repository; None if that failed. The reader reports the failure."""
 
 
 @dataclass(slots=True)
 class CachedMetrics:
-    """The last samples read, however old, and whether the last read succeeded."""
+    """The last reading, however old, and whether the last read succeeded."""
 
     read: Read
     common: dict[str, str]
     clock: Clock
     refresh: float
-    _samples: list[Sample] = field(default_factory=list)
+    _last: Reading | None = None
     _readable: bool = False
     _read_at: float = 0.0
 
     def read_now(self) -> None:
-        """Read the repository. If that fails, keep the old samples, with their time of reading."""
-        samples = self.read()
-        self._readable = samples is not None
-        self._samples = samples if samples is not None else self._samples
+        """Read the repository. If that fails, keep the old reading, with its time."""
+        reading = self.read()
+        self._readable = reading is not None
+        self._last = reading or self._last
         self._read_at = self.clock.monotonic()
 
     def text(self) -> str:
-        """Return the page."""
+        """Return the metrics."""
         readable = sample("repository_readable", self._readable)
-        return text([*self._samples, Sample(readable.name, readable.value, self.common)])
+        samples = self._last.samples if self._last else ()
+        return text([*samples, Sample(readable.name, readable.value, self.common)])
+
+    @property
+    def last(self) -> Reading | None:
+        """Return the last reading; None if there never was one."""
+        return self._last
 
     @property
     def reading(self) -> bool:
@@ -52,7 +78,10 @@ class CachedMetrics:
 
 
 class Exporter:
-    """An HTTP server: `/metrics`, and `/healthz` for probes. Raises OSError for a bad address."""
+    """An HTTP server: the report at `/`, `/metrics`, and `/healthz` for probes.
+
+    Raises OSError for a bad address.
+    """
 
     def __init__(self, page: CachedMetrics, *, host: str, port: int) -> None:
         self._page = page
@@ -116,15 +145,36 @@ class _RequestHandler(BaseHTTPRequestHandler):
             status = HTTPStatus.OK if reading else HTTPStatus.SERVICE_UNAVAILABLE
             self._send(status, "ok\n" if reading else "reading the repository takes too long\n")
         elif path == "/":
-            self._send(HTTPStatus.OK, "prometheus-backup: see /metrics\n")
+            self._send_report()
         else:
             self._send(HTTPStatus.NOT_FOUND, "not found\n")
 
-    def _send(self, status: HTTPStatus, body: str, content_type: str = "text/plain") -> None:
+    def _send_report(self) -> None:
+        last = self._page.last
+        if last is None:
+            text = "the repository could not be read yet; see the log\n"
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, text)
+            return
+        policy = f"{last.policy}; frame-ancestors 'none'"
+        self._send(HTTPStatus.OK, last.report, "text/html; charset=utf-8", policy)
+
+    def _send(
+        self,
+        status: HTTPStatus,
+        body: str,
+        content_type: str = "text/plain; charset=utf-8",
+        policy: str = "default-src 'none'; frame-ancestors 'none'",
+    ) -> None:
         data = body.encode()
         self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(data)))
+        headers = {
+            "Content-Type": content_type,
+            "Content-Length": str(len(data)),
+            "Content-Security-Policy": policy,
+            **_HEADERS,
+        }
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 

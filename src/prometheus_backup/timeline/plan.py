@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 
+from prometheus_backup.repository.repository import BackupEntry, committed
 from prometheus_backup.retention.policy import Candidate, Policy, decide
+from prometheus_backup.retention.prune import candidate
 from prometheus_backup.spans import Span, clip, merge, subtract
 
 FORESIGHT = timedelta(days=30)
 """How far ahead the removals by retention are computed."""
 _MIN_HOLE = timedelta(minutes=5)
 """A shorter time without samples is not a hole: it is a few missed scrapes."""
-_LATE = 1.5
+LATE = 1.5
 """A backup is missing after this many intervals: a run may start late and take long."""
 
 
@@ -34,6 +36,22 @@ class Coverage:
     def candidate(self) -> Candidate:
         """Return the backup as retention sees it."""
         return Candidate(self.backup_id, self.time, self.good, self.hold, self.held_until)
+
+
+def coverages_of(entries: Sequence[BackupEntry]) -> list[Coverage]:
+    """Return what the committed backups cover: nothing, if it is not what was backed up."""
+    return [
+        Coverage(
+            seen.backup_id,
+            seen.time,
+            seen.good,
+            entry.spans if entry.intact else (),
+            seen.hold,
+            seen.held_until,
+        )
+        for entry in committed(entries)
+        for seen in [candidate(entry)]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +154,7 @@ def _missing(
     since = _midnight(now.date() - timedelta(days=max(policy.daily, 1) - 1))
     for earlier, later in pairwise([*times, now]):
         due = earlier + interval
-        while later - due > interval * (_LATE - 1):
+        while later - due > interval * (LATE - 1):
             if due >= since:
                 yield MissingBackup("backup", due)
             due += interval

@@ -19,6 +19,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     open_,
     prune,
     release,
+    report,
     restore,
     show,
     timeline,

@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import (
-    Document,
-    Row,
-    fingerprints,
-    instant,
-    pruned_document,
-    size,
-    span,
-)
+from prometheus_backup.cli.render import Document, Row, fingerprints, instant, pruned_document, span
 from prometheus_backup.cli.tables import summary
-from prometheus_backup.model import counted, rfc3339
+from prometheus_backup.model import counted, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.backup.run import BackupReport

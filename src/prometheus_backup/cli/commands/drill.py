@@ -7,10 +7,10 @@ from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, between, instant, ready_after, size
+from prometheus_backup.cli.render import Document, Row, between, instant, ready_after
 from prometheus_backup.cli.tables import Column, summary, table
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import counted
+from prometheus_backup.model import counted, size
 
 if TYPE_CHECKING:
     from prometheus_backup.drill.plan import Comparison

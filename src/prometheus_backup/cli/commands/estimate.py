@@ -11,9 +11,9 @@ from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, size
+from prometheus_backup.cli.render import Document, Row
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import counted
+from prometheus_backup.model import counted, size
 
 if TYPE_CHECKING:
     from prometheus_backup.cost.estimate import Basis, EstimateReport

@@ -10,9 +10,9 @@ from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, fault_document, second, size
+from prometheus_backup.cli.render import Document, Row, fault_document, second
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import counted, instant_from_ms, rfc3339
+from prometheus_backup.model import counted, instant_from_ms, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.tsdb.verification import BlockReport

@@ -17,13 +17,12 @@ from prometheus_backup.cli.render import (
     day,
     entry_document,
     last_read,
-    size,
     state_text,
     verified,
 )
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.events import Warned
-from prometheus_backup.model import Layout, Outcome, Tier, counted
+from prometheus_backup.model import Layout, Outcome, Tier, counted, size
 
 if TYPE_CHECKING:
     from prometheus_backup.cli.selection import Selection

@@ -10,10 +10,10 @@ from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, second, size
+from prometheus_backup.cli.render import Document, second
 from prometheus_backup.errors import BackupNotFound, StopRequest, TargetUnusable, UsageError
 from prometheus_backup.events import Step
-from prometheus_backup.model import Outcome, counted, rfc3339
+from prometheus_backup.model import Outcome, counted, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.repository import BackupEntry, Repository

@@ -12,11 +12,11 @@ from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, instant, second, size
+from prometheus_backup.cli.render import Document, Row, instant, second
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Warned
-from prometheus_backup.model import Outcome, counted, rfc3339
+from prometheus_backup.model import Outcome, counted, rfc3339, size
 from prometheus_backup.prometheus.versions import RETENTION_IN_CONFIGURATION, is_before
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ from prometheus_backup.cli.render import (
     last_read,
     ready_after,
     second,
-    size,
     span,
     state_text,
     verified,
 )
 from prometheus_backup.cli.tables import Column, summary, table
-from prometheus_backup.model import Verdict, counted, rfc3339
+from prometheus_backup.model import Verdict, counted, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Manifest

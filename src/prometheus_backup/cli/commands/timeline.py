@@ -16,8 +16,7 @@ from prometheus_backup.model import counted, rfc3339
 from prometheus_backup.spans import Span, clip
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository.repository import BackupEntry
-    from prometheus_backup.timeline.plan import Coverage, Timeline
+    from prometheus_backup.timeline.plan import Timeline
 
 _FULL, _PART, _NONE = "#", "+", "."
 
@@ -27,20 +26,19 @@ _FULL, _PART, _NONE = "#", "+", "."
 @command("repository", "retention", "monitoring")
 def timeline(context: CommandContext, output: Output, *, start: str | None, end: str | None) -> int:
     """Show which sample times can be recovered, the holes, and missing backups."""
-    from prometheus_backup.repository.repository import committed
-    from prometheus_backup.timeline.plan import plan_timeline
+    from prometheus_backup.timeline.plan import coverages_of, plan_timeline
 
     policy, interval, now = context.policy(), context.interval, context.clock.now()
     repository = context.repository()
-    coverages = [_coverage(e) for e in committed(repository.entries()) if e.intact]
+    backups = coverages_of(repository.entries())
     begin, until = context.instant(start), context.instant(end)
     window = None
     if begin is not None or until is not None:
-        oldest = min((s.start for c in coverages for s in c.spans), default=now)
+        oldest = min((s.start for c in backups for s in c.spans), default=now)
         window = Span(begin or oldest, until or now)
         if window.start >= window.end:
             raise UsageError("cannot show the timeline: --to is not after --from")
-    found = plan_timeline(coverages, window=window, policy=policy, interval=interval, now=now)
+    found = plan_timeline(backups, window=window, policy=policy, interval=interval, now=now)
     output.result(
         timeline_document(found, url=repository.url),
         tables=[
@@ -51,14 +49,6 @@ def timeline(context: CommandContext, output: Output, *, start: str | None, end:
         lines=timeline_lines(found),
     )
     return 0
-
-
-def _coverage(entry: "BackupEntry") -> "Coverage":
-    from prometheus_backup.retention.prune import candidate
-    from prometheus_backup.timeline.plan import Coverage
-
-    seen = candidate(entry)
-    return Coverage(seen.backup_id, seen.time, seen.good, entry.spans, seen.hold, seen.held_until)
 
 
 def timeline_document(found: "Timeline", *, url: str) -> Document:

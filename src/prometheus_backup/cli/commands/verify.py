@@ -11,10 +11,10 @@ from prometheus_backup.cli.command import argument, command, option
 from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, instant, second, size
+from prometheus_backup.cli.render import Document, Row, instant, second
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.config import parse_subset
-from prometheus_backup.model import Verdict, counted
+from prometheus_backup.model import Verdict, counted, size
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.verification import Rotation
