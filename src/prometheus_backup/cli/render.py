@@ -34,6 +34,7 @@ def pruned_document(report: "PruneReport") -> Document:
     return {
         "deleted": list(report.deleted),
         "swept": list(report.swept),
+        "archive_deleted": [f.name for f in report.archived],
         "problems": list(report.problems),
     }
 

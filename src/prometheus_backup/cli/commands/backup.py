@@ -84,6 +84,8 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     yield "contents", f"{size(totals.bytes)} in {counted(totals.blocks, 'block')}, {span(manifest)}"
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
+    if totals.shared_bytes:
+        yield "already in the archive", size(totals.shared_bytes)
     yield "verified", manifest.verified.value if manifest.verified else "no (unverified)"
     yield "fingerprints", fingerprints(manifest)
     yield "retention", f"{counted(len(report.prune.deleted), 'backup')} deleted"

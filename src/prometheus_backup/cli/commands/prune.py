@@ -1,17 +1,21 @@
 """`prune`: apply retention."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, pruned_document
+from prometheus_backup.cli.render import Document, Row, pruned_document, size
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import counted
+from prometheus_backup.model import counted, rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.repository.archive import ArchivedFolder
     from prometheus_backup.retention.prune import PrunePlan, PruneReport
+
+
+_GRACE_TEXT = "24 hours"
 
 
 @option("--dry-run", is_flag=True, help="Show what would be deleted, and why; delete nothing.")
@@ -51,10 +55,26 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool, allow_many:
         tables=[table(PRUNE_COLUMNS, prune_rows(plan))],
         lines=[
             f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}",
+            *_archive_lines(plan, report.archived if report else plan.archive.delete, done),
             *_limits(plan, allow_many=allow_many),
         ],
     )
     return report.outcome.exit_code if report else 0
+
+
+def _archive_lines(plan: "PrunePlan", deleted: Sequence["ArchivedFolder"], done: str) -> list[str]:
+    archive = plan.archive
+    if archive.blocked:
+        return [f"archive: nothing can be deleted: {archive.blocked}"]
+    if not (archive.mark or archive.waiting or archive.delete):
+        return []
+    waiting = (*archive.mark, *archive.waiting)
+    return [
+        (
+            f"archive: {done} {counted(len(deleted), 'block')}, {size(sum(f.size for f in deleted))}; "
+            f"{counted(len(waiting), 'more block')} that no backup names will go after {_GRACE_TEXT}"
+        )
+    ]
 
 
 def _limits(plan: "PrunePlan", *, allow_many: bool) -> list[str]:
@@ -83,7 +103,22 @@ def prune_document(plan: "PrunePlan", report: "PruneReport | None") -> Document:
         "foreign": list(plan.foreign),
         "doubt": plan.clock_problem,
         "excess": plan.excess,
+        "archive": {
+            "unwanted": [_folder_document(f) for f in plan.archive.mark],
+            "marked": [_folder_document(f) for f in plan.archive.waiting],
+            "due": [_folder_document(f) for f in plan.archive.delete],
+            "blocked": plan.archive.blocked,
+        },
         **({} if report is None else {"outcome": report.outcome.value, **pruned_document(report)}),
+    }
+
+
+def _folder_document(folder: "ArchivedFolder") -> Document:
+    marked_at = folder.marked_at
+    return {
+        "folder": folder.name,
+        "bytes": folder.size,
+        "marked_at": rfc3339(marked_at) if marked_at else None,
     }
 
 
@@ -105,3 +140,11 @@ def prune_rows(plan: "PrunePlan") -> Iterable[Row]:
         yield backup_id, "keep", "its manifest cannot be read"
     for backup_id in plan.foreign:
         yield backup_id, "keep", "not made by this program"
+    for folder in plan.archive.mark:
+        yield folder.name, "mark", f"no backup names it, {size(folder.size)}"
+    for folder in plan.archive.waiting:
+        marked_at = folder.marked_at
+        since = f", marked {rfc3339(marked_at)}" if marked_at else ""
+        yield folder.name, "wait", f"no backup names it{since}, {size(folder.size)}"
+    for folder in plan.archive.delete:
+        yield folder.name, "delete", f"no backup names it, {size(folder.size)}"

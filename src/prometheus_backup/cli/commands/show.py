@@ -72,6 +72,7 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Iterab
     yield "source", f"{manifest.prometheus_url} (Prometheus {manifest.prometheus.version})"
     if manifest.labels:
         yield "labels", ", ".join(f"{k}={v}" for k, v in sorted(manifest.labels.items()))
+    yield "layout", manifest.layout.value
     yield "snapshot", manifest.snapshot_name
     yield "retention of the source", manifest.retention_time or "off: it deletes no data"
     yield "contents", f"{size(manifest.totals.bytes)} in {counted(manifest.totals.blocks, 'block')}"
