@@ -48,7 +48,7 @@ VERIFICATION = {
     "findings",
 }
 BLOCK = {"ulid", "min_time", "max_time", "bytes"}
-RESTORE = {"dry_run", "backup_id", "target", "place", "present", "bytes"}
+RESTORE = {"dry_run", "backup_id", "target", "place", "deleted", "present", "bytes"}
 RESTORE |= {"skipped", "gaps", "in_memory_from", "retention"}
 RESTORE |= {"warnings", "required_flags", "required_configuration", "refused"}
 RESTORED = {"outcome", "files", "damaged", "seconds", "loaded", "loading"}
@@ -160,7 +160,7 @@ def test_restore(repository_files: LocalFiles, tmp_path: Any) -> None:
 
     assert {*planned} == RESTORE
     assert {*done} == RESTORE | RESTORED
-    assert {*done["place"][0]} == BLOCK
+    assert {*done["place"][0]} == BLOCK | {"copy"}
 
 
 def test_heal(repository_files: LocalFiles, data_dir: Path) -> None:

@@ -18,7 +18,7 @@ from prometheus_backup.heal.plan import (
     worst,
 )
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import TargetBlock, TargetBlocks
+from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 from prometheus_backup.tsdb.faults import Effect, FaultKind
 from tests.support.blocks import DAY, HOUR, block, existing, ulid

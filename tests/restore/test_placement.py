@@ -12,11 +12,10 @@ from prometheus_backup.restore.placement import (
     BlockAction,
     Placement,
     PlacementPlanner,
-    TargetBlock,
-    TargetBlocks,
     TimeRange,
     gaps,
 )
+from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 from tests.support.blocks import DAY, HOUR, block, existing, ulid
 
@@ -26,6 +25,7 @@ def place(
     there: Sequence[TargetBlock] = (),
     memory_from: float | None = None,
     wanted: TimeRange = ALL_TIME,
+    accept_undeleted: bool = False,
     undelete: bool = False,
     unreadable: Sequence[int] = (),
 ) -> dict[str, Placement]:
@@ -34,7 +34,8 @@ def place(
         frozenset(ulid(n) for n in unreadable),
         None if memory_from is None else DAY + memory_from * HOUR,
     )
-    placements = PlacementPlanner(target, wanted, undelete=undelete).plan(blocks)
+    planner = PlacementPlanner(target, wanted, accept_undeleted=accept_undeleted, undelete=undelete)
+    placements = planner.plan(blocks)
     return {p.block.ulid: p for p in placements}
 
 
@@ -124,13 +125,13 @@ def test_a_block_that_would_make_prometheus_delete_an_existing_one_is_left_out()
     ],
     ids=["tombstones", "cleaned", "tombstones of a compacted one"],
 )
-def test_a_block_that_brings_deleted_series_back_is_left_out_unless_undelete_is_set(
+def test_a_block_that_brings_deleted_series_back_is_left_out_unless_that_is_accepted(
     there: TargetBlock,
 ) -> None:
     compacted = block(9, 0, 6, sources=(1, 2, 3))
 
     assert action_of(9, place(compacted, there=[there])) is BlockAction.UNDELETES
-    assert action_of(9, place(compacted, there=[there], undelete=True)) is BlockAction.PLACE
+    assert action_of(9, place(compacted, there=[there], accept_undeleted=True)) is BlockAction.PLACE
 
 
 def test_deletions_in_unrelated_blocks_do_not_matter() -> None:

@@ -1,5 +1,6 @@
 """What a restore would do, and what retention would delete afterwards."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,12 +9,7 @@ import pytest
 from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
-from prometheus_backup.restore.placement import (
-    NO_BLOCKS,
-    TargetBlock,
-    TargetBlocks,
-    TimeRange,
-)
+from prometheus_backup.restore.placement import TimeRange
 from prometheus_backup.restore.plan import (
     WHOLE_BACKUP,
     RestorePlan,
@@ -21,6 +17,7 @@ from prometheus_backup.restore.plan import (
     TargetView,
     plan_restore,
 )
+from prometheus_backup.restore.target_blocks import NO_BLOCKS, TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 from tests.support import manifests
 from tests.support.blocks import ulid
@@ -90,6 +87,19 @@ def test_blocks_that_become_too_old_with_the_next_new_block_are_predicted() -> N
 
     assert set(found.loses_restored) == {ulid(1), ulid(2)}
     assert plan(backup, target(retention=TsdbRetention(30 * DAY))).loses_restored == ()
+
+
+def test_copies_that_undo_deletions_count_for_retention_and_space() -> None:
+    backup = manifest(block(1, end=NOW))
+    old = existing(2, end=NOW - DAY)
+    deleted = replace(existing(1, end=NOW), deletions=True)
+    view = target(old, deleted, retention=TsdbRetention(size=25))
+
+    found = plan(backup, view, RestoreRequest(undelete=True))
+
+    assert found.size == 10
+    assert found.loses_existing == (ulid(2),)
+    assert plan(backup, view).loses_existing == ()
 
 
 def test_retention_keeps_the_range_that_the_plan_suggests() -> None:

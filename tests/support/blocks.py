@@ -1,12 +1,12 @@
 """Creates blocks of a backup and of a target, for tests of the restore and heal plans."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import TargetBlock
+from prometheus_backup.restore.target_blocks import TargetBlock
 from tests.support import manifests
 
 DAY = datetime(2025, 6, 1, tzinfo=UTC)
@@ -24,11 +24,17 @@ def block(
     *,
     sources: Sequence[int] = (),
     parents: Sequence[int] = (),
+    stats: Mapping[str, int] | None = None,
+    tombstones: str = "",
 ) -> Block:
     """Return a block of a backup; times are hours of the day."""
     key = f"{manifests.BACKUP_ID}/{ulid(number)}/index"
+    files = [manifests.file(key=key)]
+    if tombstones:
+        files.append(manifests.file("tombstones", ulid=ulid(number), sha256=tombstones))
     fields: dict[str, Any] = {
-        **manifests.block(manifests.file(key=key), ulid=ulid(number)),
+        **manifests.block(*files, ulid=ulid(number)),
+        "stats": stats or {},
         "min_time": (DAY + begin * HOUR).isoformat(),
         "max_time": (DAY + end * HOUR).isoformat(),
         "sources": [ulid(n) for n in sources or (number,)],
@@ -44,7 +50,7 @@ def existing(
     *,
     sources: Sequence[int] = (),
     parents: Sequence[int] = (),
-    **state: bool,
+    **state: Any,
 ) -> TargetBlock:
     """Return a block of the target; times are hours of the day."""
     return TargetBlock(

@@ -250,6 +250,10 @@ MANUAL: Mapping[str, Manual] = {
                 "Add old blocks to a running Prometheus.",
                 "restore latest /var/lib/prometheus --merge",
             ),
+            Example(
+                "Bring back series that were deleted by mistake on 1 May.",
+                "restore latest /var/lib/prometheus --merge --undelete --at 2025-04-30",
+            ),
         ),
         {
             "0": "All blocks are in place. With --dry-run: all can be restored.",

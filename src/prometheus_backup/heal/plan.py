@@ -8,14 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import (
-    BlockAction,
-    PlacementPlanner,
-    TargetBlock,
-    TargetBlocks,
-    TimeRange,
-    gaps,
-)
+from prometheus_backup.restore.placement import BlockAction, PlacementPlanner, TimeRange, gaps
+from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 from prometheus_backup.tsdb.faults import Effect
 
@@ -323,7 +317,7 @@ class _Planner:
 
     def _placeable(self, candidate: CandidateBlocks, span: Span) -> Iterable[Block]:
         planner = PlacementPlanner(
-            self._sound, TimeRange(span.start, span.end), undelete=self._request.undelete
+            self._sound, TimeRange(span.start, span.end), accept_undeleted=self._request.undelete
         )
         return [p.block for p in planner.plan(candidate.blocks) if p.action is BlockAction.PLACE]
 

@@ -50,8 +50,8 @@ from prometheus_backup.prometheus.loading import (
 )
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
-from prometheus_backup.restore.placement import TargetBlock, TargetBlocks
 from prometheus_backup.restore.target import TargetDirectory, read_target_block
+from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size

@@ -11,8 +11,8 @@ from prometheus_backup.heal.plan import BadBlock, worst
 from prometheus_backup.heal.rebuild import BAD_META, BAD_TOMBSTONES
 from prometheus_backup.model import instant_from_ms
 from prometheus_backup.repository.layout import is_ulid
-from prometheus_backup.restore.placement import TargetBlock
 from prometheus_backup.restore.target import in_order, read_target_block
+from prometheus_backup.restore.target_blocks import TargetBlock
 from prometheus_backup.spans import Span
 from prometheus_backup.tsdb.block import read_block, read_meta
 from prometheus_backup.tsdb.faults import FaultKind

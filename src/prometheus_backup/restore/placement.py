@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from prometheus_backup.model import rfc3339
 from prometheus_backup.repository.manifest import Block
+from prometheus_backup.restore.deletions import DeletionFinder, Undeletion
+from prometheus_backup.restore.target_blocks import EPOCH, TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span, subtract
 
 _BLOCK_SPAN = timedelta(hours=2)
@@ -17,7 +19,6 @@ _PERSISTED_AFTER = timedelta(hours=1)
 """Prometheus writes a two-hour block once the head spans three hours (tsdb/head.go compactable)."""
 _FAR_FUTURE = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
 """No retention that Prometheus accepts (292 years at most) keeps other blocks next to such one."""
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MIN_GAP = timedelta(minutes=5)
 
 
@@ -25,6 +26,7 @@ class BlockAction(StrEnum):
     """What a restore does with a block of the backup."""
 
     PLACE = "place"
+    UNDELETE = "undelete"
     PRESENT = "present"
     OUTSIDE = "outside"
     COVERED = "covered"
@@ -34,6 +36,11 @@ class BlockAction(StrEnum):
     UNDELETES = "undeletes"
     IN_MEMORY = "in-memory"
     FAR_FUTURE = "far-future"
+
+    @property
+    def places(self) -> bool:
+        """Return whether the block, or a copy of it, is placed."""
+        return self in (BlockAction.PLACE, BlockAction.UNDELETE)
 
     @property
     def left_out(self) -> bool:
@@ -48,65 +55,6 @@ _LEFT_OUT = {
     BlockAction.IN_MEMORY,
     BlockAction.FAR_FUTURE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TargetBlock:
-    """A block in the target; `in_order` is False for a block of out-of-order samples.
-
-    `differs`: the backup has a block with the same ULID but other bytes in `index` or `chunks`.
-    `deletions`: the block has tombstones.
-    """
-
-    ulid: str
-    min_time: datetime
-    max_time: datetime
-    sources: tuple[str, ...]
-    parents: tuple[str, ...] = ()
-    size: int = 0
-    in_order: bool = True
-    deletions: bool = False
-    differs: bool = False
-
-    @property
-    def lineage(self) -> frozenset[str]:
-        """Return the ULIDs of this block and of all blocks it was compacted from."""
-        return frozenset((self.ulid, *self.sources, *self.parents))
-
-    @property
-    def has_deletions(self) -> bool:
-        """Return whether series were deleted: it has tombstones, or they were cleaned."""
-        # clean_tombstones writes a block with a parent and itself as the only source
-        # (tsdb/compact.go Write).
-        return self.deletions or bool(self.parents and self.sources == (self.ulid,))
-
-
-@dataclass(frozen=True, slots=True)
-class TargetBlocks:
-    """The blocks and the head of a target.
-
-    `unreadable` holds the names of block directories that cannot be read. `memory_from` is the
-    start of the samples in memory or the WAL, None if there are none.
-    """
-
-    blocks: tuple[TargetBlock, ...] = ()
-    unreadable: frozenset[str] = frozenset()
-    memory_from: datetime | None = None
-
-    @property
-    def placeable_until(self) -> datetime | None:
-        """Return the latest end a block may have without dropping samples in memory; None: any.
-
-        When Prometheus starts or compacts the head, it drops samples from memory that are older
-        than the end of its newest in-order block (tsdb/db.go Open, reload). Up to the end of the
-        target's own blocks this has already happened.
-        """
-        if self.memory_from is None:
-            return None
-        return max(self.memory_from, *(b.max_time for b in self.blocks if b.in_order), _EPOCH)
-
-
-NO_BLOCKS = TargetBlocks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +79,9 @@ class Placement:
     """A block of a backup and what the restore does with it.
 
     `overlaps` are the target's blocks that overlap it in time: Prometheus merges them.
-    `not_before` is the approximate time from which an IN_MEMORY block can be placed.
+    `not_before` is the approximate time from which an IN_MEMORY block can be placed. `copy` is the
+    ULID under which an UNDELETE block is placed. `deleted`: samples of it were deleted in the
+    target and stay deleted.
     """
 
     block: Block
@@ -139,14 +89,26 @@ class Placement:
     reason: str = ""
     overlaps: tuple[str, ...] = ()
     not_before: datetime | None = None
+    copy: str = ""
+    deleted: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the ULID that the block has in the target."""
+        return self.copy or self.block.ulid
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlanner:
-    """Decides for each block of a backup whether it can be placed in the target."""
+    """Decides for each block of a backup whether it can be placed in the target.
+
+    `accept_undeleted`: also place a block as it is if deleted series return with it. `undelete`:
+    place a copy of each block of which samples were deleted in the target.
+    """
 
     target: TargetBlocks
     time_range: TimeRange = ALL_TIME
+    accept_undeleted: bool = False
     undelete: bool = False
     _covered: frozenset[str] = field(init=False)
 
@@ -157,7 +119,8 @@ class PlacementPlanner:
     def plan(self, blocks: Iterable[Block]) -> tuple[Placement, ...]:
         """Return a placement for each block, newest first."""
         newest_first = sorted(blocks, key=lambda b: (b.max_time, b.ulid), reverse=True)
-        decided = [self._decide(block) for block in newest_first]
+        deletions = DeletionFinder(self.target, newest_first)
+        decided = [self._decide(block, deletions.find(block)) for block in newest_first]
         children = {
             parent: p.block.ulid
             for p in decided
@@ -171,9 +134,24 @@ class PlacementPlanner:
             for p in decided
         )
 
-    def _decide(self, block: Block) -> Placement:
+    def _decide(self, block: Block, deletion: Undeletion | None) -> Placement:
         if not self.time_range.overlaps(block):
             return Placement(block, BlockAction.OUTSIDE, "outside the requested time range")
+        if (placement := self._different(block)) is not None:
+            return placement
+        if deletion is None:
+            return self._decide_undeleted(block)
+        if deletion.there:
+            reason = f"its deleted samples are already back, in {deletion.copy}"
+            return self._present(block) or Placement(block, BlockAction.COVERED, reason)
+        if not self.undelete:
+            placement = self._decide_undeleted(block)
+            return replace(placement, deleted=not placement.action.places)
+        reason = f"its deleted samples return in the copy {deletion.copy}"
+        copied = Placement(block, BlockAction.UNDELETE, reason, copy=deletion.copy)
+        return self._far_future(block) or self._in_memory(block) or copied
+
+    def _decide_undeleted(self, block: Block) -> Placement:
         for rule in (
             self._present,
             self._far_future,
@@ -188,16 +166,17 @@ class PlacementPlanner:
         overlaps = tuple(b.ulid for b in self.target.blocks if _overlap(b, block))
         return Placement(block, BlockAction.PLACE, overlaps=overlaps)
 
-    def _present(self, block: Block) -> Placement | None:
+    def _different(self, block: Block) -> Placement | None:
         if block.ulid in self.target.unreadable:
             reason = "the target's block of this name cannot be read; `heal` can repair it"
             return Placement(block, BlockAction.DIFFERENT, reason)
-        for other in self.target.blocks:
-            if other.ulid != block.ulid:
-                continue
-            if other.differs:
-                reason = "the target's block of this name has different bytes; `heal` can repair it"
-                return Placement(block, BlockAction.DIFFERENT, reason)
+        if any(b.ulid == block.ulid and b.differs for b in self.target.blocks):
+            reason = "the target's block of this name has different bytes; `heal` can repair it"
+            return Placement(block, BlockAction.DIFFERENT, reason)
+        return None
+
+    def _present(self, block: Block) -> Placement | None:
+        if any(b.ulid == block.ulid for b in self.target.blocks):
             return Placement(block, BlockAction.PRESENT, "already present")
         return None
 
@@ -231,7 +210,7 @@ class PlacementPlanner:
         return Placement(block, BlockAction.REPLACES, reason)
 
     def _undeletes(self, block: Block) -> Placement | None:
-        if self.undelete:
+        if self.accept_undeleted:
             return None
         for other in self.target.blocks:
             if other.has_deletions and not other.lineage.isdisjoint((block.ulid, *block.sources)):
@@ -269,5 +248,5 @@ def _overlap(other: TargetBlock, block: Block) -> bool:
 
 def _persisted(instant: datetime) -> datetime:
     """Return about when a running Prometheus has written its samples before `instant` to blocks."""
-    spans = -((_EPOCH - instant) // _BLOCK_SPAN)  # rounded up
-    return _EPOCH + spans * _BLOCK_SPAN + _PERSISTED_AFTER
+    spans = -((EPOCH - instant) // _BLOCK_SPAN)  # rounded up
+    return EPOCH + spans * _BLOCK_SPAN + _PERSISTED_AFTER

@@ -1,6 +1,6 @@
 """Plan a restore: which blocks to place, what retention would delete, what to warn about. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,11 +19,10 @@ from prometheus_backup.restore.placement import (
     BlockAction,
     Placement,
     PlacementPlanner,
-    TargetBlock,
-    TargetBlocks,
     TimeRange,
     gaps,
 )
+from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 
 
@@ -44,9 +43,10 @@ class TargetView:
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What to restore: a time range, and with `undelete` also blocks that bring back deletions."""
+    """What to restore: a time range; the other fields are those of PlacementPlanner."""
 
     time_range: TimeRange = ALL_TIME
+    accept_undeleted: bool = False
     undelete: bool = False
 
 
@@ -77,20 +77,35 @@ class RestorePlan:
     warnings: tuple[str, ...]
 
     @property
+    def placed(self) -> tuple[Placement, ...]:
+        """Return the placements of the blocks to place, newest first."""
+        return tuple(p for p in self.placements if p.action.places)
+
+    @property
     def place(self) -> tuple[Block, ...]:
         """Return the blocks to place, newest first."""
-        return self._with_action(BlockAction.PLACE)
+        return tuple(p.block for p in self.placed)
+
+    @property
+    def copies(self) -> Mapping[str, str]:
+        """Return the ULIDs of the copies to place, by the ULID of the block."""
+        return {p.block.ulid: p.copy for p in self.placed if p.copy}
 
     @property
     def present(self) -> tuple[Block, ...]:
         """Return the blocks that the target already has."""
-        return self._with_action(BlockAction.PRESENT)
+        return tuple(p.block for p in self.placements if p.action is BlockAction.PRESENT)
+
+    @property
+    def deleted(self) -> tuple[Block, ...]:
+        """Return the blocks of which samples were deleted in the target and stay deleted."""
+        return tuple(p.block for p in self.placements if p.deleted)
 
     @property
     def skipped(self) -> tuple[Placement, ...]:
         """Return every block that is neither placed nor already present."""
-        done = (BlockAction.PLACE, BlockAction.PRESENT)
-        return tuple(p for p in self.placements if p.action not in done)
+        present = BlockAction.PRESENT
+        return tuple(p for p in self.placements if not p.action.places and p.action is not present)
 
     @property
     def left_out(self) -> tuple[Placement, ...]:
@@ -101,9 +116,6 @@ class RestorePlan:
     def size(self) -> int:
         """Return the size of the blocks to place in bytes."""
         return sum(b.size for b in self.place)
-
-    def _with_action(self, action: BlockAction) -> tuple[Block, ...]:
-        return tuple(p.block for p in self.placements if p.action is action)
 
 
 def plan_restore(
@@ -118,10 +130,15 @@ def plan_restore(
 
     `extra_warnings` are the caller's warnings; the plan includes them.
     """
-    planner = PlacementPlanner(target.blocks, request.time_range, undelete=request.undelete)
+    planner = PlacementPlanner(
+        target.blocks,
+        request.time_range,
+        accept_undeleted=request.accept_undeleted,
+        undelete=request.undelete,
+    )
     placements = planner.plan(manifest.blocks)
-    placed = _retained(p.block for p in placements if p.action is BlockAction.PLACE)
-    existing = _retained(target.blocks.blocks)
+    placed = [_retained(p.block, p.name) for p in placements if p.action.places]
+    existing = [_retained(b, b.ulid) for b in target.blocks.blocks]
     retention, retention_of = _retention(target, manifest)
     retention = retention.on_file_system(target.file_system_size)
     lost_with = _deleted_soon(retention, [*existing, *placed], target, now)
@@ -204,5 +221,5 @@ def _warnings(
         )
 
 
-def _retained(blocks: Iterable[Block | TargetBlock]) -> list[RetainedBlock]:
-    return [RetainedBlock(b.ulid, b.min_time, b.max_time, b.size) for b in blocks]
+def _retained(block: Block | TargetBlock, name: str) -> RetainedBlock:
+    return RetainedBlock(name, block.min_time, block.max_time, block.size)

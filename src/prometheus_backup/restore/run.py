@@ -307,6 +307,7 @@ class Restore:
             target=self.target,
             manifest=prepared.manifest,
             blocks=prepared.plan.place,
+            copies=prepared.plan.copies,
             owner=self._owner(prepared.target_state),
             fresh=prepared.fresh,
             stop_on_damage=self.options.stop_on_damage,
@@ -315,8 +316,9 @@ class Restore:
     def _wait_until_loaded(
         self, prepared: PreparedRestore, damaged: Collection[str]
     ) -> LoadResult | None:
-        blocks = (*prepared.plan.place, *prepared.plan.present)
-        ulids = [b.ulid for b in blocks if b.ulid not in damaged]
+        plan = prepared.plan
+        ulids = [p.name for p in plan.placed if p.block.ulid not in damaged]
+        ulids += [b.ulid for b in plan.present]
         running, timeout = prepared.target_state.running, self.options.timeout
         if running is None or self.client is None or not ulids:
             return None

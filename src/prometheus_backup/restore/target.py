@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import grp
+import hashlib
 import os
 import pwd
 from collections.abc import Mapping, Sequence
@@ -31,9 +32,13 @@ from prometheus_backup.prometheus.instance import count_readable, serves
 from prometheus_backup.prometheus.retention import TsdbRetention, parse_tsdb_retention
 from prometheus_backup.repository.layout import TOOL_FOLDER, is_ulid
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.restore.placement import NO_BLOCKS, TargetBlock, TargetBlocks
+from prometheus_backup.restore.target_blocks import NO_BLOCKS, TargetBlock, TargetBlocks
+from prometheus_backup.spans import Span
 from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 from prometheus_backup.tsdb.block import MUTABLE, read_block, read_meta
+from prometheus_backup.tsdb.reading import Unsound
+from prometheus_backup.tsdb.tombstones import FILE as TOMBSTONES
+from prometheus_backup.tsdb.tombstones import deleted_times
 
 if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
@@ -307,6 +312,8 @@ def parse_owner(text: str) -> Owner:
 
 def read_target_block(folder: Path, block: SourceBlock, *, differs: bool = False) -> TargetBlock:
     """Return the facts about a block of the target that placement depends on."""
+    deletions = block.stats.get("numTombstones", 0) > 0
+    tombstones, deleted = _deletions(folder) if deletions else ("", None)
     return TargetBlock(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
@@ -315,9 +322,23 @@ def read_target_block(folder: Path, block: SourceBlock, *, differs: bool = False
         parents=block.parents,
         size=block.size,
         in_order=in_order(read_meta(folder) or {}),
-        deletions=block.stats.get("numTombstones", 0) > 0,
+        deletions=deletions,
         differs=differs,
+        tombstones=tombstones,
+        deleted=deleted,
+        samples=block.stats.get("numSamples", 0),
+        series=block.stats.get("numSeries", 0),
     )
+
+
+def _deletions(folder: Path) -> tuple[str, Span | None]:
+    """Return the SHA-256 of a block's tombstones and the time they cover, None if unreadable."""
+    try:
+        sha256 = hashlib.sha256((folder / TOMBSTONES).read_bytes()).hexdigest()
+        times = deleted_times(folder)
+    except (OSError, Unsound):
+        return "", None
+    return sha256, Span(instant_from_ms(times[0]), instant_from_ms(times[1])) if times else None
 
 
 def in_order(meta: Mapping[str, Any]) -> bool:

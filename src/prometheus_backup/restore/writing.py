@@ -5,7 +5,8 @@ staged in a folder that only we can change, and get their owner when they are co
 """
 
 import contextlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from prometheus_backup.folder import Folder, Owner
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.restore.deletions import copied_meta
 from prometheus_backup.restore.marker import MARKER, write_mark
 from prometheus_backup.restore.staging import Staging
 from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import BlockUnusable
+from prometheus_backup.tsdb.meta import META, load_meta
 
 STAGING = "restore"
 
@@ -29,6 +32,7 @@ STAGING = "restore"
 class Writer:
     """Writes blocks into a target, in the given order; `owner` becomes the owner of their files.
 
+    `copies`: the ULIDs under which copies of blocks are placed, by the ULID of the block.
     `fresh`: the target is empty, so nothing of ours stays there. With `stop_on_damage`, the first
     block that cannot be restored ends the restore; otherwise the others are restored.
     """
@@ -38,6 +42,7 @@ class Writer:
     target: Path
     manifest: Manifest
     blocks: Sequence[Block]
+    copies: Mapping[str, str]
     owner: Owner | None
     fresh: bool
     stop_on_damage: bool
@@ -86,6 +91,7 @@ class Writer:
                 try:
                     with staging.child(block.ulid) as staged:
                         require_matching_meta(staged, block)
+                        self._give_ulid(staged, block)
                 except (BytesDiffer, BlockUnusable) as error:
                     if failed is None:
                         raise
@@ -94,16 +100,22 @@ class Writer:
                 staging.hand_over(block.ulid, self.owner)
                 self._move(staging, target, block)
 
+    def _give_ulid(self, staged: Folder, block: Block) -> None:
+        if name := self.copies.get(block.ulid):
+            meta = copied_meta(load_meta(staged.read(META)), ulid=name)
+            staged.write(META, json.dumps(meta, indent="\t").encode())
+
     def _move(self, staging: Folder, target: Folder, block: Block) -> None:
-        if target.exists(block.ulid):
+        name = self.copies.get(block.ulid, block.ulid)
+        if target.exists(name):
             raise TargetNotEmpty(
-                f"cannot restore {block.ulid} into {self.target}: a block of this name "
+                f"cannot restore {name} into {self.target}: a block of this name "
                 "appeared during the restore",
                 hint="run the same command again",
             )
-        staging.move(block.ulid, target, block.ulid)
+        staging.move(block.ulid, target, name)
         target.sync()
-        self.transfer.listener(BlockRestored(block.ulid, block.size))
+        self.transfer.listener(BlockRestored(name, block.size))
 
     def _finish(self, target: Folder, folder: Folder) -> None:
         """Remove our files. In a target that had data, our folder stays because it has the lock."""

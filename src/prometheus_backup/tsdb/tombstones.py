@@ -53,10 +53,25 @@ def read_intervals(block: Path) -> tuple[bytes, ...]:
         return tuple(_intervals(file))
 
 
+def deleted_times(block: Path) -> tuple[int, int] | None:
+    """Return the first and last deleted millisecond of a block; None if nothing is deleted.
+
+    Raises OSError, and Unsound if the file is damaged.
+    """
+    times = [_times(interval) for interval in read_intervals(block)]
+    return (min(t[0] for t in times), max(t[1] for t in times)) if times else None
+
+
 def tombstones_of(intervals: Iterable[bytes]) -> bytes:
     """Return the file that deletes these intervals."""
     entries = b"".join(intervals)
     return _HEADER + entries + crc32c(entries).to_bytes(_CHECKSUM, "big")
+
+
+def _times(interval: bytes) -> tuple[int, int]:
+    _, at = uvarint(interval, 0)
+    begin, at = varint(interval, at)
+    return begin, varint(interval, at)[0]
 
 
 def _require_sound(file: ReadFile) -> None:

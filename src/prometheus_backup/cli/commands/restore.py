@@ -66,6 +66,11 @@ _NOTABLY_OLDER = timedelta(days=1)
     help="Time of the oldest sample in the target's WAL, if it cannot be detected.",
 )
 @option(
+    "--undelete",
+    is_flag=True,
+    help="With --merge: bring back samples that were deleted in the target since the backup.",
+)
+@option(
     "--accept-undeleted", is_flag=True, help="Also restore blocks that bring deleted series back."
 )
 @option("--stop-on-damage", is_flag=True, help="Stop at the first block that is damaged.")
@@ -146,10 +151,15 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
             f"cannot restore from {rfc3339(wanted.start)} to {rfc3339(wanted.end)}: "
             "the end is not after the start"
         )
+    if choices["undelete"] and not choices["merge"]:
+        raise UsageError(
+            "cannot use --undelete without --merge",
+            hint="it brings samples back into a data directory that has lost them",
+        )
     retention, owner = choices["target_retention"], choices["chown"]
     return RestoreOptions(
         merge=choices["merge"],
-        request=RestoreRequest(wanted, undelete=choices["accept_undeleted"]),
+        request=RestoreRequest(wanted, choices["accept_undeleted"], choices["undelete"]),
         retention=parse_target_retention(retention) if retention is not None else None,
         ignore_retention=choices["ignore_retention"],
         head_from=context.instant(choices["head_from"]),
@@ -168,9 +178,10 @@ def restore_document(
         "dry_run": report is None,
         "backup_id": plan.backup_id,
         "target": str(target),
-        "place": [_block(b) for b in plan.place],
+        "place": [{**_block(p.block), "copy": p.copy or None} for p in plan.placed],
         "present": [b.ulid for b in plan.present],
         "skipped": [_skipped(p) for p in plan.skipped],
+        "deleted": [b.ulid for b in plan.deleted],
         "bytes": plan.size,
         "gaps": [{"from": rfc3339(g.start), "to": rfc3339(g.end)} for g in plan.gaps],
         "in_memory_from": instant(plan.memory_from),
@@ -203,6 +214,8 @@ def restore_lines(
             yield f"DAMAGED: block {block.ulid}: {block.reason}{where}"
     else:
         yield f"nothing to restore of {plan.backup_id} into {target}"
+    if plan.deleted:
+        yield f"{_deletions(len(plan.deleted))}: --undelete brings the samples back"
     if plan.left_out:
         yield f"not restored: {counted(len(plan.left_out), 'block')}, see above"
     for gap in plan.gaps:
@@ -227,6 +240,11 @@ def restore_rows(plan: "RestorePlan") -> Iterable[Row]:
     """Yield a row for each block, newest first, in the order in which they are restored."""
     for placement in plan.placements:
         yield (*_block_cells(placement.block), _result_text(placement))
+
+
+def _deletions(count: int) -> str:
+    has = "has" if count == 1 else "have"
+    return f"{counted(count, 'block')} {has} deletions that the backup does not have"
 
 
 def required_flags(plan: "RestorePlan") -> list[str]:
