@@ -16,6 +16,7 @@ from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, 
 
 DAY = timedelta(days=1)
 COPIED = {"totals": {"blocks": 1, "files": 1, "bytes": 10, "uploaded_bytes": 0, "copied_bytes": 10}}
+SHARED = {"totals": {**COPIED["totals"], "copied_bytes": 0, "shared_bytes": 10}}
 
 
 @pytest.fixture
@@ -136,7 +137,13 @@ def test_a_rotation_counts_when_every_part_has_passed(
 
 @pytest.mark.parametrize(
     ("changes", "read"),
-    [({}, True), (COPIED, False), ({"verified": None}, False), ({"verified": "size"}, False)],
+    [
+        ({}, True),
+        (COPIED, False),
+        (SHARED, False),
+        ({"verified": None}, False),
+        ({"verified": "size"}, False),
+    ],
 )
 def test_the_verification_before_the_commit_counts_if_everything_was_sent(
     files: LocalFiles, changes: dict[str, Any], read: bool

@@ -13,12 +13,16 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from devtools.prometheus import PrometheusServer
+from prometheus_backup.model import Layout
 from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.repository.fingerprint import read_answer
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
+from prometheus_backup.stores.local import LocalStore
 from tests.support.drills import Drilling, program, servers
+from tests.support.runs import options, take_backup
 from tests.support.started_cli import CliResult, StartedCli
-from tests.support.stored_backups import flip_one_bit, json_of, run_here
+from tests.support.stored_backups import LocalFiles, flip_one_bit, json_of, run_here
 from tests.support.waiting import wait_until
 
 FOLDER = "prometheus-backup-open"
@@ -108,6 +112,21 @@ def test_the_address_has_the_time_range_and_leads_to_the_page(
     assert values["g0.end_input"] == [f"{oldest.max_time:%Y-%m-%d %H:%M:%S}"]
     seconds = (oldest.max_time - oldest.min_time).total_seconds()
     assert values["g0.range_input"] == [f"{seconds // 3600:.0f}h{seconds % 3600 // 60:.0f}m"]
+
+
+def test_a_backup_in_the_archive_can_be_opened_too(
+    prometheus: PrometheusServer, tmp_path: Path
+) -> None:
+    files = LocalFiles(tmp_path / "repository")
+    files.root.mkdir()
+    made = take_backup(prometheus, LocalStore(files.root), options(layout=Layout.ARCHIVE))
+    drilling = Drilling(files, made.manifest.backup_id, prometheus.binaries, tmp_path / "scratch")
+
+    with opened(drilling, tmp_path / "window") as (window, document):
+        count = loaded(document["url"])
+        assert closed(drilling, window).code == 0
+
+    assert count == document["blocks"] == len(made.manifest.blocks)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

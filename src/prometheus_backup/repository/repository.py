@@ -166,12 +166,14 @@ class BackupEntry:
     def read_whole_at(self) -> datetime | None:
         """Return when all its bytes were last read and right; None if they never were.
 
-        The verification before the commit reads what was sent, and not what the store copied.
+        The verification before the commit reads what was sent, and not what the store copied or the
+        archive had.
         """
         passed = passed_levels(self.verifications, self.rotations)
         read = [at for level, at in passed if level.rank >= Level.CHECKSUM.rank]
         header = self.header
-        if header and header.verified and not header.totals.copied_bytes:
+        sent_all = header and not header.totals.copied_bytes and not header.totals.shared_bytes
+        if header and header.verified and sent_all:
             read += [header.finished_at] if header.verified.rank >= Level.CHECKSUM.rank else []
         return max(read, default=None)
 
