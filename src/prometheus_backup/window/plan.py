@@ -11,12 +11,12 @@ from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, format_duratio
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.restore.placement import (
-    NO_BLOCKS,
     BlockAction,
     Placement,
     PlacementPlanner,
     TimeRange,
 )
+from prometheus_backup.restore.target_blocks import NO_BLOCKS
 from prometheus_backup.spans import Span, clip, merge
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -72,7 +72,7 @@ def best_backup(
 
 def plan_window(manifest: Manifest, start: datetime | None, end: datetime | None) -> WindowPlan:
     """Choose the blocks between two times. Raises UsageError if there is none."""
-    planner = PlacementPlanner(NO_BLOCKS, TimeRange(start, end), undelete=True)
+    planner = PlacementPlanner(NO_BLOCKS, TimeRange(start, end))
     placements = planner.plan(manifest.blocks)
     blocks = tuple(p.block for p in placements if p.action is BlockAction.PLACE)
     if not blocks:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, pruned_document, size
+from prometheus_backup.cli.render import Document, Row, pruned_document
 from prometheus_backup.cli.tables import Column, table
-from prometheus_backup.model import counted, rfc3339
+from prometheus_backup.model import counted, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.archive import ArchivedFolder
@@ -69,12 +69,9 @@ def _archive_lines(plan: "PrunePlan", deleted: Sequence["ArchivedFolder"], done:
     if not (archive.mark or archive.waiting or archive.delete):
         return []
     waiting = (*archive.mark, *archive.waiting)
-    return [
-        (
-            f"archive: {done} {counted(len(deleted), 'block')}, {size(sum(f.size for f in deleted))}; "
-            f"{counted(len(waiting), 'more block')} that no backup names will go after {_GRACE_TEXT}"
-        )
-    ]
+    gone = f"{counted(len(deleted), 'block')}, {size(sum(f.size for f in deleted))}"
+    more = f"{counted(len(waiting), 'more block')} that no backup names"
+    return [f"archive: {done} {gone}; {more} will go after {_GRACE_TEXT}"]
 
 
 def _limits(plan: "PrunePlan", *, allow_many: bool) -> list[str]:
