@@ -14,12 +14,16 @@ import yaml
 from devtools.chart import CHART, README, SCHEMA, readme, schema
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
+from prometheus_backup.metrics.exposition import parse
 from tests.kubernetes.test_manifests import NEWEST, OLDEST
 from tests.support.cluster import Cluster
 from tests.support.contents import owners
+from tests.support.exporter import Served
 from tests.support.helm import NOTES, objects, rendered
 from tests.support.kustomize import PROMETHEUS, Manifest, containers, job_of, only, pods, render
 from tests.support.pod_security import violations
+from tests.support.started_cli import StartedCli
+from tests.support.waiting import wait_until
 
 _EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 _VALUES = [
@@ -449,3 +453,42 @@ def test_sidecars_of_several_replicas_have_their_own_prefixes() -> None:
     assert own["S3_PREFIX"] == "prometheus-snapshots-$(POD_NAME)"
     verify = only(manifests, "CronJob", "prometheus-verify-1")
     assert _environment(verify)["S3_PREFIX"] == "prometheus-snapshots-prometheus-1"
+
+
+def test_exporter_of_a_fleet_serves_all_its_repositories(
+    cluster: Cluster, bucket: S3Bucket, tmp_path: Path
+) -> None:
+    manifests = objects(_example("fleet"))
+    _use(cluster, manifests)
+    _run_backup(cluster, only(manifests, "CronJob", "prometheus-backup-legacy"))
+    (container,) = pods([only(manifests, "Deployment")])[0]["spec"]["containers"]
+    text = only(manifests, "ConfigMap", "prometheus-backup-repositories")["data"]
+    file = tmp_path / "repositories.yaml"
+    file.write_text(text["repositories.yaml"])
+    mounted = [m["mountPath"] for m in container["volumeMounts"]]
+    assert f"{mounted[0]}/repositories.yaml" == container["args"][-1]
+    arguments = [str(file) if a == container["args"][-1] else a for a in container["args"]]
+    settings = {**cluster.config_maps["prometheus-backup"], **bucket.endpoint.environment()}
+    with StartedCli(
+        *(a.replace(":9879", "127.0.0.1:0") for a in arguments),
+        env={**settings, "S3_ENDPOINT_URL": bucket.endpoint.url},
+        directory=tmp_path / "run",
+    ) as started:
+        served = Served(started)
+        wait_until(lambda: _served(served, "repository_readable") >= 8)
+        page = list(parse(served.get("/metrics").text))
+    good = {s.labels["cronjob"]: s for s in page if s.name == "prometheus_backup_good_backups"}
+    backups = [m for m in manifests if m["metadata"]["name"].startswith("prometheus-backup-")]
+    assert good.keys() == {m["metadata"]["name"] for m in backups if m["kind"] == "CronJob"}
+    assert {name for name, s in good.items() if s.value} == {"prometheus-backup-legacy"}
+    assert {s.labels["cluster"] for s in good.values()} == {"production"}
+    own = good["prometheus-backup-payments-shard-1-1"].labels
+    assert (own["replica"], own["team"]) == ("prometheus-payments-shard-1-1", "payments")
+    assert own["namespace"] == "observability"
+    kept = {s.labels["cronjob"] for s in page if s.name == "prometheus_backup_backups"}
+    assert kept == good.keys()
+
+
+def _served(served: Served, metric: str) -> int:
+    names = [s.name for s in parse(served.get("/metrics").text)]
+    return names.count(f"prometheus_backup_{metric}")

@@ -35,6 +35,11 @@ class StartedCli:
                 stderr=log,
             )
 
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._child.pid
+
     def log(self) -> str:
         """Return the log so far."""
         return self._log.read_text()

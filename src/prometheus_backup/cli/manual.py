@@ -182,8 +182,16 @@ MANUAL: Mapping[str, Manual] = {
         (
             Example("Print the metrics.", "metrics"),
             Example("Serve them for Prometheus to scrape.", "metrics --listen 0.0.0.0:9879"),
+            Example(
+                "Serve those of several repositories.",
+                "metrics --listen 0.0.0.0:9879 --repositories repositories.yaml",
+            ),
         ),
-        {"0": "The metrics were printed, or the exporter was stopped.", **_READS_REPOSITORY},
+        {
+            "0": "The metrics were printed, or the exporter was stopped.",
+            "3": "With --repositories: some could not be read.",
+            **_READS_REPOSITORY,
+        },
     ),
     "open": Manual(
         (

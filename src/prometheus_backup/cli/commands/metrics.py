@@ -1,8 +1,12 @@
 """`metrics`: metrics computed from the repository."""
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
@@ -13,10 +17,13 @@ from prometheus_backup.cli.render import Document
 from prometheus_backup.cli.reporting import report_of
 from prometheus_backup.errors import RepositoryError, StopRequest, UsageError
 from prometheus_backup.events import Step, Warned
+from prometheus_backup.model import Outcome
 
 if TYPE_CHECKING:
-    from prometheus_backup.metrics.exporter import CachedMetrics, Reading
+    from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import Sample
+
+_T = TypeVar("_T")
 
 _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\d{1,5})")
 
@@ -34,43 +41,72 @@ _ADDRESS = re.compile(r"(?:(?P<host>[^\s:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>\
     metavar="ADDR:PORT",
     help="Serve the metrics at /metrics, and the report at /, until stopped.",
 )
+@option(
+    "--repositories",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file that names several repositories, each with labels of its own.",
+)
 @command("repository", "retention", "rotation", "monitoring")
-def metrics(context: CommandContext, output: Output, *, listen: str | None, refresh: int) -> int:
+def metrics(
+    context: CommandContext,
+    output: Output,
+    *,
+    listen: str | None,
+    refresh: int,
+    repositories: Path | None,
+) -> int:
     """Print the metrics of the repository, or serve them and the report as an exporter."""
-    from prometheus_backup.metrics.exposition import text
+    if repositories is None:
+        if listen is not None:
+            _serve([context], listen, refresh)
+        else:
+            _print(output, _samples(context))
+        return 0
+    from prometheus_backup.cli.repositories import repository_contexts
+
+    contexts = repository_contexts(context, repositories)
+    if listen is not None:
+        _serve(contexts, listen, refresh)
+        return 0
+    read = [_tried(c, _samples) for c in contexts]
+    _print(output, [s for samples in read for s in samples or ()])
+    return Outcome.PARTIAL.exit_code if None in read else 0
+
+
+def _samples(context: CommandContext) -> "list[Sample]":
     from prometheus_backup.metrics.families import labelled
 
-    common = context.metrics_labels()
-    if listen is None:
-        samples = labelled(repository_state(context), common)
-        output.result(metrics_document(samples), verbatim=text(samples).splitlines())
-        return 0
-    from prometheus_backup.metrics.exporter import CachedMetrics
-
-    def read() -> "Reading | None":
-        try:
-            return _reading(context, common)
-        except RepositoryError as error:
-            context.listener(
-                Warned(f"cannot read the repository for metrics: {error.message}", error.hint)
-            )
-            return None
-
-    page = CachedMetrics(read, dict(common), context.clock, float(refresh))
-    _serve(context, page, listen)
-    return 0
+    return labelled(repository_state(context), context.metrics_labels())
 
 
-def _reading(context: CommandContext, common: Mapping[str, str]) -> "Reading":
+def _reading(context: CommandContext, *, hurried: bool) -> "Reading":
     """Read the repository once, for the metrics and the report."""
     from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import labelled
     from prometheus_backup.report.page import render
 
-    entries = context.repository().entries()
+    entries = context.repository(hurried=hurried).entries()
     page = render(report_of(context, entries))
-    samples = labelled(state_of(context, entries), common)
+    samples = labelled(state_of(context, entries), context.metrics_labels())
     return Reading(samples, page.html, page.policy)
+
+
+def _tried(context: CommandContext, read: Callable[[CommandContext], _T]) -> _T | None:
+    """Return what was read; None, with a warning that names the repository, if that failed."""
+    try:
+        return read(context)
+    except RepositoryError as error:
+        context.listener(
+            Warned(f"cannot read the repository for metrics: {error.message}", error.hint)
+        )
+        return None
+
+
+def _print(output: Output, samples: "list[Sample]") -> None:
+    from prometheus_backup.metrics.exposition import text
+
+    output.result(metrics_document(samples), verbatim=text(samples).splitlines())
 
 
 def metrics_document(samples: "list[Sample]") -> Document:
@@ -80,11 +116,19 @@ def metrics_document(samples: "list[Sample]") -> Document:
     }
 
 
-def _serve(context: CommandContext, page: "CachedMetrics", listen: str) -> None:
-    from prometheus_backup.metrics.exporter import Exporter
+def _serve(contexts: Sequence[CommandContext], listen: str, refresh: int) -> None:
+    from prometheus_backup.metrics.exporter import CachedMetrics, Exporter, Page
 
     host, port = _parse(listen)
-    page.read_now()
+    several, context = len(contexts) > 1, contexts[0]
+    # A silent store must not keep the other repositories waiting.
+    read = partial(_reading, hurried=several)
+    cached = [
+        CachedMetrics(partial(_tried, c, read), c.metrics_labels(), c.clock) for c in contexts
+    ]
+    page = Page(cached, context.clock, float(refresh))
+    if not several:
+        page.read_now()
     try:
         exporter = Exporter(page, host=host, port=port)
     except OSError as error:
