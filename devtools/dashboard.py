@@ -45,22 +45,15 @@ def _variables() -> Iterator[Json]:
         "current": {},
         "hide": 0,
     }
+    metric = "prometheus_backup_good_backups"
+    chosen = 'cluster=~"$cluster"'
+    yield _choice("cluster", f"label_values({metric}, cluster)")
+    yield _choice("replica", f"label_values({metric}{{{chosen}}}, replica)")
+    # Without a value for "All", that means the repositories of the chosen Prometheus.
+    chosen += ', replica=~"$replica"'
     yield {
-        "name": "repository",
-        "label": "Repository",
-        "type": "query",
-        "datasource": _SOURCE,
-        "query": {
-            "query": "label_values(prometheus_backup_good_backups, repository)",
-            "refId": "r",
-        },
-        "definition": "label_values(prometheus_backup_good_backups, repository)",
-        "refresh": 2,
-        "sort": 1,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        **_choice("repository", f"label_values({metric}{{{chosen}}}, repository)"),
+        "allValue": None,
     }
     yield {
         "name": "price",
@@ -69,6 +62,24 @@ def _variables() -> Iterator[Json]:
         "query": _PRICE,
         "current": {"text": _PRICE, "value": _PRICE},
         "options": [{"selected": True, "text": _PRICE, "value": _PRICE}],
+    }
+
+
+def _choice(label: str, query: str) -> Json:
+    """Return a variable with the values of a label. "All" includes metrics without the label."""
+    return {
+        "name": label,
+        "label": label.capitalize(),
+        "type": "query",
+        "datasource": _SOURCE,
+        "query": {"query": query, "refId": label},
+        "definition": query,
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
     }
 
 

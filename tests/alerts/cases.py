@@ -8,6 +8,7 @@ from tests.alerts.case import (
     FAILED_AT_26,
     KUBE,
     MISSING,
+    Alert,
     Case,
     change,
     cronjob_alert,
@@ -123,6 +124,74 @@ _RUNS = [
         "a snapshot could not be removed",
         {**ALL, tool("leaked_snapshots", command="backup"): since(51, constant(1), 0)},
         {50: [], 51: [repository_alert("PrometheusBackupSnapshotLeak", severity="warning")]},
+    ),
+]
+
+
+def _of_replica(number: int, series: Series) -> Series:
+    """Return the series of a replica's repository, as the exporter of a fleet labels them."""
+    own = f'repository="{REPOSITORY}-{number}",cluster="production",replica="prometheus-{number}"'
+    return {n.replace(f'repository="{REPOSITORY}"', own): v for n, v in series.items()}
+
+
+def _replica_alert(number: int, name: str, **labels: str) -> Alert:
+    about = {
+        "repository": f"{REPOSITORY}-{number}",
+        "cluster": "production",
+        "replica": f"prometheus-{number}",
+    }
+    return Alert(name, {**about, **labels})
+
+
+_TWO_REPLICAS = [
+    Case(
+        "two replicas: the backups of one are missing",
+        {
+            **_of_replica(0, REPOSITORY_SERIES),
+            **_of_replica(
+                1,
+                change(
+                    REPOSITORY_SERIES, last_good_backup_timestamp_seconds=frozen_at(run_end, 25)
+                ),
+            ),
+        },
+        {27: [], 32: [_replica_alert(1, "PrometheusBackupMissing", reason="overdue")]},
+    ),
+    Case(
+        "two replicas: a snapshot of one is damaged, backups of the other disappear",
+        {
+            **_of_replica(
+                0, change(REPOSITORY_SERIES, last_backup_degraded_blocks=since(40, constant(2), 0))
+            ),
+            **_of_replica(1, change(REPOSITORY_SERIES, good_backups=since(40, constant(20), 40))),
+        },
+        {
+            39: [],
+            42: [
+                _replica_alert(0, "PrometheusBackupDegraded"),
+                _replica_alert(1, "PrometheusBackupRepositoryShrinking"),
+            ],
+        },
+    ),
+    Case(
+        "two replicas: a run of one failed",
+        {
+            **_of_replica(0, {**REPOSITORY_SERIES, **RUN_SERIES}),
+            **_of_replica(
+                1,
+                {
+                    **change(
+                        REPOSITORY_SERIES, last_good_backup_timestamp_seconds=frozen_at(run_end, 50)
+                    ),
+                    **RUN_SERIES,
+                    tool("last_run_exit_code", command="backup"): since(51, constant(13), 0),
+                },
+            ),
+        },
+        {
+            50: [],
+            53: [_replica_alert(1, "PrometheusBackupFailed", reason="run", **ABOUT_CRONJOB)],
+        },
     ),
 ]
 
@@ -280,4 +349,4 @@ _REPOSITORIES = [
     ),
 ]
 
-CASES = [*KUBE_STATE_METRICS_GAPS, *_REPOSITORY_DECIDES, *_RUNS, *_REPOSITORIES]
+CASES = [*KUBE_STATE_METRICS_GAPS, *_REPOSITORY_DECIDES, *_RUNS, *_TWO_REPLICAS, *_REPOSITORIES]

@@ -34,7 +34,7 @@ def test_file_is_up_to_date() -> None:
 
 def test_config_map_holds_the_file_for_grafana() -> None:
     config_map = only(render(PROMETHEUS / "monitoring"), "ConfigMap", "prometheus-backup-dashboard")
-    assert config_map["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert config_map["data"] == {"dashboard.json": dashboard.text()}
 
 
@@ -58,6 +58,15 @@ def test_panels_query_known_metrics_only() -> None:
     assert len(named) > 25
 
 
+def test_choice_of_a_prometheus_decides_which_repositories_are_shown() -> None:
+    variables = {v["name"]: v for v in dashboard.dashboard()["templating"]["list"]}
+    assert [*variables][1:4] == ["cluster", "replica", "repository"]
+    assert '{cluster=~"$cluster"}' in variables["replica"]["definition"]
+    of_repository = variables["repository"]
+    assert '{cluster=~"$cluster", replica=~"$replica"}' in of_repository["definition"]
+    assert of_repository["allValue"] is None, "`.*` would mean those of every Prometheus"
+
+
 @dataclass(frozen=True)
 class Watched:
     """A Prometheus that monitors the backups of another one."""
@@ -67,7 +76,7 @@ class Watched:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Query a panel's expression with the default values of the variables."""
         variables = {
-            v["name"]: v.get("allValue") or v["query"]
+            v["name"]: ".*" if v["type"] == "query" else v["query"]
             for v in dashboard.dashboard()["templating"]["list"]
         }
         for name, value in variables.items():

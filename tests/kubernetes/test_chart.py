@@ -492,3 +492,27 @@ def test_exporter_of_a_fleet_serves_all_its_repositories(
 def _served(served: Served, metric: str) -> int:
     names = [s.name for s in parse(served.get("/metrics").text)]
     return names.count(f"prometheus_backup_{metric}")
+
+
+def test_pushed_metrics_have_the_labels_of_the_exporter() -> None:
+    """The alerts join both by cluster and replica."""
+    values = {**_example("fleet"), "pushgateway": {"url": "http://pushgateway.monitoring:9091"}}
+    manifests = objects(values)
+    text = only(manifests, "ConfigMap", "prometheus-backup-repositories")["data"]
+    exported = {
+        e["labels"]["cronjob"]: e["labels"]
+        for e in yaml.safe_load(text["repositories.yaml"])["repositories"]
+    }
+    for kind in ("backup", "verify", "drill"):
+        manifest = only(manifests, "CronJob", f"prometheus-{kind}-payments-1")
+        given = _environment(manifest)["METRICS_LABELS"].replace(
+            "$(POD_NAMESPACE)", "observability"
+        )
+        pushed = dict(pair.split("=") for pair in given.split(","))
+        assert pushed == exported["prometheus-backup-payments-1"]
+        policy = only(
+            [m for m in manifests if m["metadata"]["namespace"] == "observability"],
+            "NetworkPolicy",
+            f"prometheus-{kind}",
+        )
+        assert policy["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": 9091}]

@@ -190,9 +190,15 @@ retention:
 {{- $namespaces | uniq | sortAlpha | toYaml -}}
 {{- end -}}
 
-{{/* Labels of all metrics about one Prometheus, as in METRICS_LABELS. */}}
+{{/*
+Labels of all metrics about one Prometheus, as in METRICS_LABELS: those of its backups, without `replica`
+if there is only one Prometheus.
+*/}}
 {{- define "prometheus-backup.metricsLabels" -}}
 namespace=$(POD_NAMESPACE),cronjob={{ .cronjob }}
+{{- range $name, $value := .labels -}}
+{{- if or $.name $.several (ne $name "replica") }},{{ $name }}={{ $value }}{{ end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The file with the repositories that the exporter serves. */}}

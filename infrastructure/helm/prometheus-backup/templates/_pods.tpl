@@ -112,7 +112,7 @@ securityContext:
     fieldRef:
       fieldPath: metadata.namespace
 - name: METRICS_LABELS
-  value: namespace=$(POD_NAMESPACE),cronjob={{ $.instance.cronjob }}
+  value: {{ include "prometheus-backup.metricsLabels" $.instance | quote }}
 {{- end }}
 {{- end -}}
 
