@@ -15,7 +15,7 @@ kind: PrometheusRule
 metadata:
   name: prometheus-backup
   labels:
-    app: prometheus-backup
+    app: prometheus-backup-metrics
     # The operator's Prometheus selects rules by these labels; kube-prometheus-stack by `release`.
     prometheus: k8s
     role: alert-rules
