@@ -154,7 +154,10 @@ class AdminApiDisabled(SourceError):
     """The snapshot endpoint is disabled."""
 
     exit_code = 21
-    default_hint = "start Prometheus with --web.enable-admin-api"
+    default_hint = (
+        "start Prometheus with --web.enable-admin-api, or set SNAPSHOT_MODE=blocks, which needs no "
+        "Admin API and leaves out what is only in memory"
+    )
 
 
 class SnapshotUnusable(SourceError):

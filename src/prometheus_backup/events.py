@@ -50,6 +50,16 @@ class SnapshotTaken(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BlocksHeld(Event):
+    """The blocks on disk are kept readable: linked, or else held open."""
+
+    blocks: int
+    size: int
+    took: timedelta
+    linked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRemoved(Event):
     """A snapshot directory was removed."""
 

@@ -69,6 +69,13 @@ class Layout(StrEnum):
     ARCHIVE = "archive"
 
 
+class SnapshotMode(StrEnum):
+    """How a backup gets the blocks: from a snapshot of Prometheus, or from those on its disk."""
+
+    ADMIN_API = "admin-api"
+    BLOCKS = "blocks"
+
+
 class Level(StrEnum):
     """Verification levels, weakest first (docs/design.md says what each proves)."""
 

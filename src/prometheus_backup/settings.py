@@ -216,6 +216,14 @@ _BACKUP = (
         choices=("full", "archive"),
     ),
     Setting(
+        "snapshot_mode",
+        "SNAPSHOT_MODE",
+        "Take a snapshot with the Admin API, or only the blocks on disk, without up to three hours "
+        "in memory.",
+        default="admin-api",
+        choices=("admin-api", "blocks"),
+    ),
+    Setting(
         "skip_head",
         "SKIP_HEAD",
         "Skip samples that are only in memory (up to about three hours).",

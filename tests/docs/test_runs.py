@@ -132,6 +132,7 @@ def test_code_runs(block: Block, environment: Environment, tmp_path: Path) -> No
         "latest": "size   pass",
         "heal": "none bad",
         "report": "wrote report.html",
+        "without-admin-api": "(no head)",
         "empty": "--storage.tsdb.retention.time=",
     }
     assert expected[block.runs] in output

@@ -85,7 +85,8 @@ def test_admin_api_off(
     assert isinstance(error, AdminApiDisabled)
     assert error.exit_code == 21
     assert error.message == "Failed to create snapshot: the Admin API is disabled"
-    assert error.hint == "start Prometheus with --web.enable-admin-api"
+    assert "start Prometheus with --web.enable-admin-api" in error.hint
+    assert "SNAPSHOT_MODE=blocks" in error.hint
 
 
 def test_agent_mode(

@@ -19,7 +19,7 @@ from devtools.s3 import S3Bucket
 from prometheus_backup.backup.run import BackupOptions, BackupReport, BackupRun
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.events import Event, Listener, Warned, ignore
-from prometheus_backup.model import Layout, Level
+from prometheus_backup.model import Layout, Level, SnapshotMode
 from prometheus_backup.prometheus.access import Access
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.repository.repository import Repository
@@ -85,6 +85,7 @@ def options(
     allow_empty: bool = False,
     fingerprints: tuple[str, ...] = (),
     layout: Layout = Layout.FULL,
+    mode: SnapshotMode = SnapshotMode.ADMIN_API,
 ) -> BackupOptions:
     """Return the default options of the command line, but without fingerprints."""
     return BackupOptions(
@@ -96,6 +97,7 @@ def options(
         rehash=rehash,
         allow_empty=allow_empty,
         fingerprints=fingerprints,
+        mode=mode,
         layout=layout,
         processes=1,
         new_repository=True,  # every store in memory has the same address
@@ -186,6 +188,12 @@ def without_privileges() -> tuple[str, ...]:
     The user stays the same, so the program can be run from a directory that only root can enter.
     """
     return ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
+
+
+def with_read_only(directory: Path) -> tuple[str, ...]:
+    """Return a command prefix under which a directory is mounted read-only."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", mount, str(directory))
 
 
 def command(*arguments: str) -> list[str]:

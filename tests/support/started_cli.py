@@ -22,13 +22,19 @@ class CliResult:
 class StartedCli:
     """A running command; a context manager that kills it if it is still running at the end."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        directory: Path,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._output = directory / "stdout"
         self._log = directory / "stderr"
         with self._output.open("wb") as output, self._log.open("wb") as log:
             self._child = subprocess.Popen(
-                command(*arguments),
+                [*prefix, *command(*arguments)],
                 env=bare_environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -5,7 +5,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from prometheus_backup.backup.blocks import (
+    SPARE_FILES,
+    count_files,
+    file_limit,
+    too_many_files,
+)
 from prometheus_backup.backup.ownership import require_not_lost
 from prometheus_backup.backup.probes import CheckWarning, StoreProbes
 from prometheus_backup.backup.snapshot import SNAPSHOTS, snapshot_names
@@ -16,7 +23,8 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     UnreadableManifest,
 )
-from prometheus_backup.model import CheckLine, Outcome, counted
+from prometheus_backup.events import Warned
+from prometheus_backup.model import CheckLine, Outcome, SnapshotMode, counted
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.instance import (
     head_block_estimate,
@@ -25,8 +33,11 @@ from prometheus_backup.prometheus.instance import (
     require_one_instance,
     require_served,
     require_server,
+    source_of_blocks,
 )
+from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository, State
+from prometheus_backup.tsdb.block import live_ulids
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ def check(
     run_id: str,
     clock: Clock,
     block_class: str | None = None,
+    mode: SnapshotMode = SnapshotMode.ADMIN_API,
 ) -> CheckReport:
     """Check everything that a backup depends on. Writes only probe objects, and removes them.
 
@@ -82,7 +94,10 @@ def check(
     """
     preflight = _Preflight()
     preflight.run("settings", settings)
-    _check_source(preflight, connect, data_dir, clock)
+    if mode is SnapshotMode.BLOCKS:
+        _check_source_of_blocks(preflight, connect, data_dir, clock)
+    else:
+        _check_source(preflight, connect, data_dir, clock)
     repository = _check_repository(preflight, open_repository, run_id, block_class)
     if repository is not None:
         preflight.run("repository: backups", lambda: _backups(repository, data_dir))
@@ -116,6 +131,44 @@ def _check_source(
         )
         if readable and not status.agent:
             _check_data_dir(preflight, client, status, data_dir, clock)
+
+
+def _check_source_of_blocks(
+    preflight: _Preflight,
+    connect: Callable[[], PrometheusClient],
+    data_dir: Path,
+    clock: Clock,
+) -> None:
+    """Check the source for mode `blocks`, which can do without Prometheus."""
+    warnings: list[Warned] = []
+
+    def query_status() -> str:
+        with connect() as client:
+            status = source_of_blocks(
+                client, data_dir, clock=clock, listener=lambda e: warnings.append(cast("Warned", e))
+            )
+        if warnings:
+            raise CheckWarning(warnings[0].text, hint=warnings[0].hint)
+        better = "; SNAPSHOT_MODE=admin-api would save it" if status.admin_api else ""
+        return (
+            f"blocks: version {status.version}, retention {status.retention}; what is only in "
+            f"memory is left out{better}"
+        )
+
+    preflight.run("prometheus: snapshot mode", query_status)
+    if preflight.run("data directory: readable", lambda: _readable(data_dir)):
+        preflight.run("data directory: blocks stay readable", lambda: _holdable(data_dir))
+
+
+def _holdable(data_dir: Path) -> str:
+    blocks = counted(len(live_ulids(data_dir)), "block")
+    folder = data_dir / TOOL_FOLDER
+    if os.access(folder if folder.exists() else data_dir, os.W_OK | os.X_OK):
+        return f"yes, {blocks} can be linked"
+    files = count_files(data_dir)
+    if files + SPARE_FILES > file_limit():
+        raise too_many_files(data_dir)
+    return f"yes, {counted(files, 'file')} of {blocks} can be held open"
 
 
 def _check_data_dir(

@@ -112,6 +112,8 @@ def build_manifest(
             out_of_order=status.out_of_order,
             lookback=status.lookback if parse_duration(status.lookback) else "",
         ),
+        snapshot_mode=snapshot.mode.value,
+        recoverable_until=snapshot.recoverable_until,
         min_time=min((b.min_time for b in blocks), default=None),
         max_time=max((b.max_time for b in blocks), default=None),
         blocks=blocks,

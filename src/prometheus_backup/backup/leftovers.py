@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prometheus_backup.backup.blocks import remove_links
 from prometheus_backup.backup.snapshot import remove_lost_snapshot
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.events import Listener
@@ -22,6 +23,7 @@ class Leftovers:
         self._listener = listener
         self._dead = lock.dead_intents(own_run_id=run_id)
         self._stuck: set[str] = set()
+        self._left: tuple[str, ...] = ()
 
     @property
     def dead_runs(self) -> frozenset[str]:
@@ -29,7 +31,9 @@ class Leftovers:
         return frozenset(intent.run_id for intent in self._dead)
 
     def remove_dead_snapshots(self) -> None:
-        """Remove the snapshots of dead runs."""
+        """Remove the snapshots and the linked blocks of dead runs."""
+        if self.lock.held:
+            self._left = remove_links(self._data_dir, listener=self._listener)
         for intent in _by_certainty(self._dead):
             if not remove_lost_snapshot(self._data_dir, intent, listener=self._listener):
                 self._stuck.add(intent.run_id)
@@ -53,7 +57,8 @@ class Leftovers:
         for intent in self._dead:
             if intent.run_id not in self._stuck and (committed or not intent.repository):
                 self.lock.forget(intent.run_id)
-        return tuple(f"the snapshot of the dead run {i} could not be removed" for i in self._stuck)
+        stuck = (f"the snapshot of the dead run {i} could not be removed" for i in self._stuck)
+        return (*self._left, *stuck)
 
 
 def _by_certainty(intents: Sequence[Intent]) -> Sequence[Intent]:

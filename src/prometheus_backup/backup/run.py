@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prometheus_backup.backup.archive import ArchivedBlocks, find_archived, unrepairable
+from prometheus_backup.backup.blocks import HeldBlocks
 from prometheus_backup.backup.describe import (
     BackupOrigin,
     backup_tags,
@@ -37,10 +38,10 @@ from prometheus_backup.errors import (
     StopRequest,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned, ignore
-from prometheus_backup.model import Layout, Level, Outcome, PutOptions
+from prometheus_backup.model import Layout, Level, Outcome, PutOptions, SnapshotMode
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.fingerprints import FingerprintQueries
-from prometheus_backup.prometheus.instance import require_usable_source
+from prometheus_backup.prometheus.instance import require_usable_source, source_of_blocks
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.layout import MANIFEST, TOOL_FOLDER
@@ -58,6 +59,11 @@ from prometheus_backup.transfer import HashedFile, Transfer, WorkerContext
 from prometheus_backup.tsdb.block import MUTABLE
 
 _ABANDON_TIMEOUT = 8.0  # seconds; a silent store must not delay the end of a run
+
+_TAKING = {
+    SnapshotMode.ADMIN_API: "requesting a snapshot from Prometheus",
+    SnapshotMode.BLOCKS: "holding the blocks on disk",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +84,14 @@ class BackupOptions:
     processes: int = 1
     """Number of blocks that are checked in parallel at level `tsdb`."""
     layout: Layout = Layout.FULL
+    mode: SnapshotMode = SnapshotMode.ADMIN_API
     new_repository: bool = False
     """Allow an empty repository that had backups before."""
+
+    @property
+    def with_head(self) -> bool:
+        """Return whether samples that are only in memory are saved."""
+        return self.mode is SnapshotMode.ADMIN_API and not self.skip_head
 
     @property
     def inspects(self) -> bool:
@@ -127,9 +139,7 @@ class BackupRun:
             used_before = (self.data_dir / TOOL_FOLDER).is_dir()
             leftovers = self._lock(stack) if used_before else None
             with phases.phase("check", "checking Prometheus and the repository"):
-                status = require_usable_source(
-                    self.client, self.data_dir, clock=self.repository.clock
-                )
+                status = self._usable_source()
                 leftovers = leftovers or self._lock(stack)
                 entries = self._require_usable_repository(status, locked=leftovers.lock.held)
             attempt = _Attempt(self, leftovers, entries, status)
@@ -142,6 +152,12 @@ class BackupRun:
         problems = (*attempt.problems, *left, *prune.problems)
         return BackupReport(manifest, prune, problems, phases.seconds)
 
+    def _usable_source(self) -> SourceStatus:
+        client, data_dir, clock = self.client, self.data_dir, self.repository.clock
+        if self.options.mode is SnapshotMode.BLOCKS:
+            return source_of_blocks(client, data_dir, clock=clock, listener=self.listener)
+        return require_usable_source(client, data_dir, clock=clock)
+
     def _lock(self, stack: contextlib.ExitStack) -> Leftovers:
         lock = HostLock.take(self.data_dir)
         stack.callback(lock.release)
@@ -153,11 +169,11 @@ class BackupRun:
         with phases.phase("claim", "claiming a backup id"):
             claim = attempt.claim()
         with claim.heartbeat():
-            with self._queries(phases, "running the fingerprint queries"):
-                first = attempt.queries.run(self.data_dir, skip_head=self.options.skip_head)
-            with phases.phase("snapshot", "requesting a snapshot from Prometheus"):
+            with self._queries(phases, attempt, "running the fingerprint queries"):
+                first = attempt.queries.run(self.data_dir, skip_head=not self.options.with_head)
+            with phases.phase("snapshot", _TAKING[self.options.mode]):
                 snapshot = attempt.snapshot()
-            with self._queries(phases, "running the fingerprint queries again"):
+            with self._queries(phases, attempt, "running the fingerprint queries again"):
                 fingerprints = attempt.queries.confirm(first)
             plan = attempt.plan(snapshot)
             with phases.phase("transfer", "transferring the blocks"):
@@ -176,8 +192,10 @@ class BackupRun:
             prune = attempt.prune(manifest)
         return manifest, prune
 
-    def _queries(self, phases: "_Phases", text: str) -> contextlib.AbstractContextManager[object]:
-        if not self.options.fingerprints:
+    def _queries(
+        self, phases: "_Phases", attempt: "_Attempt", text: str
+    ) -> contextlib.AbstractContextManager[object]:
+        if not attempt.queries.queries:
             return contextlib.nullcontext()
         return phases.phase("fingerprints", text)
 
@@ -218,6 +236,7 @@ class _Attempt:
         self._intent = Intent(run.run_id, repository=run.repository.url)
         self._claim: Claim | None = None
         self._claiming = False
+        self._held: HeldBlocks | None = None
         self._snapshot_requested = False
         self._snapshot_taken = False
         self._archived = ArchivedBlocks()
@@ -241,6 +260,25 @@ class _Attempt:
 
     def snapshot(self) -> Snapshot:
         run = self._run
+        if run.options.mode is SnapshotMode.BLOCKS:
+            clock = run.repository.clock
+            self._held = HeldBlocks(run.data_dir, self._lock.held, clock, run.listener)
+            snapshot = self._held.hold()
+        else:
+            snapshot = self._take_snapshot()
+        self.problems = future_blocks(snapshot.blocks, now=run.repository.clock.now())
+        for problem in self.problems:
+            run.listener(Warned(problem))
+        if not snapshot.blocks and not run.options.allow_empty:
+            raise SnapshotUnusable(
+                "Failed to create snapshot: it contains no blocks",
+                hint="is this Prometheus new, or is SKIP_HEAD or SNAPSHOT_MODE=blocks set? use "
+                "--allow-empty to commit an empty backup",
+            )
+        return snapshot
+
+    def _take_snapshot(self) -> Snapshot:
+        run = self._run
         request = new_request(run.client, run.data_dir, skip_head=run.options.skip_head)
         self._intent = with_request(self._intent, request)
         self._snapshot_requested = True
@@ -253,15 +291,6 @@ class _Attempt:
             listener=run.listener,
         )
         self._snapshot_taken = True
-        self.problems = future_blocks(snapshot.blocks, now=run.repository.clock.now())
-        for problem in self.problems:
-            run.listener(Warned(problem))
-        if not snapshot.blocks and not run.options.allow_empty:
-            raise SnapshotUnusable(
-                "Failed to create snapshot: it contains no blocks",
-                hint="is this Prometheus new, or is SKIP_HEAD set? use --allow-empty to commit an "
-                "empty backup",
-            )
         return snapshot
 
     def plan(self, snapshot: Snapshot) -> BackupPlan:
@@ -346,9 +375,8 @@ class _Attempt:
     @property
     def queries(self) -> FingerprintQueries:
         run = self._run
-        return FingerprintQueries(
-            run.client, run.options.fingerprints, run.repository.clock, run.listener
-        )
+        queries = run.options.fingerprints if self._status.is_known else ()
+        return FingerprintQueries(run.client, queries, run.repository.clock, run.listener)
 
     def commit(
         self,
@@ -438,6 +466,7 @@ class _Attempt:
 
         The snapshot goes first: it uses Prometheus' disk, and the store may be silent.
         """
+        linked = self._held.release() if self._held else ()
         removed = self._leftovers.remove_own_snapshot()
         mine = self._lock.recorded
         left = () if removed else (f"the snapshot {mine and mine.snapshot} could not be removed",)
@@ -449,7 +478,7 @@ class _Attempt:
             end_recorded=error is None or self._abandon(),
             committed=error is None,
         )
-        return (*others, *left)
+        return (*others, *linked, *left)
 
     def _abandon(self) -> bool:
         if self._claim is None:

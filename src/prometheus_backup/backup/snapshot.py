@@ -10,10 +10,23 @@ from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import SnapshotUnusable, SourceError
 from prometheus_backup.events import Listener, SnapshotLeft, SnapshotRemoved, SnapshotTaken, Warned
 from prometheus_backup.folder import Folder
-from prometheus_backup.model import SourceBlock, SourceFile, ms_from_instant, rfc3339
+from prometheus_backup.model import (
+    SnapshotMode,
+    SourceBlock,
+    SourceFile,
+    instant_from_ms,
+    ms_from_instant,
+    rfc3339,
+)
 from prometheus_backup.prometheus.client import PrometheusClient, SnapshotConnectionLost
 from prometheus_backup.repository.layout import snapshot_time, ulid_time_ms
-from prometheus_backup.tsdb.block import BlockUnusable, list_blocks, live_ulids, read_block
+from prometheus_backup.tsdb.block import (
+    BlockUnusable,
+    list_blocks,
+    live_ulids,
+    persisted_until_ms,
+    read_block,
+)
 
 SNAPSHOTS = "snapshots"
 
@@ -37,6 +50,8 @@ class Snapshot:
     """A snapshot directory and its blocks; `missing` are live blocks that it should contain.
 
     `unusable` are its directories that are no blocks although they are named so, with the reason.
+    `recoverable_until`: later samples are left out, since they are only in memory; None if there
+    are none.
     """
 
     name: str
@@ -44,6 +59,8 @@ class Snapshot:
     blocks: tuple[SourceBlock, ...]
     missing: tuple[str, ...]
     unusable: Mapping[str, str] = field(default_factory=dict)
+    mode: SnapshotMode = SnapshotMode.ADMIN_API
+    recoverable_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +111,23 @@ def take_snapshot(
         )
     lock.record(replace(intent, snapshot=name))
     snapshot = _read(path, request)
+    if not request.expects_head:
+        end = recoverable_until(path, snapshot.blocks, now=clock.now())
+        snapshot = replace(snapshot, recoverable_until=end)
     took = timedelta(seconds=clock.monotonic() - began)
     size = sum(b.size for b in snapshot.blocks)
     listener(SnapshotTaken(name, len(snapshot.blocks), size, took, adopted))
     return snapshot
+
+
+def recoverable_until(
+    folder: Path, blocks: Sequence[SourceBlock], *, now: datetime
+) -> datetime | None:
+    """Return the instant up to which blocks hold all samples; None if there are no blocks."""
+    end = persisted_until_ms(folder)
+    if end is None:  # only blocks of some samples: nothing is certain
+        end = min((block.min_time_ms for block in blocks), default=None)
+    return None if end is None else min(instant_from_ms(end), now)
 
 
 def snapshot_path(data_dir: Path, name: str) -> Path:

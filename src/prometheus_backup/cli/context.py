@@ -23,7 +23,7 @@ from prometheus_backup.config import (
 )
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Listener
-from prometheus_backup.model import Layout, Level
+from prometheus_backup.model import Layout, Level, SnapshotMode
 from prometheus_backup.repository.names import is_date
 from prometheus_backup.retention.policy import Policy
 
@@ -149,6 +149,7 @@ class CommandContext:
             labels=parse_labels(values["labels"]),
             policy=self.policy(),
             layout=Layout(values["layout"]),
+            mode=SnapshotMode(values["snapshot_mode"]),
             storage_class=self._storage_class(
                 reads=verify is not None and verify.rank >= Level.CHECKSUM.rank
             ),

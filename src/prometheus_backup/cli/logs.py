@@ -68,6 +68,7 @@ class LogListener:
             events.Step: self._step,
             events.Warned: self._warned,
             events.SnapshotTaken: self._snapshot,
+            events.BlocksHeld: self._held,
             events.SnapshotRemoved: self._removed,
             events.SnapshotLeft: self._left,
             events.PlanMade: self._planned,
@@ -125,6 +126,14 @@ class LogListener:
         self._log.info(
             "snapshot adopted" if event.adopted else "snapshot taken",
             snapshot=event.name,
+            blocks=event.blocks,
+            bytes=event.size,
+            seconds=round(event.took.total_seconds(), 1),
+        )
+
+    def _held(self, event: events.BlocksHeld) -> None:
+        self._log.info(
+            "blocks linked" if event.linked else "blocks held open",
             blocks=event.blocks,
             bytes=event.size,
             seconds=round(event.took.total_seconds(), 1),

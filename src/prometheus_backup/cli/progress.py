@@ -97,6 +97,10 @@ def _detail(event: events.Event) -> str:
     match event:
         case events.SnapshotTaken(name=name, blocks=blocks, size=total):
             return f"snapshot {name}: {counted(blocks, 'block')}, {size(total)}"
+        case events.BlocksHeld(blocks=blocks, size=total, linked=linked):
+            return (
+                f"{counted(blocks, 'block')} {'linked' if linked else 'held open'}, {size(total)}"
+            )
         case events.PlanMade(upload_files=files, upload_size=total, copy_files=0):
             return f"{counted(files, 'file')} to transfer, {size(total)}"
         case events.PlanMade():

@@ -9,7 +9,7 @@ from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.hold import Hold
-    from prometheus_backup.repository.manifest import Manifest
+    from prometheus_backup.repository.manifest import Header, Manifest
     from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import TimeRange, Verification
     from prometheus_backup.retention.policy import Decision
@@ -61,6 +61,8 @@ def entry_document(entry: "BackupEntry", decision: "Decision | None", as_of: AsO
         "blocks": manifest.totals.blocks if manifest else None,
         "min_time": instant(manifest.min_time) if manifest else None,
         "max_time": instant(manifest.max_time) if manifest else None,
+        "snapshot_mode": manifest.snapshot_mode if manifest else None,
+        "recoverable_until": instant(manifest.newest) if manifest else None,
         "labels": dict(manifest.labels) if manifest else {},
         "degraded": list(manifest.degraded) if manifest else [],
         "verified": {"level": verified[0], "at": rfc3339(verified[1])} if verified else None,
@@ -142,6 +144,15 @@ def span(manifest: Any) -> str:
     if manifest.min_time is None:
         return "no samples"
     return f"{rfc3339(manifest.min_time)} to {rfc3339(manifest.max_time)}"
+
+
+def left_out(header: "Header") -> str:
+    """Return which samples a backup leaves out; empty if it has all."""
+    end = header.recoverable_until
+    if end is None:
+        return ""
+    minutes = max(header.started_at - end, timedelta()) // timedelta(minutes=1)
+    return f"samples after {rfc3339(end)} ({minutes // 60} h {minutes % 60} min): only in memory"
 
 
 def fingerprints(manifest: "Manifest") -> str:

@@ -123,6 +123,12 @@ STATE = (
         "last_backup_degraded_blocks", "Blocks that are missing or damaged in the newest backup."
     ),
     _state(
+        "last_backup_left_out_seconds",
+        "Time before the start of the newest backup whose samples it leaves out, because they were "
+        "only in memory; absent if it has them.",
+        "snapshot_mode",
+    ),
+    _state(
         "previous_backups_median_size_bytes",
         "Median size of up to seven good backups before the newest; absent if fewer than three.",
     ),

@@ -103,6 +103,13 @@ def _newest(backups: Sequence[BackupEntry]) -> Iterable[Sample]:
     took = newest.finished_at - newest.started_at
     yield sample("last_backup_duration_seconds", took.total_seconds())
     yield sample("last_backup_degraded_blocks", len(newest.degraded))
+    if newest.recoverable_until:
+        left_out = newest.started_at - newest.recoverable_until
+        yield sample(
+            "last_backup_left_out_seconds",
+            left_out.total_seconds(),
+            snapshot_mode=newest.snapshot_mode,
+        )
     before = [h.totals.bytes for h in _headers(e for e in backups[:-1] if e.good)][-_MEDIAN_MOST:]
     if len(before) >= _MEDIAN_LEAST:
         yield sample("previous_backups_median_size_bytes", median(before))
@@ -111,7 +118,7 @@ def _newest(backups: Sequence[BackupEntry]) -> Iterable[Sample]:
 def _recoverable_range(good: Sequence[BackupEntry]) -> Iterable[Sample]:
     """Yield the times of the oldest and newest samples in good backups."""
     begins = [h.min_time for h in _headers(good) if h.min_time]
-    ends = [h.max_time for h in _headers(good) if h.max_time]
+    ends = [h.newest for h in _headers(good) if h.newest]
     if begins and ends:
         yield sample("oldest_recoverable_timestamp_seconds", min(begins).timestamp())
         yield sample("newest_recoverable_timestamp_seconds", max(ends).timestamp())

@@ -90,6 +90,32 @@ class SourceStatus:
     reload_interval: timedelta
     clock: datetime
 
+    @classmethod
+    def unknown(cls, now: datetime) -> Self:
+        """Return the status of a Prometheus that does not answer."""
+        return cls(
+            version="",
+            revision="",
+            start_time="",
+            hostname=None,
+            retention="unknown",
+            admin_api=False,
+            agent=False,
+            storage_path="",
+            out_of_order=None,
+            head_series=0,
+            head_chunks=0,
+            head_from=None,
+            lookback="",
+            reload_interval=_MINUTE,
+            clock=now,
+        )
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether Prometheus reported it."""
+        return bool(self.version)
+
 
 class PrometheusClient:
     """HTTP access to one Prometheus. Use as a context manager.

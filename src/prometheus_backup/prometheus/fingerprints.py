@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from prometheus_backup.clock import Clock
 from prometheus_backup.errors import BackupToolError
@@ -18,7 +17,7 @@ from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.query_time import QueryTimeInputs, safe_query_time
 from prometheus_backup.repository.fingerprint import MAX_ANSWER_SIZE, Fingerprint, read_answer
-from prometheus_backup.tsdb.block import live_ulids, read_meta
+from prometheus_backup.tsdb.block import persisted_until_ms
 
 DEFAULT_QUERIES = (
     "count by (job) (up)",
@@ -33,7 +32,6 @@ _TOTAL_LIMIT = timedelta(minutes=1)
 MAX_RESPONSE_SIZE = 8 * MAX_ANSWER_SIZE
 """Bytes of a response, which is more verbose than the recorded answer."""
 _MAX_CAUSE = 500  # characters of Prometheus' error message that are recorded
-_OUT_OF_ORDER_HINT = "from-out-of-order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +131,5 @@ def _inconclusive(query: str, at: datetime | None, cause: str) -> Fingerprint:
 
 
 def _persisted_until(data_dir: Path) -> datetime | None:
-    """Return the end of the newest block that has not only out-of-order samples.
-
-    Blocks of out-of-order samples are as long as the others, and may end in the future.
-    """
-    ends = [_in_order_end(read_meta(data_dir / ulid)) for ulid in live_ulids(data_dir)]
-    return max((instant_from_ms(end) for end in ends if end is not None), default=None)
-
-
-def _in_order_end(meta: dict[str, Any] | None) -> int | None:
-    try:
-        hints = (meta or {})["compaction"].get("hints") or ()
-        return None if _OUT_OF_ORDER_HINT in hints else int((meta or {})["maxTime"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None  # a block that Prometheus cannot read either
+    end = persisted_until_ms(data_dir)
+    return None if end is None else instant_from_ms(end)

@@ -14,6 +14,7 @@ from prometheus_backup.errors import (
     SourceUnavailable,
     UsageError,
 )
+from prometheus_backup.events import Listener, Warned
 from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import live_ulids, read_meta
 
@@ -27,6 +28,10 @@ _RETRY_SECONDS = 1.0
 _HEAD_BYTES_PER_SERIES = 300
 _HEAD_BYTES_PER_CHUNK = 150
 
+_UNKNOWN = (
+    "the backup is made without its version, its retention and fingerprints, and without knowing "
+    "that this is its data directory"
+)
 _USE_THE_POD = (
     "set PROMETHEUS_URL to a single pod, such as "
     "http://prometheus-0.prometheus.observability.svc.cluster.local:9090, not to a Service with "
@@ -50,6 +55,30 @@ def require_usable_source(
     require_admin_api(status)
     require_one_instance(client)
     require_data_dir(data_dir)
+    require_served(client, data_dir, clock=clock)
+    return status
+
+
+def source_of_blocks(
+    client: PrometheusClient, data_dir: Path, *, clock: Clock, listener: Listener
+) -> SourceStatus:
+    """Return the status of a Prometheus, for a backup of the blocks in its data directory.
+
+    One that does not answer is reported, and its status is unknown, unless the directory has no
+    block either. Raises SourceUnavailable, SnapshotUnusable or UsageError.
+    """
+    from prometheus_backup.prometheus.client import SourceStatus
+
+    require_data_dir(data_dir)
+    try:
+        status = client.status()
+    except SourceUnavailable as error:
+        if not live_ulids(data_dir):
+            raise
+        listener(Warned(f"{error.message}; {_UNKNOWN}", error.hint))
+        return SourceStatus.unknown(clock.now())
+    require_server(status)
+    require_one_instance(client)
     require_served(client, data_dir, clock=clock)
     return status
 

@@ -6,6 +6,7 @@ document is stored.
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import FailFast, Field, ValidationError, model_validator
@@ -167,9 +168,21 @@ class Header(Document):
     degraded: Annotated[tuple[Text, ...], FailFast()] = ()
     verified: Level | None = None
     prometheus: Prometheus
+    snapshot_mode: Annotated[
+        Literal["admin-api", "blocks"], Field(exclude_if=lambda value: value == "admin-api")
+    ] = "admin-api"
+    recoverable_until: Annotated[Instant | None, Field(exclude_if=lambda value: value is None)] = (
+        None
+    )
+    """Later samples were only in memory and are left out; None: up to the snapshot."""
     min_time: Instant | None
     max_time: Instant | None
     totals: Totals
+
+    @property
+    def newest(self) -> datetime | None:
+        """Return the newest instant that can be recovered; None without blocks."""
+        return self.recoverable_until or self.max_time
 
     @property
     def layout(self) -> Layout:

@@ -19,6 +19,9 @@ MUTABLE = frozenset({META, "tombstones"})
 """Files that Prometheus replaces under the same ULID (delete_series, a failed compaction). `index`
 and `chunks/*` are written once (tsdb/block.go, tsdb/compact.go)."""
 
+_PARTIAL = frozenset({"from-out-of-order", "from-stale-series", "from-selected-series"})
+"""Hints in meta.json (tsdb/block.go) of blocks that hold not all samples of their time."""
+
 
 class BlockUnusable(SnapshotUnusable):
     """A directory that is named like a block but is none. `reason` says why."""
@@ -53,14 +56,14 @@ def list_blocks(folder: Path) -> BlockListing:
     return BlockListing(tuple(blocks), unusable)
 
 
-def read_block(folder: Path) -> SourceBlock:
-    """Read one block.
+def read_block(folder: Path, *, links: bool = False) -> SourceBlock:
+    """Read one block. Its files may be symbolic links only with `links`.
 
     Raises BlockUnusable if its contents are wrong, SnapshotUnusable if the disk cannot be read.
     """
     try:
         meta = parse_meta(load_meta((folder / META).read_bytes()))
-        files = tuple(_files(folder))
+        files = tuple(_files(folder, links=links))
     except FileNotFoundError as error:
         raise BlockUnusable(folder, f"{Path(error.filename).name} is missing") from error
     except OSError as error:
@@ -103,6 +106,24 @@ def live_ulids(data_dir: Path) -> frozenset[str]:
     return frozenset((read_meta(data_dir / name) or {"ulid": name})["ulid"] for name in names)
 
 
+def persisted_until_ms(folder: Path) -> int | None:
+    """Return the end of the newest block that ends where its samples end; None if there is none.
+
+    Blocks of only some samples, such as those that came out of order, may end in the future, while
+    samples before their end are still in memory only.
+    """
+    ends = [_complete_end(read_meta(folder / ulid)) for ulid in live_ulids(folder)]
+    return max((end for end in ends if end is not None), default=None)
+
+
+def _complete_end(meta: dict[str, Any] | None) -> int | None:
+    try:
+        hints = (meta or {})["compaction"].get("hints") or ()
+        return int((meta or {})["maxTime"]) if _PARTIAL.isdisjoint(hints) else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None  # a block that Prometheus cannot read either
+
+
 def _block_names(folder: Path) -> list[str]:
     try:
         return [e.name for e in os.scandir(folder) if is_ulid(e.name)]
@@ -110,12 +131,12 @@ def _block_names(folder: Path) -> list[str]:
         raise SnapshotUnusable(f"cannot read {folder}: {error.strerror}") from error
 
 
-def _files(folder: Path) -> Iterator[SourceFile]:
+def _files(folder: Path, *, links: bool) -> Iterator[SourceFile]:
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders.sort()
         for name in (*(f for f in folders if Path(parent, f).is_symlink()), *sorted(names)):
             path = Path(parent, name)
-            status = path.lstat()
+            status = path.stat() if links else path.lstat()
             relative = check_path(path.relative_to(folder).as_posix())
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"{relative} is not a regular file")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
-from prometheus_backup.cli.render import Document, Row, fingerprints, instant, pruned_document, span
+from prometheus_backup.cli.render import (
+    Document,
+    Row,
+    fingerprints,
+    instant,
+    left_out,
+    pruned_document,
+    span,
+)
 from prometheus_backup.cli.tables import summary
 from prometheus_backup.model import counted, rfc3339, size
 
@@ -66,6 +74,8 @@ def backup_document(report: "BackupReport") -> Document:
         "totals": manifest.totals.model_dump(),
         "min_time": instant(manifest.min_time),
         "max_time": instant(manifest.max_time),
+        "snapshot_mode": manifest.snapshot_mode,
+        "recoverable_until": instant(manifest.newest),
         "started_at": rfc3339(manifest.started_at),
         "finished_at": rfc3339(manifest.finished_at),
         "fingerprints": {
@@ -82,6 +92,8 @@ def backup_rows(report: "BackupReport", *, url: str) -> Iterable[Row]:
     manifest, totals = report.manifest, report.manifest.totals
     yield "backup", f"{url}/{manifest.backup_id}"
     yield "contents", f"{size(totals.bytes)} in {counted(totals.blocks, 'block')}, {span(manifest)}"
+    if missing := left_out(manifest):
+        yield "left out", missing
     yield "uploaded", size(totals.uploaded_bytes)
     yield "copied by the store", size(totals.copied_bytes)
     if totals.shared_bytes:

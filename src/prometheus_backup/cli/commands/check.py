@@ -10,7 +10,7 @@ from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document, Row
 from prometheus_backup.cli.tables import summary
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import CheckLine, Outcome
+from prometheus_backup.model import CheckLine, Outcome, SnapshotMode
 
 
 @command(
@@ -35,6 +35,7 @@ def check(context: CommandContext, output: Output) -> int:
         run_id=context.run_id,
         clock=context.clock,
         block_class=_block_class(context),
+        mode=SnapshotMode(context.values["snapshot_mode"]),
     )
     results = [*report.lines, *monitoring_lines(context)]
     code = report.exit_code

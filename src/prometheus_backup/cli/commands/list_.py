@@ -172,7 +172,7 @@ def list_rows(
             size(manifest.totals.bytes),
             str(manifest.totals.blocks),
             day(manifest.min_time),
-            day(manifest.max_time),
+            day(manifest.newest) + (" (no head)" if manifest.recoverable_until else ""),
             verified(entry),
             last_read(entry, as_of.now),
             state_text(entry, as_of),

@@ -16,6 +16,7 @@ from prometheus_backup.cli.render import (
     entry_document,
     fingerprints,
     last_read,
+    left_out,
     ready_after,
     second,
     span,
@@ -77,6 +78,8 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Iterab
     yield "retention of the source", manifest.retention_time or "off: it deletes no data"
     yield "contents", f"{size(manifest.totals.bytes)} in {counted(manifest.totals.blocks, 'block')}"
     yield "time range", span(manifest)
+    if missing := left_out(manifest):
+        yield "left out", missing
     yield "fingerprints", fingerprints(manifest)
     yield "verified", verified(entry)
     yield "last read whole", _last_read(entry, as_of)
