@@ -29,8 +29,8 @@ help:  ## List the targets
 
 setup: .venv/.project .tools/.prometheus  ## Create .venv and fetch Prometheus 2.x and 3.x into .tools
 
-# In addition to setup: Azurite, axe, Chromium, the base image, Pushgateway and checkov.
-parts: setup .tools/.azurite-$(AZURITE) .tools/.axe-$(AXE) .tools/.chromium .tools/.images .tools/.pushgateway .tools/.checkov  ## Also fetch what only the tests need
+# In addition to setup: Azurite, axe, Chromium, the base image, Pushgateway, nginx and checkov.
+parts: setup .tools/.azurite-$(AZURITE) .tools/.axe-$(AXE) .tools/.chromium .tools/.images .tools/.programs .tools/.checkov  ## Also fetch what only the tests need
 
 test: parts  ## Run all tests against real Prometheus and S3 servers
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_FLAGS)
@@ -126,8 +126,8 @@ clean:  ## Remove everything that make has created
 	$(BIN)/python -m devtools.fetch_container_tools
 	touch $@
 
-.tools/.pushgateway: .venv/.python devtools/fetch_pushgateway.py $(APT)
-	$(BIN)/python -m devtools.fetch_pushgateway
+.tools/.programs: .venv/.python devtools/fetch_programs.py $(APT)
+	$(BIN)/python -m devtools.fetch_programs
 	touch $@
 
 .tools/.chromium: .venv/.python devtools/fetch_chromium.py $(APT)

@@ -244,10 +244,13 @@ class PrometheusServer:
             raise RuntimeError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
         return answer.json()["data"] if answer.content else None
 
-    def _metric(self, name: str) -> float:
+    def metrics(self) -> str:
+        """Return its own metrics."""
         with self._client() as client:
-            text = client.get(f"{self.url}/metrics").raise_for_status().text
-        for line in text.splitlines():
+            return client.get(f"{self.url}/metrics").raise_for_status().text
+
+    def _metric(self, name: str) -> float:
+        for line in self.metrics().splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
         raise AssertionError(f"its metrics do not include {name}")

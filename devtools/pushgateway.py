@@ -5,7 +5,7 @@ from typing import Self
 
 import httpx
 
-from devtools import fetch_pushgateway
+from devtools.fetch_programs import PUSHGATEWAY
 from devtools.processes import LOOPBACK, Process, clean_environment, with_free_ports
 
 
@@ -14,7 +14,7 @@ class Pushgateway:
 
     def __init__(self, directory: Path) -> None:
         """Start it and wait until it answers; raises `ProcessFailedError`."""
-        self._program = fetch_pushgateway.find()
+        self._program = PUSHGATEWAY.find()
         self._directory = directory
         self._port = 0
         self._process = with_free_ports(1, lambda ports: self._start(ports[0]))
