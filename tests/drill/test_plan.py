@@ -1,13 +1,13 @@
 """What a drill restores, which blocks must be loaded, which queries it runs, and its verdict."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from prometheus_backup.drill.plan import Comparison, judge, plan_drill
+from prometheus_backup.drill.plan import Comparison, doubts, judge, plan_drill
 from prometheus_backup.model import Finding, FindingKind, Verdict
-from prometheus_backup.prometheus.versions import same_semantics
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.verification import TimeRange
 from tests.support import manifests
@@ -127,6 +127,21 @@ def test_a_finding_is_a_failure_even_if_the_drill_was_not_completed() -> None:
     assert judge([FINDING], [compared()]) == (Verdict.FAIL, "")
 
 
-def test_query_semantics_depend_on_the_major_version() -> None:
-    assert same_semantics("3.0.0", "3.14.2+ds1")
-    assert not same_semantics("2.55.1", "3.0.0")
+@pytest.mark.parametrize(
+    ("source", "drilled", "unknown", "doubted"),
+    [
+        ("3.0.0", "3.14.2+ds1", (), ""),
+        ("2.55.1", "3.0.0", (), "the source was Prometheus 2.55.1, but the drill uses 3.0.0"),
+        ("3.12.0", "3.5.3", ("use-start-timestamps",), "Prometheus 3.5.3 does not know"),
+    ],
+)
+def test_answers_are_doubtful_under_another_major_version_or_without_a_feature(
+    source: str, drilled: str, unknown: tuple[str, ...], doubted: str
+) -> None:
+    document = manifests.document()
+    document["prometheus"]["version"] = source
+    data = json.dumps(document).encode()
+    manifest = decode_manifest(data, backup_id=manifests.BACKUP_ID)
+    found = doubts(manifest, version=drilled, unknown_features=unknown)
+    assert len(found) == bool(doubted)
+    assert doubted in " ".join(found)

@@ -70,6 +70,26 @@ def test_a_copy_that_turned_out_unsound_is_skipped() -> None:
     assert copies(repair) == [("older", ulid(1))]
 
 
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [("", Remedy.REPLACE), ("3.12.0", Remedy.REPLACE), ("3.5.3", Remedy.LEAVE)],
+)
+def test_a_copy_that_the_running_prometheus_cannot_read_is_not_used(
+    version: str, remedy: Remedy
+) -> None:
+    newer = block(1).model_copy(update={"encodings": {"xor": 1, "xor2": 2}})
+    larger = block(7, 0, 4).model_copy(update={"encodings": {"xor2": None}})
+    served = bad(effect=Effect.FAILS_QUERIES)
+
+    (repair,) = plan_heal(
+        [served], TargetBlocks(version=version), [backup(newer, larger)], DEFAULT_REQUEST
+    ).repairs
+
+    assert repair.remedy is remedy
+    needs = "the block in newest has xor2 chunks, which Prometheus can read since 3.11"
+    assert (needs in repair.reason) is (remedy is Remedy.LEAVE)
+
+
 @pytest.mark.parametrize("effect", Effect)
 def test_without_a_backup_served_blocks_stay_and_others_are_moved_away(effect: Effect) -> None:
     repair = heal(bad(effect=effect))

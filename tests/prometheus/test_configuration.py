@@ -2,7 +2,12 @@
 
 import pytest
 
-from prometheus_backup.prometheus.configuration import configured_retention, out_of_order_window
+from prometheus_backup.prometheus.configuration import (
+    configured_retention,
+    evaluation_interval,
+    float_chunk_encoding,
+    out_of_order_window,
+)
 
 FLAGS = {"storage.tsdb.retention.time": "15d", "storage.tsdb.retention.size": "0B"}
 BEFORE = """\
@@ -75,3 +80,19 @@ def test_an_out_of_order_window_of_zero_is_none(value: str) -> None:
 def test_the_out_of_order_window_is_next_to_the_retention() -> None:
     assert out_of_order_window(configuration("time: 3d")) == "1h"
     assert out_of_order_window(BEFORE) is None
+
+
+def test_the_evaluation_interval_is_the_one_of_all_rules() -> None:
+    assert (
+        evaluation_interval("global:\n  scrape_interval: 1m\n  evaluation_interval: 15s\n") == "15s"
+    )
+    assert evaluation_interval("global: {}\n") == ""
+
+
+def test_the_encoding_of_floats_is_next_to_the_retention() -> None:
+    config = configuration("time: 3d").replace(
+        "    retention:\n      time: 3d",
+        "    chunk_encoding:\n      floats: xor2\n    retention:\n",
+    )
+    assert float_chunk_encoding(config) == "xor2"
+    assert float_chunk_encoding(BEFORE) == ""

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -13,7 +13,10 @@ import pytest
 
 from devtools.fetch_prometheus import PrometheusBinaries
 from prometheus_backup.folder import Folder
+from prometheus_backup.prometheus.access import Access
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
+from prometheus_backup.prometheus.query_settings import QuerySettings, promql_features
 from tests.support.waiting import wait_until
 
 
@@ -25,10 +28,15 @@ def answer(url: str) -> int:
         return 0
 
 
-def start(binary: Path, data: Path, run: Path) -> LocalPrometheus:
+FIVE_MINUTES = QuerySettings(lookback=timedelta(minutes=5))
+
+
+def start(
+    binary: Path, data: Path, run: Path, queries: QuerySettings = FIVE_MINUTES
+) -> LocalPrometheus:
     run.mkdir()
     return LocalPrometheus(
-        PrometheusBinary.at(binary), str(data), run=Folder.hold(run), lookback=timedelta(minutes=5)
+        PrometheusBinary.at(binary), str(data), run=Folder.hold(run), queries=queries
     )
 
 
@@ -95,3 +103,48 @@ def test_signal_is_deferred_until_a_started_process_is_registered() -> None:
         assert signal.getsignal(signal.SIGTERM) is stop
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(None, "5"), (timedelta(seconds=15), "20")])
+def test_subqueries_have_the_step_of_the_source(
+    prometheus_3: PrometheusBinaries, tmp_path: Path, interval: timedelta | None, steps: str
+) -> None:
+    (data := tmp_path / "data").mkdir()
+    queries = QuerySettings(timedelta(minutes=5), evaluation_interval=interval)
+    with (
+        start(prometheus_3.prometheus, data, tmp_path / "run", queries) as server,
+        PrometheusClient(Access(server.url)) as client,
+    ):
+        wait_until(lambda: answer(f"{server.url}/-/ready") == 200)
+        found = client.query(
+            "count_over_time(vector(1)[5m:])",
+            at=datetime(2025, 1, 22, tzinfo=UTC),
+            limit=timedelta(minutes=1),
+            max_bytes=10_000,
+        )
+    assert found["result"][0]["value"][1] == steps
+
+
+def test_it_says_which_features_of_the_source_it_does_not_know(
+    prometheus_binaries: PrometheusBinaries, tmp_path: Path
+) -> None:
+    (data := tmp_path / "data").mkdir()
+    wanted = ("promql-delayed-name-removal", "use-start-timestamps")
+    queries = QuerySettings(timedelta(minutes=5), features=wanted)
+    with start(prometheus_binaries.prometheus, data, tmp_path / "run", queries) as server:
+        wait_until(lambda: answer(f"{server.url}/-/ready") == 200)
+        unknown = wanted if prometheus_binaries.major == 2 else ("use-start-timestamps",)
+        assert server.unknown_features() == unknown
+
+
+def test_only_features_that_change_answers_are_passed_on() -> None:
+    source = (
+        "auto-gomaxprocs",
+        "promql-delayed-name-removal",
+        "promql-new,agent",
+        "type-and-unit-labels",
+        "use-start-timestamps",
+        "xor2-encoding",
+    )
+    wanted = ("promql-delayed-name-removal", "type-and-unit-labels", "use-start-timestamps")
+    assert promql_features(source) == wanted

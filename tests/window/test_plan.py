@@ -41,6 +41,19 @@ def test_the_range_is_limited_to_what_the_blocks_have() -> None:
     assert plan.span == Span(DAY + 3 * HOUR, DAY + 5 * HOUR)
 
 
+def test_blocks_that_prometheus_is_too_old_for_are_left_out() -> None:
+    newer = block(1, 0, 2).model_copy(update={"encodings": {"xor2": 7}})
+    two = manifest(newer, block(2, 2, 4))
+
+    plan = plan_window(two, None, None, version="3.5.3")
+
+    assert [b.ulid for b in plan.blocks] == [ulid(2)]
+    assert [p.block.ulid for p in plan.left_out] == [ulid(1)]
+    assert len(plan_window(two, None, None, version="3.11.0").blocks) == 2
+    with pytest.raises(UsageError, match="which Prometheus can read since"):
+        plan_window(manifest(newer), None, None, version="3.5.3")
+
+
 def test_a_block_that_another_one_was_made_of_is_not_fetched() -> None:
     plan = plan_window(manifest(block(1, 0, 2), block(2, 0, 4, parents=[1])), None, None)
 

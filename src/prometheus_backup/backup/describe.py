@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from prometheus_backup import __version__
 from prometheus_backup.backup.snapshot import Snapshot
-from prometheus_backup.backup.soundness import Faults, passed_level
+from prometheus_backup.backup.soundness import Contents, passed_level
 from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.model import (
     Layout,
@@ -55,13 +55,13 @@ def build_manifest(
     snapshot: Snapshot,
     *,
     stored: Sequence[StoredFile],
-    faults: Mapping[str, Faults],
+    contents: Mapping[str, Contents],
     origin: BackupOrigin,
     finished_at: datetime,
 ) -> Manifest:
     """Return the manifest of a backup, once all its files are in the repository.
 
-    `faults` has an entry for each block.
+    `contents` has an entry for each block.
     """
     files: dict[str, list[File]] = {b.ulid: [] for b in snapshot.blocks}
     for s in stored:
@@ -75,7 +75,7 @@ def build_manifest(
             )
         )
     blocks = tuple(
-        _block(block, tuple(files[block.ulid]), faults[block.ulid]) for block in snapshot.blocks
+        _block(block, tuple(files[block.ulid]), contents[block.ulid]) for block in snapshot.blocks
     )
     size = sum(block.size for block in blocks)
     status = origin.status
@@ -103,7 +103,7 @@ def build_manifest(
             ),
             *(f"block {b.ulid} is corrupt: {b.faults[0]}" for b in blocks if b.faults),
         ),
-        verified=passed_level(origin.verified, faults.values()),
+        verified=passed_level(origin.verified, contents.values()),
         prometheus=Prometheus(
             version=status.version,
             revision=status.revision,
@@ -111,6 +111,8 @@ def build_manifest(
             retention=status.retention,
             out_of_order=status.out_of_order,
             lookback=status.lookback if parse_duration(status.lookback) else "",
+            features=status.features,
+            evaluation_interval=status.evaluation_interval,
         ),
         snapshot_mode=snapshot.mode.value,
         recoverable_until=snapshot.recoverable_until,
@@ -163,7 +165,7 @@ def backup_tags(
     }
 
 
-def _block(block: SourceBlock, files: tuple[File, ...], faults: Faults) -> Block:
+def _block(block: SourceBlock, files: tuple[File, ...], contents: Contents) -> Block:
     return Block(
         ulid=block.ulid,
         min_time=instant_from_ms(block.min_time_ms),
@@ -174,6 +176,7 @@ def _block(block: SourceBlock, files: tuple[File, ...], faults: Faults) -> Block
         sources=block.sources,
         parents=block.parents,
         stats=dict(block.stats),
-        faults=faults,
+        faults=contents.faults,
+        encodings=None if contents.encodings is None else dict(contents.encodings),
         files=files,
     )

@@ -29,7 +29,12 @@ from prometheus_backup.backup.snapshot import (
     take_snapshot,
     with_request,
 )
-from prometheus_backup.backup.soundness import Faults, inspect_snapshot, known_faults
+from prometheus_backup.backup.soundness import (
+    Contents,
+    inspect_snapshot,
+    known_contents,
+    with_encodings,
+)
 from prometheus_backup.backup.upload import StoredFile, Uploader
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import (
@@ -179,15 +184,17 @@ class BackupRun:
             with phases.phase("transfer", "transferring the blocks"):
                 uploader = attempt.uploader()
                 stored = uploader.store(plan, snapshot.path)
-            faults = known_faults(stored, attempt.known_blocks)
+            contents = attempt.contents(snapshot, stored)
             if self.options.inspects:
                 with phases.phase("inspect", "checking the contents of the blocks"):
-                    faults = inspect_snapshot(
-                        snapshot, faults, processes=self.options.processes, listener=self.listener
+                    contents = inspect_snapshot(
+                        snapshot, contents, processes=self.options.processes, listener=self.listener
                     )
             with phases.phase("verify", "verifying before the commit"):
                 stored = uploader.verify_stored(stored, snapshot.path)
-            manifest = attempt.commit(snapshot, stored, faults=faults, fingerprints=fingerprints)
+            manifest = attempt.commit(
+                snapshot, stored, contents=contents, fingerprints=fingerprints
+            )
         with phases.phase("retention", "applying retention"):
             prune = attempt.prune(manifest)
         return manifest, prune
@@ -372,6 +379,15 @@ class _Attempt:
             rehash=run.options.rehash,
         )
 
+    def contents(
+        self, snapshot: Snapshot, stored: tuple[StoredFile, ...]
+    ) -> Mapping[str, Contents]:
+        """Return what is known about the contents of the blocks without reading them."""
+        known = known_contents(stored, self.known_blocks)
+        return with_encodings(
+            known, snapshot.blocks, status=self._status, earlier=self.known_blocks
+        )
+
     @property
     def queries(self) -> FingerprintQueries:
         run = self._run
@@ -383,7 +399,7 @@ class _Attempt:
         snapshot: Snapshot,
         stored: tuple[StoredFile, ...],
         *,
-        faults: Mapping[str, Faults],
+        contents: Mapping[str, Contents],
         fingerprints: tuple[Fingerprint, ...],
     ) -> Manifest:
         run = self._run
@@ -392,7 +408,7 @@ class _Attempt:
             self._claimed,
             snapshot,
             stored=stored,
-            faults=faults,
+            contents=contents,
             origin=BackupOrigin(
                 run.client.url, self._status, options.labels, options.verify, fingerprints
             ),

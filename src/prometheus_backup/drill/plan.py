@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_backup.model import Finding, Verdict, rfc3339
+from prometheus_backup.prometheus.encodings import strictest
 from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, furthest_lookback, parse_duration
+from prometheus_backup.prometheus.versions import same_semantics
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.verification import TimeRange
@@ -100,6 +102,33 @@ def judge(
     elif not any(c.series for c in compared):
         cause = "every recorded answer is empty, so an empty Prometheus would pass too"
     return (Verdict.INCONCLUSIVE, cause) if cause else (Verdict.PASS, "")
+
+
+def unreadable(blocks: Sequence[Block], *, version: str) -> str:
+    """Return why this version of Prometheus cannot read some blocks; "" if it may read all."""
+    needed = strictest(placement.needed_release(b, version=version) for b in blocks)
+    if needed is None or not needed.certain:
+        return ""
+    return f"the backup {needed}: the drill uses {version}"
+
+
+def doubts(manifest: Manifest, *, version: str, unknown_features: Sequence[str]) -> tuple[str, ...]:
+    """Return why a Prometheus of this version may answer otherwise than the source did.
+
+    `unknown_features` are features of the source that it does not have. In 2.x a range includes a
+    sample at its start; since 3.0 it does not.
+    """
+    found = []
+    source = manifest.prometheus.version
+    if not same_semantics(source, version):
+        found.append(f"the source was Prometheus {source}, but the drill uses {version}")
+    if unknown_features:
+        names = ", ".join(unknown_features)
+        found.append(f"the source had {names} enabled, which Prometheus {version} does not know")
+    needed = strictest(placement.needed_release(b, version=version) for b in manifest.blocks)
+    if needed is not None:
+        found.append(f"the backup {needed}, but the drill uses {version}")
+    return tuple(found)
 
 
 def _outside(fingerprint: Fingerprint, part: TimeRange | None, lookback: timedelta) -> str:

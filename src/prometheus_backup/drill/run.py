@@ -12,7 +12,14 @@ from pathlib import Path
 
 from prometheus_backup import __version__
 from prometheus_backup.datadir.scratch import Scratch
-from prometheus_backup.drill.plan import Comparison, DrillPlan, judge, plan_drill
+from prometheus_backup.drill.plan import (
+    Comparison,
+    DrillPlan,
+    doubts,
+    judge,
+    plan_drill,
+    unreadable,
+)
 from prometheus_backup.errors import (
     BackupToolError,
     RepositoryError,
@@ -33,9 +40,8 @@ from prometheus_backup.prometheus.answers import differences
 from prometheus_backup.prometheus.client import PrometheusClient, QueryFailed
 from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary
-from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, parse_duration
+from prometheus_backup.prometheus.query_settings import query_settings
 from prometheus_backup.prometheus.startup import PrometheusStarter
-from prometheus_backup.prometheus.versions import same_semantics
 from prometheus_backup.repository.fingerprint import Fingerprint, read_answer
 from prometheus_backup.repository.layout import MANIFEST
 from prometheus_backup.repository.manifest import Manifest
@@ -51,6 +57,8 @@ _QUERY_TIMEOUT = timedelta(minutes=2)
 _MAX_LOG_LINES = 15
 _MAX_LINE_LENGTH = 500
 _MAX_DIFFERENCES = 5
+_NEWER_CHUNKS = "invalid chunk encoding"
+"""The chunk has a right checksum, but this Prometheus cannot decode it (tsdb/chunkenc)."""
 _ENVIRONMENT_ERROR = re.compile(
     "no space left|permission denied|too many open files|cannot allocate memory"
     "|resource temporarily unavailable|input/output error|out of memory|too many samples",
@@ -150,8 +158,13 @@ class _Attempt:
     read: int = 0
     log: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def run(self) -> None:
+        version = self.drill.binary.version
+        self.cause = unreadable(self.plan.blocks, version=version)
+        if self.cause:
+            return
         with Scratch.take(self.drill.scratch) as scratch:
             if scratch.leftovers:
                 self._announce("clean", "removing leftovers of a killed drill")
@@ -160,7 +173,6 @@ class _Attempt:
                 if not self._restore(scratch.data):
                     return
             with contextlib.ExitStack() as stack:
-                version = self.drill.binary.version
                 with self._step("start", f"starting Prometheus {version} on the restored data"):
                     started = self._start(scratch, stack)
                 if started is not None:
@@ -207,22 +219,23 @@ class _Attempt:
         self, scratch: Scratch, stack: contextlib.ExitStack
     ) -> tuple[LocalPrometheus, PrometheusClient] | None:
         drill = self.drill
-        source = self.manifest.prometheus
-        if not same_semantics(source.version, drill.binary.version):
-            drill.listener(
-                Warned(
-                    f"the source was Prometheus {source.version}, but the drill uses "
-                    f"{drill.binary.version}",
-                    "use a Prometheus of the same major version",
-                )
-            )
-        lookback = parse_duration(source.lookback) or DEFAULT_LOOKBACK
         starter = PrometheusStarter(drill.binary, drill.wait, drill.repository.clock)
-        server, client = starter.start(stack, scratch.data, run=scratch.run, lookback=lookback)
+        queries = query_settings(self.manifest.prometheus)
+        server, client = starter.start(stack, scratch.data, run=scratch.run, queries=queries)
         if client is not None:
+            self._find_doubts(server)
             return server, client
         self._explain_failed_start(server)
         return None
+
+    def _find_doubts(self, server: LocalPrometheus) -> None:
+        self.doubts = doubts(
+            self.manifest,
+            version=self.drill.binary.version,
+            unknown_features=server.unknown_features(),
+        )
+        for doubt in self.doubts:
+            self.drill.listener(Warned(doubt, "use the version of Prometheus that was backed up"))
 
     def _explain_failed_start(self, server: LocalPrometheus) -> None:
         """Record a finding if the data prevented the start, else a cause."""
@@ -297,10 +310,9 @@ class _Attempt:
         else:
             if found:
                 verdict, detail = Verdict.FAIL, _shortened(found)
-        source, drilled = self.manifest.prometheus.version, self.drill.binary.version
-        if verdict is Verdict.FAIL and not same_semantics(source, drilled):
+        if verdict is Verdict.FAIL and self.doubts:
             verdict = Verdict.INCONCLUSIVE
-            detail = f"Prometheus {source} and {drilled} may answer differently: {detail}"
+            detail = f"{'; '.join(self.doubts)}: {detail}"
         return Comparison(fingerprint.query, at, verdict, detail, len(recorded.series))
 
     @contextlib.contextmanager
@@ -318,7 +330,8 @@ class _Attempt:
 def _failure(error: QueryFailed) -> tuple[Verdict, str]:
     """Return FAIL if the restored data made the query fail, since the source could answer it."""
     message = "".join(c if c.isprintable() else " " for c in error.message[:_MAX_LINE_LENGTH])
-    data_error = error.kind == "execution" and not _ENVIRONMENT_ERROR.search(message)
+    other = _ENVIRONMENT_ERROR.search(message) or _NEWER_CHUNKS in message
+    data_error = error.kind == "execution" and not other
     return (Verdict.FAIL if data_error else Verdict.INCONCLUSIVE), f"the query failed: {message}"
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.restore.placement import BlockAction, PlacementPlanner, TimeRange, gaps
+from prometheus_backup.restore.placement import (
+    BlockAction,
+    PlacementPlanner,
+    TimeRange,
+    gaps,
+    needed_release,
+)
 from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
 from prometheus_backup.tsdb.faults import Effect
@@ -251,6 +257,7 @@ class _Planner:
             return Repair(bad, Remedy.COVER, f"its time range is in {backups}", copies, left)
         self._sound = before
         why = "backups cover only part of its time range" if copies else why
+        why = self._newer_copy(bad) or why
         if stays:
             return Repair(bad, Remedy.LEAVE, f"{why}; its readable part is still served")
         note = "--without-copy" if bad.served else "Prometheus serves nothing of it"
@@ -264,9 +271,23 @@ class _Planner:
             CopySource(c.backup_id, b)
             for c in self._candidates
             for b in c.blocks
-            if b.ulid == bad.name and not self._drops_head_samples(bad, b)
+            if b.ulid == bad.name and self._is_readable(b) and not self._drops_head_samples(bad, b)
         )
         return next(found, None)
+
+    def _is_readable(self, block: Block) -> bool:
+        """Return whether the target's Prometheus can read the chunks of a copy, if known."""
+        version = self._sound.version
+        return not version or needed_release(block, version=version) is None
+
+    def _newer_copy(self, bad: BadBlock) -> str:
+        """Return why the copies of a block cannot be used, if only their chunks are too new."""
+        copies = [(c.backup_id, b) for c in self._candidates for b in c.blocks]
+        for backup_id, block in copies:
+            if block.ulid == bad.name and not self._is_readable(block):
+                needed = needed_release(block, version=self._sound.version)
+                return f"the block in {backup_id} {needed}, and {self._sound.version} is running"
+        return ""
 
     def _drops_head_samples(self, bad: BadBlock, block: Block) -> bool:
         """Return whether Prometheus would drop samples from memory if it loaded the copy.

@@ -43,6 +43,7 @@ from prometheus_backup.heal.scan import Scan, scan
 from prometheus_backup.heal.swap import Swap
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
+from prometheus_backup.prometheus.encodings import strictest
 from prometheus_backup.prometheus.loading import (
     reload_timeout,
     wait_until_dropped,
@@ -50,6 +51,7 @@ from prometheus_backup.prometheus.loading import (
 )
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.restore.placement import needed_release
 from prometheus_backup.restore.target import TargetDirectory, read_target_block
 from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.transfer import Transfer
@@ -268,7 +270,8 @@ class _Run:
             begin = self._directory.memory_from((*blocks, *served), self._running, size)
         except TargetWouldLoseData:
             begin = datetime.min.replace(tzinfo=UTC)  # unknown: no block may end after it
-        return TargetBlocks(blocks, memory_from=begin)
+        version = self._running.version if self._running else ""
+        return TargetBlocks(blocks, memory_from=begin, version=version)
 
     def _prepare_replacements(self, staging: Folder) -> HealPlan:
         """Prepare all replacements; if a copy turns out to be unsound, plan again without it."""
@@ -374,7 +377,13 @@ class _Run:
         if not loaded.done:
             self._problems.append(f"Prometheus has not loaded the blocks yet: {loaded.problem}")
 
+    def _warn_of_newer_chunks(self, plan: HealPlan) -> None:
+        needed = strictest(needed_release(c.block, version="") for c in plan.copies)
+        if self._running is None and needed is not None:
+            self._listener(Warned(f"a copy {needed}: use no older Prometheus on this directory"))
+
     def _report(self, plan: HealPlan, *, applied: bool) -> HealReport:
+        self._warn_of_newer_chunks(plan)
         return HealReport(
             scan=self._scan,
             plan=plan,

@@ -22,7 +22,12 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.model import instant_from_ms, printable
 from prometheus_backup.prometheus.access import Access, Credentials, tls_context
-from prometheus_backup.prometheus.configuration import configured_retention, out_of_order_window
+from prometheus_backup.prometheus.configuration import (
+    configured_retention,
+    evaluation_interval,
+    float_chunk_encoding,
+    out_of_order_window,
+)
 from prometheus_backup.prometheus.fields import Fields, UnexpectedValue, parse_object
 from prometheus_backup.prometheus.http_failures import (
     answered_by_tls_server,
@@ -71,7 +76,9 @@ class SourceStatus:
 
     `storage_path` is absolute if Prometheus reports its working directory. `head_from` is the time
     of the first sample in memory, None if there are none. `lookback` is the lookback delta of
-    queries, as a PromQL duration. `reload_interval` is how often new blocks are loaded.
+    queries, as a PromQL duration. `reload_interval` is how often new blocks are loaded. `features`
+    are those that are enabled. `float_encoding` is the configured encoding of float chunks, "" if
+    none is configured.
     """
 
     version: str
@@ -89,6 +96,9 @@ class SourceStatus:
     lookback: str
     reload_interval: timedelta
     clock: datetime
+    features: tuple[str, ...] = ()
+    evaluation_interval: str = ""
+    float_encoding: str = ""
 
     @classmethod
     def unknown(cls, now: datetime) -> Self:
@@ -179,6 +189,9 @@ class PrometheusClient:
             lookback=flags.text("query.lookback-delta"),
             reload_interval=_reload_interval(flags),
             clock=clock,
+            features=_features(flags),
+            evaluation_interval=printable(evaluation_interval(config)),
+            float_encoding=float_chunk_encoding(config),
         )
 
     def is_listening(self) -> bool:
@@ -419,7 +432,12 @@ class _LoadedBlock:
 
 
 def _is_agent(flags: Fields) -> bool:
-    return flags.text("agent") == "true" or "agent" in flags.text("enable-feature").split(",")
+    return flags.text("agent") == "true" or "agent" in _features(flags)
+
+
+def _features(flags: Fields) -> tuple[str, ...]:
+    names = re.split(r"[\s,]+", flags.text("enable-feature"))
+    return tuple(sorted({name for name in names if name}))
 
 
 def _reload_interval(flags: Fields) -> timedelta:

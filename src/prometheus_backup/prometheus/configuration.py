@@ -14,6 +14,16 @@ DEFAULT_RETENTION = "15d"
 _NO_LIMIT = ("", "0", "0s", "0B")
 
 
+def evaluation_interval(config: str) -> str:
+    """Return the evaluation interval, which is also the step of subqueries without one."""
+    return _values(config, "global").get("evaluation_interval", "")
+
+
+def float_chunk_encoding(config: str) -> str:
+    """Return the encoding of float chunks; "" if the configuration does not set it."""
+    return _values(config, "storage", "tsdb", "chunk_encoding").get("floats", "")
+
+
 def out_of_order_window(config: str) -> str | None:
     """Return how old out-of-order samples may be, as a PromQL duration; None if not accepted."""
     window = _values(config, "storage", "tsdb").get("out_of_order_time_window", "")

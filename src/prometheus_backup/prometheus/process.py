@@ -4,6 +4,7 @@ It does not scrape, compact, or delete data. The caller must wait until it is re
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -21,18 +22,17 @@ from typing import Self
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.folder import Folder
+from prometheus_backup.prometheus.query_settings import QuerySettings
 
 _LOOPBACK = "127.0.0.1"
 _FOREVER = "100y"
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC"}
 """Not our own environment: it could change the server's behaviour, and contains credentials."""
-_FEATURES = ",".join(
-    (
-        "promql-experimental-functions",
-        "promql-duration-expr",
-        "promql-extended-range-selectors",
-        "promql-binop-fill-modifiers",
-    )
+_FEATURES = (
+    "promql-experimental-functions",
+    "promql-duration-expr",
+    "promql-extended-range-selectors",
+    "promql-binop-fill-modifiers",
 )
 """PromQL features that the source's queries may use. They do not change other queries, and a
 Prometheus that does not know one only logs it (cmd/prometheus/main.go, setFeatureListOptions)."""
@@ -133,7 +133,7 @@ class LocalPrometheus:
         data: str,
         *,
         run: Folder,
-        lookback: timedelta,
+        queries: QuerySettings,
         port: int | None = None,
     ) -> None:
         """Start the process in `run`, where its configuration and log are written.
@@ -143,7 +143,10 @@ class LocalPrometheus:
         With a port there is no prefix: the address is for people.
         """
         self._run = run
-        run.write(_CONFIG, b"{}\n")
+        interval = queries.evaluation_interval
+        settings = {"evaluation_interval": _milliseconds(interval)} if interval else {}
+        run.write(_CONFIG, json.dumps({"global": settings}).encode() + b"\n")
+        self._features = tuple(dict.fromkeys((*_FEATURES, *queries.features)))
         prefix = f"/{secrets.token_hex(8)}" if port is None else ""
         port = free_port() if port is None else port
         self.url = f"http://{_LOOPBACK}:{port}{prefix}"
@@ -154,10 +157,10 @@ class LocalPrometheus:
             # Equal, and longer than any block: no compaction is ever due.
             f"--storage.tsdb.min-block-duration={_FOREVER}",
             f"--storage.tsdb.max-block-duration={_FOREVER}",
-            f"--query.lookback-delta={lookback // timedelta(milliseconds=1)}ms",
+            f"--query.lookback-delta={_milliseconds(queries.lookback)}",
             f"--web.listen-address={_LOOPBACK}:{port}",
             f"--web.route-prefix={prefix or '/'}",
-            f"--enable-feature={_FEATURES}",
+            f"--enable-feature={','.join(self._features)}",
         ]
         if binary.major >= _OVERLAP_FLAG_MAJOR:
             flags.append("--no-storage.tsdb.allow-overlapping-compaction")
@@ -189,6 +192,16 @@ class LocalPrometheus:
         """Return whether it could not listen because another process does."""
         return any("address already in use" in line for line in self.log())
 
+    def unknown_features(self) -> tuple[str, ...]:
+        """Return the features that it was started with and that it says it does not know.
+
+        Only those of the source: it may well not know those that queries may use.
+        """
+        with self._run.reader(_LOG) as log:
+            text = log.read(_LOG_TAIL).decode(errors="replace")
+        named = set(re.findall(r"Unknown option for --enable-feature.*option=(\S+)", text))
+        return tuple(f for f in self._features if f in named and f not in _FEATURES)
+
     def kill(self) -> None:
         """Kill the process and wait for it."""
         if self._child.poll() is None:
@@ -204,6 +217,10 @@ class LocalPrometheus:
 
 def _die_with_parent(parent: int, folder: int) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(parent), str(folder)]
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return f"{duration // timedelta(milliseconds=1)}ms"
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from prometheus_backup.folder import Folder
 from prometheus_backup.prometheus.access import Access
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary, deferred_signals
+from prometheus_backup.prometheus.query_settings import QuerySettings
 
 _POLL_SECONDS = 0.1
 _ATTEMPTS = 3
@@ -29,7 +30,7 @@ class PrometheusStarter:
         data: Folder,
         *,
         run: Folder,
-        lookback: timedelta,
+        queries: QuerySettings,
         port: int | None = None,
     ) -> tuple[LocalPrometheus, PrometheusClient | None]:
         """Return a server on the blocks in `data`, and a client; None if it is not ready in time.
@@ -42,7 +43,7 @@ class PrometheusStarter:
         for attempt in range(1, _ATTEMPTS + 1):
             with deferred_signals():
                 path = f"../{data.path.name}"
-                server = LocalPrometheus(self.binary, path, run=run, lookback=lookback, port=port)
+                server = LocalPrometheus(self.binary, path, run=run, queries=queries, port=port)
                 stack.enter_context(server)
             client = stack.enter_context(PrometheusClient(Access(server.url)))
             if self._is_ready(server, client):

@@ -10,6 +10,9 @@ RETENTION_IN_CONFIGURATION: Release = (3, 8)
 RETENTION_SECTION_IS_COMPLETE: Release = (3, 11)
 """From here on, no flag fills in what a retention section does not have."""
 
+NEWER_CHUNKS: Release = (3, 11)
+"""From here on, Prometheus can write chunks that older ones cannot read."""
+
 
 def release(version: str) -> Release | None:
     """Return the release of a version such as `3.11.0-rc.1`; None if it is not a version."""

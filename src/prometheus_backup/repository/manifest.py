@@ -45,6 +45,9 @@ MAX_FILES = 200_000
 _MAX_VALUES = 2_000_000
 """Commas in one document. A limit on bytes does not limit the memory that parsing takes: the three
 bytes `[],` become an object of sixty."""
+_MAX_ENCODINGS = 256
+"""An encoding is one byte."""
+_MAX_FEATURES = 1000
 _MAX_CAUSE = 500
 """Characters of a document's own text that an error message may quote."""
 
@@ -82,6 +85,11 @@ class Block(Document):
     stats: Annotated[dict[str, int], FailFast()] = Field(default_factory=dict)
     faults: Annotated[tuple[Text, ...], Field(fail_fast=True)] | None = None
     """Its faults on the source's disk; None if it was not checked at level `tsdb`."""
+    encodings: Annotated[
+        Annotated[dict[Text, Count | None], Field(max_length=_MAX_ENCODINGS)] | None,
+        Field(exclude_if=lambda value: value is None),
+    ] = None
+    """Chunks by encoding, as counted at level `tsdb`; null for one that it may have."""
     files: Annotated[tuple[File, ...], FailFast(), Field(max_length=MAX_FILES)]
 
     @property
@@ -124,7 +132,9 @@ class Block(Document):
 class Prometheus(Document):
     """What the source reported about itself.
 
-    `out_of_order` is its out-of-order time window, `lookback` its query lookback delta.
+    `out_of_order` is its out-of-order time window, `lookback` its query lookback delta. `features`
+    are those of `--enable-feature`, and `evaluation_interval` is the step of subqueries without
+    one; backups of version 1.0 have neither.
     """
 
     version: Text
@@ -133,6 +143,11 @@ class Prometheus(Document):
     retention: Text = ""
     out_of_order: Text | None = None
     lookback: Text = ""
+    features: Annotated[
+        Annotated[tuple[Text, ...], Field(max_length=_MAX_FEATURES, fail_fast=True)] | None,
+        Field(exclude_if=lambda value: value is None),
+    ] = None
+    evaluation_interval: Annotated[Text, Field(exclude_if=lambda value: not value)] = ""
 
 
 class Totals(Document):

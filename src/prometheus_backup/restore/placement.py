@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from prometheus_backup.model import rfc3339
+from prometheus_backup.prometheus.encodings import Requirement, evident_encodings, requirement
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.deletions import DeletionFinder, Undeletion
 from prometheus_backup.restore.target_blocks import EPOCH, TargetBlock, TargetBlocks
@@ -36,6 +37,7 @@ class BlockAction(StrEnum):
     UNDELETES = "undeletes"
     IN_MEMORY = "in-memory"
     FAR_FUTURE = "far-future"
+    NEWER_CHUNKS = "newer-chunks"
 
     @property
     def places(self) -> bool:
@@ -54,6 +56,7 @@ _LEFT_OUT = {
     BlockAction.UNDELETES,
     BlockAction.IN_MEMORY,
     BlockAction.FAR_FUTURE,
+    BlockAction.NEWER_CHUNKS,
 }
 
 
@@ -155,6 +158,7 @@ class PlacementPlanner:
         for rule in (
             self._present,
             self._far_future,
+            self._newer_chunks,
             self._parent,
             self._covered_by_target,
             self._replaces,
@@ -188,6 +192,15 @@ class PlacementPlanner:
             "with it, Prometheus would delete all other blocks by its retention"
         )
         return Placement(block, BlockAction.FAR_FUTURE, reason)
+
+    def _newer_chunks(self, block: Block) -> Placement | None:
+        # Prometheus opens such a block, but then it fails queries and stops compacting.
+        version = self.target.version
+        needed = needed_release(block, version=version) if version else None
+        if needed is None:
+            return None
+        reason = f"it {needed}, and this is {version}"
+        return Placement(block, BlockAction.NEWER_CHUNKS, reason)
 
     def _parent(self, block: Block) -> Placement | None:
         # Prometheus deletes the parents of a block that it loads (tsdb/db.go reloadBlocks).
@@ -229,6 +242,14 @@ class PlacementPlanner:
         return Placement(
             block, BlockAction.IN_MEMORY, reason, not_before=_persisted(block.max_time)
         )
+
+
+def needed_release(block: Block, *, version: str) -> Requirement | None:
+    """Return what a Prometheus of this version, "" if unknown, cannot read of a block."""
+    encodings = block.encodings
+    return requirement(
+        evident_encodings(block.stats) if encodings is None else encodings, version=version
+    )
 
 
 def gaps(

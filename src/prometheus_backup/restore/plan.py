@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prometheus_backup.prometheus.encodings import Requirement, strictest
 from prometheus_backup.prometheus.retention import (
     RetainedBlock,
     RetentionNeed,
@@ -13,6 +14,7 @@ from prometheus_backup.prometheus.retention import (
     retention_need,
     with_next_block,
 )
+from prometheus_backup.prometheus.versions import NEWER_CHUNKS, is_before
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.restore.placement import (
     ALL_TIME,
@@ -21,6 +23,7 @@ from prometheus_backup.restore.placement import (
     PlacementPlanner,
     TimeRange,
     gaps,
+    needed_release,
 )
 from prometheus_backup.restore.target_blocks import TargetBlock, TargetBlocks
 from prometheus_backup.spans import Span
@@ -61,7 +64,8 @@ class RestorePlan:
     the target is expected to have. `loses_existing` are ULIDs
     of existing blocks that retention would delete because of this restore; `loses_restored` are
     those of restored blocks that it would delete. `keeps_from` is the `--from` that avoids this.
-    `gaps` are the times that remain without samples.
+    `gaps` are the times that remain without samples. `needs` is what the target's Prometheus must
+    be able to read, if its version is unknown.
     """
 
     backup_id: str
@@ -74,6 +78,7 @@ class RestorePlan:
     keeps_from: datetime | None
     gaps: tuple[Span, ...]
     memory_from: datetime | None
+    needs: Requirement | None
     warnings: tuple[str, ...]
 
     @property
@@ -144,6 +149,10 @@ def plan_restore(
     lost_with = _deleted_soon(retention, [*existing, *placed], target, now)
     lost_anyway = _deleted_soon(retention, existing, target, now)
     lost = [b for b in placed if any(b.ulid in ulids for ulids in lost_with)]
+    version = target.blocks.version
+    needs = strictest(
+        needed_release(p.block, version=version) for p in placements if p.action.places
+    )
     return RestorePlan(
         backup_id=manifest.backup_id,
         placements=placements,
@@ -157,7 +166,12 @@ def plan_restore(
         keeps_from=max((b.max_time for b in lost), default=None),
         gaps=_gaps(manifest, target.blocks, placed, request.time_range, now),
         memory_from=target.blocks.placeable_until,
-        warnings=(*_warnings(manifest, retention, lost_anyway), *extra_warnings),
+        needs=needs,
+        warnings=(
+            *_warnings(manifest, retention, lost_anyway),
+            *_encoding_warnings(manifest, needs, version=version),
+            *extra_warnings,
+        ),
     )
 
 
@@ -218,6 +232,22 @@ def _warnings(
         yield (
             f"retention will delete {len(ulids)} existing blocks of the target soon, "
             "with or without this restore"
+        )
+
+
+def _encoding_warnings(
+    manifest: Manifest, needs: Requirement | None, *, version: str
+) -> Iterable[str]:
+    if needs is not None:
+        yield f"this backup {needs}: use no older Prometheus on the target"
+    elif (
+        any(b.encodings is None for b in manifest.blocks)
+        and is_before(version, NEWER_CHUNKS)
+        and not is_before(manifest.prometheus.version, NEWER_CHUNKS)
+    ):
+        yield (
+            "this backup does not say how its chunks are encoded: if Prometheus "
+            f"{manifest.prometheus.version} wrote xor2 chunks, {version} cannot read them"
         )
 
 

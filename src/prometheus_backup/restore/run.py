@@ -6,7 +6,7 @@ Existing files are never overwritten, and each block appears complete or not at 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +56,9 @@ _SOON = timedelta(hours=48)
 class RestoreOptions:
     """How to restore. `merge` allows a target with data; `owner` is the owner of restored files.
 
-    `retention` overrides the retention that the target's Prometheus reports. With `stop_on_damage`,
-    the first block that cannot be restored ends the restore; otherwise the others are restored.
+    `retention` and `version` override those that the target's Prometheus reports. With
+    `stop_on_damage`, the first block that cannot be restored ends the restore; otherwise the others
+    are restored.
     """
 
     merge: bool = False
@@ -68,6 +69,7 @@ class RestoreOptions:
     owner: Owner | None = None
     timeout: timedelta | None = None
     stop_on_damage: bool = False
+    version: str = ""
 
 
 _DEFAULTS = RestoreOptions()
@@ -214,7 +216,9 @@ class Restore:
         if self.options.retention is not None:
             retention, retention_of = self.options.retention, "the target (--target-retention)"
         on_disk = file_system_size(self.target)
-        return TargetView(state.blocks, retention, retention_of, state.head_size, on_disk)
+        version = self.options.version or (state.running.version if state.running else "")
+        blocks = replace(state.blocks, version=version)
+        return TargetView(blocks, retention, retention_of, state.head_size, on_disk)
 
     def _read_mark(self) -> dict[str, str] | None:
         with target_errors(self.target):

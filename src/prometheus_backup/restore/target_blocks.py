@@ -53,12 +53,14 @@ class TargetBlocks:
     """The blocks and the head of a target.
 
     `unreadable` holds the names of block directories that cannot be read. `memory_from` is the
-    start of the samples in memory or the WAL, None if there are none.
+    start of the samples in memory or the WAL, None if there are none. `version` is that of the
+    target's Prometheus, "" if unknown.
     """
 
     blocks: tuple[TargetBlock, ...] = ()
     unreadable: frozenset[str] = frozenset()
     memory_from: datetime | None = None
+    version: str = ""
 
     @property
     def placeable_until(self) -> datetime | None:

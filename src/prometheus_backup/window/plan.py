@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import rfc3339
-from prometheus_backup.prometheus.promql import DEFAULT_LOOKBACK, format_duration, parse_duration
+from prometheus_backup.prometheus.promql import format_duration
+from prometheus_backup.prometheus.query_settings import QuerySettings, query_settings
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.restore.placement import (
@@ -16,7 +17,7 @@ from prometheus_backup.restore.placement import (
     PlacementPlanner,
     TimeRange,
 )
-from prometheus_backup.restore.target_blocks import NO_BLOCKS
+from prometheus_backup.restore.target_blocks import TargetBlocks
 from prometheus_backup.spans import Span, clip, merge
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -30,7 +31,7 @@ _FIRST_QUERY = "up"
 class WindowPlan:
     """The blocks to fetch, newest first, and those of the time range that are left out.
 
-    `span` is the part of the requested range that the blocks cover. `lookback` and `version` are
+    `span` is the part of the requested range that the blocks cover. `queries` and `version` are
     those of the source.
     """
 
@@ -38,7 +39,7 @@ class WindowPlan:
     blocks: tuple[Block, ...]
     left_out: tuple[Placement, ...]
     span: Span
-    lookback: timedelta
+    queries: QuerySettings
     version: str
 
     @property
@@ -70,11 +71,22 @@ def best_backup(
     return max(holding, key=quality, default=None)
 
 
-def plan_window(manifest: Manifest, start: datetime | None, end: datetime | None) -> WindowPlan:
-    """Choose the blocks between two times. Raises UsageError if there is none."""
-    planner = PlacementPlanner(NO_BLOCKS, TimeRange(start, end))
+def plan_window(
+    manifest: Manifest, start: datetime | None, end: datetime | None, *, version: str = ""
+) -> WindowPlan:
+    """Choose the blocks between two times. Raises UsageError if there is none.
+
+    Blocks that a Prometheus of this version cannot read are left out; "" is unknown.
+    """
+    planner = PlacementPlanner(TargetBlocks(version=version), TimeRange(start, end))
     placements = planner.plan(manifest.blocks)
     blocks = tuple(p.block for p in placements if p.action is BlockAction.PLACE)
+    newer = [p for p in placements if p.action is BlockAction.NEWER_CHUNKS]
+    if not blocks and newer:
+        raise UsageError(
+            f"cannot open {manifest.backup_id}: block {newer[0].block.ulid}: {newer[0].reason}",
+            hint="use a newer Prometheus (--prometheus-binary)",
+        )
     if not blocks:
         raise UsageError(
             f"cannot open {manifest.backup_id}: it has no block in this time range",
@@ -86,7 +98,7 @@ def plan_window(manifest: Manifest, start: datetime | None, end: datetime | None
         blocks=blocks,
         left_out=tuple(p for p in placements if p.action.left_out),
         span=Span(max(start or first, first), min(end or last, last)),
-        lookback=parse_duration(manifest.prometheus.lookback) or DEFAULT_LOOKBACK,
+        queries=query_settings(manifest.prometheus),
         version=manifest.prometheus.version,
     )
 

@@ -154,7 +154,7 @@ class WindowOpener:
                 stack,
                 scratch.data,
                 run=scratch.run,
-                lookback=plan.lookback,
+                queries=plan.queries,
                 port=port or free_port(),
             )
             # Another Prometheus may answer at this port, while ours is about to give up.

@@ -76,7 +76,8 @@ def drill_rows(report: "DrillReport") -> Iterable[Row]:
     took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
     if (ready := ready_after(result)) is not None:
         took += f"; ready for queries after {ready:.1f} s"
-    yield "took", took
+    if took:
+        yield "took", took
     for finding in result.findings:
         yield f"finding ({finding.kind.value})", f"{finding.key}: {finding.detail}"
 

@@ -64,7 +64,8 @@ def open_(
         binary = PrometheusBinary.at(context.prometheus_binary(hint=_NO_PROMETHEUS))
     repository, scratch = context.repository(), context.scratch()
     entry = _entry(repository, backup, start, end)
-    plan = plan_window(repository.manifest(entry.backup_id), start, end)
+    version = binary.version if binary else ""
+    plan = plan_window(repository.manifest(entry.backup_id), start, end, version=version)
     room = room_for(plan, scratch)
     if binary is None:
         output.result(window_document(plan, room), lines=plan_lines(plan, room, str(scratch)))

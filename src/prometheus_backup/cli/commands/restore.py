@@ -17,7 +17,7 @@ from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Warned
 from prometheus_backup.model import Outcome, counted, rfc3339, size
-from prometheus_backup.prometheus.versions import RETENTION_IN_CONFIGURATION, is_before
+from prometheus_backup.prometheus.versions import RETENTION_IN_CONFIGURATION, is_before, release
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.manifest import Block
@@ -54,6 +54,11 @@ _NOTABLY_OLDER = timedelta(days=1)
     "--target-retention",
     metavar="TIME[,SIZE]",
     help="Retention of the Prometheus that uses the target.",
+)
+@option(
+    "--target-version",
+    metavar="VERSION",
+    help="Version of the Prometheus that uses the target, if none is running or it is upgraded.",
 )
 @option(
     "--ignore-retention",
@@ -157,6 +162,12 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
             hint="it brings samples back into a data directory that has lost them",
         )
     retention, owner = choices["target_retention"], choices["chown"]
+    version = choices["target_version"] or ""
+    if version and release(version) is None:
+        raise UsageError(
+            f"cannot use --target-version {version!r}: it is not a version",
+            hint="use the version that `prometheus --version` prints, such as 3.5.3",
+        )
     return RestoreOptions(
         merge=choices["merge"],
         request=RestoreRequest(wanted, choices["accept_undeleted"], choices["undelete"]),
@@ -166,6 +177,7 @@ def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "Res
         owner=parse_owner(owner) if owner is not None else None,
         timeout=None if choices["wait"] is None else timedelta(seconds=choices["wait"]),
         stop_on_damage=choices["stop_on_damage"],
+        version=version,
     )
 
 
@@ -191,6 +203,7 @@ def restore_document(
             "deletes_restored": list(plan.loses_restored),
         },
         "required_flags": required_flags(plan),
+        "needs_version": plan.needs.since if plan.needs else None,
         "required_configuration": dict(plan.need.configuration) if plan.need else {},
         "refused": prepared.refusal.message if prepared.refusal else None,
         "warnings": list(plan.warnings),
