@@ -195,7 +195,7 @@ def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_pa
     assert fields("open latest --dry-run") == _fields("`open`") - {"outcome", "url"}
     assert fields("hold latest --reason audit") == _fields("`hold`")
     assert fields("release latest") == _fields("`release`")
-    applied = {"outcome", "deleted", "swept", "problems"}
+    applied = {"outcome", "deleted", "swept", "problems", "archive_deleted"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")
     restored = {"outcome", "files", "seconds", "damaged", "loaded", "loading"}
