@@ -193,6 +193,7 @@ class SourceBlock:
     parents: tuple[str, ...]
     stats: Mapping[str, int]
     files: tuple[SourceFile, ...]
+    hints: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -206,6 +206,20 @@ _RETENTION = (
         kind="integer",
         default=3,
     ),
+    Setting(
+        "retention_all",
+        "RETENTION_ALL",
+        "Keep every backup this long, such as 48h, then the newest of each day.",
+        kind="duration",
+        default_text="as long as the daily tier",
+    ),
+    Setting(
+        "retention_history",
+        "RETENTION_HISTORY",
+        "In layout archive, keep samples this long, such as 400d, also if no kept backup has them.",
+        kind="duration",
+        default_text="none",
+    ),
 )
 _BACKUP = (
     Setting(

@@ -3,13 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from prometheus_backup.backup.archive import ArchivedBlocks, find_archived
 from prometheus_backup.backup.plan import BackupPlan, plan_archive_backup
 from prometheus_backup.clock import Clock
 from prometheus_backup.events import ignore
-from prometheus_backup.model import Layout, PutOptions, SourceBlock, SourceFile, ms_from_instant
+from prometheus_backup.model import (
+    Layout,
+    PutOptions,
+    SourceBlock,
+    SourceFile,
+    ms_from_instant,
+    rfc3339,
+)
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.manifest import Manifest, decode_manifest
 from prometheus_backup.repository.repository import Repository
@@ -25,6 +33,9 @@ Contents = Mapping[str, Mapping[str, bytes]]
 
 BLOCK: Contents = {manifests.ULID: {"index": b"the index", "meta.json": b"{}"}}
 BLOCKS: Contents = {**BLOCK, manifests.OTHER_ULID: {"index": b"another index", "meta.json": b"{1}"}}
+
+Times = Mapping[str, tuple[datetime, datetime]]
+"""Begin and end of each block, by ULID; two hours before the present of these tests otherwise."""
 
 _HOUR_MS = 3_600_000
 
@@ -54,16 +65,22 @@ def archive_run(
     run_id: str,
     contents: Contents = BLOCK,
     previous: Manifest | None = None,
+    times: Times | None = None,
 ) -> str:
     """Make a backup of these blocks; return its id. `previous` is the newest archive backup."""
     repository = Repository(store, clock=clock)
     claim = claim_backup(repository, run_id=run_id, intent="a test", layout=Layout.ARCHIVE)
-    finish(repository, claim, contents, previous=previous)
+    finish(repository, claim, contents, previous=previous, times=times)
     return claim.backup_id
 
 
 def finish(
-    repository: Repository, claim: Claim, contents: Contents, *, previous: Manifest | None = None
+    repository: Repository,
+    claim: Claim,
+    contents: Contents,
+    *,
+    previous: Manifest | None = None,
+    times: Times | None = None,
 ) -> None:
     """Do the rest of a run that has claimed its id."""
     blocks = source_blocks(contents)
@@ -78,7 +95,7 @@ def finish(
         archived=archived.blocks,
         damaged=archived.damaged,
     )
-    manifest = _stored(repository.store, claim, contents, plan, archived)
+    manifest = _stored(repository.store, claim, contents, plan, archived, times or {})
     for block in manifest.blocks:
         if block.folder in archived.healed or str(block.folder).endswith(claim.backup_id):
             repository.archive.complete(block, options=PutOptions())
@@ -91,6 +108,7 @@ def _stored(
     contents: Contents,
     plan: BackupPlan,
     archived: ArchivedBlocks,
+    times: Times,
 ) -> Manifest:
     files: dict[str, list[dict[str, Any]]] = {ulid: [] for ulid in contents}
     size = 0
@@ -112,9 +130,16 @@ def _stored(
         run_id=claim.run_id,
         storage_size_bytes=size,
         labels={},
-        blocks=[manifests.block(*made, ulid=ulid, sources=[ulid]) for ulid, made in files.items()],
+        blocks=[
+            manifests.block(*made, ulid=ulid, sources=[ulid], **_times(times.get(ulid)))
+            for ulid, made in files.items()
+        ],
     )
     return decode_manifest(json.dumps(document).encode(), backup_id=claim.backup_id)
+
+
+def _times(span: tuple[datetime, datetime] | None) -> dict[str, str]:
+    return {"min_time": rfc3339(span[0]), "max_time": rfc3339(span[1])} if span else {}
 
 
 def prune(

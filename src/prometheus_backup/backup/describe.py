@@ -15,6 +15,7 @@ from prometheus_backup.model import (
     counted,
     instant_from_ms,
     ms_from_instant,
+    printable,
 )
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
@@ -176,6 +177,7 @@ def _block(block: SourceBlock, files: tuple[File, ...], contents: Contents) -> B
         sources=block.sources,
         parents=block.parents,
         stats=dict(block.stats),
+        hints=tuple(printable(h, max_length=100) for h in block.hints),
         faults=contents.faults,
         encodings=None if contents.encodings is None else dict(contents.encodings),
         files=files,

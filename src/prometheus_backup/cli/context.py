@@ -136,7 +136,11 @@ class CommandContext:
         """Return the retention policy."""
         values = self.values
         return Policy(
-            values["retention_daily"], values["retention_monthly"], values["retention_yearly"]
+            values["retention_daily"],
+            values["retention_monthly"],
+            values["retention_yearly"],
+            all_for=_period(values["retention_all"]),
+            history=_period(values["retention_history"]) or timedelta(0),
         )
 
     def backup_options(self, *, new_repository: bool = False) -> "BackupOptions":
@@ -290,3 +294,7 @@ class CommandContext:
                 "(docs/explanation/cost.md), or VERIFY_LEVEL=size",
             )
         return name
+
+
+def _period(text: str | None) -> timedelta | None:
+    return parse_period(text) if text else None

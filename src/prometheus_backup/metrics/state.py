@@ -50,7 +50,7 @@ def _headers(entries: Iterable[BackupEntry]) -> list[Header]:
 
 
 def _tiers(backups: Sequence[BackupEntry], *, policy: Policy, now: datetime) -> Iterable[Sample]:
-    decisions = decide(candidates(backups), today=now.date(), policy=policy)
+    decisions = decide(candidates(backups), today=now.date(), policy=policy, now=now)
     counts = Counter(d.tiers[-1].value if d.tiers else _NONE for d in decisions)
     for tier in (*(t.value for t in Tier), _NONE):
         yield sample("backups", counts[tier], tier=tier)

@@ -27,10 +27,13 @@ from prometheus_backup.repository.layout import (
     claimed_id,
     folder_of,
     is_verdict_name,
+    last_name,
+    parse_last,
     verdict_name,
 )
 from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
+    ArchivedTimes,
     Block,
     Manifest,
     decode,
@@ -93,6 +96,19 @@ class ArchivedFolder:
     def size(self) -> int:
         """Return the size of its objects in bytes."""
         return sum(o.size for o in self.objects.values())
+
+    @property
+    def last(self) -> tuple[str, str, ArchivedTimes] | None:
+        """Return the last backup that named it, the key that says so, and its times.
+
+        None as long as a backup that names it has not been deleted.
+        """
+        found = [
+            (parsed[0], key, ArchivedTimes(*parsed[1:]))
+            for key in self.objects
+            if (parsed := parse_last(key.removeprefix(f"{self.name}/")))
+        ]
+        return max(found, default=None)
 
     @property
     def verdict_keys(self) -> Sequence[str]:
@@ -169,6 +185,19 @@ class Archive:
     def mark(self, folder: str, mark: UnwantedMark) -> None:
         """Mark a folder as unwanted."""
         self._store.put_small(f"{folder}/{UNWANTED}", encode(mark), options=CONTROL)
+
+    def remember(self, backup_id: str, block: Block) -> None:
+        """Record that this backup is the last one that names a folder, and how it has the block."""
+        name = last_name(backup_id, *block.times_ms, partial=bool(block.hints))
+        self._store.put_small(f"{block.folder}/{name}", encode(block), options=CONTROL)
+
+    def remembered(self, folder: ArchivedFolder) -> Block | None:
+        """Return the block as the last backup had it; None if that is not recorded."""
+        last = folder.last
+        if last is None:
+            return None
+        block = decode(Block, self._store.get(last[1], limit=MAX_DOCUMENT_SIZE))
+        return block if block and block.folder == folder.name else None
 
     def delete(self, folder: ArchivedFolder) -> None:
         """Delete a marked folder: its objects first, the mark last."""

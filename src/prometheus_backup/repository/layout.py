@@ -21,6 +21,7 @@ CLAIMS = f"{ARCHIVE}/claims"
 BLOCK = "block.json"
 UNWANTED = "unwanted.json"
 VERSIONS = "versions"
+LAST = "last"
 HOLD = "hold.json"
 GUARD = "backup-19700101-000000"
 """Looks like a backup of a newer format to programs that do not know holds: they delete nothing."""
@@ -96,6 +97,25 @@ def folder_of(key: str) -> str | None:
     if len(parts) > 3 and parts[0] == ARCHIVE and is_ulid(parts[1]) and is_backup_id(parts[2]):
         return "/".join(parts[:3])
     return None
+
+
+_LAST = re.compile(r"(backup-[0-9]{8}-[0-9]{6})_(-?[0-9]{1,19})_(-?[0-9]{1,19})(_partial)?\.json")
+
+
+def last_name(backup: str, begin_ms: int, end_ms: int, *, partial: bool) -> str:
+    """Return the name of the object that says which backup was the last to name a folder.
+
+    All that the history is decided by is in the name, so that a listing is enough.
+    """
+    return f"{LAST}/{backup}_{begin_ms}_{end_ms}{'_partial' if partial else ''}.json"
+
+
+def parse_last(name: str) -> tuple[str, int, int, bool] | None:
+    """Return backup id, begin, end and `partial` of such a name; None for other names."""
+    match = _LAST.fullmatch(name.removeprefix(f"{LAST}/"))
+    if match is None or not name.startswith(f"{LAST}/") or not is_backup_id(match[1]):
+        return None
+    return match[1], int(match[2]), int(match[3]), match[4] is not None
 
 
 def is_archive_folder(name: str) -> bool:

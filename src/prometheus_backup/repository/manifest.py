@@ -5,9 +5,9 @@ document is stored.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import FailFast, Field, ValidationError, model_validator
 
@@ -83,6 +83,7 @@ class Block(Document):
     sources: Annotated[tuple[Ulid, ...], FailFast()] = ()
     parents: Annotated[tuple[Ulid, ...], FailFast()] = ()
     stats: Annotated[dict[str, int], FailFast()] = Field(default_factory=dict)
+    hints: Annotated[tuple[Text, ...], FailFast(), Field(exclude_if=lambda value: not value)] = ()
     faults: Annotated[tuple[Text, ...], Field(fail_fast=True)] | None = None
     """Its faults on the source's disk; None if it was not checked at level `tsdb`."""
     encodings: Annotated[
@@ -205,6 +206,18 @@ class Header(Document):
         return Layout.ARCHIVE if self.format_version > 1 else Layout.FULL
 
 
+class ArchivedTimes(NamedTuple):
+    """The times of a block in the archive, in TSDB milliseconds.
+
+    With `partial`, it does not hold all samples of its time: Prometheus gave it a hint, such as
+    `from-out-of-order`.
+    """
+
+    begin_ms: int
+    end_ms: int
+    partial: bool
+
+
 class Manifest(Header):
     """`metadata.json`: the manifest of a backup."""
 
@@ -222,6 +235,15 @@ class Manifest(Header):
     def folders(self) -> frozenset[str]:
         """Return the folders of the archive that this backup names."""
         return frozenset(b.folder for b in self.blocks if b.folder is not None)
+
+    @property
+    def archived(self) -> Mapping[str, ArchivedTimes]:
+        """Return the times of the blocks in the archive, by folder."""
+        return {
+            b.folder: ArchivedTimes(*b.times_ms, bool(b.hints))
+            for b in self.blocks
+            if b.folder is not None
+        }
 
     @property
     def header(self) -> Header:

@@ -4,9 +4,9 @@ Which backups to delete is decided in `retention`. New backups are created in `c
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -43,6 +43,7 @@ from prometheus_backup.repository.layout import (
 )
 from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
+    ArchivedTimes,
     Header,
     Incomplete,
     Manifest,
@@ -99,7 +100,7 @@ class BackupEntry:
     state: State
     header: Header | None = None
     spans: tuple[Span, ...] = ()
-    folders: frozenset[str] = frozenset()
+    folders: Mapping[str, ArchivedTimes] = field(default_factory=dict)
     problem: str = ""
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None
@@ -448,7 +449,7 @@ class Repository:
                     State.COMMITTED,
                     manifest.header,
                     spans=manifest.spans,
-                    folders=manifest.folders,
+                    folders=manifest.archived,
                     shared_failures=view.failures(manifest, now=self.clock.now()) if view else (),
                 )
         except NewerFormat as error:
@@ -461,7 +462,9 @@ class Repository:
         if info is None or info.size > MAX_DOCUMENT_SIZE:
             return None, None
         try:
-            return decode(Incomplete, self.store.get(info.key, limit=info.size)), info.modified
+            # It may have grown since the listing.
+            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
+            return decode(Incomplete, body), info.modified
         except ObjectNotFound:
             return None, None
 

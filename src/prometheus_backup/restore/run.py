@@ -143,12 +143,12 @@ class Restore:
     client: PrometheusClient | None = None
     options: RestoreOptions = _DEFAULTS
 
-    def prepare(self, entry: BackupEntry) -> PreparedRestore:
-        """Plan the restore without writing anything.
+    def prepare(self, entry: BackupEntry, manifest: Manifest | None = None) -> PreparedRestore:
+        """Plan the restore without writing anything. `manifest` is by default the backup's own.
 
         Raises TargetNotEmpty, TargetUnusable, and the errors of `TargetDirectory.inspect`.
         """
-        manifest = self.repository.manifest(entry.backup_id)
+        manifest = manifest or self.repository.manifest(entry.backup_id)
         mark = self._read_mark()
         directory = TargetDirectory(
             self.target, self.client, self.transfer, self.options.head_from, began_at(mark)

@@ -5,13 +5,16 @@ archive".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
+from prometheus_backup.errors import BackupNotFound
 from prometheus_backup.events import ArchiveFolderDeleted, Listener
-from prometheus_backup.model import counted
+from prometheus_backup.model import ms_from_instant
 from prometheus_backup.repository.archive import ArchivedFolder, UnwantedMark
+from prometheus_backup.repository.manifest import ArchivedTimes, Block, Manifest, Totals
 from prometheus_backup.repository.repository import GRACE, BackupEntry, Repository, State
+from prometheus_backup.retention.history import HeldBlock, history
 
 _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
@@ -20,9 +23,11 @@ _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 class ArchivePlan:
     """What to do in the archive: folders to mark as unwanted, and marked ones to delete.
 
+    `remember`: folders of the history, with the last backup that names them, which is deleted.
     `blocked` is why neither may be done; None if it may.
     """
 
+    remember: Mapping[str, str] = field(default_factory=dict)
     mark: tuple[ArchivedFolder, ...] = ()
     delete: tuple[ArchivedFolder, ...] = ()
     waiting: tuple[ArchivedFolder, ...] = ()
@@ -39,7 +44,7 @@ def wanted_folders(
     wanted: set[str] = set()
     keepers: set[str] = set()
     for entry in entries:
-        wanted |= entry.folders
+        wanted |= entry.folders.keys()
         if entry.incomplete is not None and entry.incomplete.state != "deleting":
             wanted |= set(entry.incomplete.names)
             keepers.add(entry.backup_id)
@@ -52,6 +57,7 @@ def plan_archive(
     *,
     deleted: frozenset[str],
     store_now: datetime,
+    history_for: timedelta = timedelta(0),
 ) -> ArchivePlan:
     """Decide what to mark and delete. `folders` must be older than the entries.
 
@@ -64,12 +70,92 @@ def plan_archive(
         return ArchivePlan(blocked=blocked)
     rest = [e for e in entries if e.backup_id not in deleted]
     wanted = wanted_folders(rest, folders.values())
+    remember: dict[str, str] = {}
+    if history_for:
+        held = held_blocks(entries, folders)
+        kept = history(held.values(), since_ms=ms_from_instant(store_now - history_for))
+        remember = {
+            name: held[name].held_by
+            for name in kept - wanted
+            if held[name].held_by in deleted and folders[name].marked_at is None
+        }
+        wanted |= kept
     unwanted = [f for name, f in sorted(folders.items()) if name not in wanted]
     due = tuple(f for f in unwanted if f.marked_at and store_now - f.marked_at > GRACE)
     return ArchivePlan(
+        remember=remember,
         mark=tuple(f for f in unwanted if f.marked_at is None),
         delete=due,
         waiting=tuple(f for f in unwanted if f.marked_at is not None and f not in due),
+    )
+
+
+def held_blocks(
+    entries: Iterable[BackupEntry], folders: Mapping[str, ArchivedFolder]
+) -> Mapping[str, HeldBlock]:
+    """Return the folders that a backup names or was the last one to name."""
+    newest: dict[str, tuple[str, ArchivedTimes]] = {}
+    for entry in sorted(entries, key=lambda e: e.backup_id):
+        newest |= {name: (entry.backup_id, times) for name, times in entry.folders.items()}
+    held: dict[str, HeldBlock] = {}
+    for name, folder in folders.items():
+        last = (folder.last[0], folder.last[2]) if folder.last else None
+        candidates = [c for c in (newest.get(name), last) if c is not None]
+        if candidates:
+            held_by, times = max(candidates)
+            partial = times.partial or bool(folder.verdict_keys)
+            held[name] = HeldBlock(name, times.begin_ms, times.end_ms, held_by, partial)
+    return held
+
+
+def history_manifest(repository: Repository, *, since_ms: int) -> Manifest:
+    """Return the history as one manifest: of each block, what the newest backup had of it.
+
+    Everything else in it is that of the newest archive backup. Raises BackupNotFound if there is
+    none.
+    """
+    folders = repository.archive.folders()
+    entries = [e for e in repository.backups() if e.folders]
+    if not entries:
+        raise BackupNotFound(
+            f"cannot restore the history from {repository.url}: no backup has layout archive",
+            hint="set LAYOUT=archive for new backups; restore a full backup by its id",
+        )
+    held = held_blocks(entries, folders)
+    wanted = history(held.values(), since_ms=since_ms)
+    by_backup: dict[str, list[str]] = {}
+    blocks: list[Block] = []
+    known = {e.backup_id for e in entries}
+    for name in sorted(wanted):
+        if held[name].held_by in known:
+            by_backup.setdefault(held[name].held_by, []).append(name)
+        elif (block := repository.archive.remembered(folders[name])) is not None:
+            blocks.append(block)
+    for backup_id, names in by_backup.items():
+        blocks += [b for b in repository.manifest(backup_id).blocks if b.folder in names]
+    return _with_blocks(repository.manifest(entries[-1].backup_id), blocks)
+
+
+def _with_blocks(newest: Manifest, blocks: Sequence[Block]) -> Manifest:
+    found = sorted(blocks, key=lambda b: (b.times_ms, b.ulid))
+    size = sum(b.size for b in found)
+    return newest.model_copy(
+        update={
+            "run_id": "history",
+            "degraded": (),
+            "blocks": tuple(found),
+            "fingerprints": (),
+            "storage_size_bytes": size,
+            "min_time": min((b.min_time for b in found), default=None),
+            "max_time": max((b.max_time for b in found), default=None),
+            "totals": Totals(
+                blocks=len(found),
+                files=sum(len(b.files) for b in found),
+                bytes=size,
+                uploaded_bytes=0,
+                copied_bytes=0,
+            ),
+        }
     )
 
 
@@ -92,6 +178,13 @@ class ArchivePruner:
     repository: Repository
     run_id: str
     listener: Listener
+
+    def remember(self, plan: ArchivePlan) -> None:
+        """Record which backup was the last to name each folder of the history, before it goes."""
+        for backup_id in sorted(set(plan.remember.values())):
+            for block in self.repository.manifest(backup_id).blocks:
+                if block.folder and plan.remember.get(block.folder) == backup_id:
+                    self.repository.archive.remember(backup_id, block)
 
     def mark(self, plan: ArchivePlan) -> None:
         """Mark what nobody wants. From then on no new backup names these folders."""
@@ -116,8 +209,3 @@ class ArchivePruner:
             self.repository.archive.delete(folder)
             self.listener(ArchiveFolderDeleted(folder.name, len(folder.objects), folder.size))
         return None, deleted
-
-
-def described(folders: Sequence[ArchivedFolder]) -> str:
-    """Return the number of folders and their size as text."""
-    return f"{counted(len(folders), 'block')}, {sum(f.size for f in folders):,} bytes"

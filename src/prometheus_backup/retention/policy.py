@@ -5,7 +5,7 @@ Rules and worked examples: docs/retention.md. Calendar days are UTC.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Tier, counted
@@ -19,11 +19,17 @@ FUTURE_TOLERANCE = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many days, months and years to keep; 0 turns a tier off."""
+    """How many days, months and years to keep; 0 turns a tier off.
+
+    `all_for`: how long every backup is kept; None means as long as the daily tier. `history`: for
+    how long the archive keeps samples that are in no kept backup.
+    """
 
     daily: int = 30
     monthly: int = 12
     yearly: int = 3
+    all_for: timedelta | None = None
+    history: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
         """Raise UsageError for negative numbers, and for a policy that would keep nothing."""
@@ -32,7 +38,7 @@ class Policy:
                 "cannot use retention: a number of days, months or years is negative",
                 hint="set RETENTION_DAILY, RETENTION_MONTHLY and RETENTION_YEARLY to 0 or more",
             )
-        if self.daily == self.monthly == self.yearly == 0:
+        if self.daily == self.monthly == self.yearly == 0 and not (self.history or self.all_for):
             raise UsageError(
                 "cannot use retention: all three tiers are 0, which would delete every backup",
                 hint="set at least one of RETENTION_DAILY, RETENTION_MONTHLY, RETENTION_YEARLY",
@@ -72,12 +78,22 @@ class Decision:
         return self.tiers[-1] if self.tiers else Tier.DAILY
 
 
-def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> tuple[Decision, ...]:
-    """Return a decision for every backup, oldest first. `today` is a UTC date."""
+def decide(
+    candidates: Iterable[Candidate], *, today: date, policy: Policy, now: datetime | None = None
+) -> tuple[Decision, ...]:
+    """Return a decision for every backup, oldest first.
+
+    `today` is a UTC date, `now` the instant for `all_for` (default: the beginning of today).
+    """
+    now = now or datetime.combine(today, time(), UTC)
     backups = sorted(candidates, key=lambda c: (c.time, c.backup_id))
     good = [c for c in backups if c.good]
-    monthly = _representatives(good, today=today, count=policy.monthly, tier=_MONTHS)
-    yearly = _representatives(good, today=today, count=policy.yearly, tier=_YEARS)
+    candidates = backups if policy.all_for is None else _newest_of_each_day(backups)
+    daily = {c.backup_id for c in candidates}
+    monthly, yearly = (
+        _representatives([c for c in candidates if c.good], today=today, count=count, tier=tier)
+        for count, tier in ((policy.monthly, _MONTHS), (policy.yearly, _YEARS))
+    )
     newest = backups[-1].backup_id if backups else None
     # If the newest one is dated in the future, its clock was wrong: keep the newest other one too.
     newest_good = {c[-1].backup_id for c in (good, _until(good, today)) if c}
@@ -86,9 +102,9 @@ def decide(candidates: Iterable[Candidate], *, today: date, policy: Policy) -> t
     decisions = []
     for backup in backups:
         tiers: list[Tier] = []
-        reasons = _hold(backup, today)
+        reasons = _hold(backup, today) + _young(backup, now, policy)
         age = (today - backup.time.date()).days
-        if age < policy.daily and policy.daily > 0:
+        if age < policy.daily and policy.daily > 0 and backup.backup_id in daily:
             tiers.append(Tier.DAILY)
             reasons.append(f"daily: {_days_old(age)}, under {policy.daily}")
         for tier, chosen in ((Tier.MONTHLY, monthly), (Tier.YEARLY, yearly)):
@@ -196,6 +212,28 @@ def _periods(
     for c in backups:
         periods.setdefault(tier.first_day(c.time.date()), []).append(c)
     return [(d, p) for d, p in periods.items() if 0 <= tier.between(d, today) < count]
+
+
+def _young(backup: Candidate, now: datetime, policy: Policy) -> list[str]:
+    """Return why a backup is kept by `all_for`, if it is."""
+    if policy.all_for is None or now - backup.time >= policy.all_for:
+        return []
+    return [f"all: {_age(now - backup.time)} old, under {_age(policy.all_for)}"]
+
+
+def _newest_of_each_day(backups: Sequence[Candidate]) -> list[Candidate]:
+    """Return the newest good backup of each day, or the newest one of a day without a good one."""
+    chosen: dict[date, Candidate] = {}
+    for c in backups:
+        day = c.time.date()
+        if c.good or day not in chosen or not chosen[day].good:
+            chosen[day] = c
+    return [*chosen.values()]
+
+
+def _age(period: timedelta) -> str:
+    hours = period // timedelta(hours=1)
+    return f"{hours / 24:g} days" if hours % 24 == 0 and hours > 48 else counted(hours, "hour")
 
 
 def _until(backups: Sequence[Candidate], today: date) -> Sequence[Candidate]:

@@ -125,7 +125,7 @@ def plan_prune(
         if entry.state is State.NEWER:
             raise NewerFormat(entry.problem)
     decided = candidates(entries)
-    decisions = decide(decided, today=now.date(), policy=policy)
+    decisions = decide(decided, today=now.date(), policy=policy, now=now)
     deleted = {d.backup_id for d in decisions if not d.keep}
 
     def dead(entry: BackupEntry) -> bool:
@@ -151,7 +151,11 @@ def plan_prune(
             now=now, store_now=store_now, backup_times=[c.time for c in decided]
         ),
         archive=plan_archive(
-            entries, archive or {}, deleted=frozenset(deleted), store_now=store_now
+            entries,
+            archive or {},
+            deleted=frozenset(deleted),
+            store_now=store_now,
+            history_for=policy.history,
         ),
         guard=any_held(entries, now.date()),
     )
@@ -215,6 +219,11 @@ class _Pruning:
         for decision in plan.decisions:
             if decision.keep:
                 self._listener(BackupKept(decision.backup_id, decision.reasons))
+        if plan.archive.blocked:
+            self.problems.append(f"retention: nothing was deleted: {plan.archive.blocked}")
+            return
+        if not self._remember(plan.archive):
+            return
         for decision in plan.decisions:
             if not decision.keep:
                 self.attempt(partial(self._delete, decision))
@@ -222,12 +231,16 @@ class _Pruning:
             self.attempt(partial(self._sweep, backup_id))
         for backup_id in plan.unmark:
             self.attempt(partial(self._repository.remove_mark, backup_id))
-        if plan.archive.blocked:
-            self.problems.append(
-                f"retention: nothing was deleted from the archive: {plan.archive.blocked}"
-            )
-        elif not self.problems:
+        if not self.problems:
             self.attempt(partial(self._prune_archive, plan.archive))
+
+    def _remember(self, plan: ArchivePlan) -> bool:
+        """Record what the history holds of backups that go; return whether they may go."""
+        before = len(self.problems)
+        if plan.remember:
+            pruner = ArchivePruner(self._repository, self._run_id, self._listener)
+            self.attempt(partial(pruner.remember, plan))
+        return len(self.problems) == before
 
     def _prune_archive(self, plan: ArchivePlan) -> None:
         pruner = ArchivePruner(self._repository, self._run_id, self._listener)

@@ -88,6 +88,7 @@ def read_block(folder: Path, *, links: bool = False) -> SourceBlock:
         parents=meta.parents,
         stats=meta.stats,
         files=files,
+        hints=meta.hints,
     )
 
 

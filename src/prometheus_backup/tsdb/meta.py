@@ -36,6 +36,7 @@ class Meta:
     sources: tuple[str, ...]
     parents: tuple[str, ...]
     stats: Mapping[str, int]
+    hints: tuple[str, ...] = ()
 
 
 def load_meta(data: bytes) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def parse_meta(document: Mapping[str, Any]) -> Meta:
         sources=tuple(_ulid(u, "sources") for u in _list(compaction, "sources")),
         parents=tuple(_ulid(p.get("ulid"), "parents") for p in parents),
         stats={name: _count(stats, name) for name in stats},
+        hints=tuple(str(h) for h in _list(compaction, "hints")),
     )
 
 

@@ -73,7 +73,7 @@ def list_(context: CommandContext, output: Output, *, ids: bool, **filters: Any)
     as_of = selection.as_of
     repository = context.repository(hurried=True)
     entries = repository.entries()
-    decisions = decide(candidates(entries), today=as_of.now.date(), policy=policy)
+    decisions = decide(candidates(entries), today=as_of.now.date(), policy=policy, now=as_of.now)
     shown = select(entries, decisions, selection)
     rows = [table(LIST_COLUMNS, list_rows(shown, decisions, as_of))] if shown else []
     output.result(

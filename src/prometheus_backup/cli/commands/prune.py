@@ -68,10 +68,12 @@ def _archive_lines(plan: "PrunePlan", deleted: Sequence["ArchivedFolder"], done:
         return [f"archive: nothing can be deleted: {archive.blocked}"]
     if not (archive.mark or archive.waiting or archive.delete):
         return []
-    waiting = (*archive.mark, *archive.waiting)
     gone = f"{counted(len(deleted), 'block')}, {size(sum(f.size for f in deleted))}"
-    more = f"{counted(len(waiting), 'more block')} that no backup names"
-    return [f"archive: {done} {gone}; {more} will go after {_GRACE_TEXT}"]
+    waiting = counted(len(archive.mark) + len(archive.waiting), "more block")
+    return [
+        f"archive: {done} {gone}",
+        f"archive: {waiting} that no backup names will be deleted after {_GRACE_TEXT}",
+    ]
 
 
 def _limits(plan: "PrunePlan", *, allow_many: bool) -> list[str]:

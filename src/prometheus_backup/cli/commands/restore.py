@@ -16,11 +16,12 @@ from prometheus_backup.cli.render import Document, Row, instant, second
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.events import Warned
-from prometheus_backup.model import Outcome, counted, rfc3339, size
+from prometheus_backup.model import Outcome, counted, ms_from_instant, rfc3339, size
 from prometheus_backup.prometheus.versions import RETENTION_IN_CONFIGURATION, is_before, release
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository.manifest import Block
+    from prometheus_backup.repository.manifest import Block, Manifest
+    from prometheus_backup.repository.repository import Repository
     from prometheus_backup.restore.placement import Placement
     from prometheus_backup.restore.plan import RestorePlan
     from prometheus_backup.restore.run import PreparedRestore, RestoreOptions, RestoreReport
@@ -30,8 +31,13 @@ _NOTABLY_OLDER = timedelta(days=1)
 """`--at` reports a backup that is older than the time asked for by more than this."""
 
 
-@argument("target", type=click.Path(path_type=Path))
+@argument("target", type=click.Path(path_type=Path), required=False)
 @argument("backup", metavar="BACKUP", shell_complete=backup_ids)
+@option(
+    "--history",
+    is_flag=True,
+    help="Without BACKUP: restore what the archive holds of all times, also of deleted backups.",
+)
 @option("--dry-run", is_flag=True, help="Show what would be restored; write nothing.")
 @option(
     "--merge",
@@ -97,8 +103,9 @@ def restore(
     output: Output,
     *,
     backup: str,
-    target: Path,
+    target: Path | None,
     dry_run: bool,
+    history: bool,
     **choices: Any,
 ) -> int:
     """Restore a backup into a new or empty directory, or with --merge into an existing one.
@@ -109,6 +116,7 @@ def restore(
     from prometheus_backup.restore.run import Restore
     from prometheus_backup.restore.target import holds_data
 
+    backup, target = _named(backup, target, history=history)
     options = restore_options(context, choices)
     at = context.instant(choices["at"], end_of_day=True)
     if at is not None and backup != "latest":
@@ -124,7 +132,7 @@ def restore(
         context.listener(
             Warned(f"{entry.backup_id} is {counted(older, 'day')} older than {rfc3339(at)}")
         )
-    prepared = job.prepare(entry)
+    prepared = job.prepare(entry, _history(repository, options) if history else None)
     report = None if dry_run else job.apply(prepared)
     output.result(
         restore_document(prepared, report, target=target),
@@ -140,6 +148,29 @@ def restore(
         output.refusal(prepared.refusal)
         return prepared.refusal.exit_code
     return (Outcome.PARTIAL if prepared.plan.left_out else Outcome.DONE).exit_code
+
+
+def _named(backup: str, target: Path | None, *, history: bool) -> tuple[str, Path]:
+    """Return the backup and the target; `--history` takes the target alone."""
+    if not history:
+        if target is None:
+            raise UsageError(
+                "cannot restore: TARGET is missing", hint="usage: restore BACKUP TARGET"
+            )
+        return backup, target
+    if target is not None:
+        raise UsageError(
+            f"cannot restore {backup} with --history: it restores what all backups held",
+            hint="usage: restore --history TARGET",
+        )
+    return "latest", Path(backup)
+
+
+def _history(repository: "Repository", options: "RestoreOptions") -> "Manifest":
+    from prometheus_backup.retention.archive import history_manifest
+
+    start = options.request.time_range.start
+    return history_manifest(repository, since_ms=ms_from_instant(start) if start else -(1 << 63))
 
 
 def restore_options(context: CommandContext, choices: Mapping[str, Any]) -> "RestoreOptions":
