@@ -254,7 +254,9 @@ def test_s3_accepts_the_recommended_rules(
 def test_every_rule_is_limited_to_the_prefix(rules: Rules) -> None:
     for rule in rules:
         filters = rule["Filter"].get("And", rule["Filter"])
-        assert filters["Prefix"] == f"{PREFIX}/"
+        # What is in the archive is needed however old it is.
+        expires = "Days" in rule.get("Expiration", {})
+        assert filters["Prefix"] == (f"{PREFIX}/backup-" if expires else f"{PREFIX}/")
         assert rule["Status"] == "Enabled"
 
 

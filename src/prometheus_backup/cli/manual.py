@@ -241,7 +241,7 @@ MANUAL: Mapping[str, Manual] = {
     "report": Manual(
         (
             Example("Write the page to a file.", "report --output report.html"),
-            Example("Write it to standard output.", "report --output - | gzip > report.html.gz"),
+            Example("Write it to standard output.", "report --output -"),
         ),
         {
             "0": "The page was written, whatever its verdict.",
