@@ -158,6 +158,15 @@ class Folder:
             self.unlink(name)
         return os.fdopen(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
+    def create_empty(self, name: str, owner: Owner | None) -> None:
+        """Create an empty file for this owner, unless there is an entry of this name. Sync it."""
+        with contextlib.suppress(FileExistsError):
+            descriptor = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                _settle(descriptor, _FILE_MODE, owner)
+            finally:
+                os.close(descriptor)
+
     def reader(self, name: str, *, owner: Owner | None = None) -> IO[bytes]:
         """Open a regular file for reading.
 

@@ -5,6 +5,7 @@ block was sound.
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,29 @@ def test_old_version_of_meta_json_is_upgraded_as_by_prometheus(
     assert (found["effect"], found["remedy"]) == ("hides-data", "mend")
     damaged.heal("--apply")
 
+    assert samples(damaged.start(), tsdb_block_spec) == sound_samples
+
+
+def _without_sources(block: Path) -> None:
+    change_meta(block, compaction={"level": 1})
+
+
+def _bad_byte_in_a_string(block: Path) -> None:
+    change_meta(block, note="xyz")
+    meta = block / "meta.json"
+    meta.write_bytes(meta.read_bytes().replace(b"xyz", b"\xff\xfe"))
+
+
+@pytest.mark.parametrize("damage", [_without_sources, _bad_byte_in_a_string])
+def test_unusual_meta_json_that_prometheus_reads_is_not_bad(
+    damaged: DamagedDirectory,
+    sound_samples: list[Any],
+    tsdb_block_spec: BlockSpec,
+    damage: Callable[[Path], None],
+) -> None:
+    damage(damaged.block)
+    found = damaged.heal()
+    assert [bad["remedy"] for bad in found["bad"]] in ([], ["nothing"])
     assert samples(damaged.start(), tsdb_block_spec) == sound_samples
 
 

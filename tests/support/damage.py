@@ -58,6 +58,11 @@ def _half_copied(block: Path) -> None:
     (block / "meta.json").unlink()
 
 
+def _encode_meta(block: Path, encoding: str) -> None:
+    path = block / "meta.json"
+    _write(path, path.read_text().encode(encoding))
+
+
 def _write(path: Path, data: bytes) -> None:
     # Never in place: the file may have other hard links.
     path.unlink()
@@ -81,6 +86,8 @@ HIDES_DATA: Mapping[str, Damage] = {
     "meta.json empty": lambda b: _empty(b / "meta.json"),
     "meta.json truncated": lambda b: cut(b / "meta.json", 100),
     "meta.json version 3": lambda b: change_meta(b, version=3),
+    "meta.json with a byte order mark": lambda b: _encode_meta(b, "utf-8-sig"),
+    "meta.json in UTF-16": lambda b: _encode_meta(b, "utf-16"),
     "half copied": _half_copied,
 }
 FAILS_QUERIES: Mapping[str, Damage] = {

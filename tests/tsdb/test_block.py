@@ -87,7 +87,7 @@ def test_files_that_prometheus_does_not_know_are_part_of_the_block(data_dir: Pat
         (b"[]", "not a JSON object"),
         (b'{"ulid": "../../x"}', "not a ULID"),
         (b"\xef\xbb\xbf{}", "not valid JSON"),
-        ("{}".encode("utf-16"), "not UTF-8"),
+        ("{}".encode("utf-16"), "byte order mark"),
     ],
     ids=lambda value: str(value)[:30],
 )

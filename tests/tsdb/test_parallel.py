@@ -42,3 +42,12 @@ def test_no_process_is_started_without_enough_work(
         monkeypatch.setattr(parallel, "MIN_PARALLEL_BYTES", least)
         for _ in check_blocks(folders, processes=processes):
             assert multiprocessing.active_children() == []
+
+
+@pytest.mark.usefixtures("small_blocks_in_processes")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_progress_counts_each_byte_once(tsdb_blocks: Path, processes: int) -> None:
+    blocks, seen = live_blocks(tsdb_blocks), list[int]()
+    for _ in check_blocks(blocks, processes=processes, watch=seen.append):
+        pass
+    assert sum(seen) == sum(map(block_size, blocks))

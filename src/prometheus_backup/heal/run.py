@@ -27,6 +27,8 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BlockMovedAway, BlockRestored, Step, Warned
 from prometheus_backup.folder import Folder
 from prometheus_backup.heal.candidates import CandidateFinder
+from prometheus_backup.heal.head import read_head, repair_head
+from prometheus_backup.heal.head_plan import HeadFault, left_while_running, plan_head
 from prometheus_backup.heal.plan import (
     DEFAULT_REQUEST,
     BadBlock,
@@ -58,6 +60,8 @@ from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size
 
+_HEAD_PAUSE = 2.0
+"""Seconds until the head of a running Prometheus is read again, if it seems to have a fault."""
 _NEEDS_FILES = frozenset({Remedy.REBUILD, Remedy.REPLACE, Remedy.COVER})
 """Remedies that download or rebuild files."""
 
@@ -85,6 +89,7 @@ class HealReport:
     `running`: a Prometheus served the directory. `no_copies`: why backups could not be searched.
     `pending`: replacements that an interrupted heal left ready, by the name of the bad block.
     `moved`: the quarantine paths of bad blocks, by name. `placed`: the blocks that replaced them.
+    `head`: the faults of WAL, WBL and head chunks; `head_moved`: the quarantine paths of files.
     `problems`: what went wrong, as messages.
     """
 
@@ -96,6 +101,8 @@ class HealReport:
     pending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moved: Mapping[str, Path] = field(default_factory=dict)
     placed: tuple[str, ...] = ()
+    head: tuple[HeadFault, ...] = ()
+    head_moved: Mapping[str, Path] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -105,13 +112,14 @@ class HealReport:
 
         A directory without blocks is PARTIAL too.
         """
-        if not (self.scan.sound or self.scan.bad or self.pending):
+        if not (self.scan.sound or self.scan.bad or self.pending or self.head):
             return Outcome.PARTIAL
         if self.applied:
             healed = all(r.heals for r in self.plan.repairs) and not self.problems
+            healed = healed and all(f.steps and not f.lost for f in self.head)
             return Outcome.DONE if healed else Outcome.PARTIAL
         to_heal = any(r.remedy is not Remedy.NOTHING for r in self.plan.repairs)
-        return Outcome.FAULTY if to_heal or self.pending else Outcome.DONE
+        return Outcome.FAULTY if to_heal or self.pending or self.head else Outcome.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +200,20 @@ class _Run:
             processes=job.options.processes,
             listener=self._listener,
         )
+        self._head = self._read_head()
+        self._head_moved: dict[str, Path] = {}
         self._finder: CandidateFinder | None = None
         self._no_copies = ""
         self._moved: dict[str, Path] = {}
         self._placed: list[str] = []
         self._problems: list[str] = []
+
+    def _read_head(self) -> tuple[HeadFault, ...]:
+        found = plan_head(read_head(self._job.data_dir))
+        if found and self._running is not None:
+            self._job.clock.sleep(_HEAD_PAUSE)  # Prometheus may be replacing segments
+            found = left_while_running(plan_head(read_head(self._job.data_dir)))
+        return found
 
     def preview(self) -> HealReport:
         """Return what would be done."""
@@ -216,6 +233,9 @@ class _Run:
         self._wait_until_dropped()
         self._place()
         self._wait_until_loaded()
+        self._head_moved = repair_head(
+            self._swap, self._head, owner=self._owner, now=self._job.clock.now()
+        )
         self._swap.clean_up()
         if self._owner is not None:
             self._swap.data.give_ours(TOOL_FOLDER, self._owner)
@@ -393,6 +413,8 @@ class _Run:
             pending=self._pending,
             moved=self._moved,
             placed=tuple(self._placed),
+            head=self._head,
+            head_moved=self._head_moved,
             problems=tuple(self._problems),
             seconds=self._job.clock.monotonic() - self._began,
         )

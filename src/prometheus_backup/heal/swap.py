@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prometheus_backup.folder import Folder
@@ -89,6 +89,13 @@ class Swap:
         self.data.sync()
         return path
 
+    def move_file_away(
+        self, folder: Folder, path: PurePosixPath, *, note: Mapping[str, Any], now: datetime
+    ) -> Path:
+        """Move an entry of a folder to the quarantine; `path` is relative to the data directory."""
+        label = "-".join(path.parts)
+        return self._quarantine(folder, path.name, note=note, now=now, label=label)
+
     def place(self, name: str, ulid: str) -> None:
         """Move a ready block into the data directory.
 
@@ -136,10 +143,12 @@ class Swap:
         return []
 
     def _quarantine(
-        self, folder: Folder, name: str, *, note: Mapping[str, Any], now: datetime
+        self, folder: Folder, name: str, *, note: Mapping[str, Any], now: datetime, label: str = ""
     ) -> Path:
         with self.data.at(*_QUARANTINE) as quarantine:
-            new = _unused_name(quarantine, f"{now.astimezone(UTC).strftime(_STAMP)}-{name}")
+            new = _unused_name(
+                quarantine, f"{now.astimezone(UTC).strftime(_STAMP)}-{label or name}"
+            )
             quarantine.write(f"{new}.json", (json.dumps(note, indent=2) + "\n").encode())
             folder.move(name, quarantine, new)
             quarantine.sync()

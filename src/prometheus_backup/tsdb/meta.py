@@ -3,6 +3,7 @@
 Format: prometheus tsdb/block.go BlockMeta.
 """
 
+import codecs
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from prometheus_backup.tsdb.reading import ReadFile
 
 META = "meta.json"
 VERSION = 1
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LARGEST = 1 << 26
 """Bytes. A longer file is read only up to here, and then is not valid JSON."""
 
@@ -42,15 +44,16 @@ class Meta:
 def load_meta(data: bytes) -> dict[str, Any]:
     """Return the JSON object of a meta.json, unchecked. Raises UnusableMeta.
 
-    As in Prometheus, the text must be UTF-8 without a byte order mark.
+    As in Prometheus, the text must be UTF-8 without a byte order mark; bad bytes in a string do not
+    matter.
     """
+    if data.startswith(_BYTE_ORDER_MARKS):
+        raise UnusableMeta("it is not valid JSON: it begins with a byte order mark")
     try:
-        document = json.loads(data.decode(), parse_constant=_refuse_constant)
+        document = json.loads(data.decode(errors="replace"), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UnusableMeta(f"it is not valid JSON: {error.msg} at {place}") from None
-    except UnicodeDecodeError as error:
-        raise UnusableMeta(f"it is not UTF-8 text (byte {error.start})") from None
     except RecursionError:
         raise UnusableMeta("it is not valid JSON: it is nested too deeply") from None
     if not isinstance(document, dict):

@@ -58,7 +58,7 @@ def check_blocks(
     workers = min(processes, len(queue))
     if workers <= 1 or sum(map(block_size, queue)) < MIN_PARALLEL_BYTES:
         while queue:
-            yield check_block(queue.pop(), keep=keep, watch=watch)
+            yield _check(queue.pop(), keep=keep, watch=watch)
         return
     with contextlib.ExitStack() as stack:
         busy = [_Worker.start(keep) for _ in range(workers)]
@@ -77,6 +77,21 @@ def check_blocks(
                     worker.check(queue.pop())
                 else:
                     busy.remove(worker)
+
+
+def _check(folder: Path, *, keep: int, watch: Watch) -> BlockReport:
+    """Check a block, and count each of its bytes once, although parts of it are read twice."""
+    left = block_size(folder)
+
+    def once(size: int) -> None:
+        nonlocal left
+        new = min(size, left)
+        left -= new
+        watch(new)
+
+    report = check_block(folder, keep=keep, watch=once)
+    watch(left)
+    return report
 
 
 @dataclass(slots=True)
@@ -133,7 +148,7 @@ def _work(connection: Connection, keep: int) -> None:
 
     with contextlib.suppress(EOFError):
         while True:
-            report = check_block(connection.recv(), keep=keep, watch=watch)
+            report = _check(connection.recv(), keep=keep, watch=watch)
             connection.send(unreported)
             unreported = 0
             connection.send(report)

@@ -71,10 +71,11 @@ _REMEDIES = {
 def heal(
     context: CommandContext, output: Output, *, directory: Path, apply: bool, **choices: Any
 ) -> int:
-    """Find the bad blocks of a data directory; with --apply, replace them from backups.
+    """Find what is bad in a data directory; with --apply, repair it.
 
-    Bad blocks are moved to a quarantine in the data directory; nothing is deleted. It does not
-    matter whether Prometheus is running. If interrupted, run the same command again to resume.
+    Bad blocks are replaced from backups. What is bad is moved to a quarantine in the data
+    directory; nothing is deleted. It does not matter whether Prometheus is running, but the WAL is
+    repaired only while it is stopped. If interrupted, run the same command again to resume.
     """
     from prometheus_backup.heal.plan import HealRequest
     from prometheus_backup.heal.run import Heal, HealOptions
@@ -95,7 +96,7 @@ def heal(
         report = job.apply() if apply else job.preview()
     output.result(
         heal_document(report, data_dir=directory),
-        tables=[table(HEAL_COLUMNS, heal_rows(report))] if report.plan.repairs else [],
+        tables=[table(HEAL_COLUMNS, rows)] if (rows := list(heal_rows(report))) else [],
         lines=heal_lines(report, data_dir=directory),
     )
     return report.outcome.exit_code
@@ -110,6 +111,21 @@ def heal_document(report: "HealReport", *, data_dir: Path) -> Document:
         "running": report.running,
         "sound": len(report.scan.sound),
         "bad": [_bad(h, report) for h in report.plan.repairs],
+        "head": [
+            {
+                "path": fault.path,
+                "effect": fault.effect.value,
+                "fault": fault.detail,
+                "remedy": fault.remedy,
+                "lost": fault.lost or None,
+                "quarantine": [
+                    str(report.head_moved[step.path])
+                    for step in fault.steps
+                    if step.path in report.head_moved
+                ],
+            }
+            for fault in report.head
+        ],
         "waiting": {name: list(ulids) for name, ulids in report.pending.items()},
         "no_copies": report.no_copies or None,
         "placed": list(report.placed),
@@ -150,7 +166,9 @@ HEAL_COLUMNS = (
 
 
 def heal_rows(report: "HealReport") -> Iterable[Row]:
-    """Yield a row for each bad block, the worst first."""
+    """Yield a row for each fault of the head, and for each bad block, the worst first."""
+    for fault in report.head:
+        yield fault.path, "", "", _EFFECTS[fault.effect], fault.detail, fault.remedy
     for repair in report.plan.repairs:
         bad, seen = repair.bad, report.scan.reports[repair.bad.name]
         more = f" (and {seen.total_faults - 1:,} more)" if seen.total_faults > 1 else ""
@@ -166,11 +184,14 @@ def heal_rows(report: "HealReport") -> Iterable[Row]:
 
 def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
     """Yield the lines that `heal` prints below its table."""
-    bad = len(report.plan.repairs)
-    if not bad and not report.scan.sound:
+    found = len(report.plan.repairs)
+    bad = sum(repair.bad.effect != "none" for repair in report.plan.repairs)
+    if not found and not report.scan.sound and not report.head:
         yield f"nothing to check: {data_dir} contains no blocks"
         return
-    yield f"{counted(bad + len(report.scan.sound), 'block')} in {data_dir}, {bad or 'none'} bad"
+    yield f"{counted(found + len(report.scan.sound), 'block')} in {data_dir}, {bad or 'none'} bad"
+    if report.head:
+        yield f"{counted(len(report.head), 'fault')} in wal, wbl and chunks_head"
     if report.no_copies:
         yield f"backups were not searched: {report.no_copies}"
     if report.applied:
@@ -180,6 +201,9 @@ def heal_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
     for repair in report.plan.repairs:
         for gap in repair.gaps:
             yield f"no samples of {repair.bad.name} from {second(gap.start)} to {second(gap.end)}"
+    for fault in report.head:
+        if fault.lost:
+            yield f"lost in {fault.path}: {fault.lost}, unless a block has them"
 
 
 def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
@@ -197,6 +221,11 @@ def _plan_lines(report: "HealReport", *, data_dir: Path) -> Iterable[str]:
 def _done_lines(report: "HealReport") -> Iterable[str]:
     repairs = [h for h in report.plan.repairs if h.remedy != "nothing"]
     healed = sum(h.heals for h in repairs)
+    for fault in report.head:
+        if fault.steps:
+            yield f"repaired {fault.path}: {fault.remedy}"
+        else:
+            yield f"not repaired: {fault.path}: {fault.remedy}"
     if repairs:
         yield f"healed {healed} of {len(repairs)} in {report.seconds:.1f} s"
     if report.pending:
@@ -204,8 +233,8 @@ def _done_lines(report: "HealReport") -> Iterable[str]:
     for repair in repairs:
         if not repair.heals:
             yield f"not healed: {repair.bad.name}: {repair.reason}"
-    if report.moved:
-        yield f"bad blocks are in {next(iter(report.moved.values())).parent}"
+    if moved := {**report.moved, **report.head_moved}:
+        yield f"what was bad is in {next(iter(moved.values())).parent}"
     if report.placed and not report.running:
         yield "No running Prometheus was found; if one uses this directory, restart it."
     yield from (f"left undone: {problem}" for problem in report.problems)
