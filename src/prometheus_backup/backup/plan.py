@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_backup.model import SourceBlock, SourceFile
-from prometheus_backup.repository.layout import VERSIONS, archive_folder
+from prometheus_backup.repository.layout import ARCHIVE, VERSIONS, archive_folder
 from prometheus_backup.repository.manifest import Block, File, Incomplete, Manifest
 
 FileIdentity = tuple[str, str, int]
@@ -19,6 +19,7 @@ FileIdentity = tuple[str, str, int]
 class StoredCopy:
     """An object already in the repository. `salvaged`: left by a run that never committed.
 
+    `disposable`: it is deleted once it is copied, so that a full store has room for the next one.
     `stored_checksum` is the store's checksum of it, taken after its bytes were verified.
     """
 
@@ -26,6 +27,7 @@ class StoredCopy:
     sha256: str
     salvaged: bool
     stored_checksum: str | None = None
+    disposable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +84,19 @@ def plan_backup(
     dead_runs: Iterable[Incomplete],
     mutable: frozenset[str],
     corrupt: frozenset[str] = frozenset(),
+    disposable: frozenset[str] = frozenset(),
 ) -> BackupPlan:
     """Decide for each file whether it is uploaded or copied.
+
+    `disposable` are the ids of those dead runs whose files need not be kept once they are copied.
 
     `previous` is the newest intact backup. If one of its blocks was corrupt on the source's disk
     (according to its manifest, or to `corrupt`, found later), the block is uploaded again: it may
     have been repaired under the same names and sizes. Files named in `mutable` are small, can
     change under the same ULID, and are always uploaded.
     """
-    known = _salvaged_files(dead_runs) | (_backed_up_files(previous, corrupt) if previous else {})
+    salvaged = _salvaged_files(dead_runs, disposable)
+    known = salvaged | (_backed_up_files(previous, corrupt) if previous else {})
     files = tuple(
         PlannedFile(
             block.ulid,
@@ -152,9 +158,16 @@ def _backed_up_files(manifest: Manifest, corrupt: frozenset[str]) -> dict[FileId
     }
 
 
-def _salvaged_files(dead_runs: Iterable[Incomplete]) -> dict[FileIdentity, StoredCopy]:
+def _salvaged_files(
+    dead_runs: Iterable[Incomplete], disposable: frozenset[str] = frozenset()
+) -> dict[FileIdentity, StoredCopy]:
     return {
-        (file.ulid, file.path, file.size): StoredCopy(file.key, file.sha256, salvaged=True)
+        (file.ulid, file.path, file.size): StoredCopy(
+            file.key,
+            file.sha256,
+            salvaged=True,
+            disposable=run.run_id in disposable and not file.key.startswith(f"{ARCHIVE}/"),
+        )
         for run in dead_runs
         for file in run.finished
     }

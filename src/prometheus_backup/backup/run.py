@@ -22,6 +22,7 @@ from prometheus_backup.backup.ownership import (
     require_same_source,
 )
 from prometheus_backup.backup.plan import BackupPlan, plan_archive_backup, plan_backup
+from prometheus_backup.backup.salvage import Salvage
 from prometheus_backup.backup.snapshot import (
     Snapshot,
     SnapshotUnfinished,
@@ -39,6 +40,7 @@ from prometheus_backup.backup.upload import StoredFile, Uploader
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import (
     BackupToolError,
+    RepositoryFull,
     SnapshotUnusable,
     StopRequest,
 )
@@ -241,6 +243,7 @@ class _Attempt:
         self._entries = entries
         self._status = status
         self._intent = Intent(run.run_id, repository=run.repository.url)
+        self._salvage = Salvage(run.repository, entries, leftovers.dead_runs, run.listener)
         self._claim: Claim | None = None
         self._claiming = False
         self._held: HeldBlocks | None = None
@@ -255,15 +258,24 @@ class _Attempt:
     def claim(self) -> Claim:
         self._lock.record(self._intent)
         self._claiming = True
-        self._claim = claim_backup(
+        self._salvage.remove_unfinished()
+        try:
+            self._claim = self._claim_id()
+        except RepositoryFull:
+            swept = self._salvage.sweep(run_id=self._run.run_id)
+            self._entries = tuple(e for e in self._entries if e.backup_id not in swept)
+            self._claim = self._claim_id()
+        self._intent = replace(self._intent, backup_id=self._claim.backup_id)
+        self._lock.record(self._intent)
+        return self._claim
+
+    def _claim_id(self) -> Claim:
+        return claim_backup(
             self._run.repository,
             run_id=self._run.run_id,
             intent=f"backup of {self._run.client.url}",
             layout=self._run.options.layout,
         )
-        self._intent = replace(self._intent, backup_id=self._claim.backup_id)
-        self._lock.record(self._intent)
-        return self._claim
 
     def snapshot(self) -> Snapshot:
         run = self._run
@@ -323,7 +335,9 @@ class _Attempt:
                 dead_runs=dead,
                 mutable=MUTABLE,
                 corrupt=corrupt,
+                disposable=self._salvage.runs,
             )
+            self._salvage.free(plan)
         else:
             self._archived = self._find_archived(snapshot, previous, corrupt)
             archived = self._archived.blocks

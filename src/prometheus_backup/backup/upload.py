@@ -1,5 +1,6 @@
 """Store a snapshot's files in the repository, and verify them before the commit."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from prometheus_backup.errors import (
     ObjectNotFound,
     RepositoryDenied,
     RepositoryError,
+    RepositoryFull,
     RepositoryLocked,
 )
 from prometheus_backup.events import FileCopied, FileUploaded, Warned, long_step
@@ -183,6 +185,8 @@ class Uploader:
         except RepositoryDenied:
             raise
         except BackupToolError as error:
+            if known.disposable and isinstance(error, RepositoryFull):
+                self._dispose(known)  # there is no room for both
             cause = "it no longer exists" if isinstance(error, ObjectNotFound) else error.message
             self.transfer.listener(
                 Warned(f"cannot copy {known.key}: {cause}; uploading the file instead")
@@ -190,7 +194,13 @@ class Uploader:
             return None
         worker.advance(file.size, limited=False)
         self.transfer.listener(FileCopied(key, file.size))
+        if known.disposable:
+            self._dispose(known)
         return self._record(StoredFile(file.ulid, file.path, file.size, known.sha256, key, known))
+
+    def _dispose(self, copy: StoredCopy) -> None:
+        with contextlib.suppress(RepositoryError):  # retention deletes it after the commit
+            self.repository.store.delete([copy.key])
 
     def _is_unchanged(
         self, file: PlannedFile, known: StoredCopy, folder: Path, worker: WorkerContext
