@@ -13,7 +13,7 @@ import pytest
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from prometheus_backup.events import BlocksHeld, SnapshotTaken
-from prometheus_backup.model import Outcome, SnapshotMode, rfc3339
+from prometheus_backup.model import Layout, Outcome, SnapshotMode, rfc3339
 from prometheus_backup.prometheus.access import Access
 from prometheus_backup.stores.local import LocalStore
 from tests.support.constant_compaction import CONSTANT_COMPACTION, METRIC, ConstantCompaction
@@ -123,6 +123,18 @@ def test_the_next_backup_copies_the_blocks_that_the_repository_has(
     take_backup(source, store, BLOCKS)
     totals = take_backup(source, store, BLOCKS).manifest.totals
     assert totals.copied_bytes > 10 * totals.uploaded_bytes  # meta.json and tombstones
+
+
+def test_layout_archive_keeps_the_blocks_on_disk_as_well(
+    start_prometheus: PrometheusFleet, prometheus_3: PrometheusBinaries, data_dir: Path
+) -> None:
+    source, store = start_prometheus(prometheus_3, data_dir), MemoryStore()
+    chosen = options(mode=SnapshotMode.BLOCKS, layout=Layout.ARCHIVE)
+    take_backup(source, store, chosen)
+    again = take_backup(source, store, chosen)
+    assert again.outcome is Outcome.DONE
+    assert again.manifest.totals.uploaded_bytes == 0
+    assert again.manifest.totals.shared_bytes > 0
 
 
 def test_what_is_left_out_is_in_the_manifest_and_in_every_listing(
@@ -242,6 +254,9 @@ def test_without_an_answer_of_prometheus_the_backup_says_what_it_does_not_know(
     shown = cli("show", "latest", env=variables)
     assert shown.returncode == 0
     assert "retention of the source  unknown" in shown.stdout
+    restored = cli("restore", "latest", str(tmp_path / "target"), env=variables)
+    assert restored.returncode == 0, restored.stderr
+    assert {p.name for p in live_blocks(tmp_path / "target")} == {b["ulid"] for b in made["blocks"]}
 
 
 def test_a_directory_that_nothing_confirms_must_have_blocks_and_stays_as_it_is(

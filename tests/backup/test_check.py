@@ -22,7 +22,7 @@ from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
 from tests.support.memory_store import MemoryStore
-from tests.support.runs import FakeClock, cli, settings, without_privileges
+from tests.support.runs import FakeClock, cli, settings, with_read_only, without_privileges
 from tests.support.store_wrappers import StoreWrapper
 from tests.support.stored_backups import LocalFiles, StoredBackups, json_of, run_here
 
@@ -142,6 +142,49 @@ def test_a_disabled_admin_api_exits_21(
 
     assert failed(lines) == {"prometheus: Admin API on"}
     assert "--web.enable-admin-api" in lines["prometheus: Admin API on"]["fix"]
+    assert "SNAPSHOT_MODE=blocks" in lines["prometheus: Admin API on"]["fix"]
+
+
+def test_mode_blocks_needs_no_admin_api_and_names_the_better_mode_if_it_is_on(
+    source: PrometheusServer,
+    start_prometheus: PrometheusFleet,
+    prometheus_2: PrometheusBinaries,
+    data_dir: Path,
+    root: Path,
+) -> None:
+    blocks = settings(source, root, SNAPSHOT_MODE="blocks")
+    lines = checked(blocks, code=0)
+    assert "SNAPSHOT_MODE=admin-api would save it" in lines["prometheus: snapshot mode"]["detail"]
+    assert lines["data directory: blocks stay readable"]["detail"] == "yes, 4 blocks can be linked"
+
+    without = start_prometheus(prometheus_2, data_dir, PrometheusOptions(admin_api=False))
+    lines = checked(settings(without, root, SNAPSHOT_MODE="blocks"), code=0)
+    detail = lines["prometheus: snapshot mode"]["detail"]
+    assert "what is only in memory is left out" in detail
+    assert "admin-api" not in detail
+
+    done = cli(
+        "check",
+        env=settings(without, root, SNAPSHOT_MODE="blocks"),
+        prefix=with_read_only(data_dir),
+    )
+    assert done.returncode == 0, done.stdout
+    assert "16 files of 4 blocks can be held open" in done.stdout
+
+
+def test_mode_blocks_warns_if_prometheus_does_not_answer_and_refuses_another_one(
+    source: PrometheusServer, data_dir: Path, root: Path
+) -> None:
+    unreachable = settings(source, root, SNAPSHOT_MODE="blocks")
+    unreachable["PROMETHEUS_URL"] = f"http://127.0.0.1:{free_port()}"
+    lines = checked(unreachable, code=3)
+    assert failed(lines) == {"prometheus: snapshot mode"}
+    assert "without its version" in lines["prometheus: snapshot mode"]["detail"]
+
+    other = settings(source, root, SNAPSHOT_MODE="blocks")
+    shutil.rmtree(min(path.parent for path in data_dir.glob("*/meta.json")))
+    lines = checked(other | {"PROMETHEUS_DATA_DIR": str(data_dir)}, code=2)
+    assert failed(lines) == {"prometheus: snapshot mode"}
 
 
 def test_agent_mode_exits_20(

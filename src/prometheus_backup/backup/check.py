@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from prometheus_backup.backup.blocks import (
-    SPARE_FILES,
-    count_files,
-    file_limit,
-    too_many_files,
-)
+from prometheus_backup.backup.blocks import count_files
 from prometheus_backup.backup.ownership import require_not_lost
+from prometheus_backup.backup.places import SPARE_FILES, file_limit, too_many_files
 from prometheus_backup.backup.probes import CheckWarning, StoreProbes
 from prometheus_backup.backup.snapshot import SNAPSHOTS, snapshot_names
 from prometheus_backup.clock import Clock
@@ -252,7 +248,8 @@ def _writable(data_dir: Path) -> str:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CheckWarning(
             f"cannot write to {folder}: snapshots could not be removed and would use disk space",
-            hint="mount the volume read-write, and run as the user that Prometheus runs as",
+            hint="mount the volume read-write, and run as the user that Prometheus runs as; or set "
+            "SNAPSHOT_MODE=blocks, which needs no snapshot",
         )
     existing = len(snapshot_names(data_dir))
     return f"yes (existing snapshots: {existing})" if existing else "yes"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_backup.backup.blocks import remove_links
+from prometheus_backup.backup.places import remove_links
 from prometheus_backup.backup.snapshot import remove_lost_snapshot
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.events import Listener
