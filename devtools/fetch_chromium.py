@@ -20,6 +20,7 @@ _PROGRAM = _TREE / "usr/lib/chromium/chromium"
 _PACKAGES = ("chromium", "fonts-dejavu-core")
 _NEEDLESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/icons")
 _ALIASES = {
+    "sans": "DejaVu Sans",
     "system-ui": "DejaVu Sans",
     "sans-serif": "DejaVu Sans",
     "monospace": "DejaVu Sans Mono",
@@ -85,6 +86,7 @@ def _download(suite: str) -> str | None:
             shutil.rmtree(tree / folder, ignore_errors=True)
         (tree / _FONTS.name).write_text(
             '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
+            '<include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
             f"<dir>{_TREE}/usr/share/fonts</dir><dir>/usr/share/fonts</dir>"
             f"<cachedir>{_TREE}/font-cache</cachedir>"
             + "".join(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from prometheus_backup.cost.lifetimes import expected_workload
+from tests.support.histories import DAY, GB, newest_night, put_backup
 from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, run_here
 
 
@@ -36,6 +37,47 @@ def test_given_nightly_upload_replaces_the_computed_one() -> None:
     document = json_of(run_here("estimate", *given, "--json"))
     assert document["backup"]["nightly_upload_bytes"] == 5 * 1000**3
     assert document["backup"]["blocks"] == 17
+
+
+def test_the_next_12_months_are_given_in_sum_and_by_month() -> None:
+    document = json_of(run_here("estimate", "--tsdb-size", "100GB", "--json"))
+
+    (used,) = [s for s in document["strategies"] if s["in_use"]]
+    assert used["name"] == "STANDARD"
+    coming = document["forecast"]
+    assert (coming["layout"], coming["storage_class"]) == ("full", "STANDARD")
+    assert len(coming["months"]) == 12
+    total = sum(m["dollars"] for m in coming["months"])
+    assert coming["dollars"] == pytest.approx(total, abs=0.01)
+    assert used["next_12_months"] == coming["dollars"]
+
+
+def test_the_class_in_use_is_marked() -> None:
+    env = {"S3_STORAGE_CLASS": "GLACIER_IR"}
+    done = run_here("estimate", "--tsdb-size", "100GB", env=env)
+    marked = [line for line in done.stdout.splitlines() if "(in use)" in line]
+    assert len(marked) == 1
+    assert marked[0].startswith("GLACIER_IR (in use)")
+    assert "US dollars with GLACIER_IR" in done.stdout
+
+
+def test_outside_s3_the_estimate_speaks_of_bytes(tmp_path: Path) -> None:
+    files, night = LocalFiles(tmp_path / "repository"), newest_night()
+    for age in range(40):
+        put_backup(files, night - age * DAY, size=100 * GB - age * GB)
+
+    done = run_here("estimate", env=files.environment())
+    document = json_of(run_here("estimate", "--json", env=files.environment()))
+
+    for word in ("dollars", "STANDARD", "GLACIER", "AWS", "S3", "price"):
+        assert word not in done.stdout
+    assert document["strategies"] == []
+    assert document["prices"] is None
+    assert document["forecast"]["growth_bytes_per_day"] == GB
+    assert document["forecast"]["dollars"] is None
+    stored = [m["stored_bytes"] for m in document["forecast"]["months"]]
+    assert stored == sorted(stored)
+    assert "backups grow by 953.7 MiB a day, like those of the last 39 days" in done.stdout
 
 
 def test_newest_good_backup_and_recorded_uploads_are_the_basis(

@@ -62,6 +62,7 @@ def report_of(files: LocalFiles) -> Report:
         repository.entries(),
         repository=repository.url,
         expected=Expected(Policy(), DAY, 30 * DAY),
+        storage_class="STANDARD",
         now=datetime.now(UTC),
     )
 

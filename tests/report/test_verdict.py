@@ -30,7 +30,8 @@ def report_of(files: LocalFiles, *, now: datetime = NOW) -> Report:
     return plan_report(
         repository.entries(),
         repository=repository.url,
-        expected=Expected(Policy(), DAY, 35 * DAY),
+        expected=Expected(Policy(), DAY, 30 * DAY),
+        storage_class=None,
         now=now,
     )
 

@@ -4,10 +4,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.store import address
 
 if TYPE_CHECKING:
     from prometheus_backup.report.plan import Report
     from prometheus_backup.repository.repository import BackupEntry
+
+
+def class_in_use(context: CommandContext) -> str | None:
+    """Return the storage class of new backups; None if the repository is not on S3.
+
+    Without a repository it is S3: an estimate is wanted before there is one.
+    """
+    from prometheus_backup.stores.location import parse_location
+
+    values = context.values
+    given = values["repository"] or values["s3_bucket"]
+    if given and parse_location(address(values)).scheme != "s3":
+        return None
+    return str(values["storage_class"]).strip()
 
 
 def report_of(context: CommandContext, entries: "Sequence[BackupEntry]") -> "Report":
@@ -19,5 +34,6 @@ def report_of(context: CommandContext, entries: "Sequence[BackupEntry]") -> "Rep
         entries,
         repository=context.unchecked_repository().url,
         expected=Expected(context.policy(), context.interval, as_of.rotation),
+        storage_class=class_in_use(context),
         now=as_of.now,
     )

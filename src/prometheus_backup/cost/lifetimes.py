@@ -23,13 +23,15 @@ _MOST_DAILY, _MOST_MONTHLY, _MOST_YEARLY = 1100, 240, 20
 class Workload:
     """What one night adds: a backup of `size` bytes, in `files` files of `blocks` blocks.
 
-    `upload` bytes are uploaded, the rest is copied inside the store.
+    `upload` bytes are uploaded. The rest is copied inside the store, or, if `shared`, in the
+    archive already.
     """
 
     size: int
     blocks: int
     files: int
     upload: int
+    shared: bool = False
 
     @property
     def small(self) -> int:
@@ -52,17 +54,19 @@ class BackupLifetime:
     """The days on which a backup is created, deleted, and no longer billed.
 
     A versioned bucket keeps and bills deleted objects for some days. If a backup outlives the
-    simulation, its last two days are far in the future.
+    simulation, its last two days are far in the future. `scale` is its size, as a share of the
+    workload's.
     """
 
     created: int
     deleted: int
     purged: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class KeptBackups:
-    """The lifetimes of a policy's backups, and the last year of the simulation: [begin, end)."""
+    """The lifetimes of a policy's backups, and the days that are billed: [begin, end)."""
 
     lifetimes: tuple[BackupLifetime, ...]
     begin: int
@@ -70,17 +74,18 @@ class KeptBackups:
 
     @property
     def average(self) -> float:
-        """Return how many backups are kept on average over the last year."""
+        """Return how many backups are kept on average over these days."""
         days = sum(self.days(life.created, life.deleted) for life in self.lifetimes)
         return days / (self.end - self.begin)
 
     @property
     def oldest_days(self) -> int:
         """Return how many days old the oldest backup is at the end."""
-        return self.end - min(life.created for life in self.lifetimes if life.deleted >= self.end)
+        kept = (life.created for life in self.lifetimes if life.deleted >= self.end)
+        return self.end - min(kept, default=self.end)
 
     def days(self, begin: int, end: int) -> int:
-        """Return how many of the days [begin, end) lie in the last year."""
+        """Return how many of the days [begin, end) are billed."""
         return max(0, min(end, self.end) - max(begin, self.begin))
 
 

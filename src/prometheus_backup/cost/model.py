@@ -1,6 +1,6 @@
 """Calculate what a month of backups costs on S3, by storage class, under a retention policy. Pure.
 
-A month is a twelfth of what is billed in the last year of the simulation in `lifetimes`. Money is
+A month is the average month of the days that are billed (`KeptBackups`). Money is
 in US dollars, sizes are in bytes.
 """
 
@@ -159,8 +159,8 @@ class _Model:
 
     @property
     def _copies(self) -> bool:
-        """Return whether files are copied from the previous backup. Archived ones cannot be."""
-        return self._first.instant
+        """Return whether only new files are uploaded. Archived ones cannot be copied."""
+        return self._first.instant or self._workload.shared
 
     @property
     def _uploaded(self) -> int:
@@ -199,7 +199,7 @@ class _Model:
     def _months(self, life: BackupLifetime, begin: int, end: int) -> float:
         """Return how many months of storage at ages [begin, end) are billed per month."""
         days = self._kept.days(life.created + begin, life.created + end)
-        return days / (self._kept.end - self._kept.begin)
+        return life.scale * days / (self._kept.end - self._kept.begin)
 
     def early_deletion(self) -> float:
         """Return dollars for the minimum days that a class bills after objects have left it."""
@@ -208,15 +208,15 @@ class _Model:
             price, leaves = period.stage.price, period.life.created + period.end
             if self._kept.begin <= leaves < self._kept.end:
                 missing = max(0, price.minimum_days - (period.end - period.begin))
-                dollars += missing * self._billed_gb(price) * price.gb_month
-        return dollars / 365
+                dollars += missing * self._billed_gb(price) * price.gb_month * period.life.scale
+        return dollars / (self._kept.end - self._kept.begin)
 
     def requests(self) -> float:
         """Return dollars for requests: uploads, copies, reads, transitions."""
         load, first = self._workload, self._first
         uploads = load.large_uploads if self._copies else load.large
         puts, parts = load.small + uploads, uploads + self._uploaded // PART
-        copies = load.large - uploads
+        copies = 0 if load.shared else load.large - uploads
         control = CONTROL_FILES + 1  # the mark is written at least twice
         lists = 10 + self._kept.average  # each backup's folder, and the repository
         # Parts of an upload to an archive class are billed as STANDARD (user guide, mpuoverview).
@@ -226,10 +226,11 @@ class _Model:
         reads = (uploads + load.small) if first.instant else 0
         nightly += reads * first.get + (2 * copies + 3 * self._kept.average) * self._standard.get
         dollars = nightly * _DAYS_IN_MONTH / 1000
+        months = (self._kept.end - self._kept.begin) / _DAYS_IN_MONTH
         for period in self._periods:
             price, entered = period.stage.price, period.life.created + period.begin
             if period.begin and self._kept.begin <= entered < self._kept.end:
-                dollars += load.large * price.put / 1000 / 12
+                dollars += load.large * period.life.scale * price.put / 1000 / months
             if price.instant:
                 dollars += self._read(period) * load.files * price.get / 1000
         return dollars
@@ -241,11 +242,12 @@ class _Model:
         if first.instant:
             # "The request can also result in a data retrieval charge for the source" (CopyObject).
             # Uploads are read back before the commit.
-            dollars = load.size / GIB * first.retrieval_gb * _DAYS_IN_MONTH
+            read = load.upload if load.shared else load.size
+            dollars = read / GIB * first.retrieval_gb * _DAYS_IN_MONTH
         for period in self._periods:
             if period.stage.price.instant:
-                read = self._read(period) * load.size / GIB
-                dollars += read * period.stage.price.retrieval_gb
+                verified = self._read(period) * load.size / GIB
+                dollars += verified * period.stage.price.retrieval_gb
         return dollars
 
     def _read(self, period: _StagePeriod) -> float:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from prometheus_backup.cost.forecast import forecast_document
 from prometheus_backup.model import printable, rfc3339
 from prometheus_backup.report.plan import Line, Report
 from prometheus_backup.repository.verification import Verification
@@ -50,6 +51,9 @@ def report_document(report: Report) -> Document:
                 for r in timeline.removals[:MOST_REMOVALS]
             ],
         },
+        "forecast": forecast_document(report.forecast, report.strategy)
+        if report.forecast
+        else None,
         "drills": [_result(v) for v in report.drills],
         "failures": [_result(v) for v in report.failures[:MOST_FAILURES]],
         "backups": [_backup(line) for line in report.lines],

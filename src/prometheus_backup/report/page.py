@@ -14,6 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from prometheus_backup.cost.forecast import growth_text
+from prometheus_backup.cost.prices import AS_OF, REGION
 from prometheus_backup.model import counted, printable, rfc3339, size
 from prometheus_backup.report import charts, nights
 from prometheus_backup.report.document import (
@@ -53,6 +55,11 @@ def render(report: Report) -> Page:
         bars=charts.timeline_bars(report.timeline),
         ticks=charts.ticks(report.timeline.window),
         size_bars=charts.size_bars([(h.started_at, h.totals.bytes) for h in report.headers]),
+        month_bars=charts.monthly_bars(m.stored for m in report.forecast.months)
+        if report.forecast
+        else (),
+        growth=growth_text(report.forecast) if report.forecast else "",
+        prices=f"list prices of {REGION} as of {AS_OF}",
         month_runs=nights.runs(report.months),
         legend=tuple(nights.legend(report.months)),
         ranges=_ranges(report),

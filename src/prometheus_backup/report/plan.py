@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_backup import __version__
+from prometheus_backup.cost.estimate import basis_of_entries, plan_of
+from prometheus_backup.cost.forecast import Forecast, forecast
+from prometheus_backup.cost.model import STRATEGIES, Strategy, Usage
+from prometheus_backup.cost.prices import PRICES
 from prometheus_backup.model import Level
 from prometheus_backup.report.nights import Mark, Month, mark_of, months
 from prometheus_backup.report.verdict import Verdict, judge
@@ -43,6 +47,7 @@ class Line:
 class Report:
     """Everything that the page shows. `settings` are names and values, as text.
 
+    `forecast` is None without a backup, and `strategy` is the storage class whose cost it has.
     `lines` are oldest first, `failures` and `drills` newest first.
     """
 
@@ -56,6 +61,8 @@ class Report:
     drills: tuple[Verification, ...]
     failures: tuple[Verification, ...]
     lines: tuple[Line, ...]
+    forecast: Forecast | None
+    strategy: str | None
 
     @property
     def headers(self) -> tuple[Header, ...]:
@@ -68,9 +75,13 @@ def plan_report(
     *,
     repository: str,
     expected: Expected,
+    storage_class: str | None,
     now: datetime,
 ) -> Report:
-    """Compute the report of a repository; entries are oldest first."""
+    """Compute the report of a repository; entries are oldest first.
+
+    `storage_class` is that of new backups on S3; without one, nothing is said of the cost.
+    """
     policy, interval, rotation = expected.policy, expected.interval, expected.rotation
     timeline = plan_timeline(
         coverages_of(entries), window=None, policy=policy, interval=interval, now=now
@@ -79,6 +90,7 @@ def plan_report(
     by_id = {d.backup_id: d for d in decided}
     failures = [f for e in committed(entries) if (f := e.failure) is not None]
     drills = [v for e in entries for v in e.verifications if v.level is Level.DRILL]
+    used = [s for s in STRATEGIES if s.name == storage_class]
     return Report(
         repository=repository,
         made_at=now,
@@ -92,7 +104,19 @@ def plan_report(
         lines=tuple(
             Line(e, mark_of(e, rotation=rotation, now=now), by_id.get(e.backup_id)) for e in entries
         ),
+        forecast=_forecast(entries, policy, used, now),
+        strategy=storage_class if used else None,
     )
+
+
+def _forecast(
+    entries: Sequence[BackupEntry], policy: Policy, used: Sequence[Strategy], now: datetime
+) -> Forecast | None:
+    basis = basis_of_entries(entries, source="")
+    if basis is None:
+        return None
+    plan = plan_of(basis, policy=policy, today=now.date())
+    return forecast(plan, strategies=used, usage=Usage(), prices=PRICES)
 
 
 def _newest_first(results: Sequence[Verification]) -> tuple[Verification, ...]:
@@ -105,6 +129,8 @@ def _settings(entries: Sequence[BackupEntry], expected: Expected) -> Iterator[tu
         "retention",
         f"{policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly",
     )
+    if policy.history:
+        yield "history of the archive", f"{policy.history.days} days"
     yield "a backup is expected every", f"{expected.interval / timedelta(hours=1):g} hours"
     yield "verify should read every backup every", f"{expected.rotation.days} days"
     headers = [e.header for e in entries if e.header]

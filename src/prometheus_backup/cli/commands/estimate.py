@@ -12,7 +12,9 @@ from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.options import Count
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row
-from prometheus_backup.cli.tables import Column, table
+from prometheus_backup.cli.reporting import class_in_use
+from prometheus_backup.cli.tables import Column, Table, table
+from prometheus_backup.errors import UsageError
 from prometheus_backup.model import counted, size
 
 if TYPE_CHECKING:
@@ -53,10 +55,10 @@ if TYPE_CHECKING:
 @option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
 @command("source", "repository", "retention")
 def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
-    """Estimate what a month of backups costs on S3, by storage class.
+    """Estimate what the next 12 months of backups store and cost on S3, by storage class.
 
-    Uses --tsdb-size if given, else the repository, else the data directory. Nothing is sent or
-    changed.
+    Uses --tsdb-size if given, else the repository, else the data directory. Outside S3 it estimates
+    bytes only. Nothing is sent or changed.
     """
     from prometheus_backup.cost.estimate import estimate as estimate_cost
     from prometheus_backup.cost.model import Usage
@@ -67,11 +69,19 @@ def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
         policy=context.policy(),
         usage=Usage(choices["verify_days"], choices["noncurrent_days"]),
         prices=prices,
+        today=context.clock.now().date(),
     )
+    in_use = class_in_use(context)
+    if in_use is not None and in_use not in {m.strategy.name for m in report.months}:
+        raise UsageError(
+            f"cannot estimate the cost of storage class {in_use!r}: its prices are not known",
+            hint="set S3_STORAGE_CLASS to a class of S3",
+        )
+    by_class = [table(ESTIMATE_COLUMNS, estimate_rows(report, in_use))]
     output.result(
-        estimate_document(report, prices),
-        tables=[table(ESTIMATE_COLUMNS, estimate_rows(report))],
-        lines=["", *estimate_lines(report)],
+        estimate_document(report, prices, in_use),
+        tables=[*(by_class if in_use else ()), _month_table(report, in_use)],
+        lines=["", *estimate_lines(report, in_use)],
     )
     return 0
 
@@ -79,7 +89,6 @@ def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
 def _basis(context: CommandContext, choices: Mapping[str, Any]) -> "Basis":
     from prometheus_backup.config import parse_size
     from prometheus_backup.cost import estimate as basis
-    from prometheus_backup.errors import UsageError
     from prometheus_backup.prometheus.retention import parse_tsdb_retention
 
     if choices["tsdb_size"]:
@@ -111,7 +120,6 @@ def _prices(path: Path | None) -> "Mapping[str, Price]":
     import json
 
     from prometheus_backup.cost.prices import override_prices
-    from prometheus_backup.errors import UsageError
 
     if path is None:
         return override_prices({})
@@ -129,8 +137,11 @@ def _prices(path: Path | None) -> "Mapping[str, Price]":
     return override_prices(changes)
 
 
-def estimate_document(report: "EstimateReport", prices: "Mapping[str, Price]") -> Document:
-    """Return what `estimate --json` prints."""
+def estimate_document(
+    report: "EstimateReport", prices: "Mapping[str, Price]", in_use: str | None
+) -> Document:
+    """Return what `estimate --json` prints. Without a class in use there are no prices."""
+    from prometheus_backup.cost.forecast import forecast_document
     from prometheus_backup.cost.prices import AS_OF, REGION
 
     load = report.basis.workload
@@ -142,25 +153,29 @@ def estimate_document(report: "EstimateReport", prices: "Mapping[str, Price]") -
             "files": load.files,
             "nightly_upload_bytes": load.upload,
         },
-        "stored_backups": report.basis.stored_backups,
+        "stored_backups": len(report.basis.stored),
         "stored_bytes": report.basis.stored_bytes,
-        "policy": asdict(report.policy),
+        "policy": {name: getattr(report.policy, name) for name in ("daily", "monthly", "yearly")},
         "kept_backups": round(report.kept.average, 2),
         "kept_bytes": round(report.kept.average * load.size),
-        "strategies": [_month_document(m) for m in report.months],
+        "forecast": forecast_document(report.forecast, in_use),
+        "strategies": [_month_document(m, report, in_use) for m in report.months if in_use],
         "prices": {
             "currency": "USD",
             "region": REGION,
             "as_of": AS_OF,
             "classes": {name: _price_document(price) for name, price in prices.items()},
-        },
-        "assumptions": [*assumptions(report)],
+        }
+        if in_use
+        else None,
+        "assumptions": [*assumptions(report, in_use)],
     }
 
 
-def _month_document(month: "Month") -> Document:
+def _month_document(month: "Month", report: "EstimateReport", in_use: str | None) -> Document:
     return {
         "name": month.strategy.name,
+        "in_use": month.strategy.name == in_use,
         "stages": [
             {"after_days": day, "storage_class": name} for day, name in month.strategy.stages
         ],
@@ -169,6 +184,7 @@ def _month_document(month: "Month") -> Document:
         "requests": round(month.requests, 4),
         "retrieval": round(month.retrieval, 4),
         "month": round(month.total, 4),
+        "next_12_months": round(report.forecast.total(month.strategy.name), 4),
         "restore_newest": round(month.restore_newest, 4),
         "restore_oldest": round(month.restore_oldest, 4),
         "thaw_hours": month.thaw_hours,
@@ -186,17 +202,19 @@ ESTIMATE_COLUMNS = (
     Column("requests", hide=5),
     Column("retrieval", hide=4),
     Column("month"),
+    Column("next 12 months"),
     Column("restore newest", hide=1),
     Column("restore oldest", hide=2),
     Column("thaw time"),
 )
 
 
-def estimate_rows(report: "EstimateReport") -> Iterable[Row]:
+def estimate_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
     """Yield a row for each strategy, in dollars."""
     for month in report.months:
+        name = month.strategy.name
         yield (
-            month.strategy.name,
+            f"{name} (in use)" if name == in_use else name,
             *(
                 f"{dollars:,.2f}"
                 for dollars in (
@@ -205,6 +223,7 @@ def estimate_rows(report: "EstimateReport") -> Iterable[Row]:
                     month.requests,
                     month.retrieval,
                     month.total,
+                    report.forecast.total(name),
                     month.restore_newest,
                     month.restore_oldest,
                 )
@@ -213,35 +232,70 @@ def estimate_rows(report: "EstimateReport") -> Iterable[Row]:
         )
 
 
-def estimate_lines(report: "EstimateReport") -> Iterable[str]:
-    """Yield what the estimate is based on."""
-    load, policy = report.basis.workload, report.policy
+MONTH_COLUMNS = (Column("month"), Column("backups"), Column("stored"), Column("US dollars"))
+
+
+def _month_table(report: "EstimateReport", in_use: str | None) -> Table:
+    """Return the next twelve months; without a class in use, there is no cost."""
+    columns = MONTH_COLUMNS if in_use else MONTH_COLUMNS[:-1]
+    return table(columns, (row[: len(columns)] for row in month_rows(report, in_use)))
+
+
+def month_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
+    """Yield a row for each of the next twelve months."""
+    for month in report.forecast.months:
+        dollars = month.dollars.get(in_use or "")
+        yield (
+            f"{month.first:%Y-%m}",
+            f"{month.backups:.1f}",
+            size(month.stored),
+            "" if dollars is None else f"{dollars:,.2f}",
+        )
+
+
+def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
+    """Yield what the next twelve months add up to, and what the estimate is based on."""
+    load, policy, coming = report.basis.workload, report.policy, report.forecast
+    first, last = coming.months[0], coming.months[-1]
     yield (
-        f"US dollars per month for one backup per night of {size(load.size)} in {load.files:,} "
-        f"files: {size(load.upload)} uploaded, the rest copied within S3; based on "
-        f"{report.basis.source}"
+        f"next 12 months, {first.first:%Y-%m} to {last.first:%Y-%m}, layout {coming.layout}: "
+        f"stored {size(first.stored)} to {size(last.stored)}"
+        + (f", {_year(report, in_use)} US dollars with {in_use}" if in_use else "")
+    )
+    yield (
+        f"one backup is {size(load.size)} in {load.files:,} files, of which a night adds "
+        f"{size(load.upload)}; based on {report.basis.source}"
     )
     yield (
         f"This policy ({policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly) "
-        f"keeps {report.kept.average:.1f} backups, {size(report.kept.average * load.size)}"
+        f"keeps {report.kept.average:.1f} nightly backups, if they do not grow "
+        f"{size(report.kept.average * load.size)} as whole copies"
     )
-    if report.basis.stored_backups:
+    if report.basis.stored:
         yield (
-            f"stored now: {counted(report.basis.stored_backups, 'backup')}, "
+            f"stored now: {counted(len(report.basis.stored), 'backup')}, "
             f"{size(report.basis.stored_bytes)}"
         )
-    for assumption in assumptions(report):
+    for assumption in assumptions(report, in_use):
         yield f"assumed: {assumption}"
 
 
-def assumptions(report: "EstimateReport") -> Iterable[str]:
+def _year(report: "EstimateReport", in_use: str) -> str:
+    return f"{report.forecast.total(in_use):,.2f}"
+
+
+def assumptions(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
     """Yield the assumptions of the estimate."""
+    from prometheus_backup.cost.forecast import growth_text
     from prometheus_backup.cost.prices import AS_OF, REGION
 
     days, noncurrent = report.usage.verify_days, report.usage.noncurrent_days
     yield from report.basis.assumptions
+    yield growth_text(report.forecast)
+    if not in_use:
+        return
     yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
-    yield "one good backup per night, until the number of kept backups is stable"
+    yield "the column month: one backup per night, all of one size, once their number is stable"
     yield (
         f"verification reads every stored byte once in {counted(days, 'day')}"
         if days
