@@ -1,7 +1,8 @@
 """Command-line options made from the table of settings in `config`."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from click.core import ParameterSource
 
 from prometheus_backup.config import parse_bandwidth, parse_period, read_file
 from prometheus_backup.errors import UsageError
-from prometheus_backup.settings import GROUPS, Setting
+from prometheus_backup.settings import GROUPS, SETTINGS, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _REPEATABLE = {"labels": "K=V", "queries": "QUERY"}
@@ -28,6 +29,14 @@ _RANKS = (
     None,
 )
 """The first of these takes precedence."""
+
+_SOURCES: Mapping[ParameterSource | None, str] = {
+    ParameterSource.COMMANDLINE: "flag",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "file",
+}
+_SECRET = frozenset({"healthcheck_url"})
+"""Whoever knows this URL can report a run that was none."""
 
 CONFIG = f"{__name__}.config"
 """Key in a context's `meta`: the path of the configuration file that was read."""
@@ -172,6 +181,36 @@ def given_as(context: click.Context, parameter: click.Parameter) -> str:
         names = [names] if isinstance(names, str) else names
         return next((n for n in names if os.environ.get(n)), name)
     return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSetting:
+    """A setting of a command: its value, and where that comes from.
+
+    `source` is `flag`, `environment`, `file` or `default`; `place` is the flag, the variable or the
+    key in the file, empty for a default.
+    """
+
+    name: str
+    value: Any
+    source: str
+    place: str
+
+
+def given_settings(context: click.Context) -> Iterator[GivenSetting]:
+    """Yield every setting of a command. A URL that is a secret is not shown."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in SETTINGS:
+            continue
+        source = _SOURCES.get(context.get_parameter_source(name), "default")
+        value = context.params.get(name)
+        yield GivenSetting(
+            name=SETTINGS[name].env,
+            value="(secret)" if value and name in _SECRET else value,
+            source=source,
+            place="" if source == "default" else given_as(context, parameter),
+        )
 
 
 def drop_overridden_address(context: click.Context, values: dict[str, Any]) -> None:

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+import click
+
 from prometheus_backup.cli.command import command
 from prometheus_backup.cli.context import CommandContext
+from prometheus_backup.cli.options import GivenSetting, given_settings
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document, Row
@@ -41,7 +44,11 @@ def check(context: CommandContext, output: Output) -> int:
     code = report.exit_code
     if code == 0 and not all(line.ok for line in results):
         code = Outcome.PARTIAL.exit_code
-    output.result(check_document(results, ok=code == 0), tables=[summary(check_rows(results))])
+    given = [*given_settings(click.get_current_context())]
+    output.result(
+        check_document(results, given, ok=code == 0),
+        tables=[summary(check_rows(results)), summary(setting_rows(given))],
+    )
     return code
 
 
@@ -53,6 +60,18 @@ def check_rows(results: Sequence[CheckLine]) -> Iterable[Row]:
             yield "", f"fix: {line.fix}"
 
 
+def setting_rows(given: Sequence[GivenSetting]) -> Iterable[Row]:
+    """Yield a row for each setting that has another value than its default."""
+    for setting in given:
+        if setting.source != "default":
+            yield setting.name, f"{_shown(setting.value)} ({setting.source} {setting.place})"
+    yield "others", "have their defaults: docs/configuration.md"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def _block_class(context: CommandContext) -> str | None:
     try:
         return context.backup_options().storage_class
@@ -60,12 +79,17 @@ def _block_class(context: CommandContext) -> str | None:
         return None
 
 
-def check_document(results: Sequence[CheckLine], *, ok: bool) -> Document:
+def check_document(
+    results: Sequence[CheckLine], given: Sequence[GivenSetting], *, ok: bool
+) -> Document:
     """Return what `check --json` prints."""
     return {
         "ok": ok,
         "checks": [
             {"subject": li.subject, "ok": li.ok, "detail": li.detail, "fix": li.fix}
             for li in results
+        ],
+        "settings": [
+            {"name": s.name, "value": s.value, "source": s.source, "place": s.place} for s in given
         ],
     }
