@@ -1,9 +1,11 @@
 """A repository on a volume that has no room for two copies of what a killed run left."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from prometheus_backup.repository.manifest import Incomplete, decode
 from tests.support.contents import CLEAN, traces, tree
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import cli, settings
+from tests.support.serving import ServingPrometheus
 from tests.support.started_cli import StartedCli
-from tests.support.stored_backups import json_of
+from tests.support.stored_backups import json_of, run_here
 from tests.support.waiting import wait_until
 
 LARGE = BlockSpec(blocks=5, series=800)
+EARLIER = datetime(2025, 1, 22, tzinfo=UTC)
 HEAD_BLOCK = "01JZZZZZZZZZZZZZZZZZZZZZZZ/chunks/000001"
 
 
@@ -136,3 +140,32 @@ def test_a_volume_that_is_too_small_is_said_every_night_and_not_filled_any_furth
     done = cli("backup", "--json", env=settings(source, repository, SKIP_HEAD="true"))
     json_of(done)
     require_no_extra_objects(tree(repository))
+
+
+@pytest.mark.parametrize("limit", ["size=1m", "nr_inodes=8"])
+def test_check_tells_of_a_volume_without_room_or_inodes(tmp_path: Path, limit: str) -> None:
+    (path := tmp_path / "volume").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", str(path)], check=True)
+    try:
+        for name in ("repository", "data"):
+            (path / name).mkdir()
+        with contextlib.suppress(OSError):
+            for number in range(8):
+                with (path / f"fill-{number}").open("wb", buffering=0) as file:
+                    file.write(b"0" * (1024 * 1024 if "size" in limit else 1))
+        with ServingPrometheus(path / "data", version="3.5.3", head_from=EARLIER) as server:
+            env = {
+                "REPOSITORY": f"file://{path}/repository",
+                "PROMETHEUS_URL": server.url,
+                "PROMETHEUS_DATA_DIR": str(path / "data"),
+            }
+            done = run_here("check", "--json", env=env)
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+    failed = {c["subject"]: c for c in json.loads(done.stdout)["checks"] if not c["ok"]}
+    assert "No space left on device" in failed["repository: write"]["detail"]
+    room = failed["data directory: room for the head block"]
+    assert ("no free inodes" in room["detail"]) is ("inodes" in limit)
+    assert room["fix"]
+    assert done.returncode == 22
