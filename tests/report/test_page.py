@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
 from tests.support.histories import DAY, empty, healthy, put_backup, record, with_faults
 from tests.support.repositories import ManualClock
-from tests.support.stored_backups import LocalFiles
+from tests.support.stored_backups import LocalFiles, run_here
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -172,6 +173,30 @@ def test_every_colour_has_a_letter_and_words(tmp_path: Path) -> None:
     for style, letter, words in cells:
         assert f'<span class="{style}">{letter}</span>' in html, "the legend explains it"
         assert words
+
+
+def test_cost_is_said_for_s3_only(tmp_path: Path) -> None:
+    files = healthy(tmp_path / "repository")
+    on_s3 = report_of(files)
+    elsewhere = replace(on_s3, strategy=None)
+
+    assert on_s3.forecast
+    dollars = f"{on_s3.forecast.total('STANDARD'):,.2f} US dollars"
+    assert dollars in Elements(render(on_s3).html).text
+    text = Elements(render(elsewhere).html).text
+    assert "The next 12 months" in text
+    assert "dollars" not in text
+
+
+def test_a_hold_is_shown_with_its_reason(tmp_path: Path) -> None:
+    files = healthy(tmp_path / "repository")
+    env = files.environment()
+    held = run_here("hold", "latest", "--reason", "audit <2026>", env=env)
+    assert held.returncode == 0, held.stderr
+
+    page = page_of(files)
+    assert "held: audit <2026>" in Elements(page.html).text
+    assert json.loads(data_in(page))["backups"][-1]["hold"] == "audit <2026>"
 
 
 def test_many_findings_are_counted_and_not_all_shown(tmp_path: Path) -> None:

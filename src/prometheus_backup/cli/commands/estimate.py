@@ -268,8 +268,8 @@ def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str
     )
     yield (
         f"This policy ({policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly) "
-        f"keeps {report.kept.average:.1f} nightly backups, if they do not grow "
-        f"{size(report.kept.average * load.size)} as whole copies"
+        f"keeps {report.kept.average:.1f} nightly backups: as whole copies that do not grow, "
+        f"{size(report.kept.average * load.size)}"
     )
     if report.basis.stored:
         yield (
@@ -291,7 +291,8 @@ def assumptions(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
 
     days, noncurrent = report.usage.verify_days, report.usage.noncurrent_days
     yield from report.basis.assumptions
-    yield growth_text(report.forecast)
+    if report.basis.stored:
+        yield growth_text(report.forecast)
     if not in_use:
         return
     yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
