@@ -199,6 +199,18 @@ def test_a_hold_is_shown_with_its_reason(tmp_path: Path) -> None:
     assert json.loads(data_in(page))["backups"][-1]["hold"] == "audit <2026>"
 
 
+@pytest.mark.parametrize("year", [1, 1970, 9999])
+def test_a_backup_of_a_wrong_clock_is_in_the_table(tmp_path: Path, year: int) -> None:
+    files = healthy(tmp_path / "repository")
+    odd = f"backup-{year:04}1231-235959"
+    body = files.get(files.all_keys()[-1].partition("/")[0] + "/metadata.json")
+    document = json.loads(body)
+    text = body.decode().replace(document["backup_id"], odd)
+    files.put(f"{odd}/metadata.json", text.encode())
+
+    assert odd in Elements(page_of(files).html).text
+
+
 def test_many_findings_are_counted_and_not_all_shown(tmp_path: Path) -> None:
     files, now = empty(tmp_path / "repository"), datetime.now(UTC).replace(microsecond=0)
     backup = put_backup(files, now)

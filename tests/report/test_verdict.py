@@ -90,6 +90,15 @@ def test_what_is_degraded_unreadable_or_unverified_is_a_problem(files: LocalFile
     )
 
 
+def test_a_backup_dated_in_the_future_protects_nothing(files: LocalFiles) -> None:
+    put_backup(files, NIGHT - 10 * DAY)
+    put_backup(files, NIGHT + 100 * DAY)
+
+    verdict = report_of(files).verdict
+    assert verdict.protection is Protection.UNPROTECTED
+    assert "1 backup dated in the future: a clock was wrong" in verdict.reasons
+
+
 def test_each_night_shows_its_state_and_the_age_of_its_verification(files: LocalFiles) -> None:
     put_backup(files, NIGHT)
     old = put_backup(files, NIGHT - 50 * DAY)

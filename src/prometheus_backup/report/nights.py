@@ -11,6 +11,7 @@ from prometheus_backup.repository.repository import BackupEntry, State
 from prometheus_backup.timeline.plan import MissingBackup
 
 _LONG_AGO = timedelta(days=365)
+_AHEAD = timedelta(days=31)
 MOST_MONTHS = 48
 """Months that are drawn; the table lists older backups."""
 
@@ -92,6 +93,8 @@ def months(
     """Return the months from the oldest backup until now, the newest first."""
     days: dict[date, list[Mark]] = {}
     for entry in entries:
+        if entry.time - now > _AHEAD:  # a clock was wrong: no calendar reaches that far
+            continue
         mark = mark_of(entry, rotation=rotation, now=now)
         days.setdefault(entry.time.date(), []).append(mark)
     due = {m.due.astimezone(UTC).date() for m in missing if m.period == "backup"}

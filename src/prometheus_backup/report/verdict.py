@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from prometheus_backup.model import Level, counted
 from prometheus_backup.repository.repository import BackupEntry, State, committed, newest_good
+from prometheus_backup.retention.policy import FUTURE_TOLERANCE
 from prometheus_backup.timeline.plan import LATE
 
 _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
@@ -34,8 +35,10 @@ class Verdict:
 
 def judge(entries: Sequence[BackupEntry], *, interval: timedelta, now: datetime) -> Verdict:
     """Judge a repository. `interval` is how often a backup is expected."""
+    problems = tuple(_problems(entries, now))
+    # A backup of tomorrow proves that a clock was wrong, and not that there is a backup of today.
+    entries = [e for e in entries if e.time - now <= FUTURE_TOLERANCE]
     newest = newest_good(committed(entries))
-    problems = tuple(_problems(entries))
     if newest is None:
         return Verdict(Protection.UNPROTECTED, ("there is no good backup", *problems), None)
     late = newest.time + interval * LATE
@@ -57,7 +60,7 @@ def _unbroken_since(entries: Iterable[BackupEntry], interval: timedelta) -> date
     return since
 
 
-def _problems(entries: Sequence[BackupEntry]) -> Iterator[str]:
+def _problems(entries: Sequence[BackupEntry], now: datetime) -> Iterator[str]:
     backups = committed(entries)
     failures = [f for e in backups if (f := e.failure) is not None]
     drills = sum(f.level is Level.DRILL for f in failures)
@@ -67,6 +70,8 @@ def _problems(entries: Sequence[BackupEntry]) -> Iterator[str]:
         yield f"{counted(drills, 'backup')} failed a drill"
     if count := sum(e.state in _UNKNOWN for e in entries):
         yield f"{counted(count, 'backup')} cannot be read"
+    if count := sum(e.time - now > FUTURE_TOLERANCE for e in backups):
+        yield f"{counted(count, 'backup')} dated in the future: a clock was wrong"
     if backups and backups[-1].header and backups[-1].header.degraded:
         yield "the newest backup is degraded: blocks of the source are missing"
     newest = newest_good(backups)

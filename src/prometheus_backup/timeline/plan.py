@@ -147,13 +147,16 @@ def _missing(
     coverages: Sequence[Coverage], *, policy: Policy, interval: timedelta, now: datetime
 ) -> Iterator[MissingBackup]:
     """Yield due backups: one per interval while every backup is kept, then per month and year."""
-    if not coverages:
+    # Backups that are dated in the future prove a wrong clock, and nothing about what is missing.
+    times = sorted(c.time for c in coverages if c.time <= now)
+    if not times:
         return
-    times = sorted(c.time for c in coverages)
     yield from _missing_periods(times, policy=policy, now=now)
     since = _midnight(now.date() - timedelta(days=max(policy.daily, 1) - 1))
     for earlier, later in pairwise([*times, now]):
         due = earlier + interval
+        if due < since:  # at once, also if it is centuries ago
+            due += (since - due) // interval * interval
         while later - due > interval * (LATE - 1):
             if due >= since:
                 yield MissingBackup("backup", due)
