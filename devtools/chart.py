@@ -1,7 +1,7 @@
 """Generates parts of the Helm chart: `python -m devtools.chart`.
 
 README.md comes from the comments of values.yaml. In values.schema.json, the names of `settings`
-come from the settings of the program. tests/kubernetes/ fails if they are out of date.
+come from the settings of the program. tests/docs/ fails if they are out of date.
 """
 
 import json

@@ -10,7 +10,7 @@ import click
 import jsonschema
 import pytest
 
-from devtools import man, reference, schema, tables
+from devtools import chart, man, reference, schema, tables
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.manual import MANUAL
 from prometheus_backup.config import read_file
@@ -23,6 +23,11 @@ from tests.support.pages import DOCS, ROOT, Page
 def test_configuration_page_is_up_to_date() -> None:
     page = reference.CONFIGURATION.read_text()
     assert page == reference.configuration(), "run `python -m devtools.reference`"
+
+
+def test_files_of_the_chart_are_up_to_date() -> None:
+    assert chart.README.read_text() == chart.readme(), "run `python -m devtools.chart`"
+    assert chart.SCHEMA.read_text() == chart.schema(), "run `python -m devtools.chart`"
 
 
 def test_exit_codes_page_is_up_to_date() -> None:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from devtools.chart import CHART, README, SCHEMA, readme, schema
+from devtools.chart import CHART, README, SCHEMA
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
 from prometheus_backup.metrics.exposition import parse
@@ -323,8 +323,6 @@ def test_each_namespace_of_a_fleet_has_what_its_pods_refer_to() -> None:
 
 
 def test_every_value_is_described_and_in_the_schema() -> None:
-    assert readme() == README.read_text(), "run `python -m devtools.chart`"
-    assert schema() == SCHEMA.read_text(), "run `python -m devtools.chart`"
     assert not re.search(r"\|\s*\|\n", README.read_text().partition("| --- |")[2])
     described = {*re.findall(r"^\| `([\w.]+)`", README.read_text(), re.MULTILINE)}
     document = json.loads(SCHEMA.read_text())

@@ -84,8 +84,9 @@ def _stored(cronjob: Manifest) -> Manifest:
 def test_jobs_match_the_schema(version: str) -> None:
     for arguments in _COMMANDS:
         kubernetes_validate.validate(_job(*arguments), version, strict=True)
-    drill = _job("drill", "latest", cronjob=_cronjob("drill"))
-    kubernetes_validate.validate(drill, version, strict=True)
+    for command in ("drill", "open"):
+        job = _job(command, "latest", cronjob=_cronjob("drill"))
+        kubernetes_validate.validate(job, version, strict=True)
 
 
 @pytest.mark.parametrize("arguments", _COMMANDS, ids=" ".join)
@@ -178,6 +179,7 @@ def test_arguments_reach_the_program_as_they_are() -> None:
         (["backup"], "cannot make a Job for backup"),
         (["nothing"], "there is no command 'nothing'"),
         (["drill", "latest"], "its pod has no Prometheus to start"),
+        (["open", "latest"], "its pod has no Prometheus to start"),
     ],
     ids=str,
 )
@@ -327,6 +329,23 @@ def test_runbook_has_a_plan_and_an_execution_of_restore_and_heal(shell: Any) -> 
     assert lines[:4] == ["restore latest --dry-run", "restore latest", "heal", "heal --apply"]
     for block in _BLOCKS:
         assert block.count("prometheus-backup job") == 1, "a plan and its execution stand apart"
+
+
+def test_jobs_of_all_other_commands_run(cluster: Cluster, source: PrometheusServer) -> None:
+    source.fill_head(metric="up")
+    (backup,) = cluster.run(_cronjob()["spec"]["jobTemplate"]["spec"]["template"])
+    assert backup.returncode == 0, backup.stderr
+    done = {}
+    for arguments in _COMMANDS:
+        command, *rest = ["latest" if a.startswith("backup-") else a for a in arguments]
+        if command not in ("restore", "heal"):
+            (done[command],) = cluster.run(_job(command, *rest)["spec"]["template"])
+    for arguments in (["drill", "latest"], ["open", "latest", "--dry-run"]):
+        job = _job(*arguments, cronjob=_cronjob("drill"))
+        done[arguments[0]] = cluster.run(job["spec"]["template"])[-1]
+    failed = {c: d.stdout + d.stderr for c, d in done.items() if d.returncode != 0}
+    assert failed == {}
+    assert len(done) == 10
 
 
 def _start(meta: Path) -> int:
