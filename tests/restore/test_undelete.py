@@ -248,9 +248,13 @@ def test_an_unreadable_copy_does_not_count() -> None:
 def test_a_copy_is_left_out_where_the_block_would_be() -> None:
     in_memory = plan(block(1, 0, 4), there=[existing(5, parents=(1,))], memory_from=3)[ulid(1)]
     different = plan(block(1), there=[existing(1, deletions=True, differs=True)])[ulid(1)]
+    encoded = block(1).model_copy(update={"encodings": {"xor2": 1}})
+    older = TargetBlocks((DELETED,), version="3.5.3")
+    (newer_chunks,) = PlacementPlanner(older, undelete=True).plan([encoded])
 
     assert in_memory.action is BlockAction.IN_MEMORY
     assert different.action is BlockAction.DIFFERENT
+    assert newer_chunks.action is BlockAction.NEWER_CHUNKS
 
 
 def test_the_meta_of_a_copy_names_no_other_block_and_keeps_what_it_says_about_samples() -> None:

@@ -152,7 +152,10 @@ class PlacementPlanner:
             return replace(placement, deleted=not placement.action.places)
         reason = f"its deleted samples return in the copy {deletion.copy}"
         copied = Placement(block, BlockAction.UNDELETE, reason, copy=deletion.copy)
-        return self._far_future(block) or self._in_memory(block) or copied
+        for rule in (self._far_future, self._newer_chunks, self._in_memory):
+            if (placement := rule(block)) is not None:
+                return placement
+        return copied
 
     def _decide_undeleted(self, block: Block) -> Placement:
         for rule in (

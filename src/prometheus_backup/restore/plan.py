@@ -1,9 +1,10 @@
 """Plan a restore: which blocks to place, what retention would delete, what to warn about. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.encodings import Requirement, strictest
 from prometheus_backup.prometheus.retention import (
     RetainedBlock,
@@ -54,6 +55,9 @@ class RestoreRequest:
 
 
 WHOLE_BACKUP = RestoreRequest()
+NOTHING_AHEAD: Mapping[str, Collection[str]] = {}
+_STALE_SERIES = frozenset({"from-stale-series", "from-selected-series"})
+_OUT_OF_ORDER = "from-out-of-order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +133,13 @@ def plan_restore(
     request: RestoreRequest,
     *,
     now: datetime,
+    ahead: Mapping[str, Collection[str]] = NOTHING_AHEAD,
     extra_warnings: Iterable[str] = (),
 ) -> RestorePlan:
     """Decide which blocks to place and predict what retention does with them.
 
-    `extra_warnings` are the caller's warnings; the plan includes them.
+    `ahead` are the blocks that end after now, with the hints in their meta.json. `extra_warnings`
+    are the caller's warnings; the plan includes them.
     """
     planner = PlacementPlanner(
         target.blocks,
@@ -170,6 +176,7 @@ def plan_restore(
         warnings=(
             *_warnings(manifest, retention, lost_anyway),
             *_encoding_warnings(manifest, needs, version=version),
+            *_ahead_warnings([p.block for p in placements if p.action.places], ahead),
             *extra_warnings,
         ),
     )
@@ -249,6 +256,26 @@ def _encoding_warnings(
             "this backup does not say how its chunks are encoded: if Prometheus "
             f"{manifest.prometheus.version} wrote xor2 chunks, {version} cannot read them"
         )
+
+
+def _ahead_warnings(placed: Iterable[Block], ahead: Mapping[str, Collection[str]]) -> Iterable[str]:
+    """Warn of blocks that stop the ingestion of samples until they end (tsdb/db.go reload).
+
+    A Prometheus that knows the hint of a block does not count its end.
+    """
+    found = [b for b in placed if b.ulid in ahead and _OUT_OF_ORDER not in ahead[b.ulid]]
+    stale = [b for b in found if not _STALE_SERIES.isdisjoint(ahead[b.ulid])]
+    for blocks, older, newer in (
+        (stale, " before 3.10", "use Prometheus 3.10 or newer, or "),
+        ([b for b in found if b not in stale], "", ""),
+    ):
+        if blocks:
+            last, begin = max(blocks, key=lambda b: b.max_time), min(b.min_time for b in blocks)
+            yield (
+                f"block {last.ulid} ends ahead of now, at {rfc3339(last.max_time)}: until then, "
+                f"Prometheus{older} accepts no samples; {newer}start it after that time, or leave "
+                f"out what begins at {rfc3339(begin)} or later (--to) and merge that afterwards"
+            )
 
 
 def _retained(block: Block | TargetBlock, name: str) -> RetainedBlock:

@@ -5,6 +5,7 @@ Existing files are never overwritten, and each block appears complete or not at 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ from prometheus_backup.model import Outcome, counted, rfc3339
 from prometheus_backup.prometheus.loading import LoadResult, reload_timeout, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
 from prometheus_backup.repository.layout import TOOL_FOLDER, backup_time
-from prometheus_backup.repository.manifest import Manifest
+from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import BackupEntry, Repository
 from prometheus_backup.restore.marker import began_at, is_of, read_mark
 from prometheus_backup.restore.placement import BlockAction
@@ -41,10 +42,16 @@ from prometheus_backup.restore.plan import (
     TargetView,
     plan_restore,
 )
-from prometheus_backup.restore.target import TargetDirectory, TargetState, file_system_size
+from prometheus_backup.restore.target import (
+    TargetDirectory,
+    TargetState,
+    file_system_size,
+    hints_of,
+)
 from prometheus_backup.restore.writing import STAGING, Writer
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.transfer import Transfer
+from prometheus_backup.tsdb.meta import META, UnusableMeta, load_meta
 
 if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
     from prometheus_backup.prometheus.client import PrometheusClient
@@ -160,6 +167,7 @@ class Restore:
             self._view(state),
             self.options.request,
             now=self.repository.clock.now(),
+            ahead=self._hints_ahead(manifest),
             extra_warnings=(*state.warnings, *self._extra_warnings(entry)),
         )
         _require_blocks(plan)
@@ -259,6 +267,20 @@ class Restore:
             hours = _SOON // timedelta(hours=1)
             warnings.append(f"retention deletes this backup within {hours} hours")
         return warnings
+
+    def _hints_ahead(self, manifest: Manifest) -> dict[str, tuple[str, ...]]:
+        """Return the hints in the meta.json of each block that ends after now."""
+        now = self.repository.clock.now()
+        ahead = [b for b in manifest.blocks if b.max_time > now]
+        return {block.ulid: self._hints(block) for block in ahead}
+
+    def _hints(self, block: Block) -> tuple[str, ...]:
+        for file in block.files:
+            if file.path == META:
+                with contextlib.suppress(BackupToolError, UnusableMeta):
+                    meta = load_meta(self.repository.store.get(file.key, limit=file.size))
+                    return hints_of(meta)
+        return ()  # unknown, as if it had none: the restore itself reports what is wrong
 
     def _refusal(self, plan: RestorePlan, state: TargetState) -> TargetWouldLoseData | None:
         version = state.running.version if state.running else ""

@@ -343,9 +343,14 @@ def _deletions(folder: Path) -> tuple[str, Span | None]:
 
 def in_order(meta: Mapping[str, Any]) -> bool:
     """Return whether a block, by its meta.json, is not one of out-of-order samples."""
+    return _OUT_OF_ORDER_HINTS.isdisjoint(hints_of(meta))
+
+
+def hints_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a meta.json says about how the block was made."""
     compaction = meta.get("compaction")
     hints = compaction.get("hints") if isinstance(compaction, dict) else None
-    return not isinstance(hints, list) or _OUT_OF_ORDER_HINTS.isdisjoint(map(str, hints))
+    return tuple(map(str, hints)) if isinstance(hints, list) else ()
 
 
 def _sizes(block: SourceBlock | Block) -> dict[str, int]:

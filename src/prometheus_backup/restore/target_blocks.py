@@ -5,6 +5,7 @@ from datetime import datetime
 
 from prometheus_backup.spans import Span
 
+_NO_BLOCK = "0" * 26
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
@@ -45,7 +46,8 @@ class TargetBlock:
     def rewritten(self) -> bool:
         """Return whether clean_tombstones wrote this block, without the deleted series."""
         # It has a parent, and itself as the only source (tsdb/compact.go Write).
-        return bool(self.parents) and self.sources == (self.ulid,)
+        # A block of stale series does too, but that parent is no block.
+        return bool(set(self.parents) - {_NO_BLOCK}) and self.sources == (self.ulid,)
 
 
 @dataclass(frozen=True, slots=True)
