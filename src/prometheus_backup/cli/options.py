@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from prometheus_backup.config import parse_bandwidth, parse_period, read_file
+from prometheus_backup.config import parse_bandwidth, parse_labels, parse_period, read_file
 from prometheus_backup.errors import UsageError
 from prometheus_backup.settings import GROUPS, SETTINGS, Setting
 
@@ -100,7 +100,8 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         arguments |= {"type": Count(min=least), "metavar": "N"}
     elif setting.kind in _REPEATABLE:
         metavar = _REPEATABLE[setting.kind]
-        arguments |= {"type": _UnsplitText(), "multiple": True, "metavar": metavar, "default": ()}
+        kind = _LabelText() if setting.kind == "labels" else _UnsplitText()
+        arguments |= {"type": kind, "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
         arguments["type"] = _AliasedChoice(setting)
     elif setting.kind in _CHECKED:
@@ -115,6 +116,17 @@ class _UnsplitText(click.types.StringParamType):
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [rv]
+
+
+class _LabelText(_UnsplitText):
+    """Labels, `K=V` separated by commas; they are parsed where they are used."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_labels((str(value),))
+        except UsageError as error:
+            raise InvalidSetting(error.message, ctx, param, hint=error.hint) from None
+        return str(value)
 
 
 class _AliasedChoice(click.Choice[str]):

@@ -30,6 +30,10 @@ _WORST_FIRST = (
 )
 _NOT_SERVED = frozenset({Effect.STOPS_START, Effect.HIDES_DATA})
 """With these effects Prometheus serves nothing of the block; otherwise the readable part of it."""
+_READ_BY_PROMETHEUS = (
+    "Prometheus has loaded it and answers from it, so only prometheus-backup cannot read it: "
+    "please report this"
+)
 _NO_COPY = "no backup has a sound copy"
 
 
@@ -67,7 +71,8 @@ class BadBlock:
     series were or may have been deleted from it. `in_order`: it is known not to contain
     out-of-order samples. `lossless_rebuild`: the bad files can be rebuilt from the others.
     `rebuildable`: they can be rebuilt, but a copy from a backup is better. `loses_deletions`:
-    rebuilding brings deleted series back. `misnamed`: only its name is wrong.
+    rebuilding brings deleted series back. `misnamed`: only its name is wrong. `read_by_prometheus`:
+    a running Prometheus answers from what is said to be faulty.
     """
 
     name: str
@@ -81,6 +86,7 @@ class BadBlock:
     rebuildable: bool = False
     loses_deletions: bool = False
     misnamed: bool = False
+    read_by_prometheus: bool = False
 
     @property
     def served(self) -> bool:
@@ -90,7 +96,8 @@ class BadBlock:
     @property
     def needs_copy(self) -> bool:
         """Return whether to search backups for a copy."""
-        return not (self.lossless_rebuild or self.misnamed or self.effect is Effect.NONE)
+        harmless = self.effect is Effect.NONE or self.read_by_prometheus
+        return not (self.lossless_rebuild or self.misnamed or harmless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +232,8 @@ class _Planner:
         """Return a repair that needs no other blocks, None if there is none."""
         if bad.effect is Effect.NONE:
             return Repair(bad, Remedy.NOTHING, "Prometheus does not read the faulty part")
+        if bad.read_by_prometheus:
+            return Repair(bad, Remedy.NOTHING, _READ_BY_PROMETHEUS)
         if child := next((b.ulid for b in self._sound.blocks if bad.name in b.parents), None):
             # Prometheus deletes the parents of a loaded block, sound or not (tsdb/db.go
             # reloadBlocks).

@@ -42,6 +42,7 @@ from prometheus_backup.heal.plan import (
 )
 from prometheus_backup.heal.replacement import Replacements
 from prometheus_backup.heal.scan import Scan, scan
+from prometheus_backup.heal.second_opinion import with_second_opinion
 from prometheus_backup.heal.swap import Swap
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
@@ -200,6 +201,8 @@ class _Run:
             processes=job.options.processes,
             listener=self._listener,
         )
+        if self._running is not None and job.client is not None:
+            self._scan = with_second_opinion(self._scan, job.client)
         self._head = self._read_head()
         self._head_moved: dict[str, Path] = {}
         self._finder: CandidateFinder | None = None
