@@ -273,14 +273,14 @@ def test_a_label_given_twice_is_refused() -> None:
 
 def test_variables_that_only_look_like_settings_are_found() -> None:
     found = unknown_variables(
-        ["RETENTION_DAILLY", "retention_daily", "LOGLEVEL", "S3_ACCESS_KEY", "RETENTION_ZONE"]
+        ["RETENTION_DAILLY", "retention_daily", "LOGLEVEL", "S3_ACCESS_KEY", "RETENTION_POLICIES"]
     )
     assert found == {
         "RETENTION_DAILLY": "RETENTION_DAILY",
         "retention_daily": "RETENTION_DAILY",
         "LOGLEVEL": "LOG_LEVEL",
         "S3_ACCESS_KEY": None,
-        "RETENTION_ZONE": None,
+        "RETENTION_POLICIES": None,
     }
 
 
