@@ -78,7 +78,9 @@ def test_no_faults_exit_0_and_leave_no_probe(
     lines = checked(settings(prometheus, s3_bucket), code=0)
 
     assert done.returncode == 0, done.stdout
-    assert all(row.startswith("ok ") for row in done.stdout.splitlines())
+    rows = done.stdout.splitlines()
+    assert all(row.startswith("ok ") for row in rows[: len(lines)])
+    assert rows[len(lines)].startswith("PROMETHEUS_URL ")
     assert s3_bucket.keys() == []
     assert failed(lines) == set()
     assert [*lines] == [

@@ -111,6 +111,8 @@ def test_the_manifest_describes_the_backup(
         "retention": "10y",
         "out_of_order": None,
         "lookback": "5m",
+        "evaluation_interval": "1m",
+        "features": [],
     }
     assert manifest["min_time"] == f"{tsdb_block_spec.min_time:%Y-%m-%dT%H:%M:%SZ}"
     for name in ("timestamp", "started_at", "finished_at", "min_time", "max_time"):

@@ -357,8 +357,8 @@ def test_a_snapshot_that_was_already_removed_is_no_problem(tmp_path: Path) -> No
 
 def test_a_snapshot_that_cannot_be_removed_is_reported(tmp_path: Path) -> None:
     name = "20250122T020003Z-0000000000000003"
-    (tmp_path / "snapshots").mkdir()
-    (tmp_path / "snapshots" / name).write_text("no directory")
+    (tmp_path / "elsewhere" / name).mkdir(parents=True)
+    (tmp_path / "snapshots").symlink_to("elsewhere")  # links are not followed
     recorder = Recorder()
     assert not remove_lost_snapshot(tmp_path, Intent("run", snapshot=name), listener=recorder)
     assert [e.name for e in recorder.of(SnapshotLeft)] == [name]

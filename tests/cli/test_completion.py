@@ -61,7 +61,7 @@ def test_unusable_repository_shows_no_error(env: dict[str, str]) -> None:
 
 
 def test_commands_and_options_are_completed() -> None:
-    assert completions("", "re") == ["restore"]
+    assert completions("", "rest") == ["restore"]
     assert "--dry-run" in completions("restore", "--d")
 
 

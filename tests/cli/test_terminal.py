@@ -125,7 +125,7 @@ def test_results_fit_the_terminal_and_keep_what_decides(
     assert "newest good backup" in words("list")
     assert stored.first in words("show", stored.first)
     assert "--storage.tsdb.retention.time=" in words("restore", "latest", target, "--dry-run")
-    assert "thaw time" in words("estimate", "--tsdb-size=100GB")
+    assert "assumed: 15 days of retention" in words("estimate", "--tsdb-size=100GB")
 
 
 def test_wide_shows_all_columns_on_a_narrow_terminal(repository_files: LocalFiles) -> None:

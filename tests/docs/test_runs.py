@@ -208,6 +208,6 @@ def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_pa
     assert fields("metrics") == {"metrics"}
     assert fields("metrics", "metrics", 0) == _fields("`metrics`") - {"metrics"}
     assert fields("estimate --tsdb-size 1GB") == _fields("`estimate`")
-    assert fields("check") == {"ok", "checks"}
+    assert fields("check") == {"ok", "checks", "settings"}
     assert fields("check", "checks", 0) == {"subject", "ok", "detail", "fix"}
     assert fields("show backup-20200101-000000", codes=(30,)) == _fields("A failure")

@@ -64,7 +64,7 @@ def test_a_wrong_number_of_float_samples_is_found_in_a_block_with_xor2(tmp_path:
 
 
 def test_numpy_is_imported_only_where_a_block_is_checked() -> None:
-    commands = ("backup", "restore", "verify", "heal", "drill", "cost", "retention")
+    commands = ("backup", "restore", "verify", "heal", "drill", "estimate", "prune")
     script = f"""
 import sys
 from pathlib import Path

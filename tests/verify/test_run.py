@@ -371,7 +371,7 @@ def test_a_newer_format_is_exit_14_and_is_not_written_into(
     assert json_of(done, code=14)["kind"] == "NewerFormat"
     assert "upgrade" in json_of(done, code=14)["hint"]
     assert (newer["verdict"], whole["verdict"]) == ("inconclusive", "pass")
-    assert "format 2" in newer["cause"]
+    assert "format 3" in newer["cause"]
     added = set(repository_files.all_keys()) - set(before)
     assert added == {f"{stored.second}/verification-checksum.json"}
 

@@ -1,6 +1,7 @@
 """Command-line options made from the table of settings in `config`."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ _SOURCES: Mapping[ParameterSource | None, str] = {
     ParameterSource.ENVIRONMENT: "environment",
     ParameterSource.DEFAULT_MAP: "file",
 }
+_USER = re.compile(r"://[^/\s]*@")
 _SECRET = frozenset({"healthcheck_url"})
 """Whoever knows this URL can report a run that was none."""
 
@@ -219,10 +221,17 @@ def given_settings(context: click.Context) -> Iterator[GivenSetting]:
         value = context.params.get(name)
         yield GivenSetting(
             name=SETTINGS[name].env,
-            value="(secret)" if value and name in _SECRET else value,
+            value="(secret)" if value and name in _SECRET else _without_password(value),
             source=source,
             place="" if source == "default" else given_as(context, parameter),
         )
+
+
+def _without_password(value: Any) -> Any:
+    """Return a value without the user and password that a URL in it may have."""
+    if isinstance(value, str):
+        return _USER.sub("://***@", value)
+    return [*map(_without_password, value)] if isinstance(value, tuple) else value
 
 
 def drop_overridden_address(context: click.Context, values: dict[str, Any]) -> None:

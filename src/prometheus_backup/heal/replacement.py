@@ -24,8 +24,7 @@ from prometheus_backup.repository.manifest import Block, File
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.staging import Staging
 from prometheus_backup.transfer import Transfer
-from prometheus_backup.tsdb.block import read_meta
-from prometheus_backup.tsdb.chunks import FOLDER as CHUNKS
+from prometheus_backup.tsdb.block import CHUNKS, read_meta
 from prometheus_backup.tsdb.faults import Effect
 from prometheus_backup.tsdb.meta import META, load_meta
 from prometheus_backup.tsdb.tombstones import FILE as TOMBSTONES

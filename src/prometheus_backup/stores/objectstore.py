@@ -372,5 +372,5 @@ class ObstoreStore:
 
 
 def _info(meta: Any) -> ObjectInfo:
-    version = meta.get("e_tag") or ""
+    version = (meta.get("e_tag") or "").strip('"')  # a listing of Azure has it without quotes
     return ObjectInfo(meta["path"], meta["size"], meta["last_modified"], version)

@@ -15,6 +15,8 @@ from prometheus_backup.model import SourceBlock, SourceFile
 from prometheus_backup.repository.layout import check_path, is_ulid
 from prometheus_backup.tsdb.meta import META, VERSION, UnusableMeta, load_meta, parse_meta
 
+CHUNKS = "chunks"
+"""Folder of the chunk files."""
 MUTABLE = frozenset({META, "tombstones"})
 """Files that Prometheus replaces under the same ULID (delete_series, a failed compaction). `index`
 and `chunks/*` are written once (tsdb/block.go, tsdb/compact.go)."""

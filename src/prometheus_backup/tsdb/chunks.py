@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 
 from prometheus_backup.model import counted
+from prometheus_backup.tsdb.block import CHUNKS as FOLDER
 from prometheus_backup.tsdb.encodings import ALL_BITS, COUNT_MASK, ENCODINGS, XOR
 from prometheus_backup.tsdb.entries import SeriesBatch
 from prometheus_backup.tsdb.faults import FaultKind, FaultLog
@@ -31,7 +32,6 @@ from prometheus_backup.tsdb.reading import (
 )
 from prometheus_backup.tsdb.varints import LENGTH, Ints, decode_at, first_false, signed, uint32_at
 
-FOLDER = "chunks"
 _MAGIC = b"\x85\xbd\x40\xdd"
 _VERSION = 1
 _HEADER = 8
