@@ -118,6 +118,10 @@ def test_restore_history_brings_back_what_no_kept_backup_holds(
     assert oldest.ulid in {b["ulid"] for b in planned["place"]}
     json_of(run_here("restore", "--history", str(target), "--json", env=env))
     assert (target / oldest.ulid / "index").is_file()
+    shown = json_of(run_here("timeline", "--json", env=env))
+    assert ["history"] in [s["backups"] for s in shown["stretches"]]
+    opened = json_of(run_here("open", "--history", "--dry-run", "--json", env=env))
+    assert opened["blocks"] == len(second.blocks) + 1
     refused = run_here("restore", "--history", "latest", str(target), env=env)
     assert refused.returncode == 2
     assert "cannot restore latest with --history" in refused.stderr

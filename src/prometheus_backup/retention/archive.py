@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 
 from prometheus_backup.errors import BackupNotFound
 from prometheus_backup.events import ArchiveFolderDeleted, Listener
-from prometheus_backup.model import ms_from_instant
+from prometheus_backup.model import instant_from_ms, ms_from_instant
 from prometheus_backup.repository.archive import ArchivedFolder, UnwantedMark
 from prometheus_backup.repository.manifest import ArchivedTimes, Block, Manifest, Totals
 from prometheus_backup.repository.repository import GRACE, BackupEntry, Repository, State
 from prometheus_backup.retention.history import HeldBlock, history
+from prometheus_backup.spans import Span, merge
 
 _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
@@ -106,6 +107,19 @@ def held_blocks(
             partial = times.partial or bool(folder.verdict_keys)
             held[name] = HeldBlock(name, times.begin_ms, times.end_ms, held_by, partial)
     return held
+
+
+def history_spans(repository: Repository, entries: Sequence[BackupEntry]) -> tuple[Span, ...]:
+    """Return the times that the archive holds of backups that are deleted."""
+    if not any(e.folders for e in entries):
+        return ()
+    folders = repository.archive.folders()
+    named = {name for e in entries for name in e.folders}
+    return merge(
+        Span(instant_from_ms(b.begin_ms), instant_from_ms(b.end_ms))
+        for b in held_blocks(entries, folders).values()
+        if b.folder not in named and folders[b.folder].marked_at is None
+    )
 
 
 def history_manifest(repository: Repository, *, since_ms: int) -> Manifest:

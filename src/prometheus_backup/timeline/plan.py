@@ -13,6 +13,8 @@ from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidate
 from prometheus_backup.spans import Span, clip, merge, subtract
 
+HISTORY = "history"
+"""Stands for the archive's history among the ids of backups."""
 FORESIGHT = timedelta(days=30)
 """How far ahead the removals by retention are computed."""
 _MIN_HOLE = timedelta(minutes=5)
@@ -107,21 +109,33 @@ def plan_timeline(
     policy: Policy,
     interval: timedelta,
     now: datetime,
+    history: Sequence[Span] = (),
 ) -> Timeline:
-    """Compute the timeline. Without a window, it is from the oldest sample to now."""
-    everything = merge((s for c in coverages for s in c.spans), max_gap=_MIN_HOLE)
+    """Compute the timeline. Without a window, it is from the oldest sample to now.
+
+    `history` is what the archive holds beyond the backups.
+    """
+    spans = [s for c in coverages for s in c.spans]
+    everything = merge([*spans, *history], max_gap=_MIN_HOLE)
     if window is None:
         start = everything[0].start if everything else now
         window = Span(start, max(now, everything[-1].end) if everything else now)
     shown = clip(everything, window)
     return Timeline(
         window=window,
-        stretches=tuple(_stretches(coverages, window)),
+        stretches=tuple(_stretches([*coverages, *_as_coverage(history)], window)),
         holes=tuple(s for s in subtract([window], shown) if s.length >= _MIN_HOLE),
         missing=tuple(_missing(coverages, policy=policy, interval=interval, now=now)),
-        removals=_removals(coverages, policy=policy, today=now.date()),
+        removals=_removals(coverages, history, policy=policy, today=now.date()),
         continuous=everything[-1] if everything else None,
     )
+
+
+def _as_coverage(history: Sequence[Span]) -> Iterator[Coverage]:
+    """Yield the history in the place of a backup that is worse than all others."""
+    if history:
+        oldest = datetime.min.replace(tzinfo=UTC)
+        yield Coverage(HISTORY, oldest, good=False, spans=tuple(history))
 
 
 def _stretches(coverages: Sequence[Coverage], window: Span) -> Iterator[Stretch]:
@@ -178,7 +192,9 @@ def _missing_periods(
             yield MissingBackup("month", datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC))
 
 
-def _removals(coverages: Sequence[Coverage], *, policy: Policy, today: date) -> tuple[Removal, ...]:
+def _removals(
+    coverages: Sequence[Coverage], history: Sequence[Span], *, policy: Policy, today: date
+) -> tuple[Removal, ...]:
     """Return what retention deletes in the next days if no further backup is made."""
     left = {c.backup_id: c for c in coverages}
     removed: list[tuple[Coverage, date]] = []
@@ -186,7 +202,8 @@ def _removals(coverages: Sequence[Coverage], *, policy: Policy, today: date) -> 
         day = today + timedelta(days=ahead)
         decisions = decide([c.candidate for c in left.values()], today=day, policy=policy)
         removed += [(left.pop(d.backup_id), day) for d in decisions if not d.keep]
-    kept = merge((s for c in left.values() for s in c.spans), max_gap=_MIN_HOLE)
+    spans = [s for c in left.values() for s in c.spans]
+    kept = merge([*spans, *history], max_gap=_MIN_HOLE)
     return tuple(Removal(c.backup_id, day, _long(subtract(c.spans, kept))) for c, day in removed)
 
 

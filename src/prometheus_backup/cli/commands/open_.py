@@ -13,7 +13,7 @@ from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, second
 from prometheus_backup.errors import BackupNotFound, StopRequest, TargetUnusable, UsageError
 from prometheus_backup.events import Step
-from prometheus_backup.model import Outcome, counted, rfc3339, size
+from prometheus_backup.model import Outcome, counted, ms_from_instant, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.repository import BackupEntry, Repository
@@ -27,6 +27,11 @@ _NO_PROMETHEUS = (
 
 
 @argument("backup", metavar="[BACKUP]", required=False, shell_complete=backup_ids)
+@option(
+    "--history",
+    is_flag=True,
+    help="Without BACKUP: what the archive holds of all times, also of deleted backups.",
+)
 @option("--from", "start", metavar="TIME", help="Fetch only blocks that end after this time.")
 @option("--to", "end", metavar="TIME", help="Fetch only blocks that begin before this time.")
 @option(
@@ -42,6 +47,7 @@ def open_(
     output: Output,
     *,
     backup: str | None,
+    history: bool,
     port: int | None,
     dry_run: bool,
     **times: str | None,
@@ -53,19 +59,29 @@ def open_(
     and removes the fetched blocks.
     """
     from prometheus_backup.prometheus.process import PrometheusBinary
+    from prometheus_backup.retention.archive import history_manifest
     from prometheus_backup.window.plan import plan_window
     from prometheus_backup.window.run import WindowOpener, room_for
 
     start, end = context.instant(times["start"]), context.instant(times["end"])
     if start and end and start >= end:
         raise UsageError("cannot open: --to is not after --from")
+    if history and backup is not None:
+        raise UsageError(
+            f"cannot open {backup} with --history: it opens what all backups held",
+            hint="usage: open --history [--from TIME] [--to TIME]",
+        )
     binary = None
     if not dry_run:
         binary = PrometheusBinary.at(context.prometheus_binary(hint=_NO_PROMETHEUS))
     repository, scratch = context.repository(), context.scratch()
-    entry = _entry(repository, backup, start, end)
     version = binary.version if binary else ""
-    plan = plan_window(repository.manifest(entry.backup_id), start, end, version=version)
+    if history:
+        since_ms = ms_from_instant(start) if start else -(1 << 63)
+        manifest = history_manifest(repository, since_ms=since_ms)
+    else:
+        manifest = repository.manifest(_entry(repository, backup, start, end).backup_id)
+    plan = plan_window(manifest, start, end, version=version)
     room = room_for(plan, scratch)
     if binary is None:
         output.result(window_document(plan, room), lines=plan_lines(plan, room, str(scratch)))

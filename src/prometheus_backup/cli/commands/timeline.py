@@ -26,19 +26,24 @@ _FULL, _PART, _NONE = "#", "+", "."
 @command("repository", "retention", "monitoring")
 def timeline(context: CommandContext, output: Output, *, start: str | None, end: str | None) -> int:
     """Show which sample times can be recovered, the holes, and missing backups."""
+    from prometheus_backup.retention.archive import history_spans
     from prometheus_backup.timeline.plan import coverages_of, plan_timeline
 
     policy, interval, now = context.policy(), context.interval, context.clock.now()
     repository = context.repository()
-    backups = coverages_of(repository.entries())
+    entries = repository.entries()
+    backups, history = coverages_of(entries), history_spans(repository, entries)
     begin, until = context.instant(start), context.instant(end)
     window = None
     if begin is not None or until is not None:
-        oldest = min((s.start for c in backups for s in c.spans), default=now)
+        spans = [*history, *(s for c in backups for s in c.spans)]
+        oldest = min((s.start for s in spans), default=now)
         window = Span(begin or oldest, until or now)
         if window.start >= window.end:
             raise UsageError("cannot show the timeline: --to is not after --from")
-    found = plan_timeline(backups, window=window, policy=policy, interval=interval, now=now)
+    found = plan_timeline(
+        backups, window=window, policy=policy, interval=interval, now=now, history=history
+    )
     output.result(
         timeline_document(found, url=repository.url),
         tables=[
