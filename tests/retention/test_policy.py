@@ -349,3 +349,30 @@ def test_backup_a_day_in_the_future_is_trusted_and_a_second_more_is_not() -> Non
 
 def test_no_backups_and_a_correct_clock_are_no_problem() -> None:
     assert clock_problem(now=NOON, store_now=NOON, backup_times=[]) is None
+
+
+def test_with_retention_all_every_backup_is_kept_for_a_while_then_the_newest_of_each_day() -> None:
+    now = datetime(2025, 3, 15, 12, 30, tzinfo=UTC)
+    hourly = [now.replace(minute=0) - timedelta(hours=n) for n in range(24 * 10)]
+    made = [Candidate(backup_id(at), at, good=at.hour != 23) for at in hourly]
+    policy = Policy(daily=5, monthly=0, yearly=0, all_for=timedelta(hours=48))
+    decided = decide(made, today=now.date(), policy=policy, now=now)
+    kept = {d.backup_id: d.reasons[0] for d in decided if d.keep}
+    young = [at for at in hourly if now - at < timedelta(hours=48)]
+    assert {backup_id(at) for at in young} <= kept.keys()
+    assert kept[backup_id(young[0])] == "all: 0 hours old, under 48 hours"
+    # Of an older day, the newest good one: that of 22 o'clock.
+    assert kept.keys() - {backup_id(at) for at in young} == {
+        backup_id(datetime(2025, 3, d, 22, tzinfo=UTC)) for d in (11, 12)
+    }
+
+
+def test_with_retention_all_a_month_is_represented_by_one_backup() -> None:
+    now = datetime(2025, 3, 15, tzinfo=UTC)
+    made = [
+        Candidate(backup_id(at), at, good=True)
+        for at in (datetime(2025, 3, 1, hour, tzinfo=UTC) for hour in range(24))
+    ]
+    policy = Policy(daily=0, monthly=1, yearly=0, all_for=timedelta(hours=48))
+    decided = decide(made, today=now.date(), policy=policy, now=now)
+    assert [d.backup_id for d in decided if d.keep] == ["backup-20250301-230000"]
