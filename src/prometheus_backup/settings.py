@@ -335,7 +335,6 @@ _MONITORING = (
         "backup_interval",
         "BACKUP_INTERVAL",
         "How often a backup is expected, such as 1d or 6h; used by alerts.",
-        kind="duration",
         default="1d",
     ),
     Setting(

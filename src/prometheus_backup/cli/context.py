@@ -226,7 +226,12 @@ class CommandContext:
     @property
     def interval(self) -> timedelta:
         """Return how often a backup is expected."""
-        return parse_period(self.values["backup_interval"])
+        try:
+            return parse_period(self.values["backup_interval"])
+        except UsageError as error:
+            raise UsageError(
+                f"cannot use BACKUP_INTERVAL: {error.message}", hint=error.hint
+            ) from None
 
     def metrics_labels(self) -> Mapping[str, str]:
         """Return the labels of every metric: the repository's address, and the operator's own."""

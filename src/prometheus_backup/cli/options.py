@@ -102,7 +102,8 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         arguments |= {"type": Count(min=least), "metavar": "N"}
     elif setting.kind in _REPEATABLE:
         metavar = _REPEATABLE[setting.kind]
-        kind = _LabelText() if setting.kind == "labels" else _UnsplitText()
+        # A wrong METRICS_LABELS is a warning: monitoring fails no run.
+        kind = _LabelText() if setting.name == "labels" else _UnsplitText()
         arguments |= {"type": kind, "multiple": True, "metavar": metavar, "default": ()}
     elif setting.choices:
         arguments["type"] = _AliasedChoice(setting)
