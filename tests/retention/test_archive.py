@@ -14,12 +14,13 @@ import pytest
 from prometheus_backup.errors import RepositoryLocked
 from prometheus_backup.events import ignore
 from prometheus_backup.model import CONTROL, Outcome
+from prometheus_backup.repository.archive import UnwantedMark
 from prometheus_backup.repository.layout import BLOCK as BLOCK_JSON
 from prometheus_backup.repository.layout import UNWANTED
 from prometheus_backup.repository.manifest import Manifest
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention import archive as retention_archive
-from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner
+from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner, plan_archive
 from tests.support import manifests
 from tests.support.archives import BLOCK, BLOCKS, archive_run, prune
 from tests.support.interleavings import (
@@ -120,6 +121,25 @@ def test_what_cannot_be_read_stops_every_deletion_in_the_archive(lost: str) -> N
     assert report.outcome is Outcome.PARTIAL
     assert "nothing was deleted" in report.problems[-1]
     assert folders(store) == {k.rpartition("/")[0] for k in before if k.endswith(BLOCK_JSON)}
+
+
+def test_the_history_remembers_a_marked_folder_too() -> None:
+    """One that a run named while it was marked stays marked, and may be the history later."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    made = backup(store, clock)
+    repository = Repository(store, clock=clock)
+    (name,) = made.folders
+    repository.archive.mark(name, UnwantedMark(run_id="pruner", marked_at=clock.now()))
+    plan = plan_archive(
+        repository.entries(),
+        repository.archive.folders(),
+        deleted=frozenset({made.backup_id}),
+        store_now=clock.now() + 2 * DAY,
+        history_for=400 * DAY,
+    )
+    assert plan.remember == {name: made.backup_id}
+    assert plan.delete == ()
 
 
 def leftovers(store: MemoryStore, clock: ManualClock) -> None:

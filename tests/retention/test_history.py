@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devtools.prometheus import PrometheusServer
-from prometheus_backup.model import Layout
+from prometheus_backup.model import Layout, rfc3339
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.archive import history_manifest
 from prometheus_backup.retention.history import HeldBlock, history
@@ -120,6 +120,10 @@ def test_restore_history_brings_back_what_no_kept_backup_holds(
     assert (target / oldest.ulid / "index").is_file()
     shown = json_of(run_here("timeline", "--json", env=env))
     assert ["history"] in [s["backups"] for s in shown["stretches"]]
+    page = str(tmp_path / "report.html")
+    reported = json_of(run_here("report", "--output", page, "--json", env=env))
+    assert reported["timeline"]["covered"][0]["from"] == rfc3339(oldest.min_time)
+    assert oldest.min_time < min(b.min_time for b in second.blocks)
     opened = json_of(run_here("open", "--history", "--dry-run", "--json", env=env))
     assert opened["blocks"] == len(second.blocks) + 1
     refused = run_here("restore", "--history", "latest", str(target), env=env)

@@ -114,15 +114,16 @@ def test_the_address_has_the_time_range_and_leads_to_the_page(
     assert values["g0.range_input"] == [f"{seconds // 3600:.0f}h{seconds % 3600 // 60:.0f}m"]
 
 
-def test_a_backup_in_the_archive_can_be_opened_too(
-    prometheus: PrometheusServer, tmp_path: Path
+@pytest.mark.parametrize("arguments", [(), ("--history",)], ids=["backup", "history"])
+def test_a_backup_in_the_archive_and_its_history_can_be_opened_too(
+    prometheus: PrometheusServer, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     files = LocalFiles(tmp_path / "repository")
     files.root.mkdir()
     made = take_backup(prometheus, LocalStore(files.root), options(layout=Layout.ARCHIVE))
     drilling = Drilling(files, made.manifest.backup_id, prometheus.binaries, tmp_path / "scratch")
 
-    with opened(drilling, tmp_path / "window") as (window, document):
+    with opened(drilling, tmp_path / "window", *arguments) as (window, document):
         count = loaded(document["url"])
         assert closed(drilling, window).code == 0
 

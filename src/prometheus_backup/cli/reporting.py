@@ -8,7 +8,7 @@ from prometheus_backup.cli.store import address
 
 if TYPE_CHECKING:
     from prometheus_backup.report.plan import Report
-    from prometheus_backup.repository.repository import BackupEntry
+    from prometheus_backup.repository.repository import BackupEntry, Repository
 
 
 def class_in_use(context: CommandContext) -> str | None:
@@ -25,15 +25,19 @@ def class_in_use(context: CommandContext) -> str | None:
     return str(values["storage_class"]).strip()
 
 
-def report_of(context: CommandContext, entries: "Sequence[BackupEntry]") -> "Report":
-    """Return the report about these backups."""
+def report_of(
+    context: CommandContext, repository: "Repository", entries: "Sequence[BackupEntry]"
+) -> "Report":
+    """Return the report about these backups of a repository."""
     from prometheus_backup.report.plan import Expected, plan_report
+    from prometheus_backup.retention.archive import history_spans
 
     as_of = context.as_of_now()
     return plan_report(
         entries,
-        repository=context.unchecked_repository().url,
+        repository=repository.url,
         expected=Expected(context.policy(), context.interval, as_of.rotation),
         storage_class=class_in_use(context),
         now=as_of.now,
+        history=history_spans(repository, entries),
     )

@@ -17,6 +17,7 @@ from prometheus_backup.repository.repository import BackupEntry, committed
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.retention.policy import Decision, Policy, decide
 from prometheus_backup.retention.prune import candidates
+from prometheus_backup.spans import Span
 from prometheus_backup.timeline.plan import Timeline, coverages_of, plan_timeline
 
 _MOST_DRILLS = 20
@@ -77,14 +78,21 @@ def plan_report(
     expected: Expected,
     storage_class: str | None,
     now: datetime,
+    history: Sequence[Span] = (),
 ) -> Report:
     """Compute the report of a repository; entries are oldest first.
 
     `storage_class` is that of new backups on S3; without one, nothing is said of the cost.
+    `history` is what the archive holds beyond the backups.
     """
     policy, interval, rotation = expected.policy, expected.interval, expected.rotation
     timeline = plan_timeline(
-        coverages_of(entries), window=None, policy=policy, interval=interval, now=now
+        coverages_of(entries),
+        window=None,
+        policy=policy,
+        interval=interval,
+        now=now,
+        history=history,
     )
     decided = decide(candidates(entries), today=now.date(), policy=policy)
     by_id = {d.backup_id: d for d in decided}

@@ -76,9 +76,7 @@ def plan_archive(
         held = held_blocks(entries, folders)
         kept = history(held.values(), since_ms=ms_from_instant(store_now - history_for))
         remember = {
-            name: held[name].held_by
-            for name in kept - wanted
-            if held[name].held_by in deleted and folders[name].marked_at is None
+            name: held[name].held_by for name in kept - wanted if held[name].held_by in deleted
         }
         wanted |= kept
     unwanted = [f for name, f in sorted(folders.items()) if name not in wanted]

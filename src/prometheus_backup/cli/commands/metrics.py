@@ -86,8 +86,9 @@ def _reading(context: CommandContext, *, hurried: bool) -> "Reading":
     from prometheus_backup.metrics.families import labelled
     from prometheus_backup.report.page import render
 
-    entries = context.repository(hurried=hurried).entries()
-    page = render(report_of(context, entries))
+    repository = context.repository(hurried=hurried)
+    entries = repository.entries()
+    page = render(report_of(context, repository, entries))
     samples = labelled(state_of(context, entries), context.metrics_labels())
     return Reading(samples, page.html, page.policy)
 

@@ -35,8 +35,9 @@ def report(context: CommandContext, output: Output, *, target: str) -> int:
     from prometheus_backup.report.document import report_document
     from prometheus_backup.report.page import render
 
-    entries = context.repository(hurried=True).entries()
-    found = report_of(context, entries)
+    repository = context.repository(hurried=True)
+    entries = repository.entries()
+    found = report_of(context, repository, entries)
     page = render(found)
     document = {"output": target, "sha256": page.sha256, **report_document(found)}
     if target == _STDOUT:
