@@ -17,7 +17,8 @@ from prometheus_backup.events import (
     SnapshotTaken,
 )
 from prometheus_backup.model import Level, Outcome, PutOptions
-from prometheus_backup.repository.repository import Repository, State
+from prometheus_backup.repository.entry import State
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from tests.support.contents import CLEAN, SnapshotKeeper, live_blocks, objects, traces, tree
 from tests.support.faulty_stores import (

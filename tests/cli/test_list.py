@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_backup.cli.render import STATE_WORDS, AsOf
 from prometheus_backup.cli.selection import Selection, select
 from prometheus_backup.errors import UsageError
-from prometheus_backup.repository.repository import BackupEntry, State
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.spans import Span
 from tests.support import manifests
 from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, run_here

@@ -8,6 +8,7 @@ import pytest
 from prometheus_backup.errors import RepositoryDenied, RepositoryLocked, RepositoryUnavailable
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.repository.claim import Claim, claim_backup
+from prometheus_backup.repository.entry import State
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, backup_id
 from prometheus_backup.repository.manifest import (
     FinishedFile,
@@ -15,7 +16,7 @@ from prometheus_backup.repository.manifest import (
     decode,
     encode,
 )
-from prometheus_backup.repository.repository import Repository, State
+from prometheus_backup.repository.repository import Repository
 from tests.support import manifests
 from tests.support.interleavings import (
     Actor,

@@ -14,15 +14,10 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import ignore
 from prometheus_backup.model import Level, PutOptions, Verdict
 from prometheus_backup.repository.claim import claim_backup
+from prometheus_backup.repository.entry import GRACE, BackupEntry, State, newest_good
 from prometheus_backup.repository.layout import INCOMPLETE, MANIFEST, SUMS
 from prometheus_backup.repository.manifest import Incomplete, encode
-from prometheus_backup.repository.repository import (
-    GRACE,
-    BackupEntry,
-    Repository,
-    State,
-    newest_good,
-)
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import TimeRange, Verification
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune

@@ -10,10 +10,11 @@ import pytest
 from prometheus_backup.errors import BackupNotFound, UsageError
 from prometheus_backup.events import BackupKept
 from prometheus_backup.model import CONTROL, Outcome
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.hold import Hold
 from prometheus_backup.repository.layout import GUARD, HOLD, INCOMPLETE, MANIFEST
 from prometheus_backup.repository.manifest import Incomplete, encode
-from prometheus_backup.repository.repository import BackupEntry, Repository
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention import hold as module
 from prometheus_backup.retention.hold import HoldPlan, place_hold, plan_hold, release
 from prometheus_backup.retention.policy import Policy

@@ -10,7 +10,8 @@ import pytest
 
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import Level, Outcome, Subset, Verdict
-from prometheus_backup.repository.repository import BackupEntry, Repository
+from prometheus_backup.repository.entry import BackupEntry
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.rotation import assign
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore

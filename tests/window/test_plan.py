@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.manifest import Block, Manifest, decode_manifest
-from prometheus_backup.repository.repository import BackupEntry, State
 from prometheus_backup.spans import Span
 from prometheus_backup.window.plan import best_backup, page_address, plan_window
 from tests.support import manifests

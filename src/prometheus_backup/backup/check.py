@@ -31,8 +31,9 @@ from prometheus_backup.prometheus.instance import (
     require_server,
     source_of_blocks,
 )
+from prometheus_backup.repository.entry import State
 from prometheus_backup.repository.layout import TOOL_FOLDER
-from prometheus_backup.repository.repository import Repository, State
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.tsdb.block import live_ulids
 
 

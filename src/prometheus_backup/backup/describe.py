@@ -20,6 +20,7 @@ from prometheus_backup.model import (
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.repository.claim import Claim
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.manifest import (
     Block,
@@ -28,7 +29,6 @@ from prometheus_backup.repository.manifest import (
     Prometheus,
     Totals,
 )
-from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidates
 

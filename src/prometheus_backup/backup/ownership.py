@@ -14,8 +14,9 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import Listener, Warned
 from prometheus_backup.folder import Folder
 from prometheus_backup.prometheus.client import SourceStatus
+from prometheus_backup.repository.entry import BackupEntry, State, committed
 from prometheus_backup.repository.layout import TOOL_FOLDER
-from prometheus_backup.repository.repository import BackupEntry, Repository, State, committed
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.tsdb.block import live_ulids
 
 _REMEMBERED = "repositories.json"

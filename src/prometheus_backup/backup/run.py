@@ -50,15 +50,11 @@ from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.fingerprints import FingerprintQueries
 from prometheus_backup.prometheus.instance import require_usable_source, source_of_blocks
 from prometheus_backup.repository.claim import Claim, claim_backup
+from prometheus_backup.repository.entry import BackupEntry, State, newest_intact
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.layout import MANIFEST, TOOL_FOLDER
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.repository.repository import (
-    BackupEntry,
-    Repository,
-    State,
-    newest_intact,
-)
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.stores.calls import interruptibly

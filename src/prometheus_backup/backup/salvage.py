@@ -10,8 +10,9 @@ from functools import partial
 from prometheus_backup.backup.plan import BackupPlan
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.events import Listener, Warned
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.layout import INCOMPLETE
-from prometheus_backup.repository.repository import BackupEntry, Repository, State
+from prometheus_backup.repository.repository import Repository
 
 _DELETE_BATCH = 1000
 

@@ -20,7 +20,7 @@ from prometheus_backup.events import Event, Listener, Warned
 if TYPE_CHECKING:
     from prometheus_backup.metrics.families import Sample
     from prometheus_backup.metrics.run import RunRecorder
-    from prometheus_backup.repository.repository import BackupEntry
+    from prometheus_backup.repository.entry import BackupEntry
 
 _T = TypeVar("_T")
 

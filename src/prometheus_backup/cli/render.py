@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from prometheus_backup.model import rfc3339
 
 if TYPE_CHECKING:
+    from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.repository.hold import Hold
     from prometheus_backup.repository.manifest import Header, Manifest
-    from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import TimeRange, Verification
     from prometheus_backup.retention.policy import Decision
     from prometheus_backup.retention.prune import PruneReport

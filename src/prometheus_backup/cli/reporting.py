@@ -8,7 +8,8 @@ from prometheus_backup.cli.store import address
 
 if TYPE_CHECKING:
     from prometheus_backup.report.plan import Report
-    from prometheus_backup.repository.repository import BackupEntry, Repository
+    from prometheus_backup.repository.entry import BackupEntry
+    from prometheus_backup.repository.repository import Repository
 
 
 def class_in_use(context: CommandContext) -> str | None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from prometheus_backup.cli.render import AsOf, state_words
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Layout, Tier
-from prometheus_backup.repository.repository import BackupEntry
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.retention.policy import Decision
 from prometheus_backup.spans import Span
 

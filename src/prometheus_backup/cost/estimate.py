@@ -23,13 +23,9 @@ from prometheus_backup.cost.prices import Price
 from prometheus_backup.errors import SnapshotUnusable
 from prometheus_backup.model import Layout, instant_from_ms
 from prometheus_backup.prometheus.retention import parse_tsdb_retention
+from prometheus_backup.repository.entry import BackupEntry, committed, newest_good
 from prometheus_backup.repository.manifest import Header
-from prometheus_backup.repository.repository import (
-    BackupEntry,
-    Repository,
-    committed,
-    newest_good,
-)
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import candidate
 from prometheus_backup.tsdb.block import list_blocks

@@ -42,10 +42,11 @@ from prometheus_backup.prometheus.fingerprints import MAX_RESPONSE_SIZE
 from prometheus_backup.prometheus.process import LocalPrometheus, PrometheusBinary
 from prometheus_backup.prometheus.query_settings import query_settings
 from prometheus_backup.prometheus.startup import PrometheusStarter
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.fingerprint import Fingerprint, read_answer
 from prometheus_backup.repository.layout import MANIFEST
 from prometheus_backup.repository.manifest import Manifest
-from prometheus_backup.repository.repository import BackupEntry, Repository
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import RecordedFinding, Verification
 from prometheus_backup.restore.staging import ObjectAltered, Staging
 from prometheus_backup.transfer import Transfer

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_backup.heal.plan import BadBlock, CandidateBlocks
+from prometheus_backup.repository.entry import BackupEntry, committed
 from prometheus_backup.repository.manifest import Block
-from prometheus_backup.repository.repository import BackupEntry, Repository, committed
+from prometheus_backup.repository.repository import Repository
 
 
 class CandidateFinder:

@@ -11,8 +11,8 @@ from statistics import median
 from prometheus_backup import __version__
 from prometheus_backup.metrics.families import Sample, sample
 from prometheus_backup.model import Level, Tier, Verdict
+from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.manifest import Header
-from prometheus_backup.repository.repository import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.verification import Verification, passed_levels
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates

@@ -7,7 +7,7 @@ from enum import Enum
 from itertools import groupby
 
 from prometheus_backup.model import counted
-from prometheus_backup.repository.repository import BackupEntry, State
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.timeline.plan import MissingBackup
 
 _LONG_AGO = timedelta(days=365)

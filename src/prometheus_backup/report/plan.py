@@ -12,8 +12,8 @@ from prometheus_backup.cost.prices import PRICES
 from prometheus_backup.model import Level
 from prometheus_backup.report.nights import Mark, Month, mark_of, months
 from prometheus_backup.report.verdict import Verdict, judge
+from prometheus_backup.repository.entry import BackupEntry, committed
 from prometheus_backup.repository.manifest import Header
-from prometheus_backup.repository.repository import BackupEntry, committed
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.retention.policy import Decision, Policy, decide
 from prometheus_backup.retention.prune import candidates

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from prometheus_backup.model import Level, counted
-from prometheus_backup.repository.repository import BackupEntry, State, committed, newest_good
+from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
 from prometheus_backup.retention.policy import FUTURE_TOLERANCE
 from prometheus_backup.timeline.plan import LATE
 

@@ -21,6 +21,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.model import CONTROL, Layout, PutOptions
 from prometheus_backup.repository.archive import ArchivedFolder, lost_keys
+from prometheus_backup.repository.entry import GRACE
 from prometheus_backup.repository.layout import (
     MANIFEST,
     RESTORE_SCRIPT,
@@ -39,7 +40,7 @@ from prometheus_backup.repository.manifest import (
     sha256sums,
 )
 from prometheus_backup.repository.plain_restore import restore_script
-from prometheus_backup.repository.repository import GRACE, Repository
+from prometheus_backup.repository.repository import Repository
 
 _MAX_IDS = 120
 _TICK = 5.0  # seconds between checks for finished files to record

@@ -30,9 +30,10 @@ from prometheus_backup.folder import Owner
 from prometheus_backup.model import Outcome, counted, rfc3339
 from prometheus_backup.prometheus.loading import LoadResult, reload_timeout, wait_until_loaded
 from prometheus_backup.prometheus.retention import TsdbRetention
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.layout import TOOL_FOLDER, backup_time
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.repository.repository import BackupEntry, Repository
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.marker import began_at, is_of, read_mark
 from prometheus_backup.restore.placement import BlockAction
 from prometheus_backup.restore.plan import (

@@ -12,8 +12,9 @@ from prometheus_backup.errors import BackupNotFound
 from prometheus_backup.events import ArchiveFolderDeleted, Listener
 from prometheus_backup.model import instant_from_ms, ms_from_instant
 from prometheus_backup.repository.archive import ArchivedFolder, UnwantedMark
+from prometheus_backup.repository.entry import GRACE, BackupEntry, State
 from prometheus_backup.repository.manifest import ArchivedTimes, Block, Manifest, Totals
-from prometheus_backup.repository.repository import GRACE, BackupEntry, Repository, State
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.history import HeldBlock, history
 from prometheus_backup.spans import Span, merge
 

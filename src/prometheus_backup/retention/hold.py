@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from prometheus_backup.errors import BackupNotFound, UsageError
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.hold import Hold
-from prometheus_backup.repository.repository import BackupEntry, Repository, State
+from prometheus_backup.repository.repository import Repository
 
 _WAIT = timedelta(seconds=30)
 """How long to wait for a deletion that has begun: it deletes the manifest within seconds."""

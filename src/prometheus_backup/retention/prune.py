@@ -10,14 +10,9 @@ from prometheus_backup.errors import BackupToolError, NewerFormat
 from prometheus_backup.events import BackupDeleted, BackupKept, Listener, Warned
 from prometheus_backup.model import Outcome, counted
 from prometheus_backup.repository.archive import ArchivedFolder
+from prometheus_backup.repository.entry import BackupEntry, State, committed
 from prometheus_backup.repository.layout import backup_time
-from prometheus_backup.repository.repository import (
-    BackupEntry,
-    DeletedObjects,
-    Repository,
-    State,
-    committed,
-)
+from prometheus_backup.repository.repository import DeletedObjects, Repository
 from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner, plan_archive
 from prometheus_backup.retention.hold import any_held, keep_guard
 from prometheus_backup.retention.policy import Candidate, Decision, Policy, clock_problem, decide

@@ -312,7 +312,9 @@ class S3Store(ObstoreStore):
         for page in self._call_boto("list", folder, pages):
             folders += [p["Prefix"][len(root) : -1] for p in page.get("CommonPrefixes", [])]
             files += [
-                ObjectInfo(o["Key"][len(root) :], o["Size"], o["LastModified"])
+                ObjectInfo(
+                    o["Key"][len(root) :], o["Size"], o["LastModified"], o["ETag"].strip('"')
+                )
                 for o in page.get("Contents", [])
             ]
         return [f for f in folders if _is_clean(f)], [f for f in files if _is_clean(f.key)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 
-from prometheus_backup.repository.repository import BackupEntry, committed
+from prometheus_backup.repository.entry import BackupEntry, committed
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidate
 from prometheus_backup.spans import Span, clip, merge, subtract

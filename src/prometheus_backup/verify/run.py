@@ -18,8 +18,9 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
 from prometheus_backup.repository.archive import FolderVerdict
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.layout import MANIFEST, folder_of
-from prometheus_backup.repository.repository import BackupEntry, Repository, State
+from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.rotation import assign, due, last_read
 from prometheus_backup.repository.verification import (
     RecordedFinding,

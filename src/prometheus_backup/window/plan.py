@@ -9,8 +9,8 @@ from prometheus_backup.errors import UsageError
 from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.promql import format_duration
 from prometheus_backup.prometheus.query_settings import QuerySettings, query_settings
+from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.manifest import Block, Manifest
-from prometheus_backup.repository.repository import BackupEntry
 from prometheus_backup.restore.placement import (
     BlockAction,
     Placement,

@@ -26,7 +26,7 @@ from prometheus_backup.model import Layout, Outcome, Tier, counted, size
 
 if TYPE_CHECKING:
     from prometheus_backup.cli.selection import Selection
-    from prometheus_backup.repository.repository import BackupEntry
+    from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.retention.policy import Decision
 
 

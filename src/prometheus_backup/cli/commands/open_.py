@@ -16,7 +16,8 @@ from prometheus_backup.events import Step
 from prometheus_backup.model import Outcome, counted, ms_from_instant, rfc3339, size
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository.repository import BackupEntry, Repository
+    from prometheus_backup.repository.entry import BackupEntry
+    from prometheus_backup.repository.repository import Repository
     from prometheus_backup.window.plan import WindowPlan
     from prometheus_backup.window.run import Room, WindowOpener
 

@@ -9,7 +9,7 @@ from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, hold_document
 
 if TYPE_CHECKING:
-    from prometheus_backup.repository.repository import BackupEntry
+    from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.retention.policy import Decision
 
 

@@ -27,8 +27,8 @@ from prometheus_backup.cli.tables import Column, summary, table
 from prometheus_backup.model import Verdict, counted, rfc3339, size
 
 if TYPE_CHECKING:
+    from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.repository.manifest import Manifest
-    from prometheus_backup.repository.repository import BackupEntry
     from prometheus_backup.repository.verification import Verification
 
 
