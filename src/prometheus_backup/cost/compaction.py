@@ -1,0 +1,84 @@
+"""Which blocks a Prometheus has at an instant that has scraped for long. Pure.
+
+Prometheus cuts the head into blocks of two hours and merges those into longer ones, three into one
+at each step (tsdb/compact.go). When nothing is missing, its blocks at an instant follow from the
+instant alone, so nothing has to be simulated step by step.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple
+
+HOUR_MS = 3_600_000
+SHORTEST_MS = 2 * HOUR_MS
+"""The length of the blocks that the head is cut into (storage.tsdb.min-block-duration)."""
+_UNCUT_MS = 3 * HOUR_MS
+"""The head is cut when it is longer than this: one block and a half."""
+_LONGEST = timedelta(days=31)
+
+
+class SimulatedBlock(NamedTuple):
+    """A block: times in TSDB milliseconds, half open. `head`: made by the snapshot at its end."""
+
+    begin_ms: int
+    end_ms: int
+    head: bool = False
+
+    @property
+    def hours(self) -> float:
+        """Return its length in hours."""
+        return (self.end_ms - self.begin_ms) / HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Compactor:
+    """A Prometheus with this retention, of which it has filled `window`."""
+
+    retention: timedelta
+    window: timedelta
+
+    @classmethod
+    def of(cls, retention: timedelta) -> "Compactor":
+        """Return one that has filled its retention."""
+        return cls(retention, retention)
+
+    def snapshot(self, at_ms: int) -> tuple[SimulatedBlock, ...]:
+        """Return the blocks of a snapshot at this instant, newest first; the first is the head."""
+        cut = -((_UNCUT_MS - at_ms) // SHORTEST_MS) * SHORTEST_MS
+        return SimulatedBlock(cut, at_ms, head=True), *self.blocks(cut)
+
+    def blocks(self, cut_ms: int) -> tuple[SimulatedBlock, ...]:
+        """Return the blocks on disk while the head begins at `cut_ms`, newest first."""
+        return _blocks(self, cut_ms)
+
+
+@lru_cache(maxsize=4)
+def block_ranges(retention: timedelta) -> tuple[int, ...]:
+    """Return the lengths of blocks in milliseconds: 2 h, 6 h, 18 h, ... a tenth of the retention.
+
+    The limit is 31 days.
+    """
+    limit = min(retention / 10, _LONGEST) // timedelta(milliseconds=1)
+    ranges = [SHORTEST_MS]
+    while ranges[-1] * 3 <= limit:
+        ranges.append(ranges[-1] * 3)
+    return tuple(ranges)
+
+
+@lru_cache(maxsize=64)
+def _blocks(compactor: Compactor, cut_ms: int) -> tuple[SimulatedBlock, ...]:
+    """Return the blocks; two backups in a row often have the same ones.
+
+    The newest block is never merged. Before it, three blocks that fill an aligned range are one.
+    """
+    ranges = block_ranges(compactor.retention)
+    oldest = cut_ms - compactor.window // timedelta(milliseconds=1)
+    found = [SimulatedBlock(cut_ms - SHORTEST_MS, cut_ms)]
+    end, step = cut_ms - SHORTEST_MS, 0
+    while end > oldest:
+        while step + 1 < len(ranges) and end % ranges[step + 1] == 0:
+            step += 1
+        found.append(SimulatedBlock(end - ranges[step], end))
+        end -= ranges[step]
+    return tuple(found)

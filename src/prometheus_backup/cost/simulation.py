@@ -1,0 +1,301 @@
+"""How long backups and the blocks of the archive are kept, over months and years. Pure.
+
+Backups come at a fixed pace and are deleted as the real retention policy decides. In layout
+`archive`, a block is kept while a backup names it or the history needs it.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+from prometheus_backup.cost.compaction import Compactor, SimulatedBlock
+from prometheus_backup.model import ms_from_instant
+from prometheus_backup.repository.entry import GRACE
+from prometheus_backup.repository.layout import backup_id
+from prometheus_backup.retention.history import HeldBlock, history
+from prometheus_backup.retention.policy import Candidate, Policy, decide
+
+NEVER_MS = 10**15
+DAY = timedelta(days=1)
+_DAY_MS = DAY // timedelta(milliseconds=1)
+_GRACE_MS = GRACE // timedelta(milliseconds=1)
+"""How long a folder of the archive stays after it was marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupLife:
+    """When a backup is made and when it is deleted, in milliseconds since 1970."""
+
+    made_ms: int
+    deleted_ms: int = NEVER_MS
+
+
+class BlockLife(NamedTuple):
+    """When a block comes into the archive and when it is deleted, in milliseconds since 1970."""
+
+    block: SimulatedBlock
+    kept_ms: int
+    deleted_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a backup is made: every `gap`, the nightly one at two o'clock."""
+
+    gap: timedelta = DAY
+
+    @property
+    def per_day(self) -> int:
+        """Return how many backups a day has; 1 if not every day has one."""
+        return max(round(DAY / self.gap), 1)
+
+    def times(self, day: date, number: int) -> list[datetime]:
+        """Return the times of the backups of a day, of which `number` days came before."""
+        if number % max(round(self.gap / DAY), 1):
+            return []
+        step = DAY / self.per_day
+        first = datetime.combine(day, time(), UTC) + timedelta(hours=2) % step
+        return [first + n * step for n in range(self.per_day)]
+
+
+def simulate_backups(
+    policy: Policy,
+    *,
+    first: date,
+    days: int,
+    pace: Pace,
+    stored: Iterable[Candidate] = (),
+) -> dict[str, BackupLife]:
+    """Return the lives of stored backups and of those of the next days, by id, oldest first.
+
+    Retention is applied once a day, after the first backup. Backups of a day that share their fate
+    are decided on together.
+    """
+    kept = {c.backup_id: c for c in stored}
+    lives = {c.backup_id: BackupLife(ms_from_instant(c.time)) for c in kept.values()}
+    followed: dict[str, str] = {}
+    young_ms, tiers = 0, policy
+    if policy.all_for is not None:
+        # Who is young is known from its age alone. So retention is asked about the tiers only.
+        runs = max(-(-policy.all_for // pace.gap), 1)
+        young_ms = runs * pace.gap // timedelta(milliseconds=1)
+        tiers = replace(policy, all_for=timedelta.resolution)
+    for number in range(days):
+        today = first + number * DAY
+        new = [Candidate(backup_id(t), t, good=True) for t in pace.times(today, number)]
+        now = new[0].time if new else datetime.combine(today, time(2), UTC)
+        lives |= {c.backup_id: BackupLife(ms_from_instant(c.time)) for c in new}
+        for decision in decide([*kept.values(), *new[:1]], today=today, policy=tiers, now=now):
+            if not decision.keep:
+                kept.pop(decision.backup_id)
+                life = lives[decision.backup_id]
+                ends = max(ms_from_instant(now), life.made_ms + young_ms)
+                lives[decision.backup_id] = replace(life, deleted_ms=ends)
+        chosen = _decided(policy, len(new))
+        kept |= {new[i].backup_id: new[i] for i in chosen}
+        for i in set(range(len(new))) - {*chosen}:
+            name = new[i].backup_id
+            if policy.all_for is None:
+                followed[name] = new[chosen[1]].backup_id
+            else:
+                lives[name] = replace(lives[name], deleted_ms=lives[name].made_ms + young_ms)
+    for name, other in followed.items():
+        lives[name] = replace(lives[name], deleted_ms=lives[other].deleted_ms)
+    return dict(sorted(lives.items(), key=lambda item: item[1].made_ms))
+
+
+def _decided(policy: Policy, count: int) -> Sequence[int]:
+    """Return which backups of a day retention must be asked about.
+
+    With RETENTION_ALL, the tiers keep the last one, and the others go when its time is over.
+    Otherwise the first or the last may be kept alone, and all between have the same fate.
+    """
+    if policy.all_for is not None:
+        return [count - 1] if count else []
+    return sorted({0, min(1, count - 1), count - 1}) if count else []
+
+
+def archive_lives(
+    backups: Sequence[tuple[BackupLife, Sequence[SimulatedBlock]]],
+    *,
+    history_for: timedelta,
+    before: Mapping[SimulatedBlock, int] | None = None,
+) -> list[BlockLife]:
+    """Return the lives of the blocks of an archive. The backups are oldest first.
+
+    `before` are blocks of deleted backups that are in the archive, each with the time of the last
+    backup that named it.
+    """
+    archive = _Archive([life.made_ms for life, _ in backups], history_for)
+    for block, named in (before or {}).items():
+        archive.add(block, BackupLife(named, named))
+    for life, blocks in backups:
+        archive.next(blocks[-1].begin_ms if blocks else 0, life.made_ms)
+        for block in blocks:
+            archive.add(block, life)
+    return archive.lives()
+
+
+class _Archive:
+    """Collects who names which block and when, and then plays retention."""
+
+    def __init__(self, runs: Sequence[int], history_for: timedelta) -> None:
+        self._runs = runs
+        self._history_ms = history_for // timedelta(milliseconds=1)
+        self._kept: dict[SimulatedBlock, int] = {}
+        self._named: dict[SimulatedBlock, int] = {}
+        self._freed: dict[SimulatedBlock, int] = {}
+        self._oldest: dict[int, int] = {}
+
+    def next(self, oldest_ms: int, made_ms: int) -> None:
+        """Note where the oldest block of a backup begins."""
+        self._oldest[made_ms] = oldest_ms
+
+    def add(self, block: SimulatedBlock, life: BackupLife) -> None:
+        """Note that a backup names a block."""
+        self._kept.setdefault(block, life.made_ms)
+        self._named[block] = life.made_ms
+        self._freed[block] = max(self._freed.get(block, 0), life.deleted_ms)
+
+    def lives(self) -> list[BlockLife]:
+        """Return when each block comes and goes."""
+        dropped = self._with_history() if self._history_ms else self._freed
+        return [
+            BlockLife(block, kept, self._run_after(dropped[block] + _GRACE_MS))
+            for block, kept in self._kept.items()
+        ]
+
+    def _run_from(self, at_ms: int) -> int:
+        """Return the time of the first run that is not before this."""
+        place = bisect_left(self._runs, at_ms)
+        return self._runs[place] if place < len(self._runs) else NEVER_MS
+
+    def _run_after(self, at_ms: int) -> int:
+        return self._run_from(at_ms + 1)
+
+    def _with_history(self) -> dict[SimulatedBlock, int]:
+        """Return when each block is wanted by no backup and not by the history.
+
+        A block that no later backup can cover is judged once, the others every day.
+        """
+        dropped = dict.fromkeys(self._kept, NEVER_MS)
+        present: set[SimulatedBlock] = set()
+        pending: set[SimulatedBlock] = set()
+        coming = deque(sorted(self._kept, key=self._kept.__getitem__))
+        freed = deque(
+            sorted(
+                (b for b, at in self._freed.items() if at < NEVER_MS), key=self._freed.__getitem__
+            )
+        )
+        for before, now in pairwise([0, *self._days()]):
+            while coming and self._kept[coming[0]] <= now:
+                present.add(coming.popleft())
+            while freed and self._freed[freed[0]] <= now:
+                pending.add(freed.popleft())
+            if not pending:
+                continue
+            newest = self._runs[bisect_right(self._runs, now) - 1]
+            oldest = self._oldest[newest]
+            # What was freed since yesterday was covered by newer blocks already, if it is now.
+            since = {b: f if (f := self._freed[b]) > before else now for b in pending}
+            settled = {b for b in pending if b.end_ms <= oldest}
+            for block in settled:
+                near = [
+                    b for b in present if b.end_ms > block.begin_ms and b.begin_ms < block.end_ms
+                ]
+                ends = self._last_held(block, near, newest) + self._history_ms
+                dropped[block] = max(self._run_from(ends), since[block])
+            pending -= settled
+            if pending:
+                begin = min(b.begin_ms for b in pending)
+                near = [b for b in present if b.end_ms > begin]
+                lost = pending - self._history(near, newest, now - self._history_ms)
+                dropped |= {b: since[b] for b in lost}
+                pending -= lost
+                present -= lost
+            present = {b for b in present if dropped[b] > now}
+        return dropped
+
+    def _days(self) -> Iterator[int]:
+        """Yield the first run of each day."""
+        last = 0
+        for run in self._runs:
+            if run // _DAY_MS > last:
+                last = run // _DAY_MS
+                yield run
+
+    def _history(
+        self, blocks: Sequence[SimulatedBlock], newest_ms: int, since_ms: int
+    ) -> set[SimulatedBlock]:
+        """Return which of these blocks the history holds after the backup `newest_ms`."""
+        found = {str(n): b for n, b in enumerate(blocks)}
+        held = (
+            HeldBlock(n, b.begin_ms, b.end_ms, f"{min(self._named[b], newest_ms):015}")
+            for n, b in found.items()
+        )
+        return {found[n] for n in history(held, since_ms=since_ms)}
+
+    def _last_held(
+        self, block: SimulatedBlock, near: Sequence[SimulatedBlock], newest_ms: int
+    ) -> int:
+        """Return the end of the last time for which the history holds a block."""
+        edges = {edge for b in near for edge in (b.begin_ms, b.end_ms)}
+        inside = sorted(e for e in edges if block.begin_ms < e <= block.end_ms)
+        for edge in reversed(inside):
+            if block in self._history(near, newest_ms, edge - 1):
+                return edge
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nights:
+    """What both layouts store at the end of each day, in hours of samples.
+
+    `index_hours`: a block has, whatever its length, as many bytes as so many hours of samples.
+    """
+
+    full: tuple[float, ...]
+    archive: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Return the archive's share of what whole copies take, of each day."""
+        return tuple(a / f for a, f in zip(self.archive, self.full, strict=True))
+
+
+def simulate_nights(
+    policy: Policy,
+    *,
+    retention: timedelta,
+    days: int,
+    gap: timedelta = DAY,
+    index_hours: float = 0.0,
+    first: date = date(2025, 1, 1),
+) -> Nights:
+    """Simulate an empty repository that gets backups of a Prometheus with this retention."""
+    compactor = Compactor.of(retention)
+    lives = simulate_backups(policy, first=first, days=days, pace=Pace(gap)).values()
+    backups = [(life, compactor.snapshot(life.made_ms)) for life in lives]
+    whole = (
+        (life.made_ms, life.deleted_ms, sum(b.hours + index_hours for b in blocks))
+        for life, blocks in backups
+    )
+    parts = (
+        (life.kept_ms, life.deleted_ms, life.block.hours + index_hours)
+        for life in archive_lives(backups, history_for=policy.history)
+    )
+    begin = ms_from_instant(datetime.combine(first, time(), UTC)) + _DAY_MS
+    return Nights(_stored(whole, begin, days), _stored(parts, begin, days))
+
+
+def _stored(lives: Iterable[tuple[int, int, float]], begin_ms: int, days: int) -> tuple[float, ...]:
+    """Return what is stored at the end of each day."""
+    changes = [0.0] * (days + 1)
+    for kept, deleted, amount in lives:
+        changes[min(max(-(-(kept - begin_ms) // _DAY_MS), 0), days)] += amount
+        changes[min(max(-(-(deleted - begin_ms) // _DAY_MS), 0), days)] -= amount
+    return tuple(accumulate(changes[:days]))
