@@ -22,7 +22,7 @@ from prometheus_backup.model import Outcome, rfc3339
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
-from tests.support.contents import CLEAN, traces, tree
+from tests.support.contents import CLEAN, in_catalog, traces, tree
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import Recorder, cli, settings, take_backup
@@ -49,9 +49,9 @@ class Scene:
         return settings(self.source, self.bucket, S3_PREFIX=prefix, **(chosen | more))
 
     def contents(self, prefix: str) -> dict[str, bytes]:
-        """Every object of a repository, read without our code."""
-        keys = self.bucket.keys(f"{prefix}/")
-        return {key.removeprefix(f"{prefix}/"): self.bucket.get(key) for key in keys}
+        """Every object of a repository but its catalogue, read without our code."""
+        keys = [k.removeprefix(f"{prefix}/") for k in self.bucket.keys(f"{prefix}/")]
+        return {k: self.bucket.get(f"{prefix}/{k}") for k in keys if not in_catalog(k)}
 
     def killed_at(self, number: int, prefix: str) -> bool:
         """Run `backup` and kill it at the given request; return False if it never sends it."""

@@ -18,7 +18,7 @@ from prometheus_backup.model import Outcome
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
-from tests.support.contents import CLEAN, traces, tree
+from tests.support.contents import CLEAN, in_catalog, traces, tree
 from tests.support.repositories import (
     ManualClock,
     make_backup,
@@ -59,7 +59,8 @@ def proxy(s3_bucket: S3Bucket) -> Iterator[S3Proxy]:
 
 
 def contents(bucket: S3Bucket) -> dict[str, bytes]:
-    return {k.removeprefix(f"{PREFIX}/"): bucket.get(k) for k in bucket.keys(PREFIX)}
+    keys = [k for k in bucket.keys(PREFIX) if not in_catalog(k.removeprefix(f"{PREFIX}/"))]
+    return {k.removeprefix(f"{PREFIX}/"): bucket.get(k) for k in keys}
 
 
 def snapshots(source: PrometheusServer) -> list[str]:

@@ -22,7 +22,7 @@ from prometheus_backup.repository.layout import INCOMPLETE, backup_id
 from prometheus_backup.repository.manifest import FinishedFile, Incomplete, encode
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from tests.support.contents import CLEAN, traces, tree
+from tests.support.contents import CLEAN, in_catalog, traces, tree
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import FakeClock, Recorder, options, settings, take_backup
@@ -63,7 +63,8 @@ def proxy(s3_bucket: S3Bucket) -> Iterator[S3Proxy]:
 
 
 def contents(bucket: S3Bucket) -> dict[str, bytes]:
-    return {k.removeprefix(f"{PREFIX}/"): bucket.get(k) for k in bucket.keys(PREFIX)}
+    keys = [k for k in bucket.keys(PREFIX) if not in_catalog(k.removeprefix(f"{PREFIX}/"))]
+    return {k.removeprefix(f"{PREFIX}/"): bucket.get(k) for k in keys}
 
 
 def folders(found: dict[str, bytes]) -> set[str]:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_backup.errors import BackupNotFound, UsageError
 from prometheus_backup.events import BackupKept
 from prometheus_backup.model import CONTROL, Outcome
+from prometheus_backup.repository.archive import ArchiveView
 from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.hold import Hold
 from prometheus_backup.repository.layout import GUARD, HOLD, INCOMPLETE, MANIFEST
@@ -46,7 +47,8 @@ def hold_of(backup: str, until: date | None = None, reason: str = "audit") -> Ho
 class OneByOne(Repository):
     """Reads its backups in the thread of the actor, so that every read waits for its turn."""
 
-    def entries(self) -> tuple[BackupEntry, ...]:
+    def entries(self, view: ArchiveView | None = None) -> tuple[BackupEntry, ...]:
+        del view
         return tuple(e for i in self.ids() if (e := self.entry(i)) is not None)
 
 

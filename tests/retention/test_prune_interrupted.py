@@ -20,6 +20,7 @@ from prometheus_backup.retention.prune import PruneReport, apply_prune, plan_pru
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.s3 import S3Store
 from tests.support import manifests
+from tests.support.contents import keys
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import NOON, ManualClock, make_backup, require_whole, visible
 from tests.support.runs import Recorder
@@ -59,7 +60,7 @@ class DyingStore(StoreWrapper):
 
 
 def contents(store: ObjectStore) -> dict[str, bytes]:
-    return {o.key: b"".join(store.stream(o.key)) for o in store.list()}
+    return {k: b"".join(store.stream(k)) for k in keys(store)}
 
 
 def folders(found: Mapping[str, bytes]) -> set[str]:
@@ -121,8 +122,9 @@ def test_prune_interrupted_at_any_change_leaves_whole_backups_or_marked_folders(
         assert prune(store).outcome is Outcome.DONE
 
         assert contents(store) == kept
-    # Each backup: mark, manifest, sums, two files, mark. The dead run has only one file.
-    assert changes == 6 + 6 + 4
+    # Each backup: mark, manifest, sums, two files, two keys of the catalogue, mark. The dead run
+    # has only one file. Then the entry of the backup that stays.
+    assert changes == 8 + 8 + 6 + 1
     assert folders(contents(store)) == {stays}
 
 

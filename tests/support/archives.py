@@ -147,12 +147,12 @@ def prune(
 ) -> PruneReport:
     """Apply retention as the `prune` command does."""
     repository = Repository(store, clock=clock)
-    archive = repository.archive.folders()
+    view = repository.archive.view()
     plan = plan_prune(
-        repository.entries(),
+        repository.entries(view),
         policy=policy or Policy(daily=1, monthly=0, yearly=0),
         now=clock.now(),
         store_now=clock.now(),
-        archive=archive,
+        archive=view.folders,
     )
     return apply_prune(repository, plan, run_id=run_id, listener=ignore)

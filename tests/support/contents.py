@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from prometheus_backup.events import Event, SnapshotTaken
+from prometheus_backup.repository.layout import CATALOG
 from prometheus_backup.stores.base import ObjectStore
 from tests.support.runs import Recorder
 
@@ -34,17 +35,22 @@ def objects(store: ObjectStore, backup_id: str) -> dict[str, bytes]:
     return {o.key[start:]: b"".join(store.stream(o.key)) for o in store.list(backup_id)}
 
 
+def in_catalog(key: str) -> bool:
+    """Return whether a key is in the catalogue, which only repeats what other objects say."""
+    return key.startswith(f"{CATALOG}/")
+
+
 def keys(store: ObjectStore) -> list[str]:
-    """Return all keys of a repository, sorted."""
-    return [o.key for o in store.list()]
+    """Return all keys of a repository without the catalogue, sorted."""
+    return [o.key for o in store.list() if not in_catalog(o.key)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file in a folder, by relative path."""
+    """Return the content of every file in a folder, by relative path, without a catalogue."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
+        path: (folder / path).read_bytes()
+        for path in (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        if not in_catalog(path)
     }
 
 

@@ -22,7 +22,7 @@ from prometheus_backup.cli.main import run
 from prometheus_backup.repository.layout import backup_id
 from prometheus_backup.stores.local import LocalStore
 from tests.support import manifests
-from tests.support.contents import tree
+from tests.support.contents import in_catalog, tree
 from tests.support.faulty_stores import flip_a_bit
 from tests.support.runs import bare_environment, options, take_backup
 
@@ -55,7 +55,10 @@ def make_stored_backups(
 
 
 class Files(Protocol):
-    """Access to the objects of a repository, by relative key, to read and damage them."""
+    """Access to the objects of a repository, by relative key, to read and damage them.
+
+    `all_keys` leaves the catalogue out.
+    """
 
     def get(self, key: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
@@ -106,7 +109,8 @@ class S3Files:
         self.bucket.delete(f"{self.prefix}/{key}")
 
     def all_keys(self) -> list[str]:
-        return [k.removeprefix(f"{self.prefix}/") for k in self.bucket.keys(f"{self.prefix}/")]
+        found = (k.removeprefix(f"{self.prefix}/") for k in self.bucket.keys(f"{self.prefix}/"))
+        return [key for key in found if not in_catalog(key)]
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that select this repository."""

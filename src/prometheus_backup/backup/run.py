@@ -465,10 +465,8 @@ class _Attempt:
         """Apply retention after the commit; if it fails, the backup remains."""
         run = self._run
         try:
-            archive = self._claimed.archive
-            if archive is None:
-                archive = run.repository.archive.folders()
-            entries = run.repository.entries()
+            view = run.repository.archive.view()
+            entries = run.repository.entries(view)
             store = run.repository.store
             committed_at = store.head(f"{manifest.backup_id}/{MANIFEST}").modified
             plan = plan_prune(
@@ -476,11 +474,16 @@ class _Attempt:
                 policy=run.options.policy,
                 now=run.repository.clock.now(),
                 store_now=committed_at,
-                archive=archive,
+                archive=view.folders,
                 dead_runs=self._leftovers.dead_runs,
             )
             return apply_prune(
-                run.repository, plan, run_id=run.run_id, listener=run.listener, limited=True
+                run.repository,
+                plan,
+                run_id=run.run_id,
+                listener=run.listener,
+                limited=True,
+                nightly=True,
             )
         except BackupToolError as error:
             problem = f"retention failed after the commit: {error.message}"

@@ -4,8 +4,8 @@ Which folders somebody wants, and which are deleted, is decided in `retention.ar
 docs/repository-format.md; why its rules are safe: docs/design.md, "The archive".
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from prometheus_backup import __version__
@@ -18,14 +18,17 @@ from prometheus_backup.model import (
     PutOptions,
     Verdict,
 )
+from prometheus_backup.repository.catalog import catalogued
 from prometheus_backup.repository.document import ArchiveFolder, Document, Instant, Text
 from prometheus_backup.repository.layout import (
     ARCHIVE,
     BLOCK,
     CLAIMS,
     UNWANTED,
+    VERSIONS,
     claimed_id,
     folder_of,
+    is_control_path,
     is_verdict_name,
     last_name,
     parse_last,
@@ -36,6 +39,7 @@ from prometheus_backup.repository.manifest import (
     ArchivedTimes,
     Block,
     Manifest,
+    NamedFolder,
     decode,
     encode,
 )
@@ -75,6 +79,21 @@ class ArchivedFolder:
 
     name: str
     objects: Mapping[str, ObjectInfo]
+
+    def has_all(self, named: NamedFolder) -> bool:
+        """Return whether all that a backup names of it is there; sizes are not compared."""
+        wanted = {f"{self.name}/{VERSIONS}/{backup}/{path}" for path, backup in named.versions}
+        return (
+            self.complete
+            and self._unchanging + len(wanted) == named.files
+            and wanted <= self.objects.keys()
+        )
+
+    @property
+    def _unchanging(self) -> int:
+        """Return the number of its files that are the same in every backup."""
+        paths = (key.removeprefix(f"{self.name}/") for key in self.objects)
+        return sum(not is_control_path(path) for path in paths)
 
     @property
     def keeper(self) -> str:
@@ -118,29 +137,52 @@ class ArchivedFolder:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveView:
-    """The archive at an instant: its folders by name, and the faults known in them, by key."""
+    """What a listing of the archive shows: its folders, the claims, and the catalogue's entries.
+
+    The three are by folder, by backup id, and ids of backups. `verdicts` are the faults known in
+    the folders.
+    """
 
     folders: Mapping[str, ArchivedFolder]
+    claims: Mapping[str, ObjectInfo]
+    catalogued: frozenset[str]
     verdicts: Sequence[FolderVerdict]
+    _whole: dict[tuple[str, NamedFolder], bool] = field(default_factory=dict)
 
-    def failures(self, manifest: Manifest, *, now: datetime) -> tuple[Verification, ...]:
-        """Return the faults of the archive's objects that a manifest names, by level."""
-        lost = lost_keys(manifest, self.folders)
-        found = [
-            _failure(
-                manifest,
-                Level.SIZE,
-                now,
-                [
-                    RecordedFinding(kind=FindingKind.MISSING, key=k, detail="not in the archive")
-                    for k in lost[:_MAX_LOST]
-                ],
-            )
+    def has_all(self, named: Mapping[str, NamedFolder]) -> bool:
+        """Return whether all that a backup names is there."""
+        return all(self._has_all(one) for one in named.items())
+
+    def _has_all(self, one: tuple[str, NamedFolder]) -> bool:
+        whole = self._whole.get(one)  # most backups name the same: ask once
+        if whole is None:
+            folder = self.folders.get(one[0])
+            whole = self._whole[one] = folder is not None and folder.has_all(one[1])
+        return whole
+
+    def failures(
+        self,
+        backup_id: str,
+        named: Mapping[str, NamedFolder],
+        *,
+        lost: Sequence[str],
+        now: datetime,
+    ) -> tuple[Verification, ...]:
+        """Return the faults of the archive's objects that a backup names, by level.
+
+        `lost` are keys that it names and that do not exist (`lost_keys`).
+        """
+        missing = [
+            RecordedFinding(kind=FindingKind.MISSING, key=key, detail="not in the archive")
+            for key in lost[:_MAX_LOST]
         ]
-        keys = {f.key for _, f in manifest.files()} | manifest.folders if self.verdicts else set()
+        found = [_failure(backup_id, Level.SIZE, now, missing)]
         for verdict in self.verdicts:
-            findings = [f for f in verdict.findings if f.key in keys and f.key not in lost]
-            found.append(_failure(manifest, verdict.level, verdict.verified_at, findings))
+            folder = named.get(verdict.folder)
+            findings = [
+                f for f in verdict.findings if folder and folder.names(f.key) and f.key not in lost
+            ]
+            found.append(_failure(backup_id, verdict.level, verdict.verified_at, findings))
         return tuple(failure for failure in found if failure.findings)
 
 
@@ -152,22 +194,25 @@ class Archive:
 
     def folders(self, ulid: str = "") -> Mapping[str, ArchivedFolder]:
         """Return every folder, or those of one block, by name; one request per 1,000 objects."""
-        found: dict[str, dict[str, ObjectInfo]] = {}
-        for info in self._store.list(f"{ARCHIVE}/{ulid}" if ulid else ARCHIVE):
-            if folder := folder_of(info.key):
-                found.setdefault(folder, {})[info.key] = info
-        return {name: ArchivedFolder(name, objects) for name, objects in found.items()}
+        return _folders(self._store.list(f"{ARCHIVE}/{ulid}" if ulid else ARCHIVE))
 
     def view(self) -> ArchiveView:
-        """Return the archive as it is now."""
-        folders = self.folders()
-        verdicts = [v for f in folders.values() if f.verdict_keys for v in self.verdicts(f)]
-        return ArchiveView(folders, verdicts)
+        """Return the archive as it is now.
+
+        The listing is sorted, so the claims in it are not older than the folders.
+        """
+        found = list(self._store.list(ARCHIVE))
+        folders = _folders(found)
+        return ArchiveView(
+            folders=folders,
+            claims=_claims(found),
+            catalogued=catalogued(found),
+            verdicts=[v for f in folders.values() if f.verdict_keys for v in self.verdicts(f)],
+        )
 
     def claims(self) -> Mapping[str, ObjectInfo]:
         """Return the claims of runs that have not committed their backup, by backup id."""
-        found = {claimed_id(info.key): info for info in self._store.list(CLAIMS)}
-        return {identifier: info for identifier, info in found.items() if identifier}
+        return _claims(self._store.list(CLAIMS))
 
     def block(self, folder: str) -> Block | None:
         """Return what `block.json` says; None if it is invalid or gone."""
@@ -247,11 +292,24 @@ def _is_current(verdict: FolderVerdict, folder: ArchivedFolder) -> bool:
     )
 
 
+def _folders(found: Iterable[ObjectInfo]) -> Mapping[str, ArchivedFolder]:
+    folders: dict[str, dict[str, ObjectInfo]] = {}
+    for info in found:
+        if folder := folder_of(info.key):
+            folders.setdefault(folder, {})[info.key] = info
+    return {name: ArchivedFolder(name, objects) for name, objects in folders.items()}
+
+
+def _claims(found: Iterable[ObjectInfo]) -> Mapping[str, ObjectInfo]:
+    claims = {claimed_id(info.key): info for info in found}
+    return {identifier: info for identifier, info in claims.items() if identifier}
+
+
 def _failure(
-    manifest: Manifest, level: Level, at: datetime, findings: Sequence[RecordedFinding]
+    backup_id: str, level: Level, at: datetime, findings: Sequence[RecordedFinding]
 ) -> Verification:
     return Verification(
-        backup_id=manifest.backup_id,
+        backup_id=backup_id,
         level=level,
         verdict=Verdict.FAIL,
         verified_at=at,

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import (
@@ -20,7 +20,7 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
 )
 from prometheus_backup.model import CONTROL, Layout, PutOptions
-from prometheus_backup.repository.archive import ArchivedFolder, lost_keys
+from prometheus_backup.repository.archive import lost_keys
 from prometheus_backup.repository.entry import GRACE
 from prometheus_backup.repository.layout import (
     MANIFEST,
@@ -70,8 +70,6 @@ class Claim:
         self._heartbeat_at = self._clock.now()
         self._taken_over = False
         self._ended = False
-        self.archive: Mapping[str, ArchivedFolder] | None = None
-        """The folders of the archive right after the commit."""
         # Held while incomplete.json is written, so that no late heartbeat follows the end.
         self._lock = threading.Lock()
 
@@ -163,6 +161,7 @@ class Claim:
         except RepositoryLocked:
             # A sweep began between the last check and the manifest: see Repository.sweep.
             self._store.delete([self._key(MANIFEST)])
+            self._repository.catalog.remove(self.backup_id)
             raise
         except _NotStored:
             raise
@@ -205,8 +204,7 @@ class Claim:
         """
         if manifest.layout is Layout.FULL:
             return
-        self.archive = self._repository.archive.folders()
-        lost = lost_keys(manifest, self.archive)
+        lost = lost_keys(manifest, self._repository.archive.folders())
         if lost:
             raise RepositoryLocked(
                 f"cannot commit {self.backup_id}: {lost[0]} was deleted from the archive",

@@ -9,7 +9,7 @@ from prometheus_backup.errors import RepositoryError
 from prometheus_backup.model import Level
 from prometheus_backup.repository.hold import Hold
 from prometheus_backup.repository.layout import backup_time
-from prometheus_backup.repository.manifest import ArchivedTimes, Header, Incomplete
+from prometheus_backup.repository.manifest import Header, Incomplete, NamedFolder
 from prometheus_backup.repository.verification import (
     Rotation,
     Verification,
@@ -51,7 +51,7 @@ class BackupEntry:
     state: State
     header: Header | None = None
     spans: tuple[Span, ...] = ()
-    folders: Mapping[str, ArchivedTimes] = field(default_factory=dict)
+    folders: Mapping[str, NamedFolder] = field(default_factory=dict)
     problem: str = ""
     incomplete: Incomplete | None = None
     incomplete_modified: datetime | None = None

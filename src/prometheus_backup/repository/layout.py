@@ -18,6 +18,8 @@ OWN = "own"
 ARCHIVE = "archive"
 """The blocks that backups share. Sorts before `backup-`, so backups stay last."""
 CLAIMS = f"{ARCHIVE}/claims"
+CATALOG = f"{ARCHIVE}/catalog"
+"""What other documents say of each backup, in short. Sorts after the archive's folders."""
 BLOCK = "block.json"
 UNWANTED = "unwanted.json"
 VERSIONS = "versions"
@@ -86,6 +88,28 @@ def claimed_id(key: str) -> str | None:
     return identifier if is_claim else None
 
 
+def catalog_key(identifier: str) -> str:
+    """Return the key of the catalogue's entry of a backup."""
+    return f"{CATALOG}/{identifier}.json"
+
+
+def catalog_blocks_key(identifier: str) -> str:
+    """Return the key of the list of folders of the archive that a backup names."""
+    return f"{CATALOG}/{identifier}-blocks.json.gz"
+
+
+def catalogued_id(key: str) -> str | None:
+    """Return the backup id in the key of an entry of the catalogue; None for other keys."""
+    identifier = key.removeprefix(f"{CATALOG}/").removesuffix(".json")
+    return identifier if is_backup_id(identifier) and catalog_key(identifier) == key else None
+
+
+def version_of(key: str) -> tuple[str, str] | None:
+    """Return the path and the backup of a version of a file in the archive; None for other keys."""
+    parts = key.split("/", maxsplit=5)
+    return (parts[5], parts[4]) if len(parts) == 6 and parts[3] == VERSIONS else None
+
+
 def archive_folder(ulid: str, keeper: str) -> str:
     """Return the folder of a block in the archive; `keeper` is the backup that kept it first."""
     return f"{ARCHIVE}/{ulid}/{keeper}"
@@ -148,6 +172,13 @@ def is_verdict_name(name: str) -> bool:
     return _VERDICT.fullmatch(name) is not None
 
 
+def is_control_path(path: str) -> bool:
+    """Return whether this path in a folder of the archive is not a file that all backups share."""
+    return (
+        path in (BLOCK, UNWANTED) or path.startswith((f"{VERSIONS}/", f"{LAST}/"))
+    ) or is_verdict_name(path)
+
+
 def rotation_name(level: str) -> str:
     """Return the name of the object that holds the progress of a level's rotation."""
     return f"rotation-{level}.json"
@@ -156,6 +187,11 @@ def rotation_name(level: str) -> str:
 def is_rotation_name(name: str) -> bool:
     """Return whether an object of this name holds the progress of a rotation."""
     return _ROTATION.fullmatch(name) is not None
+
+
+def is_result_name(name: str) -> bool:
+    """Return whether an object of this name holds a result of verification."""
+    return is_rotation_name(name) or verification_level(name) is not None
 
 
 def is_ulid(text: str) -> bool:

@@ -34,7 +34,7 @@ from prometheus_backup.repository.document import (
     Ulid,
 )
 from prometheus_backup.repository.fingerprint import Fingerprint
-from prometheus_backup.repository.layout import ARCHIVE, OWN, folder_of
+from prometheus_backup.repository.layout import ARCHIVE, OWN, folder_of, version_of
 from prometheus_backup.spans import Span, merge
 
 _NEWEST_FORMAT = 2
@@ -52,6 +52,10 @@ _MAX_CAUSE = 500
 """Characters of a document's own text that an error message may quote."""
 
 _D = TypeVar("_D", bound=Document)
+
+
+class ForeignManifest(UnreadableManifest):
+    """A metadata.json of another tool, such as the old six-field script."""
 
 
 class File(Document):
@@ -218,6 +222,29 @@ class ArchivedTimes(NamedTuple):
     partial: bool
 
 
+class NamedFolder(NamedTuple):
+    """What a backup names of a folder of the archive.
+
+    `files` is the number of files. `versions` holds path and backup of those that can change.
+    """
+
+    times: ArchivedTimes
+    files: int
+    versions: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        """Return what a block of a manifest names."""
+        versions = tuple(v for f in block.files if (v := version_of(f.key)))
+        times = ArchivedTimes(*block.times_ms, bool(block.hints))
+        return cls(times, len(block.files), versions)
+
+    def names(self, key: str) -> bool:
+        """Return whether it names this key of its folder, or the folder itself."""
+        version = version_of(key)
+        return version is None or version in self.versions
+
+
 class Manifest(Header):
     """`metadata.json`: the manifest of a backup."""
 
@@ -237,13 +264,9 @@ class Manifest(Header):
         return frozenset(b.folder for b in self.blocks if b.folder is not None)
 
     @property
-    def archived(self) -> Mapping[str, ArchivedTimes]:
-        """Return the times of the blocks in the archive, by folder."""
-        return {
-            b.folder: ArchivedTimes(*b.times_ms, bool(b.hints))
-            for b in self.blocks
-            if b.folder is not None
-        }
+    def archived(self) -> Mapping[str, NamedFolder]:
+        """Return what this backup names of each folder of the archive."""
+        return {b.folder: NamedFolder.of(b) for b in self.blocks if b.folder is not None}
 
     @property
     def header(self) -> Header:
@@ -320,22 +343,11 @@ def encode(document: Document) -> bytes:
     return document.model_dump_json(indent=2).encode() + b"\n"
 
 
-def is_foreign(data: bytes) -> bool:
-    """Return whether this is a metadata.json of another tool, such as the old six-field script."""
-    if _too_large(data):
-        return False
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and "format_version" not in value and "blocks" not in value
-
-
 def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
     """Parse the manifest of a backup.
 
-    Raises UnreadableManifest if it is invalid or of another backup, NewerFormat if its format is
-    newer than this program.
+    Raises UnreadableManifest if it is invalid or of another backup (ForeignManifest if another tool
+    has written it), NewerFormat if its format is newer than this program.
     """
     subject = f"cannot read manifest {backup_id}/metadata.json"
     if _too_large(data):
@@ -348,7 +360,8 @@ def decode_manifest(data: bytes, *, backup_id: str) -> Manifest:
             raise NewerFormat(
                 f"{subject}: it has format {version}, this program reads up to {_NEWEST_FORMAT}"
             ) from None
-        raise UnreadableManifest(f"{subject}: {_first_cause(error)}") from None
+        kind = ForeignManifest if _is_foreign(data) else UnreadableManifest
+        raise kind(f"{subject}: {_first_cause(error)}") from None
     if manifest.backup_id != backup_id:
         raise UnreadableManifest(f"{subject}: it is the manifest of {manifest.backup_id}")
     return manifest
@@ -368,6 +381,14 @@ def sha256sums(manifest: Manifest) -> bytes:
     """Return `SHA256SUMS` in the format of sha256sum(1), with paths relative to the backup."""
     lines = (f"{f.sha256}  {b.ulid}/{f.path}\n" for b, f in manifest.files())
     return "".join(lines).encode()
+
+
+def _is_foreign(data: bytes) -> bool:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "format_version" not in value and "blocks" not in value
 
 
 def _too_large(data: bytes) -> bool:

@@ -12,9 +12,7 @@ from prometheus_backup.clock import Clock
 from prometheus_backup.errors import (
     BackupNotFound,
     NewerFormat,
-    ObjectArchived,
     ObjectNotFound,
-    RepositoryDenied,
     RepositoryFull,
     RepositoryUnavailable,
     UnreadableManifest,
@@ -22,16 +20,15 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import (
     CONTROL,
     Layout,
-    ObjectInfo,
     rfc3339,
 )
 from prometheus_backup.repository.archive import Archive, ArchiveView
+from prometheus_backup.repository.catalog import Catalog
 from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.hold import Holds
 from prometheus_backup.repository.layout import (
     ARCHIVE,
     GUARD,
-    INCOMPLETE,
     MANIFEST,
     PROBE_PREFIX,
     claim_key,
@@ -41,12 +38,11 @@ from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
     Incomplete,
     Manifest,
-    decode,
     decode_manifest,
     encode,
-    is_foreign,
 )
 from prometheus_backup.repository.names import is_date, matching, neighbours
+from prometheus_backup.repository.reading import EntryReader, Look
 from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import NoAnswer, ObjectStore
@@ -72,37 +68,50 @@ class Repository:
         self.clock = clock
         self.results = VerificationResults(store)
         self.archive = Archive(store)
+        self.catalog = Catalog(store)
         self.holds = Holds(store)
-        self._decoding = threading.Lock()
+        self._reader = EntryReader(
+            store, self.results, self.catalog, self.holds, clock=clock, decoding=threading.Lock()
+        )
 
     @property
     def url(self) -> str:
         """Return the address, for messages."""
         return self.store.url
 
-    def entries(self) -> tuple[BackupEntry, ...]:
+    def entries(self, view: ArchiveView | None = None) -> tuple[BackupEntry, ...]:
         """Return every backup and every claim, oldest first, with what is known of the archive.
 
-        A backup with an object that cannot be read is UNREADABLE. Only if this is so for every
-        backup, the error is raised.
+        `view` is the archive, if the caller has just listed it. A backup with an object that cannot
+        be read is UNREADABLE. Only if this is so for every backup, the error is raised.
         """
-        found = self._entries(self.archive.view())
+        found = self._entries(view or self.archive.view())
         if not any(e.lost for e in found):
             return found
         # A backup committed since the archive was listed names folders that are newer: look again.
         return self._entries(self.archive.view())
 
-    def backups(self) -> tuple[BackupEntry, ...]:
-        """Return the same without a look at the archive."""
-        return self._entries(None)
+    def backups(self, *, read_manifests: bool = False) -> tuple[BackupEntry, ...]:
+        """Return the same without the faults of the archive.
 
-    def _entries(self, view: ArchiveView | None) -> tuple[BackupEntry, ...]:
+        With `read_manifests`, the catalogue is not believed.
+        """
+        return self._entries(None, read_manifests=read_manifests)
+
+    def _entries(
+        self, view: ArchiveView | None, *, read_manifests: bool = False
+    ) -> tuple[BackupEntry, ...]:
         # Claims are listed before manifests, so that no run which commits meanwhile is missed.
-        claims = self.archive.claims()
-        ids = sorted({*self.ids(), *claims})
+        look = Look(
+            claims=self.archive.claims() if view is None else view.claims,
+            catalogued=self.catalog.ids() if view is None else view.catalogued,
+            view=view,
+            read_manifests=read_manifests,
+        )
+        ids = sorted({*self.ids(), *look.claims, *look.catalogued})
         pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")
         try:
-            entries = pool.map(lambda one: self._entry(one, claims.get(one), view), ids)
+            entries = pool.map(lambda one: self._reader.entry(one, look), ids)
             found = tuple(e for e in entries if e is not None)
         finally:  # after a signal or a failure, do not wait for a silent store
             pool.shutdown(wait=False, cancel_futures=True)
@@ -115,49 +124,15 @@ class Repository:
         """Return one backup, or None if it does not exist."""
         if backup_id == GUARD:
             return None
-        entry = self._entry(backup_id, None, None)
+        look = Look(claims={}, catalogued=frozenset((backup_id,)))
+        entry = self._reader.entry(backup_id, look)
         if entry is None or (entry.state is State.FOREIGN and not entry.problem):
-            return self._entry(backup_id, self.archive.claims().get(backup_id), None)
-        return self._entry(backup_id, None, self.archive.view()) if entry.folders else entry
-
-    def _entry(
-        self, backup_id: str, claim: ObjectInfo | None, view: ArchiveView | None
-    ) -> BackupEntry | None:
-        try:
-            entry = self._read(backup_id, claim, view)
-            if claim is None or (entry is not None and entry.incomplete_modified is not None):
-                return entry
-            # Committed since the claim was listed, or given up: look again.
-            return self._read(backup_id, None, view)
-        except ObjectArchived as error:  # a lifecycle rule moved its control files
-            hold = self.holds.known(backup_id)
-            return BackupEntry(backup_id, State.ARCHIVED, problem=error.message, hold=hold)
-        except (RepositoryDenied, RepositoryUnavailable) as error:
-            return BackupEntry(backup_id, State.UNREADABLE, problem=error.message, read_error=error)
-
-    def _read(
-        self, backup_id: str, claim: ObjectInfo | None, view: ArchiveView | None
-    ) -> BackupEntry | None:
-        files = {o.key.rpartition("/")[2]: o for o in self.store.list_files(backup_id)}
-        if not files and claim is None and not any(self.store.list(backup_id)):
-            return None
-        incomplete, modified = self._incomplete(files.get(INCOMPLETE) or claim)
-        verifications, rotations = self.results.of(files)
-        entry = self._read_manifest(backup_id, files.get(MANIFEST), view)
-        if entry is None:
-            state = State.FOREIGN
-            if incomplete is not None:
-                deleting = incomplete.state == "deleting"
-                state = State.DELETING if deleting else State.INCOMPLETE
-            entry = BackupEntry(backup_id, state)
-        return replace(
-            entry,
-            incomplete=incomplete,
-            incomplete_modified=modified,
-            verifications=verifications,
-            rotations=rotations,
-            hold=self.holds.of(backup_id, files),
-        )
+            look = replace(look, claims=self.archive.claims())
+        elif entry.folders:
+            look = replace(look, view=self.archive.view())
+        else:
+            return entry
+        return self._reader.entry(backup_id, look)
 
     def find(self, name: str, *, at: datetime | None = None) -> BackupEntry:
         """Return the committed backup that a name means (see `named`).
@@ -266,6 +241,8 @@ class Repository:
         self, backup_id: str, run_id: str, layout: Layout, *, marked: bool
     ) -> DeletedObjects:
         manifest, mark = f"{backup_id}/{MANIFEST}", claim_key(backup_id, layout)
+        if not marked:  # an entry of the catalogue without manifest or mark would be a lost backup
+            self.catalog.remove(backup_id)
         self.store.delete([manifest])
         # Listed after the manifest is deleted: from then on nobody adds to this folder.
         found = list(self.store.list(backup_id))
@@ -276,51 +253,9 @@ class Repository:
             self._mark_deleting(backup_id, run_id, layout)  # there is room now
         for start in range(0, len(rest), _DELETE_BATCH):
             self.store.delete([o.key for o in rest[start : start + _DELETE_BATCH]])
+        self.catalog.remove(backup_id)
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))
-
-    def _read_manifest(
-        self, backup_id: str, info: ObjectInfo | None, view: ArchiveView | None
-    ) -> BackupEntry | None:
-        """Return what the manifest says; None without a manifest.
-
-        The manifest of many files takes much memory: parse one at a time, and keep no blocks.
-        """
-        if info is None:
-            return None
-        if info.size > MAX_DOCUMENT_SIZE:
-            problem = f"cannot read manifest {info.key}: {info.size:,} bytes is too large"
-            return BackupEntry(backup_id, State.UNREADABLE, problem=problem)
-        try:
-            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
-        except ObjectNotFound:  # deleted since the listing
-            return None
-        try:
-            with self._decoding:
-                manifest = decode_manifest(body, backup_id=backup_id)
-                return BackupEntry(
-                    backup_id,
-                    State.COMMITTED,
-                    manifest.header,
-                    spans=manifest.spans,
-                    folders=manifest.archived,
-                    shared_failures=view.failures(manifest, now=self.clock.now()) if view else (),
-                )
-        except NewerFormat as error:
-            return BackupEntry(backup_id, State.NEWER, problem=error.message)
-        except UnreadableManifest as error:
-            state = State.FOREIGN if is_foreign(body) else State.UNREADABLE
-            return BackupEntry(backup_id, state, problem=error.message)
-
-    def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
-        if info is None or info.size > MAX_DOCUMENT_SIZE:
-            return None, None
-        try:
-            # It may have grown since the listing.
-            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
-            return decode(Incomplete, body), info.modified
-        except ObjectNotFound:
-            return None, None
 
     def _latest(self, at: datetime | None) -> BackupEntry:
         entries = self.entries()

@@ -7,9 +7,9 @@ from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.model import CONTROL, Level, ObjectInfo, Verdict
 from prometheus_backup.repository.layout import (
     MANIFEST,
+    is_result_name,
     is_rotation_name,
     rotation_name,
-    verification_level,
     verification_name,
 )
 from prometheus_backup.repository.manifest import MAX_DOCUMENT_SIZE, decode, encode
@@ -26,25 +26,26 @@ class VerificationResults:
 
     def of(
         self, files: Mapping[str, ObjectInfo]
-    ) -> tuple[tuple[Verification, ...], tuple[Rotation, ...]]:
-        """Return the results and rotations among these objects; skip those that cannot be parsed.
+    ) -> tuple[Mapping[str, Verification], Mapping[str, Rotation]]:
+        """Return the results and rotations among these objects, without those that are invalid.
 
         `files` are the objects directly in the backup's folder, by name.
         """
-        results, rotations = [], []
+        results: dict[str, Verification] = {}
+        rotations: dict[str, Rotation] = {}
         for name, info in sorted(files.items()):
-            is_rotation = is_rotation_name(name)
-            if info.size > MAX_DOCUMENT_SIZE or not (is_rotation or verification_level(name)):
+            if info.size > MAX_DOCUMENT_SIZE or not is_result_name(name):
                 continue
             try:
                 body = self._store.get(info.key, limit=MAX_DOCUMENT_SIZE)
             except ObjectNotFound:
                 continue
-            if is_rotation:
-                rotations.append(decode(Rotation, body))
-            else:
-                results.append(decode(Verification, body))
-        return tuple(filter(None, results)), tuple(filter(None, rotations))
+            if is_rotation_name(name):
+                if rotation := decode(Rotation, body):
+                    rotations[name] = rotation
+            elif result := decode(Verification, body):
+                results[name] = result
+        return results, rotations
 
     def record(self, verification: Verification) -> None:
         """Write the result of a verification next to its backup.

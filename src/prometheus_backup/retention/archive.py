@@ -19,6 +19,8 @@ from prometheus_backup.retention.history import HeldBlock, history
 from prometheus_backup.spans import Span, merge
 
 _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
+_WEEK = timedelta(days=7) - timedelta(hours=1)
+"""Nightly runs delete from the archive once a week: a deletion reads all manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class ArchivePlan:
     """What to do in the archive: folders to mark as unwanted, and marked ones to delete.
 
     `remember`: folders of the history, with the last backup that names them, which is deleted.
-    `blocked` is why neither may be done; None if it may.
+    `blocked` is why neither may be done; None if it may. `overdue`: a mark is a week old.
     """
 
     remember: Mapping[str, str] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ArchivePlan:
     delete: tuple[ArchivedFolder, ...] = ()
     waiting: tuple[ArchivedFolder, ...] = ()
     blocked: str | None = None
+    overdue: bool = False
 
 
 def wanted_folders(
@@ -87,6 +90,7 @@ def plan_archive(
         mark=tuple(f for f in unwanted if f.marked_at is None),
         delete=due,
         waiting=tuple(f for f in unwanted if f.marked_at is not None and f not in due),
+        overdue=any(f.marked_at and store_now - f.marked_at > _WEEK for f in due),
     )
 
 
@@ -96,7 +100,7 @@ def held_blocks(
     """Return the folders that a backup names or was the last one to name."""
     newest: dict[str, tuple[str, ArchivedTimes]] = {}
     for entry in sorted(entries, key=lambda e: e.backup_id):
-        newest |= {name: (entry.backup_id, times) for name, times in entry.folders.items()}
+        newest |= {name: (entry.backup_id, f.times) for name, f in entry.folders.items()}
     held: dict[str, HeldBlock] = {}
     for name, folder in folders.items():
         last = (folder.last[0], folder.last[2]) if folder.last else None
@@ -176,7 +180,10 @@ def _unknown(entries: Iterable[BackupEntry]) -> str | None:
     """Return why it is not known which folders are wanted; None if it is."""
     for entry in entries:
         if entry.state in _UNKNOWN:
-            return f"the manifest of {entry.backup_id} cannot be read, so its blocks are not known"
+            return (
+                f"the manifest of {entry.backup_id} cannot be read, so its blocks are not known; "
+                f"if it is lost, run `prometheus-backup prune --forget {entry.backup_id}`"
+            )
         if entry.incomplete_modified is not None and entry.incomplete is None:
             return f"the claim of {entry.backup_id} cannot be read, so its blocks are not known"
         if entry.lost:
@@ -209,11 +216,12 @@ class ArchivePruner:
         """Delete the folders that are still wanted by nobody; return them.
 
         Claims and manifests are read again, because a run may have claimed a folder just before it
-        was marked. The first value is why nothing was deleted.
+        was marked, and because the catalogue may be wrong. The first value is why nothing was
+        deleted.
         """
         if not plan.delete:
             return None, ()
-        entries = self.repository.backups()
+        entries = self.repository.backups(read_manifests=True)
         if blocked := _unknown(entries):
             return blocked, ()
         wanted = wanted_folders(entries, plan.delete)

@@ -163,12 +163,14 @@ def apply_prune(
     run_id: str,
     listener: Listener,
     limited: bool = False,
+    nightly: bool = False,
 ) -> PruneReport:
     """Apply the plan. Report what cannot be deleted, and continue with the rest.
 
-    With `limited`, a plan that deletes too much at once is reported and not applied.
+    With `limited`, a plan that deletes too much at once is reported and not applied. With
+    `nightly`, folders of the archive are deleted once a week only.
     """
-    run = _Pruning(repository, run_id, listener)
+    run = _Pruning(repository, run_id, listener, nightly=nightly)
     for backup_id in plan.unreadable:
         run.problems.append(
             f"retention: cannot read the manifest of {backup_id}: the backup is kept"
@@ -186,15 +188,27 @@ def apply_prune(
     run.attempt(repository.remove_unfinished)
     for problem in run.problems:
         listener(Warned(problem))
+    write_catalog(repository, listener)
     return PruneReport(
         plan, tuple(run.deleted), tuple(run.swept), tuple(run.problems), tuple(run.archived)
     )
 
 
+def write_catalog(repository: Repository, listener: Listener) -> None:
+    """Bring the catalogue up to date. It saves time, so a failure is only a warning."""
+    try:
+        repository.catalog.write()
+    except BackupToolError as error:
+        listener(Warned(f"cannot write the catalogue of backups: {error.message}", error.hint))
+
+
 class _Pruning:
     """What was done so far."""
 
-    def __init__(self, repository: Repository, run_id: str, listener: Listener) -> None:
+    def __init__(
+        self, repository: Repository, run_id: str, listener: Listener, *, nightly: bool
+    ) -> None:
+        self._nightly = nightly
         self._repository = repository
         self._run_id = run_id
         self._listener = listener
@@ -240,6 +254,8 @@ class _Pruning:
     def _prune_archive(self, plan: ArchivePlan) -> None:
         pruner = ArchivePruner(self._repository, self._run_id, self._listener)
         pruner.mark(plan)
+        if self._nightly and not plan.overdue:
+            return
         blocked, deleted = pruner.delete(plan)
         self.archived += deleted
         if blocked:

@@ -34,10 +34,9 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool, allow_many:
     now = context.clock.now()
     # A dry run writes nothing, so it cannot ask the store for its time.
     store_now = now if dry_run else repository.store_now(run_id=context.run_id)
-    archive = repository.archive.folders()
-    plan = plan_prune(
-        repository.entries(), policy=policy, now=now, store_now=store_now, archive=archive
-    )
+    view = repository.archive.view()
+    entries = repository.entries(view)
+    plan = plan_prune(entries, policy=policy, now=now, store_now=store_now, archive=view.folders)
     report = None
     if not dry_run:
         report = apply_prune(

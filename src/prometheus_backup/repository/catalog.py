@@ -1,0 +1,279 @@
+"""The catalogue: an entry for each backup, so that nobody needs to read every manifest.
+
+An entry repeats what the documents in a backup's folder say. It is believed as long as a listing
+shows the document as the entry saw it; else the document itself is read. So a missing, old or wrong
+entry costs time and nothing else. Format: docs/repository-format.md.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Self, TypeVar
+
+from pydantic import FailFast, Field
+
+from prometheus_backup.errors import ObjectNotFound, RepositoryError
+from prometheus_backup.model import CONTROL, ObjectInfo
+from prometheus_backup.repository.document import BackupId, Count, Document, Instant, Size, Text
+from prometheus_backup.repository.hold import Hold
+from prometheus_backup.repository.layout import (
+    CATALOG,
+    MANIFEST,
+    archive_folder,
+    catalog_blocks_key,
+    catalog_key,
+    catalogued_id,
+    folder_of,
+)
+from prometheus_backup.repository.manifest import (
+    MAX_DOCUMENT_SIZE,
+    MAX_FILES,
+    ArchivedTimes,
+    Header,
+    NamedFolder,
+    decode,
+)
+from prometheus_backup.repository.verification import Rotation, Verification
+from prometheus_backup.spans import Span
+from prometheus_backup.stores.base import ObjectStore
+
+_D = TypeVar("_D", bound=Document)
+_T = TypeVar("_T")
+_Column = Annotated[tuple[_T, ...], FailFast(), Field(max_length=MAX_FILES)]
+
+
+class SeenFile(Document):
+    """A document as a listing showed it: size in bytes, and ETag or time of modification."""
+
+    size: Size
+    version: Text
+
+    @classmethod
+    def of(cls, info: ObjectInfo) -> Self:
+        """Return what a listing shows of an object."""
+        return cls(size=info.size, version=info.version)
+
+    def is_still(self, info: ObjectInfo | None) -> bool:
+        """Return whether a listing shows it unchanged; not if the store does not tell."""
+        return info is not None and bool(self.version) and self == SeenFile.of(info)
+
+
+class CoveredTime(Document):
+    """A time range that the blocks of a backup cover together, half open."""
+
+    start: Instant
+    end: Instant
+
+
+class CatalogEntry(Document):
+    """`<backup>.json`: what the documents of a backup say, without its blocks.
+
+    `seen` are these documents, by name.
+    """
+
+    backup_id: BackupId
+    seen: dict[Text, SeenFile]
+    header: Header
+    covers: Annotated[tuple[CoveredTime, ...], FailFast()]
+    verifications: dict[Text, Verification]
+    rotations: dict[Text, Rotation]
+    hold: Hold | None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Return the time ranges that its blocks cover together, oldest first."""
+        return tuple(Span(c.start, c.end) for c in self.covers)
+
+    def current(self, files: Mapping[str, ObjectInfo]) -> frozenset[str]:
+        """Return the documents of a listing that have not changed since."""
+        return frozenset(n for n, seen in self.seen.items() if seen.is_still(files.get(n)))
+
+
+class CatalogBlocks(Document):
+    """`<backup>-blocks.json.gz`: the folders of the archive that a backup names, as columns.
+
+    Times in milliseconds. `versions` is an index into `kinds`, in which an empty backup id stands
+    for the folder's keeper.
+    """
+
+    backup_id: BackupId
+    manifest: SeenFile
+    ulids: _Column[Text]
+    keepers: _Column[Text]
+    begins_ms: _Column[int]
+    lengths_ms: _Column[int]
+    partial: _Column[bool]
+    files: _Column[Count]
+    versions: _Column[Count]
+    kinds: Annotated[tuple[tuple[tuple[Text, Text], ...], ...], FailFast()]
+
+    @classmethod
+    def of(cls, backup_id: str, manifest: SeenFile, named: Mapping[str, NamedFolder]) -> Self:
+        """Return the folders that a backup names."""
+        places = [name.split("/")[1:] for name in named]
+        shapes = [
+            tuple((path, "" if backup == keeper else backup) for path, backup in folder.versions)
+            for (_, keeper), folder in zip(places, named.values(), strict=True)
+        ]
+        kinds = {kind: number for number, kind in enumerate(dict.fromkeys(shapes))}
+        return cls(
+            backup_id=backup_id,
+            manifest=manifest,
+            ulids=tuple(ulid for ulid, _ in places),
+            keepers=tuple(keeper for _, keeper in places),
+            begins_ms=tuple(f.times.begin_ms for f in named.values()),
+            lengths_ms=tuple(f.times.end_ms - f.times.begin_ms for f in named.values()),
+            partial=tuple(f.times.partial for f in named.values()),
+            files=tuple(f.files for f in named.values()),
+            versions=tuple(kinds[shape] for shape in shapes),
+            kinds=tuple(kinds),
+        )
+
+    def named(self) -> Mapping[str, NamedFolder] | None:
+        """Return the folders by name; None if the document is inconsistent."""
+        found: dict[str, NamedFolder] = {}
+        try:
+            for ulid, keeper, begin, length, partial, files, kind in zip(
+                self.ulids,
+                self.keepers,
+                self.begins_ms,
+                self.lengths_ms,
+                self.partial,
+                self.files,
+                self.versions,
+                strict=True,
+            ):
+                times = ArchivedTimes(begin, begin + length, partial)
+                versions = tuple((path, backup or keeper) for path, backup in self.kinds[kind])
+                found[archive_folder(ulid, keeper)] = NamedFolder(times, files, versions)
+        except (ValueError, IndexError):
+            return None
+        return found if all(folder_of(f"{name}/") == name for name in found) else None
+
+
+class Catalog:
+    """The catalogue in a store. It remembers what it has read, and asks for changes only."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._stored: dict[str, CatalogEntry] = {}
+        self._current: dict[str, CatalogEntry] = {}
+        self._named: dict[str, tuple[SeenFile, Mapping[str, NamedFolder]]] = {}
+        self._shared: dict[tuple[str, NamedFolder], tuple[str, NamedFolder]] = {}
+
+    def ids(self) -> frozenset[str]:
+        """Return the backups that have an entry, by one listing."""
+        return catalogued(self._store.list(CATALOG))
+
+    def exists(self, backup_id: str) -> bool:
+        """Return whether a backup has an entry now."""
+        try:
+            self._store.head(catalog_key(backup_id))
+        except ObjectNotFound:
+            return False
+        return True
+
+    def entry(self, backup_id: str, manifest: ObjectInfo | None) -> CatalogEntry | None:
+        """Return the entry of a backup, if it speaks of its present manifest.
+
+        With `manifest` None, return it whatever it speaks of.
+        """
+        known = self._current.get(backup_id)
+        if known is None or not _speaks_of(known, manifest):
+            known = self._read(CatalogEntry, catalog_key(backup_id))
+            if known is None or known.backup_id != backup_id or not _speaks_of(known, manifest):
+                return None
+            self._stored[backup_id] = known
+        return known
+
+    def named(self, backup_id: str, manifest: SeenFile) -> Mapping[str, NamedFolder] | None:
+        """Return the folders of the archive that a manifest names; None if that is not known."""
+        known = self._named.get(backup_id)
+        if known is not None and known[0] == manifest:
+            return known[1]
+        found = self._read(CatalogBlocks, catalog_blocks_key(backup_id))
+        if found is None or found.backup_id != backup_id or found.manifest != manifest:
+            return None
+        named = found.named()
+        return None if named is None else self._remember_named(backup_id, manifest, named)
+
+    def learn(self, entry: CatalogEntry, named: Mapping[str, NamedFolder]) -> None:
+        """Remember a backup as it is now, for the next look and for `write`."""
+        self._current[entry.backup_id] = entry
+        manifest = entry.seen[MANIFEST]
+        known = self._named.get(entry.backup_id)
+        if known is None or known[0] != manifest:
+            self._remember_named(entry.backup_id, manifest, named)
+
+    def write(self) -> None:
+        """Store the entries that have changed, each unless its backup has been deleted meanwhile.
+
+        Either this look at the manifest or the deletion sees the other, as for the results of
+        verification.
+        """
+        for backup_id, entry in sorted(self._current.items()):
+            if self._stored.get(backup_id) == entry:
+                continue
+            self._put(entry)
+            self._stored[backup_id] = entry
+            try:
+                self._store.head(f"{backup_id}/{MANIFEST}")
+            except ObjectNotFound:
+                self.remove(backup_id)
+
+    def remove(self, backup_id: str) -> None:
+        """Remove the entry of a backup."""
+        self._stored.pop(backup_id, None)
+        self._current.pop(backup_id, None)
+        self._named.pop(backup_id, None)
+        self._store.delete([catalog_key(backup_id), catalog_blocks_key(backup_id)])
+
+    def _put(self, entry: CatalogEntry) -> None:
+        known, seen = self._named[entry.backup_id], entry.seen[MANIFEST]
+        stored = self._stored.get(entry.backup_id)
+        if known[1] and (stored is None or stored.seen.get(MANIFEST) != seen):
+            blocks = CatalogBlocks.of(entry.backup_id, seen, known[1])
+            key = catalog_blocks_key(entry.backup_id)
+            body = zlib.compress(_compact(blocks), level=9, wbits=_GZIP)
+            self._store.put_small(key, body, options=CONTROL)
+        self._store.put_small(catalog_key(entry.backup_id), _compact(entry), options=CONTROL)
+
+    def _remember_named(
+        self, backup_id: str, manifest: SeenFile, named: Mapping[str, NamedFolder]
+    ) -> Mapping[str, NamedFolder]:
+        # Most backups name the same folders: keep each once.
+        shared = dict(self._shared.setdefault(one, one) for one in named.items())
+        self._named[backup_id] = manifest, shared
+        return shared
+
+    def _read(self, kind: type[_D], key: str) -> _D | None:
+        """Return a document of the catalogue; None if it cannot be used, whatever the cause."""
+        body = b""
+        with contextlib.suppress(RepositoryError, zlib.error):
+            body = self._store.get(key, limit=MAX_DOCUMENT_SIZE)
+            if key.endswith(".gz"):
+                body = zlib.decompressobj(wbits=_GZIP).decompress(body, MAX_DOCUMENT_SIZE)
+        return decode(kind, body) if body else None
+
+
+_GZIP = 31
+"""zlib's number for the format of gzip(1)."""
+
+
+def catalogued(found: Iterable[ObjectInfo]) -> frozenset[str]:
+    """Return the backups whose entry is among these objects."""
+    return frozenset(i for info in found if (i := catalogued_id(info.key)))
+
+
+def covered(spans: Sequence[Span]) -> tuple[CoveredTime, ...]:
+    """Return time ranges as an entry stores them."""
+    return tuple(CoveredTime(start=s.start, end=s.end) for s in spans)
+
+
+def _speaks_of(entry: CatalogEntry, manifest: ObjectInfo | None) -> bool:
+    seen = entry.seen.get(MANIFEST)
+    return manifest is None or (seen is not None and seen.is_still(manifest))
+
+
+def _compact(document: Document) -> bytes:
+    return document.model_dump_json().encode()
