@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from prometheus_backup.backup.run import BackupOptions
     from prometheus_backup.prometheus.client import PrometheusClient
+    from prometheus_backup.repository.catalog import CatalogMemory
     from prometheus_backup.repository.repository import Repository
     from prometheus_backup.stores.base import ObjectStore
     from prometheus_backup.transfer import Transfer
@@ -92,17 +93,24 @@ class CommandContext:
             )
         )
 
-    def repository(self, *, hurried: bool = False) -> "Repository":
-        """Return the repository after a first request, so that wrong settings fail early."""
-        repository = self.unchecked_repository(hurried=hurried)
+    def repository(
+        self, *, hurried: bool = False, memory: "CatalogMemory | None" = None
+    ) -> "Repository":
+        """Return the repository after a first request, so that wrong settings fail early.
+
+        `hurried` gives up early; `memory` is what is known of it from earlier.
+        """
+        repository = self.unchecked_repository(hurried=hurried, memory=memory)
         repository.store.ping()
         return repository
 
-    def unchecked_repository(self, *, hurried: bool = False) -> "Repository":
-        """Return the repository without contacting the store; `hurried` gives up early."""
+    def unchecked_repository(
+        self, *, hurried: bool = False, memory: "CatalogMemory | None" = None
+    ) -> "Repository":
+        """Return the repository without contacting the store."""
         from prometheus_backup.repository.repository import Repository
 
-        return Repository(self._store(hurried=hurried), clock=self.clock)
+        return Repository(self._store(hurried=hurried), clock=self.clock, memory=memory)
 
     def require_apart(self, directory: Path, what: str) -> None:
         """Raise UsageError if a local repository and this directory contain each other.

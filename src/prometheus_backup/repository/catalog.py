@@ -7,7 +7,8 @@ entry costs time and nothing else. Format: docs/repository-format.md.
 
 import contextlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Self, TypeVar
 
 from pydantic import FailFast, Field
@@ -151,15 +152,32 @@ class CatalogBlocks(Document):
         return found if all(folder_of(f"{name}/") == name for name in found) else None
 
 
-class Catalog:
-    """The catalogue in a store. It remembers what it has read, and asks for changes only."""
+@dataclass(slots=True)
+class CatalogMemory:
+    """What was read of a repository, by backup id, so that only changes are read again.
 
-    def __init__(self, store: ObjectStore) -> None:
+    `stored` are the entries as they are in the store, `current` as they should be; `named` are the
+    folders of the archive, for a manifest.
+    """
+
+    stored: dict[str, CatalogEntry] = field(default_factory=dict)
+    current: dict[str, CatalogEntry] = field(default_factory=dict)
+    named: dict[str, tuple[SeenFile, Mapping[str, NamedFolder]]] = field(default_factory=dict)
+    shared: dict[tuple[str, NamedFolder], tuple[str, NamedFolder]] = field(default_factory=dict)
+
+    def forget(self, backup_id: str) -> None:
+        """Forget a backup."""
+        for known in (self.stored, self.current, self.named):
+            known.pop(backup_id, None)
+
+
+class Catalog:
+    """The catalogue in a store, and what is remembered of it."""
+
+    def __init__(self, store: ObjectStore, memory: CatalogMemory) -> None:
         self._store = store
-        self._stored: dict[str, CatalogEntry] = {}
-        self._current: dict[str, CatalogEntry] = {}
-        self._named: dict[str, tuple[SeenFile, Mapping[str, NamedFolder]]] = {}
-        self._shared: dict[tuple[str, NamedFolder], tuple[str, NamedFolder]] = {}
+        self._memory = memory
+        self._useless: set[str] = set()
 
     def ids(self) -> frozenset[str]:
         """Return the backups that have an entry, by one listing."""
@@ -173,22 +191,22 @@ class Catalog:
             return False
         return True
 
-    def entry(self, backup_id: str, manifest: ObjectInfo | None) -> CatalogEntry | None:
-        """Return the entry of a backup, if it speaks of its present manifest.
+    def entry(self, backup_id: str, manifest: ObjectInfo) -> CatalogEntry | None:
+        """Return what is remembered of a backup, if it speaks of its present manifest."""
+        known = self._memory.current.get(backup_id)
+        return known if known is not None and _speaks_of(known, manifest) else None
 
-        With `manifest` None, return it whatever it speaks of.
-        """
-        known = self._current.get(backup_id)
-        if known is None or not _speaks_of(known, manifest):
-            known = self._read(CatalogEntry, catalog_key(backup_id))
-            if known is None or known.backup_id != backup_id or not _speaks_of(known, manifest):
-                return None
-            self._stored[backup_id] = known
-        return known
+    def stored(self, backup_id: str, manifest: ObjectInfo | None) -> CatalogEntry | None:
+        """Return the entry in the store, if it speaks of this manifest; None stands for any."""
+        found = self._read(CatalogEntry, catalog_key(backup_id))
+        if found is None or found.backup_id != backup_id or not _speaks_of(found, manifest):
+            return None
+        self._memory.stored[backup_id] = found
+        return found
 
     def named(self, backup_id: str, manifest: SeenFile) -> Mapping[str, NamedFolder] | None:
         """Return the folders of the archive that a manifest names; None if that is not known."""
-        known = self._named.get(backup_id)
+        known = self._memory.named.get(backup_id)
         if known is not None and known[0] == manifest:
             return known[1]
         found = self._read(CatalogBlocks, catalog_blocks_key(backup_id))
@@ -199,9 +217,9 @@ class Catalog:
 
     def learn(self, entry: CatalogEntry, named: Mapping[str, NamedFolder]) -> None:
         """Remember a backup as it is now, for the next look and for `write`."""
-        self._current[entry.backup_id] = entry
+        self._memory.current[entry.backup_id] = entry
         manifest = entry.seen[MANIFEST]
-        known = self._named.get(entry.backup_id)
+        known = self._memory.named.get(entry.backup_id)
         if known is None or known[0] != manifest:
             self._remember_named(entry.backup_id, manifest, named)
 
@@ -211,26 +229,40 @@ class Catalog:
         Either this look at the manifest or the deletion sees the other, as for the results of
         verification.
         """
-        for backup_id, entry in sorted(self._current.items()):
-            if self._stored.get(backup_id) == entry:
+        for backup_id in sorted(self._useless):
+            self.remove(backup_id)
+        self._useless.clear()
+        for backup_id, entry in sorted(self._memory.current.items()):
+            if self._memory.stored.get(backup_id) == entry:
                 continue
             self._put(entry)
-            self._stored[backup_id] = entry
+            self._memory.stored[backup_id] = entry
             try:
                 self._store.head(f"{backup_id}/{MANIFEST}")
             except ObjectNotFound:
                 self.remove(backup_id)
 
+    def distrust(self, backup_id: str) -> None:
+        """Let `write` replace the entry of a backup, whatever it says."""
+        self._memory.stored.pop(backup_id, None)
+
+    def discard(self, backup_id: str) -> None:
+        """Let `write` remove the entry of a backup that is gone."""
+        self._useless.add(backup_id)
+
+    def retain(self, ids: Collection[str]) -> None:
+        """Forget all other backups."""
+        for backup_id in self._memory.current.keys() - set(ids):
+            self._memory.forget(backup_id)
+
     def remove(self, backup_id: str) -> None:
         """Remove the entry of a backup."""
-        self._stored.pop(backup_id, None)
-        self._current.pop(backup_id, None)
-        self._named.pop(backup_id, None)
+        self._memory.forget(backup_id)
         self._store.delete([catalog_key(backup_id), catalog_blocks_key(backup_id)])
 
     def _put(self, entry: CatalogEntry) -> None:
-        known, seen = self._named[entry.backup_id], entry.seen[MANIFEST]
-        stored = self._stored.get(entry.backup_id)
+        known, seen = self._memory.named[entry.backup_id], entry.seen[MANIFEST]
+        stored = self._memory.stored.get(entry.backup_id)
         if known[1] and (stored is None or stored.seen.get(MANIFEST) != seen):
             blocks = CatalogBlocks.of(entry.backup_id, seen, known[1])
             key = catalog_blocks_key(entry.backup_id)
@@ -242,8 +274,8 @@ class Catalog:
         self, backup_id: str, manifest: SeenFile, named: Mapping[str, NamedFolder]
     ) -> Mapping[str, NamedFolder]:
         # Most backups name the same folders: keep each once.
-        shared = dict(self._shared.setdefault(one, one) for one in named.items())
-        self._named[backup_id] = manifest, shared
+        shared = dict(self._memory.shared.setdefault(one, one) for one in named.items())
+        self._memory.named[backup_id] = manifest, shared
         return shared
 
     def _read(self, kind: type[_D], key: str) -> _D | None:

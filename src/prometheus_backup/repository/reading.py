@@ -103,19 +103,22 @@ class EntryReader:
         """
         if backup_id not in look.catalogued:
             return False
-        entry = self.catalog.entry(backup_id, None)
-        is_archived = entry is not None and entry.header.layout is Layout.ARCHIVE
-        return is_archived and self.catalog.exists(backup_id)
+        entry = self.catalog.stored(backup_id, None)
+        if entry is None or entry.header.layout is Layout.FULL:  # nothing depends on it
+            self.catalog.discard(backup_id)
+            return False
+        return self.catalog.exists(backup_id)
 
     def _of_manifest(
         self, backup_id: str, files: Mapping[str, ObjectInfo], look: Look
     ) -> BackupEntry | None:
         """Return what the documents of a backup say; None if the manifest has just been deleted."""
-        believed = backup_id in look.catalogued and not look.read_manifests
-        known = self.catalog.entry(backup_id, files[MANIFEST]) if believed else None
+        known = None if look.read_manifests else self._known(backup_id, files[MANIFEST], look)
         named = self._named(known) if known else None
         try:
             if known is None or named is None:
+                if known is not None:
+                    self.catalog.distrust(backup_id)
                 manifest = self._manifest(backup_id, files[MANIFEST])
                 known, named = _described(manifest, files[MANIFEST]), manifest.archived
         except ObjectNotFound:
@@ -138,6 +141,12 @@ class EntryReader:
             shared_failures=self._shared_failures(backup_id, files, named, look.view),
             hold=entry.hold,
         )
+
+    def _known(self, backup_id: str, manifest: ObjectInfo, look: Look) -> CatalogEntry | None:
+        known = self.catalog.entry(backup_id, manifest)
+        if known is None and backup_id in look.catalogued:
+            return self.catalog.stored(backup_id, manifest)
+        return known
 
     def _named(self, known: CatalogEntry) -> Mapping[str, NamedFolder] | None:
         if known.header.layout is Layout.FULL:

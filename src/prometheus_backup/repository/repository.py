@@ -23,7 +23,7 @@ from prometheus_backup.model import (
     rfc3339,
 )
 from prometheus_backup.repository.archive import Archive, ArchiveView
-from prometheus_backup.repository.catalog import Catalog
+from prometheus_backup.repository.catalog import Catalog, CatalogMemory
 from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.hold import Holds
 from prometheus_backup.repository.layout import (
@@ -61,14 +61,19 @@ class DeletedObjects:
 
 
 class Repository:
-    """The backups in a store. Store errors are passed on: a failed read never means absence."""
+    """The backups in a store. Store errors are passed on: a failed read never means absence.
 
-    def __init__(self, store: ObjectStore, *, clock: Clock) -> None:
+    `memory` may come from an earlier use of the same repository; then only changes are read.
+    """
+
+    def __init__(
+        self, store: ObjectStore, *, clock: Clock, memory: CatalogMemory | None = None
+    ) -> None:
         self.store = store
         self.clock = clock
         self.results = VerificationResults(store)
         self.archive = Archive(store)
-        self.catalog = Catalog(store)
+        self.catalog = Catalog(store, memory or CatalogMemory())
         self.holds = Holds(store)
         self._reader = EntryReader(
             store, self.results, self.catalog, self.holds, clock=clock, decoding=threading.Lock()
@@ -115,6 +120,7 @@ class Repository:
             found = tuple(e for e in entries if e is not None)
         finally:  # after a signal or a failure, do not wait for a silent store
             pool.shutdown(wait=False, cancel_futures=True)
+        self.catalog.retain(ids)
         errors = [e.read_error for e in found if e.read_error is not None]
         if errors and not any(e.state is State.COMMITTED for e in found):
             raise errors[0]

@@ -22,6 +22,7 @@ from prometheus_backup.model import Outcome
 if TYPE_CHECKING:
     from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import Sample
+    from prometheus_backup.repository.catalog import CatalogMemory
 
 _T = TypeVar("_T")
 
@@ -80,13 +81,13 @@ def _samples(context: CommandContext) -> "list[Sample]":
     return labelled(repository_state(context), context.metrics_labels())
 
 
-def _reading(context: CommandContext, *, hurried: bool) -> "Reading":
-    """Read the repository once, for the metrics and the report."""
+def _reading(context: CommandContext, *, hurried: bool, memory: "CatalogMemory") -> "Reading":
+    """Read what has changed in the repository, for the metrics and the report."""
     from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import labelled
     from prometheus_backup.report.page import render
 
-    repository = context.repository(hurried=hurried)
+    repository = context.repository(hurried=hurried, memory=memory)
     entries = repository.entries()
     page = render(report_of(context, repository, entries))
     samples = labelled(state_of(context, entries), context.metrics_labels())
@@ -119,13 +120,18 @@ def metrics_document(samples: "list[Sample]") -> Document:
 
 def _serve(contexts: Sequence[CommandContext], listen: str, refresh: int) -> None:
     from prometheus_backup.metrics.exporter import CachedMetrics, Exporter, Page
+    from prometheus_backup.repository.catalog import CatalogMemory
 
     host, port = _parse(listen)
     several, context = len(contexts) > 1, contexts[0]
     # A silent store must not keep the other repositories waiting.
-    read = partial(_reading, hurried=several)
     cached = [
-        CachedMetrics(partial(_tried, c, read), c.metrics_labels(), c.clock) for c in contexts
+        CachedMetrics(
+            partial(_tried, c, partial(_reading, hurried=several, memory=CatalogMemory())),
+            c.metrics_labels(),
+            c.clock,
+        )
+        for c in contexts
     ]
     page = Page(cached, context.clock, float(refresh))
     if not several:

@@ -4,14 +4,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.command import command, option
+from prometheus_backup.cli.completion import backup_ids
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.render import Document, Row, pruned_document
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.model import counted, rfc3339, size
+from prometheus_backup.repository.layout import is_backup_id
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.archive import ArchivedFolder
+    from prometheus_backup.repository.repository import Repository
     from prometheus_backup.retention.prune import PrunePlan, PruneReport
 
 
@@ -24,18 +27,35 @@ _GRACE_TEXT = "24 hours"
     is_flag=True,
     help="Delete also more than half of all backups, or those of more than seven days, at once.",
 )
+@option(
+    "--forget",
+    metavar="ID",
+    multiple=True,
+    shell_complete=backup_ids,
+    help="Delete what is left of a backup whose manifest is lost. While it is missing, nothing is "
+    "deleted from the archive.",
+)
 @command("repository", "retention", "monitoring", "reporting")
-def prune(context: CommandContext, output: Output, *, dry_run: bool, allow_many: bool) -> int:
+def prune(
+    context: CommandContext,
+    output: Output,
+    *,
+    dry_run: bool,
+    allow_many: bool,
+    forget: Sequence[str],
+) -> int:
     """Delete backups outside the retention policy, and leftovers of interrupted runs."""
     from prometheus_backup.retention.prune import apply_prune, plan_prune
 
     policy = context.policy()
     repository = context.repository()
     now = context.clock.now()
+    for backup_id in forget:
+        _forget(context, repository, backup_id, dry_run=dry_run)
     # A dry run writes nothing, so it cannot ask the store for its time.
     store_now = now if dry_run else repository.store_now(run_id=context.run_id)
     view = repository.archive.view()
-    entries = repository.entries(view)
+    entries = [e for e in repository.entries(view) if e.backup_id not in forget]
     plan = plan_prune(entries, policy=policy, now=now, store_now=store_now, archive=view.folders)
     report = None
     if not dry_run:
@@ -50,15 +70,27 @@ def prune(context: CommandContext, output: Output, *, dry_run: bool, allow_many:
     deleted, swept = (report.deleted, report.swept) if report else (plan.delete, plan.sweep)
     leftovers = f", {done} {counted(len(swept), 'leftover')}" if swept else ""
     output.result(
-        prune_document(plan, report),
+        {"forgotten": list(forget), **prune_document(plan, report)},
         tables=[table(PRUNE_COLUMNS, prune_rows(plan))],
         lines=[
+            *(f"forget: {done} what is left of {backup_id}" for backup_id in forget),
             f"retention: {done} {counted(len(deleted), 'backup')}{leftovers}",
             *_archive_lines(plan, report.archived if report else plan.archive.delete, done),
             *_limits(plan, allow_many=allow_many),
         ],
     )
     return report.outcome.exit_code if report else 0
+
+
+def _forget(
+    context: CommandContext, repository: "Repository", backup_id: str, *, dry_run: bool
+) -> None:
+    from prometheus_backup.retention.forget import forget, require_lost
+
+    entry = repository.entry(backup_id) if is_backup_id(backup_id) else None
+    require_lost(entry, backup_id, today=context.clock.now().date())
+    if not dry_run:
+        forget(repository, backup_id, run_id=context.run_id)
 
 
 def _archive_lines(plan: "PrunePlan", deleted: Sequence["ArchivedFolder"], done: str) -> list[str]:

@@ -1,0 +1,50 @@
+"""Give up a backup whose manifest is lost for good, so that the archive can be pruned again."""
+
+from datetime import date
+
+from prometheus_backup.errors import BackupNotFound, RepositoryUnavailable, UsageError
+from prometheus_backup.repository.entry import BackupEntry, State
+from prometheus_backup.repository.repository import DeletedObjects, Repository
+
+_LOST = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
+
+
+def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> None:
+    """Raise an error unless this backup has a manifest that cannot be read, or none any more.
+
+    Raises BackupNotFound, UsageError, or RepositoryUnavailable if the store did not return it.
+    """
+    cannot = f"cannot forget {backup_id}"
+    if entry is None:
+        raise BackupNotFound(
+            f"{cannot}: there is no such backup",
+            hint="`prometheus-backup prune --dry-run` names those that cannot be read",
+        )
+    if isinstance(entry.read_error, RepositoryUnavailable):
+        raise entry.read_error
+    if entry.state is State.COMMITTED:
+        raise UsageError(
+            f"{cannot}: its manifest can be read",
+            hint="to delete it, let retention do so: see `prometheus-backup prune --dry-run`",
+        )
+    if entry.state not in _LOST:
+        raise UsageError(
+            f"{cannot}: it is not a backup, but {entry.state.value}",
+            hint="what an interrupted run left is deleted by `prometheus-backup prune`",
+        )
+    if entry.hold is not None and entry.held(today):
+        raise UsageError(
+            f"{cannot}: it is {entry.hold.text}",
+            hint=f"run `prometheus-backup release {backup_id}` first",
+        )
+
+
+def forget(repository: Repository, backup_id: str, *, run_id: str) -> DeletedObjects:
+    """Delete all that is left of this backup.
+
+    What only this backup named in the archive is then wanted by nobody.
+    """
+    deleted = repository.delete_backup(backup_id, run_id=run_id)
+    if deleted is None:
+        raise UsageError(f"cannot forget {backup_id}: it has just been held")
+    return deleted
