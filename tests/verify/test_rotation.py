@@ -11,6 +11,7 @@ import pytest
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import Level, Outcome, Subset, Verdict
 from prometheus_backup.repository.entry import BackupEntry
+from prometheus_backup.repository.layout import ARCHIVE
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.rotation import assign
 from prometheus_backup.stores.base import ObjectStore
@@ -367,7 +368,11 @@ def test_the_last_line_of_a_listing_is_still_the_newest_backup(
     days.run()
 
     assert max(path.name for path in days.files.root.iterdir()) == stored.second
-    assert {path.name for path in days.files.root.iterdir()} == {stored.first, stored.second}
+    assert {path.name for path in days.files.root.iterdir()} == {
+        ARCHIVE,
+        stored.first,
+        stored.second,
+    }
 
 
 WRONG = ["0/7", "8/7", "next/0", "next/1001", "7", "a/b", "-1/7", "1/7/9", ""]

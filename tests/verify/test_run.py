@@ -1,6 +1,7 @@
 """What verification sees of real backups on SeaweedFS, what it records, and what follows."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_backup.clock import SystemClock
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.events import FileCopied, FileUploaded
 from prometheus_backup.model import Level, Outcome, Verdict
+from prometheus_backup.repository.layout import CATALOG
 from prometheus_backup.repository.manifest import decode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import Verification
@@ -441,6 +443,7 @@ def test_a_backup_that_cannot_be_read_leaves_the_other_backups_alone(
     """As where a KMS key is disabled: it may be readable tomorrow, so it is no finding."""
     folder = repository_files.root / stored.first
     (folder if what == "its folder" else folder / "metadata.json").chmod(0)
+    shutil.rmtree(repository_files.root / CATALOG)
     env = repository_files.environment()
 
     def run(*arguments: str) -> Any:
@@ -466,6 +469,27 @@ def test_a_backup_that_cannot_be_read_leaves_the_other_backups_alone(
     assert shown.returncode == 12
     assert json_of(run("metrics"))
     folder.chmod(0o755)
+
+
+def test_a_manifest_that_cannot_be_read_is_noticed_where_it_is_needed(
+    repository_files: LocalFiles, stored: StoredBackups
+) -> None:
+    """The catalogue says what was in it, and its size and time have not changed."""
+    (repository_files.root / stored.first / "metadata.json").chmod(0)
+    env = repository_files.environment()
+
+    def run(*arguments: str) -> Any:
+        return cli(*arguments, "--json", env=env, prefix=without_privileges())
+
+    listed = json_of(run("list"))["backups"]
+    verified = json_of(run("verify", "--all"), code=3)["results"]
+
+    assert [b["state"] for b in listed] == ["committed", "committed"]
+    assert {r["backup_id"]: r["verdict"] for r in verified} == {
+        stored.first: "inconclusive",
+        stored.second: "pass",
+    }
+    assert run("show", stored.first).returncode == 12
 
 
 def test_linked_backups_are_listed_and_one_whose_volume_is_not_mounted_is_named(
