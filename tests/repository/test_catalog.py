@@ -201,7 +201,7 @@ def spoiled(store: MemoryStore) -> dict[str, Callable[[], object]]:
         "blocks of another manifest": changed(b'"size":', b'"size":1'),
         "an index out of range": changed(b'"kinds":[', b'"others":['),
         "a name outside the archive": changed(manifests.ULID.encode(), b"../../x"),
-        "a bomb": lambda: put(blocks, packed(b'{"x":"' + b" " * (200 << 20)))(),
+        "a bomb": put(blocks, packed(b'{"x":"' + b" " * (200 << 20))),
     }
 
 
