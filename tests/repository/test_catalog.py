@@ -189,6 +189,9 @@ def spoiled(store: MemoryStore) -> dict[str, Callable[[], object]]:
         assert old in listed
         return put(blocks, packed(listed.replace(old, new)))
 
+    def bomb() -> None:
+        put(blocks, packed(b'{"x":"' + b" " * (200 << 20)))()
+
     return {
         "empty": put(entry, b""),
         "not JSON": put(entry, b"\xff"),
@@ -201,7 +204,7 @@ def spoiled(store: MemoryStore) -> dict[str, Callable[[], object]]:
         "blocks of another manifest": changed(b'"size":', b'"size":1'),
         "an index out of range": changed(b'"kinds":[', b'"others":['),
         "a name outside the archive": changed(manifests.ULID.encode(), b"../../x"),
-        "a bomb": put(blocks, packed(b'{"x":"' + b" " * (200 << 20))),
+        "a bomb": bomb,
     }
 
 
