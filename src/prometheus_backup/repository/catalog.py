@@ -133,6 +133,7 @@ class CatalogBlocks(Document):
     def named(self) -> Mapping[str, NamedFolder] | None:
         """Return the folders by name; None if the document is inconsistent."""
         found: dict[str, NamedFolder] = {}
+        known: dict[tuple[int, str], tuple[tuple[str, str], ...]] = {}
         try:
             for ulid, keeper, begin, length, partial, files, kind in zip(
                 self.ulids,
@@ -145,7 +146,10 @@ class CatalogBlocks(Document):
                 strict=True,
             ):
                 times = ArchivedTimes(begin, begin + length, partial)
-                versions = tuple((path, backup or keeper) for path, backup in self.kinds[kind])
+                versions = known.get((kind, keeper))
+                if versions is None:
+                    versions = tuple((path, backup or keeper) for path, backup in self.kinds[kind])
+                    known[kind, keeper] = versions
                 found[archive_folder(ulid, keeper)] = NamedFolder(times, files, versions)
         except (ValueError, IndexError):
             return None

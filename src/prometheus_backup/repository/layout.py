@@ -5,6 +5,7 @@ Only rules for text: nothing here knows whether an object with a name exists.
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from prometheus_backup.model import Layout
 
@@ -61,6 +62,7 @@ def backup_time(identifier: str) -> datetime:
     return datetime.strptime(match[1], _BACKUP_TIME).replace(tzinfo=UTC)
 
 
+@lru_cache(maxsize=10_000)  # a listing of the archive asks for each object
 def is_backup_id(text: str) -> bool:
     """Return whether this is `backup-YYYYMMDD-HHMMSS` with a valid date and time."""
     try:
