@@ -15,7 +15,7 @@ from prometheus_backup.events import Event, FileUploaded, SnapshotRemoved
 from prometheus_backup.model import Outcome
 from prometheus_backup.stores.local import LocalStore
 from prometheus_backup.stores.objectstore import Patience
-from tests.support.contents import CLEAN, traces, tree
+from tests.support.contents import CLEAN, keys, traces, tree
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import Recorder, cli, settings, take_backup
 from tests.support.s3 import open_s3
@@ -106,7 +106,7 @@ def test_store_that_dies_ends_the_run_with_exit_13_and_removes_the_snapshot(
     report = take_backup(source, store)
     assert len(report.prune.swept) == 1
     assert report.outcome is Outcome.DONE
-    assert {o.key.partition("/")[0] for o in store.list()} == {report.manifest.backup_id}
+    assert {key.partition("/")[0] for key in keys(store)} == {report.manifest.backup_id}
     assert traces(source.data_dir) == CLEAN
 
 

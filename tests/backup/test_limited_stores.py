@@ -8,6 +8,7 @@ import pytest
 
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
+from prometheus_backup.repository.layout import ARCHIVE
 from tests.support.faulty_http import CutRequest, LoseAnswer
 from tests.support.limited_store import (
     NO_CONDITIONS,
@@ -147,7 +148,7 @@ def test_retention_deletes_one_by_one_where_the_store_refuses_to_delete_in_bulk(
     old, new = _two_backups(s3_bucket)
     pruned = json_of(run_here("prune", "--json", env=env | ONE_DAY), code=0)
     assert pruned["deleted"] == [old]
-    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}
+    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {ARCHIVE, new}
 
 
 def test_a_backup_that_a_store_refuses_ends_with_the_setting_in_the_hint(
@@ -172,7 +173,7 @@ def test_a_store_over_its_quota_says_so_and_can_be_pruned(
 
     pruned = json_of(run_here("prune", "--json", env=env | ONE_DAY), code=0)
     assert pruned["deleted"] == [old]
-    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {new}
+    assert {key.split("/")[1] for key in s3_bucket.keys(PREFIX)} == {ARCHIVE, new}
 
 
 def test_a_backup_survives_broken_connections_when_it_creates_its_claim_and_its_manifest(

@@ -21,9 +21,19 @@ from prometheus_backup.events import (
     SnapshotTaken,
 )
 from prometheus_backup.model import Level, Outcome
+from prometheus_backup.repository.layout import catalog_key
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
-from tests.support.contents import CLEAN, SnapshotKeeper, keys, live_blocks, objects, traces, tree
+from tests.support.contents import (
+    CLEAN,
+    SnapshotKeeper,
+    backup_folders,
+    keys,
+    live_blocks,
+    objects,
+    traces,
+    tree,
+)
 from tests.support.memory_store import MemoryStore
 from tests.support.runs import FakeClock, Recorder, cli, options, settings, take_backup
 from tests.support.s3 import open_s3
@@ -58,7 +68,11 @@ def test_a_backup_contains_exactly_the_snapshot_the_manifest_and_the_checksums(
     assert len(in_backup - ulids) == 1  # the head
     # There is nothing else in the bucket: incomplete.json and probes were removed.
     assert {key.partition("/")[0] for key in keys(store)} == {backup_id}
-    assert set(s3_bucket.keys()) == {f"prometheus-snapshots/{key}" for key in keys(store)}
+    prefix = "prometheus-snapshots"
+    assert set(s3_bucket.keys()) == {
+        *(f"{prefix}/{key}" for key in keys(store)),
+        f"{prefix}/{catalog_key(backup_id)}",
+    }
 
 
 def test_sha256sums_passes_the_sha256sum_command(source: PrometheusServer, tmp_path: Path) -> None:
@@ -259,7 +273,7 @@ def test_retention_deletes_what_is_too_old_after_the_commit(source: PrometheusSe
         report = take_backup(source, store, chosen, clock=clock)
         ids.append(report.manifest.backup_id)
     assert report.prune.deleted == (ids[1],)
-    assert store.list_folders() == ids[2:]
+    assert backup_folders(store) == ids[2:]
 
 
 def test_the_out_of_order_window_is_recorded(
@@ -302,7 +316,7 @@ def test_the_command_line_makes_the_same_backup_and_reports_it(
     assert done.returncode == 0, done.stderr
     output = json.loads(done.stdout)
     store = open_s3(s3_bucket, prefix="team/a")
-    (backup_id,) = store.list_folders()
+    (backup_id,) = backup_folders(store)
     manifest = json.loads(objects(store, backup_id)["metadata.json"])
     assert backup_id in done.stdout
     assert manifest["labels"] == {"cluster": "eu-1"}

@@ -20,7 +20,15 @@ from prometheus_backup.model import Level, Outcome, PutOptions
 from prometheus_backup.repository.entry import State
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
-from tests.support.contents import CLEAN, SnapshotKeeper, live_blocks, objects, traces, tree
+from tests.support.contents import (
+    CLEAN,
+    SnapshotKeeper,
+    backup_folders,
+    live_blocks,
+    objects,
+    traces,
+    tree,
+)
 from tests.support.faulty_stores import (
     DamagingCopyStore,
     DamagingStore,
@@ -156,7 +164,7 @@ def test_files_of_a_failed_run_are_reused_only_after_they_were_read_back(
     stored, snapshot = objects(bad, report.manifest.backup_id), tree(keeper.kept)
     assert {path: stored[path] for path in snapshot} == snapshot
     # Retention removed the leftovers of the failed run.
-    assert bad.list_folders() == [report.manifest.backup_id]
+    assert backup_folders(bad) == [report.manifest.backup_id]
 
 
 @pytest.mark.parametrize("body", [b"", b"short"])
@@ -203,7 +211,7 @@ def test_without_verification_the_backup_is_marked_as_unverified(
     done = cli("backup", "--json", env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verified"] is None
-    (folder,) = (tmp_path / "repository").iterdir()
+    (folder,) = (tmp_path / "repository").glob("backup-*")
     assert json.loads((folder / "metadata.json").read_bytes())["verified"] is None
     for shown in (cli("list", env=env), cli("show", "latest", env=env)):
         assert "unverified" in shown.stdout

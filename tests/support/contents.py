@@ -45,6 +45,11 @@ def keys(store: ObjectStore) -> list[str]:
     return [o.key for o in store.list() if not in_catalog(o.key)]
 
 
+def backup_folders(store: ObjectStore) -> list[str]:
+    """Return the folders of backups, sorted."""
+    return [name for name in store.list_folders() if name.startswith("backup-")]
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Return the content of every file in a folder, by relative path, without a catalogue."""
     return {
