@@ -34,7 +34,7 @@ PROBE_PREFIX = ".probe-"
 TOOL_FOLDER = ".prometheus-backup"
 """The only folder this program creates in a data directory. Prometheus ignores it."""
 
-_BACKUP_ID = re.compile(r"backup-([0-9]{8}-[0-9]{6})")
+_BACKUP_ID = re.compile(r"backup-([0-9]{4})" + r"([0-9]{2})" * 2 + "-" + r"([0-9]{2})" * 3)
 _BACKUP_TIME = "%Y%m%d-%H%M%S"
 _VERIFICATION = re.compile(r"verification-([a-z]+)(?:-[1-9][0-9]*-of-[1-9][0-9]*)?\.json")
 _VERDICT = re.compile(r"verdict-([a-z]+)\.json")
@@ -59,7 +59,9 @@ def backup_time(identifier: str) -> datetime:
     match = _BACKUP_ID.fullmatch(identifier)
     if match is None:
         raise ValueError(f"not a backup id: {identifier!r}")
-    return datetime.strptime(match[1], _BACKUP_TIME).replace(tzinfo=UTC)
+    # strptime takes ten times as long, and a listing of the archive has a hundred thousand ids.
+    year, month, day, hour, minute, second = map(int, match.groups())
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
 @lru_cache(maxsize=10_000)  # a listing of the archive asks for each object

@@ -149,26 +149,21 @@ def clock_problem(
 
 @dataclass(frozen=True, slots=True)
 class _Calendar:
-    """The periods of a tier: their first day, the distance between two, and how to print one."""
+    """The periods of a tier: their numbers, their first days, and how to print one."""
 
     name: str
-    first_day: Callable[[date], date]
-    between: Callable[[date, date], int]
+    number: Callable[[date], int]
+    first_day: Callable[[int], date]
     date_format: str
 
 
 _MONTHS = _Calendar(
     "monthly",
-    lambda day: day.replace(day=1),
-    lambda earlier, later: (later.year - earlier.year) * 12 + later.month - earlier.month,
+    lambda day: day.year * 12 + day.month - 1,
+    lambda number: date(number // 12, number % 12 + 1, 1),
     "%Y-%m",
 )
-_YEARS = _Calendar(
-    "yearly",
-    lambda day: day.replace(month=1, day=1),
-    lambda earlier, later: later.year - earlier.year,
-    "%Y",
-)
+_YEARS = _Calendar("yearly", lambda day: day.year, lambda number: date(number, 1, 1), "%Y")
 
 
 def _representatives(
@@ -195,6 +190,8 @@ def _last_resorts(backups: Sequence[Candidate], *, today: date, policy: Policy) 
     It belongs to no tier. It is kept only until the period has a good backup.
     """
     chosen: dict[str, str] = {}
+    if all(c.good for c in backups):
+        return chosen
     for tier, count in ((_MONTHS, policy.monthly), (_YEARS, policy.yearly)):
         for first_day, members in _periods(backups, tier, today=today, count=count):
             if not any(c.good for c in members):
@@ -208,10 +205,11 @@ def _periods(
     backups: Sequence[Candidate], tier: _Calendar, *, today: date, count: int
 ) -> list[tuple[date, list[Candidate]]]:
     """Return the first day and the backups, oldest first, of each of the last `count` periods."""
-    periods: dict[date, list[Candidate]] = {}
+    periods: dict[int, list[Candidate]] = {}
     for c in backups:
-        periods.setdefault(tier.first_day(c.time.date()), []).append(c)
-    return [(d, p) for d, p in periods.items() if 0 <= tier.between(d, today) < count]
+        periods.setdefault(tier.number(c.time), []).append(c)
+    present = tier.number(today)
+    return [(tier.first_day(n), p) for n, p in periods.items() if 0 <= present - n < count]
 
 
 def _young(backup: Candidate, now: datetime, policy: Policy) -> list[str]:
