@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_backup.cost.lifetimes import expected_workload
+from prometheus_backup.cost.compaction import Compactor
+from prometheus_backup.cost.tsdb import expected_workload
 
 BENCHMARKS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MIB = 2**20
@@ -69,7 +70,7 @@ def _found(pattern: str, text: str) -> str:
 
 def durations(size: int, *, bits: float, rates: Measured) -> Expected:
     """Estimate the durations for a TSDB of `size` bytes over a link of `bits` per second."""
-    load = expected_workload(size, RETENTION)
+    load = expected_workload(size, Compactor.of(RETENTION))
     link = bits / 8 * USABLE
     up, down = min(link, rates.send), min(link, rates.read)
     series = round(size / BYTES_OF_A_SAMPLE / (RETENTION / SCRAPE_INTERVAL))

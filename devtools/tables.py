@@ -7,12 +7,17 @@ fails if one is out of date.
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from devtools.durations import BENCHMARKS, Expected, durations, measured
-from prometheus_backup.cost.lifetimes import expected_workload, simulate_lifetimes
-from prometheus_backup.cost.model import STRATEGIES, Month, Strategy, Usage, month
+from prometheus_backup.cost.compaction import Compactor
+from prometheus_backup.cost.lifetimes import Kept, steady
+from prometheus_backup.cost.model import STRATEGIES, Month, Strategy, Usage, month, requests_of
 from prometheus_backup.cost.prices import PRICES
+from prometheus_backup.cost.simulation import DAY, Pace
+from prometheus_backup.cost.tsdb import Tsdb, expected_workload
+from prometheus_backup.model import Layout
 from prometheus_backup.retention.policy import Policy
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -26,12 +31,19 @@ _GB = 1000**3
 _SIZES = (10 * _GB, 50 * _GB, 100 * _GB, 500 * _GB)
 _RETENTION = timedelta(days=15)
 _STANDARD, _LIFECYCLE = STRATEGIES[:2]
+FULL, ARCHIVE = Layout.FULL, Layout.ARCHIVE
+_COMPARED = (10 * _GB, 100 * _GB, 500 * _GB)
+_HISTORY = Policy(history=timedelta(days=400))
+_HOURLY = Policy(all_for=timedelta(hours=48))
 _POLICIES = (
-    Policy(30, 12, 3),
-    Policy(14, 12, 3),
-    Policy(7, 12, 3),
-    Policy(7, 4, 1),
-    Policy(30, 0, 0),
+    ("30 / 12 / 3", Policy(30, 12, 3), False),
+    ("14 / 12 / 3", Policy(14, 12, 3), False),
+    ("7 / 12 / 3", Policy(7, 12, 3), False),
+    ("7 / 4 / 1", Policy(7, 4, 1), False),
+    ("30 / 0 / 0", Policy(30, 0, 0), False),
+    ("30 / 12 / 3, every hour, `RETENTION_ALL=48h`", _HOURLY, True),
+    ("30 / 12 / 3, history of 400 days", _HISTORY, False),
+    ("30 / 0 / 0, history of 400 days", Policy(30, 0, 0, history=timedelta(days=400)), False),
 )
 _ROTATIONS = (0, 90, 30, 7)
 _LINKS = {"1 Gbit/s": 1e9, "10 Gbit/s": 1e10}
@@ -51,53 +63,116 @@ def update_tables(page: str) -> str:
     return updated
 
 
-def _month(strategy: Strategy, size: int, policy: Policy, usage: Usage | None = None) -> Month:
-    usage = usage or Usage()
-    return month(
-        strategy,
-        workload=expected_workload(size, _RETENTION),
-        kept=simulate_lifetimes(policy, noncurrent_days=usage.noncurrent_days),
-        usage=usage,
-        prices=PRICES,
+@cache
+def _kept(size: int, policy: Policy, layout: Layout, *, hourly: bool, noncurrent: int) -> Kept:
+    compactor = Compactor.of(_RETENTION)
+    tsdb = Tsdb(size, compactor, Pace(timedelta(hours=1) if hourly else DAY))
+    # Whole copies have no history.
+    return steady(
+        policy if layout is ARCHIVE else policy.without_history,
+        layout=layout,
+        tsdb=tsdb,
+        load=expected_workload(size, compactor, tsdb.pace),
+        noncurrent_days=noncurrent,
     )
+
+
+def _month(
+    strategy: Strategy,
+    size: int,
+    policy: Policy,
+    layout: Layout,
+    usage: Usage | None = None,
+    *,
+    hourly: bool = False,
+) -> Month:
+    usage = usage or Usage()
+    kept = _kept(size, policy, layout, hourly=hourly, noncurrent=usage.noncurrent_days)
+    load = expected_workload(size, Compactor.of(_RETENTION), kept.pace)
+    return month(strategy, workload=load, kept=kept, usage=usage, prices=PRICES)
+
+
+def _layouts() -> str:
+    rows = []
+    for size in _COMPARED:
+        load = expected_workload(size, Compactor.of(_RETENTION))
+        for layout, policy in ((FULL, Policy()), (ARCHIVE, Policy()), (ARCHIVE, _HISTORY)):
+            kept = _kept(size, policy, layout, hourly=False, noncurrent=0)
+            months = [_month(s, size, policy, layout).total for s in (_STANDARD, _LIFECYCLE)]
+            copied = load.size - load.upload if layout is FULL else 0
+            rows.append(
+                (
+                    f"{size // _GB} GB, {layout}" + (" + history" if policy.history else ""),
+                    f"{kept.stored / _GB:,.0f} GB",
+                    f"{copied / _GB:,.0f} GB",
+                    f"{requests_of(load, kept).total:,.0f}",
+                    *(f"{m:,.0f}" for m in months),
+                )
+            )
+    head = ("stored", "copied a night", "requests a night", _STANDARD.name, _LIFECYCLE.name)
+    return _markdown(("TSDB, layout", *head), rows)
+
+
+def _shares() -> str:
+    rows = []
+    for text, policy, hourly in (
+        ("30 nights", Policy(30, 0, 0), False),
+        ("30 / 12 / 3", Policy(), False),
+        ("30 / 12 / 3, and a history of 400 days", _HISTORY, False),
+        ("30 / 12 / 3, every hour, `RETENTION_ALL=48h`", _HOURLY, True),
+    ):
+        full, archive = (
+            _kept(100 * _GB, policy, x, hourly=hourly, noncurrent=0).stored for x in (FULL, ARCHIVE)
+        )
+        rows.append(
+            (text, f"{full / _GB:,.0f} GB", f"{archive / _GB:,.0f} GB", f"{archive / full:.0%}")
+        )
+    return _markdown(("backups, 100 GB", FULL, ARCHIVE, "share"), rows)
 
 
 def _costs() -> str:
     rows = []
     for strategy in STRATEGIES:
-        months = [_month(strategy, size, Policy()) for size in _SIZES]
+        months = [_month(strategy, z, Policy(), x) for z in _COMPARED for x in (FULL, ARCHIVE)]
         wait = f"{months[0].thaw_hours} h" if months[0].thaw_hours else "none"
         rows.append((strategy.name, *(f"{m.total:,.0f}" for m in months), wait))
-    return _markdown(
-        ("storage class of block files", *_sizes(), "wait to restore the oldest"), rows
-    )
+    sizes = [f"{size // _GB} GB, {layout}" for size in _COMPARED for layout in (FULL, ARCHIVE)]
+    return _markdown(("storage class of block files", *sizes, "wait to restore the oldest"), rows)
 
 
-def _parts() -> str:
+def _parts(layout: Layout) -> str:
     rows = []
     for strategy in STRATEGIES:
-        m = _month(strategy, 100 * _GB, Policy())
+        m = _month(strategy, 100 * _GB, Policy(), layout)
         dollars = (m.storage, m.early_deletion, m.requests, m.retrieval, m.total, m.restore_oldest)
         rows.append((strategy.name, *(f"{d:,.2f}" for d in dollars)))
     head = ("storage", "early deletion", "requests", "retrieval", "total", "restore of the oldest")
-    return _markdown(("storage class of block files, 100 GB", *head), rows)
+    return _markdown((f"layout {layout}, 100 GB", *head), rows)
 
 
 def _policies() -> str:
     rows = []
-    for policy in _POLICIES:
-        kept = simulate_lifetimes(policy).average
-        months = [_month(s, 100 * _GB, policy).total for s in (_STANDARD, _LIFECYCLE)]
-        versioned = _month(_LIFECYCLE, 100 * _GB, policy, Usage(noncurrent_days=14)).total
-        name = f"{policy.daily} / {policy.monthly} / {policy.yearly}"
-        rows.append((name, f"{kept:.1f}", *(f"{m:,.0f}" for m in (*months, versioned))))
+    for text, policy, hourly in _POLICIES:
+        kept = _kept(100 * _GB, policy, FULL, hourly=hourly, noncurrent=0).backups
+        months = [
+            _month(strategy, 100 * _GB, policy, layout, hourly=hourly).total
+            for strategy in (_STANDARD, _LIFECYCLE)
+            for layout in (FULL, ARCHIVE)
+        ]
+        versioned = [
+            _month(_LIFECYCLE, 100 * _GB, policy, x, Usage(noncurrent_days=14), hourly=hourly).total
+            for x in (FULL, ARCHIVE)
+        ]
+        # A full backup has no history, so it does not compare.
+        cells = [f"{m:,.0f}" for m in (*months, *versioned)]
+        cells = ["" if policy.history and n % 2 == 0 else c for n, c in enumerate(cells)]
+        rows.append((text, f"{kept:.0f}", *cells))
+    names = (_STANDARD.name, _LIFECYCLE.name, "the same, versioned for 14 days")
     return _markdown(
         (
             "daily / monthly / yearly, 100 GB",
             "backups kept",
-            _STANDARD.name,
-            _LIFECYCLE.name,
-            "the same, versioned for 14 days",
+            *(f"{name}, {layout}" for name in names for layout in (FULL, ARCHIVE)),
         ),
         rows,
     )
@@ -105,10 +180,11 @@ def _policies() -> str:
 
 def _verification() -> str:
     rows = []
-    for strategy in (_STANDARD, _LIFECYCLE):
-        usages = [Usage(verify_days=days) for days in _ROTATIONS]
-        months = [_month(strategy, 100 * _GB, Policy(), usage).total for usage in usages]
-        rows.append((strategy.name, *(f"{m:,.0f}" for m in months)))
+    for layout in (FULL, ARCHIVE):
+        for strategy in (_STANDARD, _LIFECYCLE):
+            usages = [Usage(verify_days=days) for days in _ROTATIONS]
+            months = [_month(strategy, 100 * _GB, Policy(), layout, u).total for u in usages]
+            rows.append((f"{strategy.name}, {layout}", *(f"{m:,.0f}" for m in months)))
     head = (f"everything every {days} days" if days else "nothing" for days in _ROTATIONS)
     return _markdown(("storage class of block files; verification reads", *head), rows)
 
@@ -159,7 +235,10 @@ def _markdown(header: Row, rows: Iterable[Row]) -> str:
 
 _TABLES: dict[str, Callable[[], str]] = {
     "costs": _costs,
-    "parts": _parts,
+    "layouts": _layouts,
+    "shares": _shares,
+    "parts": lambda: _parts(FULL),
+    "parts_archive": lambda: _parts(ARCHIVE),
     "policies": _policies,
     "verification": _verification,
     "durations": _durations,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from prometheus_backup.cost.lifetimes import expected_workload
+from prometheus_backup.cost.compaction import Compactor
+from prometheus_backup.cost.tsdb import expected_workload
 from tests.support.histories import DAY, GB, newest_night, put_backup
 from tests.support.stored_backups import LocalFiles, json_of, put_small_backup, run_here
 
@@ -18,7 +19,7 @@ def _by_name(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_given_size_is_the_basis() -> None:
     document = json_of(run_here("estimate", "--tsdb-size", "100GB", "--json"))
-    load = expected_workload(100 * 1000**3, timedelta(days=15))
+    load = expected_workload(100 * 1000**3, Compactor.of(timedelta(days=15)))
     assert document["backup"] == {
         "size_bytes": 100 * 1000**3,
         "blocks": load.blocks,
@@ -36,7 +37,7 @@ def test_given_nightly_upload_replaces_the_computed_one() -> None:
     given = ("--tsdb-size", "100GB", "--tsdb-retention", "90d", "--nightly-upload", "5GB")
     document = json_of(run_here("estimate", *given, "--json"))
     assert document["backup"]["nightly_upload_bytes"] == 5 * 1000**3
-    assert document["backup"]["blocks"] == 17
+    assert document["backup"]["blocks"] == 20
 
 
 def test_the_next_12_months_are_given_in_sum_and_by_month() -> None:
@@ -56,8 +57,7 @@ def test_the_class_in_use_is_marked() -> None:
     env = {"S3_STORAGE_CLASS": "GLACIER_IR"}
     done = run_here("estimate", "--tsdb-size", "100GB", env=env)
     marked = [line for line in done.stdout.splitlines() if "(in use)" in line]
-    assert len(marked) == 1
-    assert marked[0].startswith("GLACIER_IR (in use)")
+    assert [line.split("  ")[0] for line in marked] == ["GLACIER_IR (in use)", "full (in use)"]
     assert "US dollars with GLACIER_IR" in done.stdout
 
 
@@ -166,6 +166,6 @@ def test_single_backup_is_assumed_to_have_a_steady_size(tmp_path: Path) -> None:
     document = json_of(run_here("estimate", "--json", env=files.environment()))
     assert (
         document["backup"]["nightly_upload_bytes"]
-        == expected_workload(10, timedelta(days=15)).upload
+        == expected_workload(10, Compactor.of(timedelta(days=15))).upload
     )
     assert any("no backup shows it yet" in text for text in document["assumptions"])

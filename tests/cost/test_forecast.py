@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from prometheus_backup.cost.compaction import HOUR_MS, Compactor
 from prometheus_backup.cost.forecast import (
     Forecast,
     Plan,
@@ -14,11 +15,14 @@ from prometheus_backup.cost.forecast import (
     forecast_document,
     growth_of,
     growth_text,
+    pace_of,
 )
-from prometheus_backup.cost.lifetimes import Workload, simulate_lifetimes
+from prometheus_backup.cost.lifetimes import Archived, steady
 from prometheus_backup.cost.model import GIB, STRATEGIES, Usage, month
 from prometheus_backup.cost.prices import PRICES
-from prometheus_backup.model import Layout
+from prometheus_backup.cost.simulation import simulate_nights
+from prometheus_backup.cost.tsdb import Tsdb, Workload
+from prometheus_backup.model import Layout, ms_from_instant
 from prometheus_backup.retention.policy import Candidate, Policy
 
 DAY = timedelta(days=1)
@@ -26,6 +30,7 @@ TODAY = date(2026, 3, 15)
 NIGHT = datetime(2026, 3, 15, 2, tzinfo=UTC)
 BACKUP = Workload(100 * GIB, blocks=20, files=260, upload=10 * GIB)
 TEN_DAYS = Policy(10, 0, 0)
+FIFTEEN_DAYS = Compactor.of(timedelta(days=15))
 
 
 def stored(ages: Sequence[float], *, grow: int = 0) -> tuple[StoredBackup, ...]:
@@ -40,7 +45,14 @@ def stored(ages: Sequence[float], *, grow: int = 0) -> tuple[StoredBackup, ...]:
 
 
 def plan(backups: Sequence[StoredBackup], policy: Policy = TEN_DAYS, **changes: Layout) -> Plan:
-    made = Plan(tuple(backups), BACKUP, 15.0, Layout.FULL, policy, TODAY)
+    tsdb = Tsdb(
+        BACKUP.size,
+        FIFTEEN_DAYS,
+        pace_of(backups),
+        growth_of(backups).bytes_per_day,
+        ms_from_instant(NIGHT) - 2 * HOUR_MS,
+    )
+    made = Plan(tuple(backups), BACKUP, tsdb, Layout.FULL, policy, TODAY)
     return replace(made, **changes)  # type: ignore[arg-type]  # only the layout
 
 
@@ -59,9 +71,9 @@ def test_the_months_are_the_next_twelve_of_the_calendar() -> None:
 def test_a_steady_repository_costs_twelve_steady_months() -> None:
     coming = forecast_of(plan(stored(range(10))))
 
-    steady = simulate_lifetimes(TEN_DAYS)
+    kept = steady(TEN_DAYS, layout=Layout.FULL, tsdb=Tsdb(BACKUP.size, FIFTEEN_DAYS), load=BACKUP)
     for strategy in STRATEGIES:
-        each = month(strategy, workload=BACKUP, kept=steady, usage=Usage(), prices=PRICES)
+        each = month(strategy, workload=BACKUP, kept=kept, usage=Usage(), prices=PRICES)
         assert coming.total(strategy.name) == pytest.approx(12 * each.total, rel=0.01)
     for m in coming.months:
         assert m.backups == pytest.approx(10)
@@ -124,25 +136,81 @@ def test_backups_come_as_often_as_before(hours: int, kept: float) -> None:
     assert coming.months[5].backups == pytest.approx(kept, rel=0.06)
 
 
-def test_an_archive_keeps_each_day_once() -> None:
-    archive = forecast_of(plan(stored(range(10)), layout=Layout.ARCHIVE))
+def in_archive(backups: Sequence[StoredBackup]) -> tuple[StoredBackup, ...]:
+    """Return the same backups in layout archive, with the blocks that they would have."""
+    return tuple(
+        replace(
+            s,
+            layout=Layout.ARCHIVE,
+            blocks=FIFTEEN_DAYS.snapshot(ms_from_instant(s.candidate.time)),
+        )
+        for s in backups
+    )
 
-    # The samples of 15 + 9 days, and what ten nights uploaded beyond the samples of their day.
-    samples = (15 + 9) / 15 * 100
-    beyond = 10 * (10 - 100 / 15)
-    for m in archive.months[2:]:
-        assert m.stored == pytest.approx((samples + beyond) * GIB, rel=0.02)
-        assert m.dollars["STANDARD"] == pytest.approx((samples + beyond) * 0.023, rel=0.05)
+
+def test_an_archive_stores_what_is_new() -> None:
     whole = forecast_of(plan(stored(range(10))))
+    archive = forecast_of(plan(in_archive(stored(range(10))), layout=Layout.ARCHIVE))
+
+    nights = simulate_nights(TEN_DAYS, retention=15 * DAY, days=400, index_hours=0.5)
+    share = sum(nights.ratios[-365:]) / 365
+    for m in archive.months:
+        assert m.stored == pytest.approx(share * 1000 * GIB, rel=0.02)
+        assert m.dollars["STANDARD"] == pytest.approx(share * 1000 * 0.023, rel=0.08)
     for strategy in STRATEGIES:
         assert archive.total(strategy.name) < whole.total(strategy.name)
 
 
+def test_whole_backups_stay_until_retention_removes_them_after_a_switch() -> None:
+    policy = Policy(30, 3, 0)
+    switched = forecast_of(plan(stored(range(200)), policy, layout=Layout.ARCHIVE)).months
+    archive = forecast_of(
+        plan(in_archive(stored(range(200))), policy, layout=Layout.ARCHIVE)
+    ).months
+    # In April, whole ones of 1 February and 1 March are left, and of 13 nights, fewer each day.
+    assert switched[0].stored > 1.3 * archive[0].stored
+    assert switched[6].stored == pytest.approx(archive[6].stored, rel=0.01)
+    back = forecast_of(plan(in_archive(stored(range(200))), policy)).months
+    whole = forecast_of(plan(stored(range(200)), policy)).months
+    assert back[0].stored < whole[0].stored
+    assert back[6].stored == pytest.approx(whole[6].stored)
+
+
+def test_the_sizes_of_archived_blocks_are_the_real_ones() -> None:
+    backups = in_archive(stored(range(10)))
+    usual = forecast_of(plan(backups, layout=Layout.ARCHIVE)).months[0].stored
+    sizes = {b: 30.0 * GIB for s in backups for b in s.blocks}
+    made = replace(plan(backups, layout=Layout.ARCHIVE), archived=Archived(sizes=sizes))
+    assert forecast_of(made).months[0].stored > 1.2 * usual
+    assert forecast_of(made).months[-1].stored == pytest.approx(
+        forecast_of(plan(backups, layout=Layout.ARCHIVE)).months[-1].stored
+    )
+
+
+def test_blocks_that_no_backup_names_are_kept_for_the_history() -> None:
+    backups, night = in_archive(stored(range(10))), ms_from_instant(NIGHT)
+    old = FIFTEEN_DAYS.blocks(night - night % (2 * HOUR_MS) - 60 * 24 * HOUR_MS)
+    unnamed = {b: b.end_ms for b in old[-5:]}
+    archived = Archived(sizes=dict.fromkeys(unnamed, 50.0 * GIB), unnamed=unnamed)
+
+    def with_history(days: int) -> float:
+        policy = Policy(10, 0, 0, history=days * DAY)
+        made = plan(backups, policy, layout=Layout.ARCHIVE)
+        bare = forecast_of(made).months[0].stored
+        return forecast_of(replace(made, archived=archived)).months[0].stored - bare
+
+    assert with_history(200) == pytest.approx(250 * GIB)
+    assert with_history(20) == pytest.approx(0, abs=GIB)
+
+
 def test_a_history_keeps_the_samples_of_deleted_backups() -> None:
     policy = Policy(10, 0, 0, history=100 * DAY)
-    coming = forecast_of(plan(stored(range(60)), policy, layout=Layout.ARCHIVE))
-    samples, beyond = 100 / 15 * 100, 10 * (10 - 100 / 15)
-    assert coming.months[-1].stored == pytest.approx((samples + beyond) * GIB, rel=0.03)
+    coming = forecast_of(plan(in_archive(stored(range(60))), policy, layout=Layout.ARCHIVE))
+    nights = simulate_nights(policy, retention=15 * DAY, days=400, index_hours=0.5)
+    hours = 368 + 24.7 / 2
+    assert coming.months[-1].stored == pytest.approx(
+        nights.archive[-1] / hours * 100 * GIB, rel=0.02
+    )
 
 
 def test_hourly_backups_are_all_kept_for_a_while_only() -> None:

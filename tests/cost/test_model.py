@@ -4,15 +4,22 @@ from datetime import timedelta
 
 import pytest
 
-from prometheus_backup.cost.lifetimes import (
-    KeptBackups,
-    Workload,
-    expected_workload,
-    simulate_lifetimes,
+from prometheus_backup.cost.compaction import Compactor
+from prometheus_backup.cost.lifetimes import Kept, steady
+from prometheus_backup.cost.model import (
+    GIB,
+    PART,
+    STRATEGIES,
+    Month,
+    Strategy,
+    Usage,
+    month,
+    requests_of,
 )
-from prometheus_backup.cost.model import GIB, PART, STRATEGIES, Month, Strategy, Usage, month
 from prometheus_backup.cost.prices import PRICES, SMALL, Price, override_prices
+from prometheus_backup.cost.tsdb import Tsdb, Workload, expected_workload
 from prometheus_backup.errors import UsageError
+from prometheus_backup.model import Layout
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.classes import ARCHIVE_CLASSES, STORAGE_CLASSES
 from prometheus_backup.stores.objectstore import PART_SIZE
@@ -20,7 +27,24 @@ from tests.support.aws_policies import document
 
 NIGHTS = 365 / 12
 TEN_DAYS = Policy(10, 0, 0)
-BACKUP = Workload(100 * GIB, blocks=20, files=260, upload=10 * GIB)
+BACKUP = Workload(100 * GIB, blocks=20, files=260, upload=10 * GIB, new_blocks=5)
+FIFTEEN_DAYS = Compactor.of(timedelta(days=15))
+
+
+def _kept(
+    policy: Policy,
+    *,
+    load: Workload = BACKUP,
+    layout: Layout = Layout.FULL,
+    noncurrent_days: int = 0,
+) -> Kept:
+    return steady(
+        policy,
+        layout=layout,
+        tsdb=Tsdb(load.size, FIFTEEN_DAYS),
+        load=load,
+        noncurrent_days=noncurrent_days,
+    )
 
 
 def _month(
@@ -28,11 +52,12 @@ def _month(
     policy: Policy = TEN_DAYS,
     load: Workload = BACKUP,
     usage: Usage | None = None,
+    layout: Layout = Layout.FULL,
     **changes: dict[str, float],
 ) -> Month:
     usage = usage or Usage()
     prices = override_prices(changes)
-    kept = simulate_lifetimes(policy, noncurrent_days=usage.noncurrent_days)
+    kept = _kept(policy, load=load, layout=layout, noncurrent_days=usage.noncurrent_days)
     return month(Strategy(stages), workload=load, kept=kept, usage=usage, prices=prices)
 
 
@@ -50,21 +75,31 @@ def _month(
     ],
 )
 def test_backups_are_kept_as_retention_decides(policy: Policy, average: float, oldest: int) -> None:
-    kept = simulate_lifetimes(policy)
-    assert kept.average == pytest.approx(average)
-    assert kept.oldest_days == oldest
+    kept = _kept(policy)
+    assert kept.backups == pytest.approx(average)
+    assert kept.oldest == ((oldest, 1.0),)
 
 
 def test_deleted_backups_are_purged_after_the_noncurrent_days() -> None:
-    kept = simulate_lifetimes(TEN_DAYS, noncurrent_days=14)
-    assert kept.average == pytest.approx(10)
+    kept = _kept(TEN_DAYS, noncurrent_days=14)
+    assert kept.backups == pytest.approx(10)
+    assert kept.stored == pytest.approx(1000 * GIB)
     assert {life.purged - life.deleted for life in kept.lifetimes} == {14}
 
 
-@pytest.mark.parametrize("policy", [Policy(36500, 0, 0), Policy(0, 241, 0), Policy(0, 0, 21)])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(36500, 0, 0),
+        Policy(0, 241, 0),
+        Policy(0, 0, 21),
+        Policy(1, 0, 0, history=timedelta(days=3000)),
+        Policy(1, 0, 0, all_for=timedelta(days=3000)),
+    ],
+)
 def test_a_policy_that_takes_too_long_to_simulate_is_refused(policy: Policy) -> None:
     with pytest.raises(UsageError, match="for too long"):
-        simulate_lifetimes(policy)
+        _kept(policy)
 
 
 # Storage
@@ -240,26 +275,88 @@ def test_invalid_prices_are_refused(changes: dict[str, dict[str, float]]) -> Non
 @pytest.mark.parametrize(
     ("days", "share", "blocks"),
     [
-        (1, 26 / 170, 29),
-        (7, 26 / 170, 29),
-        (15, 32 / 368, 22),
-        (90, 62 / 2240, 17),
-        (900, 79 / 9002, 23),
+        # Hours of new blocks and of a snapshot, and half an hour more for the index of each block.
+        (7, (32 + 8 / 2) / (170 + 31 / 2), 31),
+        (15, (38 + 6.33 / 2) / (368 + 24.7 / 2), 25),
     ],
 )
 def test_a_night_uploads_what_the_compactor_leaves(days: int, share: float, blocks: int) -> None:
-    load = expected_workload(100 * GIB, timedelta(days=days))
-    assert load.upload == pytest.approx(share * 100 * GIB, rel=1e-6)
+    load = expected_workload(100 * GIB, Compactor.of(timedelta(days=days)))
+    assert load.upload == pytest.approx(share * 100 * GIB, rel=0.01)
     assert load.blocks == blocks
     assert load.files == blocks * 3 + 180  # segments of half a gibibyte, a tenth is index
 
 
-def test_the_workload_is_interpolated_between_known_retentions() -> None:
-    shares = [expected_workload(GIB, timedelta(days=d)).upload for d in (15, 20, 30)]
-    assert shares[0] > shares[1] > shares[2]
+def test_a_longer_retention_has_less_that_is_new_each_night() -> None:
+    shares = [
+        expected_workload(GIB, Compactor.of(timedelta(days=d))).upload for d in (2, 7, 15, 30, 90)
+    ]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_lifetimes_cover_the_last_year() -> None:
-    kept = simulate_lifetimes(TEN_DAYS)
-    assert isinstance(kept, KeptBackups)
+    kept = _kept(TEN_DAYS)
     assert kept.end - kept.begin == 365
+
+
+# The archive
+
+
+def test_an_archive_stores_each_block_once() -> None:
+    kept = _kept(Policy(30, 0, 0), layout=Layout.ARCHIVE)
+    whole = _kept(Policy(30, 0, 0))
+    assert kept.backups == whole.backups == 30
+    assert 0.12 < kept.stored / whole.stored < 0.15
+    month = _month((0, "STANDARD"), policy=Policy(30, 0, 0), layout=Layout.ARCHIVE)
+    assert month.storage == pytest.approx(kept.stored / GIB * 0.023)
+
+
+def test_a_night_in_the_archive_reads_back_only_what_is_new() -> None:
+    archive = _month((0, "STANDARD_IA"), layout=Layout.ARCHIVE)
+    assert archive.retrieval == pytest.approx(NIGHTS * 10 * 0.01)
+
+
+def test_an_unchanged_block_costs_no_request() -> None:
+    kept, few = _kept(TEN_DAYS, layout=Layout.ARCHIVE), Workload(100 * GIB, 20, 260, 0)
+    assert requests_of(few, kept).data == 0
+    many = Workload(100 * GIB, blocks=2000, files=26_000, upload=0)
+    assert requests_of(many, kept) == requests_of(few, kept)
+    assert requests_of(many, _kept(TEN_DAYS)).total > 26_000
+
+
+def test_short_lived_blocks_are_billed_for_the_minimum_duration() -> None:
+    direct = _month((0, "GLACIER_IR"), layout=Layout.ARCHIVE)
+    # No block lives for 90 days, and each night adds new ones.
+    assert direct.storage + direct.early_deletion == pytest.approx(90 * 10.8 * 0.004, rel=0.01)
+    moved = _month((0, "STANDARD"), (35, "GLACIER_IR"), layout=Layout.ARCHIVE)
+    assert moved.early_deletion == 0
+
+
+def test_a_block_is_verified_once_for_all_backups_that_name_it() -> None:
+    usage, layout = Usage(verify_days=10), Layout.ARCHIVE
+    read = _month((0, "STANDARD_IA"), usage=usage, layout=layout).retrieval
+    read -= _month((0, "STANDARD_IA"), layout=layout).retrieval
+    stored = _kept(TEN_DAYS, layout=layout).stored
+    assert read == pytest.approx(NIGHTS / 10 * stored / GIB * 0.01)
+
+
+def test_deleted_blocks_are_billed_as_versions() -> None:
+    usage = Usage(noncurrent_days=14)
+    plain, versioned = (
+        _month((0, "STANDARD"), layout=Layout.ARCHIVE, usage=u).storage for u in (Usage(), usage)
+    )
+    # What a night adds is deleted sooner or later, and then billed for 14 days.
+    assert versioned - plain == pytest.approx(14 * 10.8 * 0.023, rel=0.05)
+
+
+def test_the_newest_archived_backup_has_blocks_that_were_moved() -> None:
+    load = expected_workload(100 * GIB, Compactor.of(timedelta(days=90)))
+    kept = steady(
+        TEN_DAYS,
+        layout=Layout.ARCHIVE,
+        tsdb=Tsdb(load.size, Compactor.of(timedelta(days=90))),
+        load=load,
+    )
+    moved = Strategy(((0, "STANDARD"), (35, "GLACIER_IR")))
+    cost = month(moved, workload=load, kept=kept, usage=Usage(), prices=PRICES)
+    assert cost.restore_newest == pytest.approx(55 / 90 * 100 * 0.03, rel=0.1)

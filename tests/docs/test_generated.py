@@ -14,10 +14,14 @@ from devtools import chart, man, reference, schema, tables
 from prometheus_backup.cli.commands import commands
 from prometheus_backup.cli.manual import MANUAL
 from prometheus_backup.config import read_file
+from prometheus_backup.cost.compaction import Compactor
+from prometheus_backup.cost.simulation import Pace
+from prometheus_backup.cost.tsdb import upload_share
 from prometheus_backup.repository.manifest import decode_manifest
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.settings import SETTINGS
 from tests.support.pages import DOCS, ROOT, Page
+from tests.support.stored_backups import json_of, run_here
 
 
 def test_configuration_page_is_up_to_date() -> None:
@@ -146,3 +150,30 @@ def test_every_dependency_is_documented() -> None:
 
 
 _TABLE = "<!-- table: made by devtools.reference -->\n<!-- end -->"
+
+
+def test_the_page_on_cost_has_the_numbers_that_estimate_prints() -> None:
+    page = Page(tables.DOCS / "explanation" / "cost.md").text
+    for size in ("10GB", "100GB", "500GB"):
+        given = ("--tsdb-size", size, "--retention-history", "400d", "--json")
+        document = json_of(run_here("estimate", *given))
+        for x in document["layouts"]:
+            history = " + history" if x["history_days"] else ""
+            row = next(
+                line.strip("| ").split(" | ")
+                for line in page.splitlines()
+                if line.startswith(f"| {size[:-2]} GB, {x['layout']}{history} | ")
+            )
+            assert row[1:5] == [
+                f"{x['stored_bytes'] / 1000**3:,.0f} GB",
+                f"{x['nightly_copied_bytes'] / 1000**3:,.0f} GB",
+                f"{x['nightly_requests']:,}",
+                f"{x['month']:,.0f}",
+            ]
+
+
+def test_the_page_on_tuning_has_the_share_that_is_new_each_night() -> None:
+    page = " ".join(Page(tables.DOCS / "how-to" / "tuning.md").text.split())
+    for days in (15, 90):
+        share = upload_share(Compactor.of(timedelta(days=days)), Pace())
+        assert f"with {days} days, {share * 100:.0f} percent" in page

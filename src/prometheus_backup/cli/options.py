@@ -45,7 +45,7 @@ CONFIG = f"{__name__}.config"
 
 
 def with_settings(*groups: str) -> Callable[[_F], _F]:
-    """Add the options of these groups, and the options that every command has."""
+    """Add the options of these groups or settings, and the options that every command has."""
 
     def decorate(function: _F) -> _F:
         for option in reversed([*_options(groups), *_common()]):
@@ -57,7 +57,7 @@ def with_settings(*groups: str) -> Callable[[_F], _F]:
 
 def _options(groups: Iterable[str]) -> Iterable[Callable[[_F], _F]]:
     for group in groups:
-        for setting in GROUPS[group]:
+        for setting in GROUPS.get(group) or (SETTINGS[group],):
             yield _option(setting)
 
 

@@ -8,14 +8,16 @@ instant alone, so nothing has to be simulated step by step.
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, Self
 
 HOUR_MS = 3_600_000
 SHORTEST_MS = 2 * HOUR_MS
 """The length of the blocks that the head is cut into (storage.tsdb.min-block-duration)."""
 _UNCUT_MS = 3 * HOUR_MS
 """The head is cut when it is longer than this: one block and a half."""
-_LONGEST = timedelta(days=31)
+LONGEST = timedelta(days=31)
+"""No block is longer."""
 
 
 class SimulatedBlock(NamedTuple):
@@ -24,6 +26,14 @@ class SimulatedBlock(NamedTuple):
     begin_ms: int
     end_ms: int
     head: bool = False
+
+    @classmethod
+    def of(cls, begin_ms: int, end_ms: int) -> Self:
+        """Return a real block. One that does not end where the head is cut is of a snapshot."""
+        if end_ms % SHORTEST_MS:
+            return cls(begin_ms, end_ms, head=True)
+        # Its first sample may be a little later than where the block would begin.
+        return cls(begin_ms - begin_ms % SHORTEST_MS, end_ms)
 
     @property
     def hours(self) -> float:
@@ -59,7 +69,7 @@ def block_ranges(retention: timedelta) -> tuple[int, ...]:
 
     The limit is 31 days.
     """
-    limit = min(retention / 10, _LONGEST) // timedelta(milliseconds=1)
+    limit = min(retention / 10, LONGEST) // timedelta(milliseconds=1)
     ranges = [SHORTEST_MS]
     while ranges[-1] * 3 <= limit:
         ranges.append(ranges[-1] * 3)
@@ -75,10 +85,15 @@ def _blocks(compactor: Compactor, cut_ms: int) -> tuple[SimulatedBlock, ...]:
     ranges = block_ranges(compactor.retention)
     oldest = cut_ms - compactor.window // timedelta(milliseconds=1)
     found = [SimulatedBlock(cut_ms - SHORTEST_MS, cut_ms)]
-    end, step = cut_ms - SHORTEST_MS, 0
-    while end > oldest:
-        while step + 1 < len(ranges) and end % ranges[step + 1] == 0:
-            step += 1
-        found.append(SimulatedBlock(end - ranges[step], end))
-        end -= ranges[step]
-    return tuple(found)
+    end = cut_ms - SHORTEST_MS
+    for length, longer in pairwise(ranges):
+        while end % longer and end > oldest:
+            found.append(SimulatedBlock(end - length, end))
+            end -= length
+    return *found, *_longest(ranges[-1], end, max(-(-(end - oldest) // ranges[-1]), 0))
+
+
+@lru_cache(maxsize=64)
+def _longest(length: int, end_ms: int, count: int) -> tuple[SimulatedBlock, ...]:
+    ends = range(end_ms, end_ms - count * length, -length)
+    return tuple(SimulatedBlock(end - length, end) for end in ends)

@@ -1,31 +1,43 @@
-"""Estimate what backups cost, from a given size, a data directory or a repository."""
+"""Estimate what backups cost in both layouts, from a size, a data directory or a repository."""
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-from prometheus_backup.cost.forecast import Forecast, Plan, StoredBackup, forecast
-from prometheus_backup.cost.lifetimes import (
-    KeptBackups,
-    Workload,
-    expected_workload,
-    simulate_lifetimes,
+from prometheus_backup.cost.compaction import LONGEST, Compactor, SimulatedBlock
+from prometheus_backup.cost.forecast import (
+    Forecast,
+    Plan,
+    StoredBackup,
+    forecast,
+    growth_of,
+    pace_of,
 )
+from prometheus_backup.cost.lifetimes import Archived, Kept, steady
 from prometheus_backup.cost.model import (
     STRATEGIES,
     Month,
+    Requests,
+    Strategy,
     Usage,
     month,
+    requests_of,
 )
 from prometheus_backup.cost.prices import Price
+from prometheus_backup.cost.simulation import DAY
+from prometheus_backup.cost.tsdb import Tsdb, Workload, expected_workload, upload_share
 from prometheus_backup.errors import SnapshotUnusable
-from prometheus_backup.model import Layout, instant_from_ms
+from prometheus_backup.model import Layout, instant_from_ms, ms_from_instant
 from prometheus_backup.prometheus.retention import parse_tsdb_retention
+from prometheus_backup.repository.archive import ArchivedFolder
 from prometheus_backup.repository.entry import BackupEntry, committed, newest_good
-from prometheus_backup.repository.manifest import Header
+from prometheus_backup.repository.layout import backup_time
+from prometheus_backup.repository.manifest import ArchivedTimes, Header
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.retention.archive import held_blocks
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.retention.prune import candidate
 from prometheus_backup.tsdb.block import list_blocks
@@ -38,53 +50,132 @@ _RECENT = 30
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an estimate is based on: the workload, where it comes from, and the assumptions.
+    """What an estimate is based on: one backup, the TSDB, what exists, and the assumptions.
 
-    `window_days` is how many days of samples a backup holds. `stored` are the backups that exist.
+    `layout` is that of the newest backup; None if there is none. `stored_bytes` is what the
+    repository has now.
     """
 
     workload: Workload
     source: str
     assumptions: tuple[str, ...]
-    window_days: float
-    layout: Layout = Layout.FULL
+    tsdb: Tsdb
+    layout: Layout | None = None
     stored: tuple[StoredBackup, ...] = ()
+    archived: Archived = field(default_factory=Archived)
     stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
+class LayoutEstimate:
+    """What one layout comes to: a month once the number of backups is steady, and the next twelve.
+
+    `months` has the strategies that were asked for.
+    """
+
+    layout: Layout
+    history: timedelta
+    in_use: bool
+    kept: Kept
+    nightly: Requests
+    copied: float
+    months: tuple[Month, ...]
+    forecast: Forecast
+
+    @property
+    def name(self) -> str:
+        """Return how it is called in tables."""
+        return f"{self.layout} + history" if self.history else f"{self.layout}"
+
+    def month(self, strategy: str) -> Month:
+        """Return the month of a strategy."""
+        return next(m for m in self.months if m.strategy.name == strategy)
+
+
+@dataclass(frozen=True, slots=True)
 class EstimateReport:
-    """The cost of a month for each strategy, with the basis and the policy of the estimate."""
+    """Both layouts, with the basis and the policy of the estimate."""
 
     basis: Basis
     policy: Policy
     usage: Usage
-    kept: KeptBackups
-    months: tuple[Month, ...]
-    forecast: Forecast
+    layouts: tuple[LayoutEstimate, ...]
+
+    @property
+    def used(self) -> LayoutEstimate:
+        """Return the layout of new backups."""
+        return next(x for x in self.layouts if x.in_use)
 
 
 def estimate(
-    basis: Basis, *, policy: Policy, usage: Usage, prices: Mapping[str, Price], today: date
+    basis: Basis,
+    *,
+    policy: Policy,
+    usage: Usage,
+    prices: Mapping[str, Price],
+    today: date,
+    in_use: Layout | None = None,
+    strategies: Sequence[Strategy] = STRATEGIES,
 ) -> EstimateReport:
-    """Calculate the cost of a month for every strategy, and that of the next twelve months."""
-    kept = simulate_lifetimes(policy, noncurrent_days=usage.noncurrent_days)
-    months = tuple(
-        month(strategy, workload=basis.workload, kept=kept, usage=usage, prices=prices)
-        for strategy in STRATEGIES
-    )
-    coming = forecast(
-        plan_of(basis, policy=policy, today=today),
-        strategies=STRATEGIES,
-        usage=usage,
-        prices=prices,
-    )
-    return EstimateReport(basis, policy, usage, kept, months, coming)
+    """Calculate a month of both layouts for every strategy, and the next twelve months.
+
+    `in_use` is the layout of new backups; None: that of the newest one, or `full`.
+    """
+    basis = replace(basis, tsdb=_growing(basis, today))
+    used = in_use or basis.layout or Layout.FULL
+    plain = policy.without_history
+    variants = [(Layout.FULL, plain)]
+    variants += [(Layout.ARCHIVE, plain)] if not plain.history else []
+    variants += [(Layout.ARCHIVE, policy)] if policy.history else []
+
+    def of(layout: Layout, kept_as: Policy, *, last: bool) -> LayoutEstimate:
+        load, tsdb = basis.workload, basis.tsdb
+        kept = steady(
+            kept_as,
+            layout=layout,
+            tsdb=tsdb,
+            load=load,
+            noncurrent_days=usage.noncurrent_days,
+        )
+        plan = plan_of(basis, policy=kept_as, today=today, layout=layout)
+        months = (
+            month(s, workload=load, kept=kept, usage=usage, prices=prices) for s in strategies
+        )
+        return LayoutEstimate(
+            layout,
+            kept_as.history if layout is Layout.ARCHIVE else timedelta(0),
+            layout is used and last,
+            kept,
+            requests_of(load, kept),
+            load.size - load.upload if layout is Layout.FULL else 0,
+            tuple(months),
+            forecast(plan, strategies=strategies, usage=usage, prices=prices),
+        )
+
+    found = [
+        of(layout, kept_as, last=layout is Layout.FULL or n == len(variants) - 1)
+        for n, (layout, kept_as) in enumerate(variants)
+    ]
+    return EstimateReport(basis, policy, usage, tuple(found))
 
 
-def plan_of(basis: Basis, *, policy: Policy, today: date) -> Plan:
+def plan_of(basis: Basis, *, policy: Policy, today: date, layout: Layout | None = None) -> Plan:
     """Return what is forecast on this basis."""
-    return Plan(basis.stored, basis.workload, basis.window_days, basis.layout, policy, today)
+    return Plan(
+        basis.stored,
+        basis.workload,
+        _growing(basis, today),
+        layout or basis.layout or Layout.FULL,
+        policy,
+        today,
+        basis.archived,
+    )
+
+
+def _growing(basis: Basis, today: date) -> Tsdb:
+    growth = growth_of(basis.stored).bytes_per_day
+    midnight = ms_from_instant(datetime.combine(today, time(), UTC))
+    return replace(basis.tsdb, growth=growth, today_ms=midnight)
 
 
 def basis_of_size(size: int, retention: timedelta, *, upload: int | None = None) -> Basis:
@@ -92,14 +183,15 @@ def basis_of_size(size: int, retention: timedelta, *, upload: int | None = None)
 
     `upload` is how many bytes one night uploads; None estimates it from how Prometheus compacts.
     """
-    days = retention / timedelta(days=1)
-    expected = expected_workload(size, retention)
-    assumption = f"{days:g} days of retention, and the TSDB does not grow"
+    compactor = Compactor.of(retention)
+    expected = expected_workload(size, compactor)
+    assumption = f"{retention / DAY:g} days of retention, and the TSDB does not grow"
     if upload is None:
-        assumption += f"; {expected.upload / size:.1%} of it is new each night"
-        return Basis(expected, "the given size", (assumption,), days)
-    load = Workload(size, expected.blocks, expected.files, min(upload, size))
-    return Basis(load, "the given sizes", (assumption,), days)
+        share = upload_share(compactor, Tsdb(size, compactor).pace)
+        assumption += f"; {share:.1%} of it is new each night"
+        return Basis(expected, "the given size", (assumption,), Tsdb(size, compactor))
+    load = replace(expected, upload=min(upload, size))
+    return Basis(load, "the given sizes", (assumption,), _tsdb(load, compactor))
 
 
 def basis_of_data_dir(data_dir: Path) -> Basis:
@@ -110,51 +202,128 @@ def basis_of_data_dir(data_dir: Path) -> Basis:
     first = instant_from_ms(min(b.min_time_ms for b in blocks))
     span = instant_from_ms(max(b.max_time_ms for b in blocks)) - first
     size = sum(f.size for b in blocks for f in b.files)
-    expected = expected_workload(size, span)
-    load = Workload(size, len(blocks), sum(len(b.files) for b in blocks), expected.upload)
+    compactor = Compactor.of(span)
+    load = replace(
+        expected_workload(size, compactor),
+        blocks=len(blocks),
+        files=sum(len(b.files) for b in blocks),
+    )
     assumption = (
-        f"the blocks span the retention of {span / timedelta(days=1):.1f} days, and the TSDB does "
-        f"not grow; {expected.upload / size if size else 0:.1%} of it is new each night; "
+        f"the blocks span the retention of {span / DAY:.1f} days, and the TSDB does "
+        f"not grow; {load.upload / size if size else 0:.1%} of it is new each night; "
         "samples that are only in memory are not included"
     )
-    return Basis(load, f"the blocks in {data_dir}", (assumption,), span / timedelta(days=1))
+    tsdb = Tsdb(size, compactor)
+    return Basis(load, f"the blocks in {data_dir}", (assumption,), tsdb)
 
 
 def basis_of_repository(repository: Repository) -> Basis | None:
     """Return the basis for the newest good backup and recent uploads; None without backups."""
-    entries = repository.entries()
-    archived = sum(f.size for f in repository.archive.folders().values())
-    return basis_of_entries(entries, source=repository.url, archived=archived)
+    view = repository.archive.view()
+    entries = repository.entries(view)
+    return basis_of_entries(entries, source=repository.url, folders=view.folders)
 
 
 def basis_of_entries(
-    entries: Sequence[BackupEntry], *, source: str, archived: int = 0
+    entries: Sequence[BackupEntry],
+    *,
+    source: str,
+    folders: Mapping[str, ArchivedFolder] | None = None,
 ) -> Basis | None:
-    """Return the same for entries that are read already; `archived` is the archive's size."""
+    """Return the same for entries that are read already; `folders` are those of the archive."""
     entries = committed(entries)
     newest = newest_good(entries) or (entries[-1] if entries else None)
     if newest is None or newest.header is None:
         return None
-    header = newest.header
     headers = [e.header for e in entries if e.header is not None]
-    whole = sum(h.totals.bytes for h in headers if h.layout is Layout.FULL)
-    share, assumption = _nightly_share(headers)
-    window = timedelta()
-    if header.min_time and header.max_time:
-        window = header.max_time - header.min_time
-    totals = header.totals
+    stored = tuple(
+        StoredBackup(
+            candidate(e),
+            e.header.totals.bytes,
+            e.header.layout,
+            tuple(dict.fromkeys(_simulated(f.times) for f in e.folders.values())),
+        )
+        for e in entries
+        if e.header
+    )
+    totals, pace = newest.header.totals, pace_of(stored)
+    compactor = _compactor_of(newest.header)
+    share, assumption = _nightly_share(headers, upload_share(compactor, pace))
+    load = replace(
+        expected_workload(totals.bytes, compactor, pace),
+        blocks=totals.blocks,
+        files=totals.files,
+        upload=round(share * totals.bytes),
+    )
+    folders = folders or {}
     return Basis(
-        Workload(totals.bytes, totals.blocks, totals.files, round(share * totals.bytes)),
+        load,
         f"{newest.backup_id} in {source}",
-        (assumption,),
-        window / timedelta(days=1),
+        (assumption, *_filling(newest.header, compactor)),
+        replace(_tsdb(load, compactor), pace=pace),
         headers[-1].layout,
-        tuple(StoredBackup(candidate(e), e.header.totals.bytes) for e in entries if e.header),
-        whole + archived,
+        stored,
+        _archived(entries, folders),
+        sum(s.size for s in stored if s.layout is Layout.FULL)
+        + sum(f.size for f in folders.values()),
     )
 
 
-def _nightly_share(headers: Sequence[Header]) -> tuple[float, str]:
+def _tsdb(load: Workload, compactor: Compactor) -> Tsdb:
+    """Return the TSDB; what a night uploads beyond the expected belongs to its backup alone."""
+    tsdb = Tsdb(load.size, compactor)
+    measured = load.upload / load.size if load.size else 0.0
+    return replace(tsdb, own=max(measured - upload_share(compactor, tsdb.pace), 0.0))
+
+
+def _compactor_of(header: Header) -> Compactor:
+    """Return the compactor of a source whose backup has this header.
+
+    A limit in bytes may delete before the time of its retention is over.
+    """
+    given = parse_tsdb_retention(header.retention_time)
+    if given.size is None and given.percentage is None:
+        return Compactor.of(given.time or DEFAULT_RETENTION)
+    retention = given.time or LONGEST * 10
+    return Compactor(retention, min(_window(header), retention))
+
+
+def _window(header: Header) -> timedelta:
+    if header.min_time and header.max_time:
+        return header.max_time - header.min_time
+    return timedelta(0)
+
+
+def _filling(header: Header, compactor: Compactor) -> Iterable[str]:
+    """Yield that the TSDB has not reached its retention, if that is so."""
+    window = _window(header)
+    if window < 0.9 * compactor.window:
+        yield (
+            f"the backup has {window / DAY:.1f} days of samples, and Prometheus keeps "
+            f"{compactor.window / DAY:g}: until then, backups grow"
+        )
+
+
+def _archived(entries: Iterable[BackupEntry], folders: Mapping[str, ArchivedFolder]) -> Archived:
+    """Return the blocks of an archive, and which of them no backup names."""
+    times = {name: f.times for e in entries for name, f in e.folders.items()}
+    unnamed: dict[SimulatedBlock, int] = {}
+    for name, held in held_blocks(entries, folders).items():
+        if name not in times:
+            times[name] = ArchivedTimes(held.begin_ms, held.end_ms, held.partial)
+            unnamed[_simulated(times[name])] = ms_from_instant(backup_time(held.held_by))
+    sizes: dict[SimulatedBlock, float] = defaultdict(float)
+    for name, folder in folders.items():
+        if name in times:
+            sizes[_simulated(times[name])] += folder.size
+    return Archived(sizes, unnamed)
+
+
+def _simulated(times: ArchivedTimes) -> SimulatedBlock:
+    return SimulatedBlock.of(times.begin_ms, times.end_ms)
+
+
+def _nightly_share(headers: Sequence[Header], expected: float) -> tuple[float, str]:
     """Return the share of a backup that is uploaded, not copied, and where that number is from."""
     totals = [
         h.totals
@@ -168,7 +337,7 @@ def _nightly_share(headers: Sequence[Header]) -> tuple[float, str]:
             share,
             f"{share:.1%} of a backup is new each night (median of the last {len(shares)})",
         )
-    retention = parse_tsdb_retention(headers[-1].retention_time).time or DEFAULT_RETENTION
-    size = headers[-1].totals.bytes
-    share = expected_workload(size, retention).upload / size if size else 0.0
-    return share, f"{share:.1%} of a backup is new each night (expected; no backup shows it yet)"
+    return (
+        expected,
+        f"{expected:.1%} of a backup is new each night (expected; no backup shows it yet)",
+    )

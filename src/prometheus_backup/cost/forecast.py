@@ -5,32 +5,37 @@ often as before and grow as before.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import Any
 
-from prometheus_backup.cost.lifetimes import BackupLifetime, KeptBackups, Workload
+from prometheus_backup.cost.compaction import SimulatedBlock
+from prometheus_backup.cost.lifetimes import Archived, PlannedBackup, Stored, store
 from prometheus_backup.cost.model import Strategy, Usage, month
 from prometheus_backup.cost.prices import Price
+from prometheus_backup.cost.simulation import DAY, BackupLife, Pace, simulate_backups
+from prometheus_backup.cost.tsdb import Tsdb, Workload
 from prometheus_backup.model import Layout, size
-from prometheus_backup.retention.policy import Candidate, Policy, decide
+from prometheus_backup.retention.policy import Candidate, Policy
 
 MONTHS = 12
-_DAY = timedelta(days=1)
 _ENOUGH_BACKUPS, _ENOUGH_DAYS = 7, 28
 """Fewer backups, or of a shorter time, say nothing about growth."""
 _MOST_POINTS = 60
-_NEVER = 10**6
+_DAY_MS = DAY // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBackup:
-    """A backup that exists: as retention sees it, and its size in bytes."""
+    """A backup that exists: as retention sees it, its size in bytes, and its archived blocks."""
 
     candidate: Candidate
     size: int
+    layout: Layout = Layout.FULL
+    blocks: tuple[SimulatedBlock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +52,18 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is forecast: `workload` of the newest backup, whose samples span `window_days`."""
+    """What is forecast: backups like that of `workload`, in this layout from today on.
+
+    `archived` are the blocks that exist. `tsdb` says how the backups to come grow.
+    """
 
     stored: tuple[StoredBackup, ...]
     workload: Workload
-    window_days: float
+    tsdb: Tsdb
     layout: Layout
     policy: Policy
     today: date
+    archived: Archived = field(default_factory=Archived)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +93,23 @@ class Forecast:
         return sum(m.dollars[strategy] for m in self.months)
 
 
-@dataclass(frozen=True, slots=True)
-class _Life:
-    """The days, counted from today, on which bytes are written and deleted; `backups` made them."""
-
-    created: int
-    deleted: int
-    size: float
-    backups: int = 1
-
-
 def forecast(
     plan: Plan, *, strategies: Sequence[Strategy], usage: Usage, prices: Mapping[str, Price]
 ) -> Forecast:
     """Forecast the twelve months that begin with the next one."""
-    growth, gap = growth_of(plan.stored), _gap(plan.stored)
-    lives = _simulate(plan, growth, gap)
-    bytes_lives = _shared(lives, plan) if plan.layout is Layout.ARCHIVE else lives
-    firsts = _months_after(plan.today)
+    growth, tsdb = growth_of(plan.stored), plan.tsdb
+    stored = _simulate(plan, usage.noncurrent_days)
     found = []
-    for first, following in pairwise(firsts):
+    for first, following in pairwise(_months_after(plan.today)):
         begin, end = ((d - plan.today).days for d in (first, following))
-        each = plan.workload.size + growth.bytes_per_day * (begin + end) / 2
-        load = _grown(plan.workload, each, shared=plan.layout is Layout.ARCHIVE)
-        kept = _kept(bytes_lives, begin, end, load.size, usage.noncurrent_days)
+        kept = stored.between(begin, end)
+        load = _grown(plan.workload, tsdb.size_at(tsdb.today_ms + (begin + end) / 2 * _DAY_MS))
         costs = {
             s.name: month(s, workload=load, kept=kept, usage=usage, prices=prices).total
             for s in strategies
         }
-        backups = _average(lives, begin, end, weights=[float(x.backups) for x in lives])
-        stored = _average(bytes_lives, begin, end, weights=[x.size for x in bytes_lives])
-        found.append(ForecastMonth(first, backups, stored, costs))
-    return Forecast(plan.layout, growth, _DAY / gap, tuple(found))
+        found.append(ForecastMonth(first, kept.backups, kept.stored, costs))
+    return Forecast(plan.layout, growth, tsdb.pace.mean_per_day, tuple(found))
 
 
 def forecast_document(coming: Forecast, in_use: str | None) -> dict[str, Any]:
@@ -166,109 +160,66 @@ def growth_of(stored: Sequence[StoredBackup]) -> Growth:
         return Growth(0.0, 0, 0)
     thinned = recent[:: -(-len(recent) // _MOST_POINTS)]
     slopes = [
-        (b.size - a.size) / ((b.candidate.time - a.candidate.time) / _DAY)
+        (b.size - a.size) / ((b.candidate.time - a.candidate.time) / DAY)
         for a, b in combinations(thinned, 2)
-        if b.candidate.time - a.candidate.time >= _DAY
+        if b.candidate.time - a.candidate.time >= DAY
     ]
     return Growth(max(statistics.median(slopes), 0.0), len(recent), days)
 
 
-def _gap(stored: Sequence[StoredBackup]) -> timedelta:
-    """Return the usual time between two backups: of the last month, else one day."""
+def pace_of(stored: Sequence[StoredBackup]) -> Pace:
+    """Return how often backups are made: the usual gap of the last month, else a day."""
     times = sorted(s.candidate.time for s in stored)
-    recent = [t for t in times if times[-1] - t <= 30 * _DAY]
+    recent = [t for t in times if times[-1] - t <= 30 * DAY]
     if len(recent) < _ENOUGH_BACKUPS:
-        return _DAY
-    gap = statistics.median((b - a) / _DAY for a, b in pairwise(recent))
-    return max(gap, 1 / 96) * _DAY
+        return Pace()
+    gap = statistics.median((b - a) / DAY for a, b in pairwise(recent))
+    return Pace(DAY / min(round(1 / gap), 96)) if gap < 1 else Pace(max(round(gap), 1) * DAY)
 
 
-def _simulate(plan: Plan, growth: Growth, gap: timedelta) -> list[_Life]:
-    """Return how long each backup is kept, from today until the last month is over.
-
-    Backups of one day share their fate, so they are simulated as one.
-    """
-    per_day, every = max(round(_DAY / gap), 1), max(round(gap / _DAY), 1)
-    lives: dict[str, _Life] = {}
-    kept: dict[str, Candidate] = {}
-    for s in plan.stored:
-        created = (s.candidate.time.date() - plan.today).days
-        lives[s.candidate.backup_id] = _Life(created, _NEVER, s.size)
-        kept[s.candidate.backup_id] = s.candidate
-    last = (_months_after(plan.today)[-1] - plan.today).days
-    for day in range(1, last + 1):
-        today = plan.today + timedelta(days=day)
-        if day % every == 0:
-            taken = datetime.combine(today, time(2), tzinfo=UTC)
-            name = f"backup-{taken:%Y%m%d-%H%M%S}"
-            kept[name] = Candidate(name, taken, good=True)
-            each = plan.workload.size + growth.bytes_per_day * day
-            lives[name], others = _made(day, each, per_day, plan.policy)
-            lives |= {f"others of {name}": o for o in others}
-        for decision in decide(kept.values(), today=today, policy=plan.policy):
-            if not decision.keep:
-                del kept[decision.backup_id]
-                lives[decision.backup_id] = replace(lives[decision.backup_id], deleted=day)
-    return list(lives.values())
-
-
-def _made(day: int, each: float, per_day: int, policy: Policy) -> tuple[_Life, list[_Life]]:
-    """Return the backups of a day: those that all tiers decide on, and the others.
-
-    With RETENTION_ALL, the tiers keep one backup of a day, and the others go when it is over.
-    """
-    if policy.all_for is None or per_day == 1:
-        return _Life(day, _NEVER, each * per_day, per_day), []
-    until = day + max(round(policy.all_for / _DAY), 1)
-    rest = per_day - 1
-    return _Life(day, _NEVER, each), [_Life(day, until, each * rest, rest)]
-
-
-def _shared(lives: Sequence[_Life], plan: Plan) -> list[_Life]:
-    """Return the bytes of an archive: a day's samples are kept once, while a backup covers them
-    or the history does.
-
-    What a night uploads beyond the samples of its day (the head, blocks not yet compacted) is
-    kept as long as its backup.
-    """
-    window, load = max(plan.window_days, 1.0), plan.workload
-    history = plan.policy.history.days
-    share = max(load.upload / load.size - 1 / window, 0.0) if load.size else 0.0
-    extras = [replace(x, size=x.size * share) for x in lives]
-    days: dict[int, _Life] = {}
-    for x in lives:
-        per_day = x.size / x.backups / window
-        for day in range(x.created - int(window) + 1, x.created + 1):
-            known = days.get(day)
-            until = max(x.deleted, known.deleted if known else 0, day + history)
-            first = min(x.created, known.created) if known else x.created
-            days[day] = _Life(first, until, max(per_day, known.size) if known else per_day)
-    return [*extras, *days.values()]
-
-
-def _grown(load: Workload, each: float, *, shared: bool) -> Workload:
-    share = each / load.size if load.size else 1.0
-    return replace(load, size=round(each), upload=round(load.upload * share), shared=shared)
-
-
-def _kept(
-    lives: Iterable[_Life], begin: int, end: int, whole: int, noncurrent_days: int
-) -> KeptBackups:
-    """Return the lives that are billed in these days; each as a share of this size."""
-    return KeptBackups(
-        tuple(
-            BackupLifetime(x.created, x.deleted, x.deleted + noncurrent_days, x.size / (whole or 1))
-            for x in lives
-            if x.created < end and x.deleted + noncurrent_days >= begin
-        ),
-        begin,
-        end,
+def _simulate(plan: Plan, noncurrent_days: int) -> Stored:
+    """Return what is stored from today until the last month is over."""
+    lives = _lives(
+        plan.policy.without_history,
+        plan.tsdb.pace,
+        plan.today,
+        tuple(s.candidate for s in plan.stored),
+    )
+    known = {s.candidate.backup_id: s for s in plan.stored}
+    return store(
+        [
+            PlannedBackup(life, s.layout, s.size, s.blocks)
+            if (s := known.get(name))
+            else _new(life, plan)
+            for name, life in lives.items()
+        ],
+        layout=plan.layout,
+        tsdb=plan.tsdb,
+        load=plan.workload,
+        history_for=plan.policy.history,
+        noncurrent_days=noncurrent_days,
+        archived=plan.archived,
     )
 
 
-def _average(lives: Sequence[_Life], begin: int, end: int, *, weights: Sequence[float]) -> float:
-    days = (max(0, min(x.deleted, end) - max(x.created, begin)) for x in lives)
-    return sum(d * w for d, w in zip(days, weights, strict=True)) / (end - begin)
+@lru_cache(maxsize=4)
+def _lives(
+    policy: Policy, pace: Pace, today: date, stored: tuple[Candidate, ...]
+) -> Mapping[str, BackupLife]:
+    """Return the lives of backups, which are the same in both layouts."""
+    days = (_months_after(today)[-1] - today).days
+    return simulate_backups(policy, first=today + DAY, days=days, pace=pace, stored=stored)
+
+
+def _new(life: BackupLife, plan: Plan) -> PlannedBackup:
+    tsdb = plan.tsdb
+    blocks = tsdb.compactor.snapshot(life.made_ms) if plan.layout is Layout.ARCHIVE else ()
+    return PlannedBackup(life, plan.layout, tsdb.size_at(life.made_ms), blocks)
+
+
+def _grown(load: Workload, size: float) -> Workload:
+    share = size / load.size if load.size else 1.0
+    return replace(load, size=round(size), upload=round(load.upload * share))
 
 
 def _months_after(today: date) -> list[date]:

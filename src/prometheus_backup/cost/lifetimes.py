@@ -1,157 +1,254 @@
-"""What one night adds, and how long each backup is kept. Pure.
+"""What a repository stores in each layout, and for how long: whole backups, or blocks. Pure."""
 
-The model makes one backup a night for years, each a full copy under its own prefix, and deletes
-them as the retention policy decides.
-"""
-
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from itertools import pairwise
 
+from prometheus_backup.cost.compaction import SimulatedBlock
+from prometheus_backup.cost.simulation import (
+    DAY,
+    NEVER_MS,
+    BackupLife,
+    Pace,
+    archive_lives,
+    simulate_backups,
+)
+from prometheus_backup.cost.tsdb import SMALL_ARCHIVED, Tsdb, Workload, large_files
 from prometheus_backup.errors import UsageError
-from prometheus_backup.retention.policy import Candidate, Policy, decide
+from prometheus_backup.model import Layout, ms_from_instant
+from prometheus_backup.retention.policy import Policy
 
-_SMALL_FILES_OF_A_BLOCK = 2
-"""meta.json and tombstones."""
 _LAST_DAY = date(2035, 12, 31)  # of the last simulated year; any year will do
 _NEVER = 10**9
-_MOST_DAILY, _MOST_MONTHLY, _MOST_YEARLY = 1100, 240, 20
+_MOST_DAYS, _MOST_MONTHLY, _MOST_YEARLY = 1100, 240, 20
+_DAY_MS = DAY // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What one night adds: a backup of `size` bytes, in `files` files of `blocks` blocks.
+class Lifetime:
+    """The days on which objects are created, deleted, and no longer billed.
 
-    `upload` bytes are uploaded. The rest is copied inside the store, or, if `shared`, in the
-    archive already.
-    """
-
-    size: int
-    blocks: int
-    files: int
-    upload: int
-    shared: bool = False
-
-    @property
-    def small(self) -> int:
-        """Return how many files are smaller than most classes bill."""
-        return min(self.files, _SMALL_FILES_OF_A_BLOCK * self.blocks)
-
-    @property
-    def large(self) -> int:
-        """Return how many of the files are not small."""
-        return self.files - self.small
-
-    @property
-    def large_uploads(self) -> int:
-        """Return how many large files are uploaded: the same share as of the bytes."""
-        return -(-self.large * self.upload // self.size) if self.size else 0
-
-
-@dataclass(frozen=True, slots=True)
-class BackupLifetime:
-    """The days on which a backup is created, deleted, and no longer billed.
-
-    A versioned bucket keeps and bills deleted objects for some days. If a backup outlives the
-    simulation, its last two days are far in the future. `scale` is its size, as a share of the
-    workload's.
+    A versioned bucket keeps and bills deleted objects for some days. What outlives the simulation
+    ends far in the future. `size` is in bytes; `large` and `small` are numbers of objects.
     """
 
     created: int
     deleted: int
     purged: int
-    scale: float = 1.0
+    size: float
+    large: float
+    small: float
 
 
 @dataclass(frozen=True, slots=True)
-class KeptBackups:
-    """The lifetimes of a policy's backups, and the days that are billed: [begin, end)."""
+class Kept:
+    """What is stored in the days that are billed: [begin, end).
 
-    lifetimes: tuple[BackupLifetime, ...]
+    `backups` is how many backups there are on average. `newest` and `oldest` say how old the
+    objects of the newest and the oldest backup are: pairs of an age in days and their share.
+    """
+
+    layout: Layout
+    lifetimes: tuple[Lifetime, ...]
     begin: int
     end: int
+    backups: float
+    pace: Pace = field(default_factory=Pace)
+    newest: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    oldest: tuple[tuple[int, float], ...] = ((1, 1.0),)
 
     @property
-    def average(self) -> float:
-        """Return how many backups are kept on average over these days."""
-        days = sum(self.days(life.created, life.deleted) for life in self.lifetimes)
-        return days / (self.end - self.begin)
+    def stored(self) -> float:
+        """Return how many bytes are stored on average, without deleted versions."""
+        return self._average(x.size for x in self.lifetimes)
 
     @property
-    def oldest_days(self) -> int:
-        """Return how many days old the oldest backup is at the end."""
-        kept = (life.created for life in self.lifetimes if life.deleted >= self.end)
-        return self.end - min(kept, default=self.end)
+    def objects(self) -> float:
+        """Return how many objects are stored on average."""
+        return self._average(x.large + x.small for x in self.lifetimes)
 
     def days(self, begin: int, end: int) -> int:
         """Return how many of the days [begin, end) are billed."""
         return max(0, min(end, self.end) - max(begin, self.begin))
 
+    def _average(self, amounts: Iterable[float]) -> float:
+        lives = zip(self.lifetimes, amounts, strict=True)
+        total = sum(self.days(x.created, x.deleted) * amount for x, amount in lives)
+        return total / (self.end - self.begin)
 
-@lru_cache(maxsize=64)
-def simulate_lifetimes(policy: Policy, *, noncurrent_days: int = 0) -> KeptBackups:
-    """Return the lifetimes of nightly backups under a policy, until their number is steady.
 
-    Raises UsageError if the policy keeps too many backups to simulate.
+@dataclass(frozen=True, slots=True)
+class PlannedBackup:
+    """A backup that exists or will be made. In layout `archive`, it names blocks."""
+
+    life: BackupLife
+    layout: Layout
+    size: float
+    blocks: tuple[SimulatedBlock, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """The blocks that are in an archive: their sizes; and those of deleted backups, each with the
+    time of the last one that named it."""
+
+    sizes: Mapping[SimulatedBlock, float] = field(default_factory=dict)
+    unnamed: Mapping[SimulatedBlock, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything that a repository stores over a simulation, and the backups it belongs to."""
+
+    layout: Layout
+    backups: tuple[PlannedBackup, ...]
+    lifetimes: tuple[Lifetime, ...]
+    created: Mapping[SimulatedBlock, int]
+    pace: Pace
+    tsdb: Tsdb
+
+    def between(self, begin: int, end: int) -> Kept:
+        """Return what is billed in these days."""
+        alive = tuple(x for x in self.lifetimes if x.created < end and x.purged >= begin)
+        days = (
+            (_day(b.life.made_ms, self.tsdb), _day(b.life.deleted_ms, self.tsdb))
+            for b in self.backups
+        )
+        kept = sum(max(0, min(last, end) - max(first, begin)) for first, last in days)
+        present = [b for b in self.backups if _day(b.life.deleted_ms, self.tsdb) >= end]
+        present = [b for b in present if _day(b.life.made_ms, self.tsdb) < end]
+        return Kept(
+            self.layout,
+            alive,
+            begin,
+            end,
+            kept / (end - begin),
+            self.pace,
+            self._ages(present[-1:], end),
+            self._ages(present[:1], end),
+        )
+
+    def _ages(self, backups: Sequence[PlannedBackup], end: int) -> tuple[tuple[int, float], ...]:
+        for b in backups:
+            if b.blocks:
+                sizes = [(end - self.created[x], self.tsdb.bytes_of(x)) for x in b.blocks]
+                whole = sum(s for _, s in sizes) or 1.0
+                return tuple((age, s / whole) for age, s in sizes)
+            return ((end - _day(b.life.made_ms, self.tsdb), 1.0),)
+        return ((0, 1.0),)
+
+
+def store(
+    backups: Sequence[PlannedBackup],
+    *,
+    layout: Layout,
+    tsdb: Tsdb,
+    load: Workload,
+    history_for: timedelta,
+    noncurrent_days: int,
+    archived: Archived | None = None,
+) -> Stored:
+    """Return what these backups store, oldest first; `layout` is that of new ones."""
+    archived = archived or Archived()
+    whole = [b for b in backups if b.layout is Layout.FULL]
+    naming = [b for b in backups if b.layout is Layout.ARCHIVE]
+    blocks = archive_lives(
+        [(b.life, b.blocks) for b in naming],
+        runs=[b.life.made_ms for b in backups],
+        history_for=history_for,
+        before=archived.unnamed,
+    )
+    found: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+
+    def add(made_ms: int, deleted_ms: int, size: float, large: float, small: float) -> None:
+        total = found[_day(made_ms, tsdb), _day(deleted_ms, tsdb)]
+        for n, amount in enumerate((size, large, small)):
+            total[n] += amount
+
+    for b in whole:
+        scale = b.size / load.size if load.size else 1.0
+        large, small = load.large * scale, load.small * scale
+        add(b.life.made_ms, b.life.deleted_ms, b.size, large, small)
+    for block, kept_ms, deleted_ms in blocks:
+        size = archived.sizes.get(block)
+        size = tsdb.bytes_of(block) if size is None else size
+        add(kept_ms, deleted_ms, size, large_files([size]), SMALL_ARCHIVED)
+    if tsdb.own:
+        for b in naming:
+            add(b.life.made_ms, b.life.deleted_ms, b.size * tsdb.own, 0.0, 0.0)
+    lifetimes = (
+        Lifetime(made, deleted, deleted + noncurrent_days, *amounts)
+        for (made, deleted), amounts in found.items()
+    )
+    created = {b.block: _day(b.kept_ms, tsdb) for b in blocks}
+    return Stored(layout, tuple(backups), tuple(lifetimes), created, tsdb.pace, tsdb)
+
+
+def steady(
+    policy: Policy,
+    *,
+    layout: Layout,
+    tsdb: Tsdb,
+    load: Workload,
+    noncurrent_days: int = 0,
+) -> Kept:
+    """Return what a policy keeps, averaged over a year, once the number of backups is steady.
+
+    Backups do not grow meanwhile. Raises UsageError if the policy keeps them for too long to
+    simulate.
     """
-    if policy.daily > _MOST_DAILY or policy.monthly > _MOST_MONTHLY or policy.yearly > _MOST_YEARLY:
+    days = _days_until_steady(policy)
+    lives = _steady_lives(policy.without_history, tsdb.pace, days)
+    first = ms_from_instant(datetime.combine(_LAST_DAY + DAY - days * DAY, time(), UTC))
+    still = Tsdb(load.size, tsdb.compactor, tsdb.pace, today_ms=first, own=tsdb.own)
+    backups = [
+        PlannedBackup(
+            life,
+            layout,
+            load.size,
+            tsdb.compactor.snapshot(life.made_ms) if layout is Layout.ARCHIVE else (),
+        )
+        for life in lives
+    ]
+    stored = store(
+        backups,
+        layout=layout,
+        tsdb=still,
+        load=load,
+        history_for=policy.history,
+        noncurrent_days=noncurrent_days,
+    )
+    return stored.between(days - 365, days)
+
+
+def _days_until_steady(policy: Policy) -> int:
+    """Return the days to simulate: the longest tier, and then the year that is billed."""
+    history, young = policy.history.days, (policy.all_for or DAY).days
+    longest = max(policy.daily, history, young)
+    if longest > _MOST_DAYS or policy.monthly > _MOST_MONTHLY or policy.yearly > _MOST_YEARLY:
         raise UsageError(
             "cannot estimate the cost of this policy: it keeps backups for too long",
-            hint=f"set at most {_MOST_DAILY} daily, {_MOST_MONTHLY} monthly and "
-            f"{_MOST_YEARLY} yearly backups",
+            hint=f"set at most {_MOST_DAYS} daily, {_MOST_MONTHLY} monthly and {_MOST_YEARLY} "
+            f"yearly backups, and a history of {_MOST_DAYS} days",
         )
-    # As long as the longest tier, and then the year that is billed.
-    years = max(policy.yearly, -(-policy.monthly // 12), -(-policy.daily // 365))
-    first = date(_LAST_DAY.year - years, 1, 1)
-    days = (_LAST_DAY - first).days + 1
-    kept: dict[str, Candidate] = {}
-    created: dict[str, int] = {}
-    deleted: dict[str, int] = {}
-    for day in range(days):
-        today = first + timedelta(day)
-        name = today.isoformat()
-        kept[name] = Candidate(name, datetime(*today.timetuple()[:3], 2, tzinfo=UTC), good=True)
-        created[name] = day
-        for decision in decide(kept.values(), today=today, policy=policy):
-            if not decision.keep:
-                deleted[decision.backup_id] = day
-                del kept[decision.backup_id]
-    ends = ((day, deleted.get(name, _NEVER)) for name, day in created.items())
-    lifetimes = tuple(BackupLifetime(day, end, end + noncurrent_days) for day, end in ends)
-    return KeptBackups(lifetimes, days - 365, days)
+    years = max(policy.yearly, -(-policy.monthly // 12), -(-longest // 365))
+    return (_LAST_DAY - date(_LAST_DAY.year - years, 1, 1)).days + 1
 
 
-# How much of a snapshot is new each night, and how many blocks it has. From a simulation of the
-# compactor (tsdb/compact.go: ranges of 2 h times 3^n, at most a tenth of the retention).
-# Columns: retention in days; hours of data in a snapshot; hours uploaded each night; blocks.
-_COMPACTION = (
-    (7, 170, 26, 29),
-    (15, 368, 32, 22),
-    (30, 746, 46, 16),
-    (90, 2240, 62, 17),
-    (365, 9002, 79, 23),
-)
-_SEGMENT = 512 * 1024 * 1024
-"""Maximum bytes of a chunk segment (tsdb/chunks)."""
-_INDEX_SHARE = 0.1
-"""The index's share of a block's bytes, as usual for blocks of several hours or more."""
+@lru_cache(maxsize=8)
+def _steady_lives(policy: Policy, pace: Pace, days: int) -> tuple[BackupLife, ...]:
+    young = -(-(policy.all_for or timedelta(0)) // DAY)
+    lives = simulate_backups(
+        policy,
+        first=_LAST_DAY + DAY - days * DAY,
+        days=days,
+        pace=pace,
+        sparse_days=max(days - 365 - young - 2, 0),
+    )
+    return tuple(lives.values())
 
 
-def expected_workload(size: int, retention: timedelta) -> Workload:
-    """Return the workload to expect from the size and retention of a TSDB."""
-    days = min(max(retention / timedelta(days=1), _COMPACTION[0][0]), _COMPACTION[-1][0])
-    hours, uploaded, blocks = (_interpolate(days, column) for column in (1, 2, 3))
-    count = round(blocks)
-    segments = max(count, -(-round(size * (1 - _INDEX_SHARE)) // _SEGMENT))
-    files = count * (_SMALL_FILES_OF_A_BLOCK + 1) + segments
-    return Workload(size, count, files, round(size * uploaded / hours))
-
-
-def _interpolate(days: float, column: int) -> float:
-    """Return the value of a column of the table for a retention between two rows."""
-    for lower, upper in pairwise(_COMPACTION):
-        if days <= upper[0]:
-            share = (days - lower[0]) / (upper[0] - lower[0])
-            return lower[column] + share * (upper[column] - lower[column])
-    raise AssertionError("days lie within the table")
+def _day(at_ms: int, tsdb: Tsdb) -> int:
+    return _NEVER if at_ms >= NEVER_MS else (at_ms - tsdb.today_ms) // _DAY_MS

@@ -1,14 +1,16 @@
 """Calculate what a month of backups costs on S3, by storage class, under a retention policy. Pure.
 
-A month is the average month of the days that are billed (`KeptBackups`). Money is
+A month is the average month of the days that are billed (`Kept`). Money is
 in US dollars, sizes are in bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_backup.cost.lifetimes import BackupLifetime, KeptBackups, Workload
+from prometheus_backup.cost.lifetimes import Kept, Lifetime
 from prometheus_backup.cost.prices import Price
+from prometheus_backup.cost.tsdb import SMALL_ARCHIVED, Workload
+from prometheus_backup.model import Layout
 
 GIB = 2**30
 """What S3 bills as a GB."""
@@ -16,6 +18,10 @@ PART = 8 * 1024 * 1024
 """Bytes of a part of an upload. Each part is a request."""
 CONTROL_FILES = 4
 """Objects of a backup that are always STANDARD: manifest, checksums, a verification, the mark."""
+LISTINGS = 3
+"""How often a backup lists the archive: to look, after the commit, and for retention."""
+LISTED = 1000
+"""Objects that one request lists."""
 _DAYS_IN_MONTH = 365 / 12
 
 
@@ -52,7 +58,7 @@ STRATEGIES = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is done in addition to one backup a night.
+    """What is done in addition to the backups.
 
     `verify_days`: days in which verification reads every kept byte once (0: never).
     `noncurrent_days`: how long a versioned bucket keeps deleted objects.
@@ -60,6 +66,26 @@ class Usage:
 
     verify_days: int = 0
     noncurrent_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The requests of one backup, by price.
+
+    `data` puts and copies block files, each in the class of the upload, and `parts` sends their
+    parts. `control` puts, lists and marks, `reads` gets block files, and `looks` control files.
+    """
+
+    data: float
+    parts: float
+    control: float
+    reads: float
+    looks: float
+
+    @property
+    def total(self) -> float:
+        """Return how many there are."""
+        return self.data + self.parts + self.control + self.reads + self.looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +114,14 @@ def month(
     strategy: Strategy,
     *,
     workload: Workload,
-    kept: KeptBackups,
+    kept: Kept,
     usage: Usage,
     prices: Mapping[str, Price],
 ) -> Month:
     """Return the cost of a strategy."""
     model = _Model(strategy, workload, kept, usage, prices)
-    newest, oldest = model.price_at(1), model.price_at(kept.oldest_days)
+    newest = [(model.price_at(age), share) for age, share in kept.newest]
+    oldest = [(model.price_at(age), share) for age, share in kept.oldest]
     return Month(
         strategy=strategy,
         storage=model.storage(),
@@ -103,8 +130,26 @@ def month(
         retrieval=model.retrieval(),
         restore_newest=model.restore(newest),
         restore_oldest=model.restore(oldest),
-        thaw_hours=max(newest.thaw_hours, oldest.thaw_hours),
+        thaw_hours=max(price.thaw_hours for price, _ in (*newest, *oldest)),
     )
+
+
+def requests_of(load: Workload, kept: Kept, *, copies: bool = True) -> Requests:
+    """Return the requests of one backup; `copies` is False if the class cannot be copied from."""
+    control = CONTROL_FILES + 1  # the mark is written at least twice
+    lists = 10 + kept.backups  # each backup's folder, and the repository
+    looks = 3 * kept.backups
+    if kept.layout is Layout.ARCHIVE:
+        # One listing answers for a thousand objects. Blocks that are there cost nothing.
+        uploads, small = load.large_uploads, SMALL_ARCHIVED * load.new_blocks
+        lists += LISTINGS * -(-kept.objects // LISTED)
+        parts = uploads + load.upload // PART
+        return Requests(uploads + small, parts, control + lists, uploads + small, looks)
+    uploads = load.large_uploads if copies else load.large
+    copied = load.large - uploads
+    parts = uploads + (load.upload if copies else load.size) // PART
+    reads = uploads + load.small
+    return Requests(load.large + load.small, parts, control + lists, reads, looks + 2 * copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +160,22 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True)
 class _StagePeriod:
-    """The ages in days [begin, end) at which one backup is in a stage."""
+    """The ages in days [begin, end) at which objects are in a stage."""
 
-    life: BackupLifetime
+    life: Lifetime
     stage: _Stage
     begin: int
     end: int
 
     @property
     def kept_until(self) -> int:
-        """Return the age at which it leaves the stage or is deleted."""
+        """Return the age at which they leave the stage or are deleted."""
         return min(self.end, self.life.deleted - self.life.created)
+
+    @property
+    def billed_gb(self) -> float:
+        """Return the GB that the stage's class bills."""
+        return (self.life.size + self.life.large * self.stage.price.extra_bytes) / GIB
 
 
 class _Model:
@@ -133,7 +183,7 @@ class _Model:
         self,
         strategy: Strategy,
         workload: Workload,
-        kept: KeptBackups,
+        kept: Kept,
         usage: Usage,
         prices: Mapping[str, Price],
     ) -> None:
@@ -144,7 +194,7 @@ class _Model:
         self._stages = [_Stage(day, prices[name]) for day, name in strategy.stages]
         self._periods = [p for life in kept.lifetimes for p in self._periods_of(life)]
 
-    def _periods_of(self, life: BackupLifetime) -> Iterator[_StagePeriod]:
+    def _periods_of(self, life: Lifetime) -> Iterator[_StagePeriod]:
         # A lifecycle rule acts at the midnight after the day is over, so retention has run before
         # and what it deleted is not moved.
         age = life.deleted - life.created
@@ -158,29 +208,27 @@ class _Model:
         return self._stages[0].price
 
     @property
-    def _copies(self) -> bool:
-        """Return whether only new files are uploaded. Archived ones cannot be copied."""
-        return self._first.instant or self._workload.shared
+    def _shared(self) -> bool:
+        return self._kept.layout is Layout.ARCHIVE
 
     @property
-    def _uploaded(self) -> int:
-        return self._workload.upload if self._copies else self._workload.size
+    def _backups_in_month(self) -> float:
+        return self._kept.pace.mean_per_day * _DAYS_IN_MONTH
 
     def price_at(self, age: int) -> Price:
-        """Return the price of a backup's large files at an age in days."""
+        """Return the price of large files at an age in days."""
         return [s.price for s in self._stages if s.begin < age or s.begin == 0][-1]
 
     def storage(self) -> float:
         """Return dollars for storage."""
         dollars = 0.0
         for period in self._periods:
-            billed, price = self._billed_gb(period.stage.price), period.stage.price
             for begin, end, gb_month in self._bands(period):
-                dollars += self._months(period.life, begin, end) * billed * gb_month
+                dollars += self._months(period.life, begin, end) * period.billed_gb * gb_month
             months = self._months(period.life, period.begin, period.end)
-            dollars += months * self._workload.large * price.monitoring / 1000
+            dollars += months * period.life.large * period.stage.price.monitoring / 1000
             # Small files stay in the first class. Their own bytes are already included.
-            small = self._workload.small * self._first.minimum_bytes / GIB
+            small = period.life.small * self._first.minimum_bytes / GIB
             dollars += months * small * self._first.gb_month
         return dollars
 
@@ -193,13 +241,10 @@ class _Model:
         for (day, gb_month), end in zip(steps, [*ends, period.end], strict=True):
             yield period.begin + day, min(end, period.end), gb_month
 
-    def _billed_gb(self, price: Price) -> float:
-        return (self._workload.size + self._workload.large * price.extra_bytes) / GIB
-
-    def _months(self, life: BackupLifetime, begin: int, end: int) -> float:
+    def _months(self, life: Lifetime, begin: int, end: int) -> float:
         """Return how many months of storage at ages [begin, end) are billed per month."""
         days = self._kept.days(life.created + begin, life.created + end)
-        return life.scale * days / (self._kept.end - self._kept.begin)
+        return days / (self._kept.end - self._kept.begin)
 
     def early_deletion(self) -> float:
         """Return dollars for the minimum days that a class bills after objects have left it."""
@@ -208,31 +253,27 @@ class _Model:
             price, leaves = period.stage.price, period.life.created + period.end
             if self._kept.begin <= leaves < self._kept.end:
                 missing = max(0, price.minimum_days - (period.end - period.begin))
-                dollars += missing * self._billed_gb(price) * price.gb_month * period.life.scale
+                dollars += missing * period.billed_gb * price.gb_month
         return dollars / (self._kept.end - self._kept.begin)
 
     def requests(self) -> float:
         """Return dollars for requests: uploads, copies, reads, transitions."""
-        load, first = self._workload, self._first
-        uploads = load.large_uploads if self._copies else load.large
-        puts, parts = load.small + uploads, uploads + self._uploaded // PART
-        copies = 0 if load.shared else load.large - uploads
-        control = CONTROL_FILES + 1  # the mark is written at least twice
-        lists = 10 + self._kept.average  # each backup's folder, and the repository
+        first = self._first
+        nightly = requests_of(self._workload, self._kept, copies=first.instant)
         # Parts of an upload to an archive class are billed as STANDARD (user guide, mpuoverview).
         part = first.put if first.instant else self._standard.put
-        nightly = (puts + copies) * first.put + parts * part
-        nightly += (control + lists) * self._standard.put
-        reads = (uploads + load.small) if first.instant else 0
-        nightly += reads * first.get + (2 * copies + 3 * self._kept.average) * self._standard.get
-        dollars = nightly * _DAYS_IN_MONTH / 1000
+        each = nightly.data * first.put + nightly.parts * part
+        each += nightly.control * self._standard.put + nightly.looks * self._standard.get
+        each += nightly.reads * first.get if first.instant else 0.0
+        dollars = each * self._backups_in_month / 1000
         months = (self._kept.end - self._kept.begin) / _DAYS_IN_MONTH
         for period in self._periods:
             price, entered = period.stage.price, period.life.created + period.begin
             if period.begin and self._kept.begin <= entered < self._kept.end:
-                dollars += load.large * period.life.scale * price.put / 1000 / months
+                dollars += period.life.large * price.put / 1000 / months
             if price.instant:
-                dollars += self._read(period) * load.files * price.get / 1000
+                objects = period.life.large + period.life.small
+                dollars += self._read(period) * objects * price.get / 1000
         return dollars
 
     def retrieval(self) -> float:
@@ -242,21 +283,28 @@ class _Model:
         if first.instant:
             # "The request can also result in a data retrieval charge for the source" (CopyObject).
             # Uploads are read back before the commit.
-            read = load.upload if load.shared else load.size
-            dollars = read / GIB * first.retrieval_gb * _DAYS_IN_MONTH
+            read = load.upload if self._shared else load.size
+            dollars = read / GIB * first.retrieval_gb * self._backups_in_month
         for period in self._periods:
             if period.stage.price.instant:
-                verified = self._read(period) * load.size / GIB
+                verified = self._read(period) * period.life.size / GIB
                 dollars += verified * period.stage.price.retrieval_gb
         return dollars
 
     def _read(self, period: _StagePeriod) -> float:
-        """Return how often per month verification reads a kept backup while it is in a stage."""
+        """Return how often per month verification reads objects while they are in a stage."""
         days = self._usage.verify_days
         months = self._months(period.life, period.begin, max(period.begin, period.kept_until))
         return months * _DAYS_IN_MONTH / days if days else 0.0
 
-    def restore(self, price: Price) -> float:
-        """Return dollars for reading one whole backup within the region."""
-        requests = self._workload.files * (price.get + price.retrieval_requests) / 1000
-        return self._workload.size / GIB * price.retrieval_gb + requests
+    def restore(self, prices: Iterable[tuple[Price, float]]) -> float:
+        """Return dollars for reading one whole backup within the region, in shares by price."""
+        files, gigabytes = self._workload.files, self._workload.size / GIB
+        return sum(
+            share
+            * (
+                gigabytes * price.retrieval_gb
+                + files * (price.get + price.retrieval_requests) / 1000
+            )
+            for price, share in prices
+        )

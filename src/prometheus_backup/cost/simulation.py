@@ -53,6 +53,11 @@ class Pace:
         """Return how many backups a day has; 1 if not every day has one."""
         return max(round(DAY / self.gap), 1)
 
+    @property
+    def mean_per_day(self) -> float:
+        """Return how many backups a day has on average."""
+        return self.per_day / max(round(self.gap / DAY), 1)
+
     def times(self, day: date, number: int) -> list[datetime]:
         """Return the times of the backups of a day, of which `number` days came before."""
         if number % max(round(self.gap / DAY), 1):
@@ -69,11 +74,13 @@ def simulate_backups(
     days: int,
     pace: Pace,
     stored: Iterable[Candidate] = (),
+    sparse_days: int = 0,
 ) -> dict[str, BackupLife]:
     """Return the lives of stored backups and of those of the next days, by id, oldest first.
 
     Retention is applied once a day, after the first backup. Backups of a day that share their fate
-    are decided on together.
+    are decided on together. Of the first `sparse_days`, only backups that outlive RETENTION_ALL are
+    simulated.
     """
     kept = {c.backup_id: c for c in stored}
     lives = {c.backup_id: BackupLife(ms_from_instant(c.time)) for c in kept.values()}
@@ -98,6 +105,9 @@ def simulate_backups(
         chosen = _decided(policy, len(new))
         kept |= {new[i].backup_id: new[i] for i in chosen}
         for i in set(range(len(new))) - {*chosen}:
+            if policy.all_for is not None and number < sparse_days:
+                del lives[new[i].backup_id]
+                continue
             name = new[i].backup_id
             if policy.all_for is None:
                 followed[name] = new[chosen[1]].backup_id
@@ -122,21 +132,20 @@ def _decided(policy: Policy, count: int) -> Sequence[int]:
 def archive_lives(
     backups: Sequence[tuple[BackupLife, Sequence[SimulatedBlock]]],
     *,
+    runs: Sequence[int],
     history_for: timedelta,
     before: Mapping[SimulatedBlock, int] | None = None,
 ) -> list[BlockLife]:
     """Return the lives of the blocks of an archive. The backups are oldest first.
 
-    `before` are blocks of deleted backups that are in the archive, each with the time of the last
-    backup that named it.
+    `runs` are the times at which retention deletes, `before` blocks of deleted backups that are in
+    the archive, each with the time of the last backup that named it.
     """
-    archive = _Archive([life.made_ms for life, _ in backups], history_for)
+    archive = _Archive(runs, history_for)
     for block, named in (before or {}).items():
-        archive.add(block, BackupLife(named, named))
+        archive.add((block,), BackupLife(named, named))
     for life, blocks in backups:
-        archive.next(blocks[-1].begin_ms if blocks else 0, life.made_ms)
-        for block in blocks:
-            archive.add(block, life)
+        archive.backup(life, blocks)
     return archive.lives()
 
 
@@ -149,17 +158,24 @@ class _Archive:
         self._kept: dict[SimulatedBlock, int] = {}
         self._named: dict[SimulatedBlock, int] = {}
         self._freed: dict[SimulatedBlock, int] = {}
-        self._oldest: dict[int, int] = {}
+        self._made: list[int] = []
+        self._oldest: list[int] = []
 
-    def next(self, oldest_ms: int, made_ms: int) -> None:
-        """Note where the oldest block of a backup begins."""
-        self._oldest[made_ms] = oldest_ms
+    def backup(self, life: BackupLife, blocks: Sequence[SimulatedBlock]) -> None:
+        """Note a backup of these blocks."""
+        self._made.append(life.made_ms)
+        self._oldest.append(min((b.begin_ms for b in blocks), default=0))
+        self.add(blocks, life)
 
-    def add(self, block: SimulatedBlock, life: BackupLife) -> None:
-        """Note that a backup names a block."""
-        self._kept.setdefault(block, life.made_ms)
-        self._named[block] = life.made_ms
-        self._freed[block] = max(self._freed.get(block, 0), life.deleted_ms)
+    def add(self, blocks: Iterable[SimulatedBlock], life: BackupLife) -> None:
+        """Note that a backup names blocks."""
+        for block in blocks:
+            if block not in self._kept:
+                self._kept[block] = life.made_ms
+                self._freed[block] = life.deleted_ms
+            elif life.deleted_ms > self._freed[block]:
+                self._freed[block] = life.deleted_ms
+            self._named[block] = life.made_ms
 
     def lives(self) -> list[BlockLife]:
         """Return when each block comes and goes."""
@@ -183,42 +199,39 @@ class _Archive:
         A block that no later backup can cover is judged once, the others every day.
         """
         dropped = dict.fromkeys(self._kept, NEVER_MS)
-        present: set[SimulatedBlock] = set()
+        places = _Places(max((b.end_ms - b.begin_ms for b in self._kept), default=_DAY_MS))
         pending: set[SimulatedBlock] = set()
         coming = deque(sorted(self._kept, key=self._kept.__getitem__))
-        freed = deque(
-            sorted(
-                (b for b, at in self._freed.items() if at < NEVER_MS), key=self._freed.__getitem__
-            )
-        )
+        ends = [b for b, at in self._freed.items() if at < NEVER_MS]
+        freed = deque(sorted(ends, key=self._freed.__getitem__))
         for before, now in pairwise([0, *self._days()]):
             while coming and self._kept[coming[0]] <= now:
-                present.add(coming.popleft())
+                places.add(coming.popleft())
             while freed and self._freed[freed[0]] <= now:
                 pending.add(freed.popleft())
             if not pending:
                 continue
-            newest = self._runs[bisect_right(self._runs, now) - 1]
-            oldest = self._oldest[newest]
+            newest, oldest = self._newest(now)
             # What was freed since yesterday was covered by newer blocks already, if it is now.
             since = {b: f if (f := self._freed[b]) > before else now for b in pending}
             settled = {b for b in pending if b.end_ms <= oldest}
             for block in settled:
-                near = [
-                    b for b in present if b.end_ms > block.begin_ms and b.begin_ms < block.end_ms
-                ]
-                ends = self._last_held(block, near, newest) + self._history_ms
-                dropped[block] = max(self._run_from(ends), since[block])
+                near = [b for b in places.overlapping(*block[:2]) if dropped[b] > now]
+                end = self._last_held(block, near, newest) + self._history_ms
+                dropped[block] = max(self._run_from(end), since[block])
             pending -= settled
             if pending:
                 begin = min(b.begin_ms for b in pending)
-                near = [b for b in present if b.end_ms > begin]
+                near = [b for b in places.overlapping(begin, now) if dropped[b] > now]
                 lost = pending - self._history(near, newest, now - self._history_ms)
                 dropped |= {b: since[b] for b in lost}
                 pending -= lost
-                present -= lost
-            present = {b for b in present if dropped[b] > now}
         return dropped
+
+    def _newest(self, now_ms: int) -> tuple[int, int]:
+        """Return when the newest archive backup was made, and where its oldest block begins."""
+        place = bisect_right(self._made, now_ms) - 1
+        return (self._made[place], self._oldest[place]) if place >= 0 else (NEVER_MS, NEVER_MS)
 
     def _days(self) -> Iterator[int]:
         """Yield the first run of each day."""
@@ -249,6 +262,24 @@ class _Archive:
             if block in self._history(near, newest_ms, edge - 1):
                 return edge
         return 0
+
+
+class _Places:
+    """Finds blocks by time; they are at most `longest_ms` long."""
+
+    def __init__(self, longest_ms: int) -> None:
+        self._length = longest_ms
+        self._blocks: dict[int, list[SimulatedBlock]] = {}
+
+    def add(self, block: SimulatedBlock) -> None:
+        self._blocks.setdefault(block.begin_ms // self._length, []).append(block)
+
+    def overlapping(self, begin_ms: int, end_ms: int) -> Iterator[SimulatedBlock]:
+        """Yield the blocks that have an instant of [begin, end)."""
+        for place in range(begin_ms // self._length - 1, end_ms // self._length + 1):
+            for block in self._blocks.get(place, ()):
+                if block[1] > begin_ms and block[0] < end_ms:
+                    yield block
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +317,9 @@ def simulate_nights(
     )
     parts = (
         (life.kept_ms, life.deleted_ms, life.block.hours + index_hours)
-        for life in archive_lives(backups, history_for=policy.history)
+        for life in archive_lives(
+            backups, runs=[b.made_ms for b, _ in backups], history_for=policy.history
+        )
     )
     begin = ms_from_instant(datetime.combine(first, time(), UTC)) + _DAY_MS
     return Nights(_stored(whole, begin, days), _stored(parts, begin, days))

@@ -4,7 +4,7 @@ Rules and worked examples: docs/retention.md. Calendar days are UTC.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from prometheus_backup.errors import UsageError
@@ -30,6 +30,12 @@ class Policy:
     yearly: int = 3
     all_for: timedelta | None = None
     history: timedelta = timedelta(0)
+
+    @property
+    def without_history(self) -> "Policy":
+        """Return the same without a history, or itself if it keeps nothing else."""
+        keeps = self.daily or self.monthly or self.yearly or self.all_for
+        return replace(self, history=timedelta(0)) if keeps else self
 
     def __post_init__(self) -> None:
         """Raise UsageError for negative numbers, and for a policy that would keep nothing."""

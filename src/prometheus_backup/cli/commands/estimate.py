@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from prometheus_backup.cli.command import command, option
 from prometheus_backup.cli.context import CommandContext
@@ -15,10 +16,10 @@ from prometheus_backup.cli.render import Document, Row
 from prometheus_backup.cli.reporting import class_in_use
 from prometheus_backup.cli.tables import Column, Table, table
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import counted, size
+from prometheus_backup.model import Layout, counted, size
 
 if TYPE_CHECKING:
-    from prometheus_backup.cost.estimate import Basis, EstimateReport
+    from prometheus_backup.cost.estimate import Basis, EstimateReport, LayoutEstimate
     from prometheus_backup.cost.model import Month
     from prometheus_backup.cost.prices import Price
 
@@ -53,37 +54,49 @@ if TYPE_CHECKING:
     help="With --tsdb-size: retention time.",
 )
 @option("--tsdb-size", metavar="SIZE", help="Estimate for a TSDB of this size, such as 100GB.")
-@command("source", "repository", "retention")
+@command("source", "repository", "retention", "layout")
 def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
-    """Estimate what the next 12 months of backups store and cost on S3, by storage class.
+    """Estimate what backups store and cost on S3, in both layouts and by storage class.
 
-    Uses --tsdb-size if given, else the repository, else the data directory. Outside S3 it estimates
-    bytes only. Nothing is sent or changed.
+    Shows a month once the number of backups is stable, and the next 12 months. Uses --tsdb-size if
+    given, else the repository, else the data directory. Outside S3 it estimates bytes only. Nothing
+    is sent or changed.
     """
     from prometheus_backup.cost.estimate import estimate as estimate_cost
-    from prometheus_backup.cost.model import Usage
+    from prometheus_backup.cost.model import STRATEGIES, Usage
 
-    prices = _prices(choices["price_file"])
+    prices, in_use = _prices(choices["price_file"]), class_in_use(context)
+    if in_use is not None and in_use not in {s.name for s in STRATEGIES}:
+        raise UsageError(
+            f"cannot estimate the cost of storage class {in_use!r}: its prices are not known",
+            hint="set S3_STORAGE_CLASS to a class of S3",
+        )
     report = estimate_cost(
         _basis(context, choices),
         policy=context.policy(),
         usage=Usage(choices["verify_days"], choices["noncurrent_days"]),
         prices=prices,
         today=context.clock.now().date(),
+        in_use=_given_layout(context),
+        strategies=STRATEGIES if in_use else (),
     )
-    in_use = class_in_use(context)
-    if in_use is not None and in_use not in {m.strategy.name for m in report.months}:
-        raise UsageError(
-            f"cannot estimate the cost of storage class {in_use!r}: its prices are not known",
-            hint="set S3_STORAGE_CLASS to a class of S3",
-        )
     by_class = [table(ESTIMATE_COLUMNS, estimate_rows(report, in_use))]
     output.result(
         estimate_document(report, prices, in_use),
-        tables=[*(by_class if in_use else ()), _month_table(report, in_use)],
+        tables=[
+            *(by_class if in_use else ()),
+            table(LAYOUT_COLUMNS, layout_rows(report, in_use)),
+            _month_table(report, in_use),
+        ],
         lines=["", *estimate_lines(report, in_use)],
     )
     return 0
+
+
+def _given_layout(context: CommandContext) -> Layout | None:
+    """Return the layout that was set; None if none was."""
+    source = click.get_current_context().get_parameter_source("layout")
+    return None if source is ParameterSource.DEFAULT else Layout(context.values["layout"])
 
 
 def _basis(context: CommandContext, choices: Mapping[str, Any]) -> "Basis":
@@ -156,10 +169,11 @@ def estimate_document(
         "stored_backups": len(report.basis.stored),
         "stored_bytes": report.basis.stored_bytes,
         "policy": {name: getattr(report.policy, name) for name in ("daily", "monthly", "yearly")},
-        "kept_backups": round(report.kept.average, 2),
-        "kept_bytes": round(report.kept.average * load.size),
-        "forecast": forecast_document(report.forecast, in_use),
-        "strategies": [_month_document(m, report, in_use) for m in report.months if in_use],
+        "kept_backups": round(report.used.kept.backups, 2),
+        "kept_bytes": round(report.used.kept.stored),
+        "layouts": [_layout_document(x, report.used, in_use) for x in report.layouts],
+        "forecast": forecast_document(report.used.forecast, in_use),
+        "strategies": [_month_document(m, report, in_use) for m in report.used.months],
         "prices": {
             "currency": "USD",
             "region": REGION,
@@ -169,6 +183,24 @@ def estimate_document(
         if in_use
         else None,
         "assumptions": [*assumptions(report, in_use)],
+    }
+
+
+def _layout_document(
+    layout: "LayoutEstimate", used: "LayoutEstimate", in_use: str | None
+) -> Document:
+    return {
+        "layout": layout.layout.value,
+        "history_days": layout.history.days,
+        "in_use": layout.in_use,
+        "stored_bytes": round(layout.kept.stored),
+        "stored_objects": round(layout.kept.objects),
+        "nightly_copied_bytes": round(layout.copied),
+        "nightly_requests": round(layout.nightly.total),
+        "month": round(layout.month(in_use).total, 4) if in_use else None,
+        "next_12_months": round(layout.forecast.total(in_use), 4) if in_use else None,
+        "month_12_stored_bytes": round(layout.forecast.months[-1].stored),
+        "difference_percent": round(_difference(layout, used, in_use), 1),
     }
 
 
@@ -184,7 +216,7 @@ def _month_document(month: "Month", report: "EstimateReport", in_use: str | None
         "requests": round(month.requests, 4),
         "retrieval": round(month.retrieval, 4),
         "month": round(month.total, 4),
-        "next_12_months": round(report.forecast.total(month.strategy.name), 4),
+        "next_12_months": round(report.used.forecast.total(month.strategy.name), 4),
         "restore_newest": round(month.restore_newest, 4),
         "restore_oldest": round(month.restore_oldest, 4),
         "thaw_hours": month.thaw_hours,
@@ -193,6 +225,38 @@ def _month_document(month: "Month", report: "EstimateReport", in_use: str | None
 
 def _price_document(price: "Price") -> Document:
     return {name: value for name, value in asdict(price).items() if name != "untouched"}
+
+
+def _difference(layout: "LayoutEstimate", used: "LayoutEstimate", in_use: str | None) -> float:
+    """Return how much more a layout costs than the one in use, or stores if there is no cost."""
+    one, other = (x.month(in_use).total if in_use else x.kept.stored for x in (layout, used))
+    return (one / other - 1) * 100 if other else 0.0
+
+
+LAYOUT_COLUMNS = (
+    Column("layout"),
+    Column("stored"),
+    Column("copied a night", hide=1),
+    Column("requests a night", hide=2),
+    Column("month"),
+    Column("12 months"),
+    Column("change"),
+)
+
+
+def layout_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
+    """Yield a row for each layout, compared with the one in use."""
+    for layout in report.layouts:
+        difference = _difference(layout, report.used, in_use)
+        yield (
+            f"{layout.name} (in use)" if layout.in_use else layout.name,
+            size(layout.kept.stored),
+            size(layout.copied),
+            f"{layout.nightly.total:,.0f}",
+            f"{layout.month(in_use).total:,.2f}" if in_use else "",
+            f"{layout.forecast.total(in_use):,.2f}" if in_use else "",
+            "" if layout.in_use else f"{difference:+.0f} %",
+        )
 
 
 ESTIMATE_COLUMNS = (
@@ -211,7 +275,7 @@ ESTIMATE_COLUMNS = (
 
 def estimate_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
     """Yield a row for each strategy, in dollars."""
-    for month in report.months:
+    for month in report.used.months:
         name = month.strategy.name
         yield (
             f"{name} (in use)" if name == in_use else name,
@@ -223,7 +287,7 @@ def estimate_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]
                     month.requests,
                     month.retrieval,
                     month.total,
-                    report.forecast.total(name),
+                    report.used.forecast.total(name),
                     month.restore_newest,
                     month.restore_oldest,
                 )
@@ -243,7 +307,7 @@ def _month_table(report: "EstimateReport", in_use: str | None) -> Table:
 
 def month_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
     """Yield a row for each of the next twelve months."""
-    for month in report.forecast.months:
+    for month in report.used.forecast.months:
         dollars = month.dollars.get(in_use or "")
         yield (
             f"{month.first:%Y-%m}",
@@ -255,10 +319,10 @@ def month_rows(report: "EstimateReport", in_use: str | None) -> Iterable[Row]:
 
 def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
     """Yield what the next twelve months add up to, and what the estimate is based on."""
-    load, policy, coming = report.basis.workload, report.policy, report.forecast
-    first, last = coming.months[0], coming.months[-1]
+    load, policy, used = report.basis.workload, report.policy, report.used
+    first, last = used.forecast.months[0], used.forecast.months[-1]
     yield (
-        f"next 12 months, {first.first:%Y-%m} to {last.first:%Y-%m}, layout {coming.layout}: "
+        f"next 12 months, {first.first:%Y-%m} to {last.first:%Y-%m}, layout {used.layout}: "
         f"stored {size(first.stored)} to {size(last.stored)}"
         + (f", {_year(report, in_use)} US dollars with {in_use}" if in_use else "")
     )
@@ -268,8 +332,8 @@ def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str
     )
     yield (
         f"This policy ({policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly) "
-        f"keeps {report.kept.average:.1f} nightly backups: as whole copies that do not grow, "
-        f"{size(report.kept.average * load.size)}"
+        f"keeps {used.kept.backups:.1f} backups: "
+        + ", ".join(f"{size(x.kept.stored)} in layout {x.name}" for x in report.layouts)
     )
     if report.basis.stored:
         yield (
@@ -281,7 +345,7 @@ def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str
 
 
 def _year(report: "EstimateReport", in_use: str) -> str:
-    return f"{report.forecast.total(in_use):,.2f}"
+    return f"{report.used.forecast.total(in_use):,.2f}"
 
 
 def assumptions(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
@@ -291,12 +355,16 @@ def assumptions(report: "EstimateReport", in_use: str | None) -> Iterable[str]:
 
     days, noncurrent = report.usage.verify_days, report.usage.noncurrent_days
     yield from report.basis.assumptions
+    yield (
+        "layouts: once the number of backups is stable, without growth; archive: blocks as "
+        "Prometheus compacts them, and the head of each snapshot"
+    )
     if report.basis.stored:
-        yield growth_text(report.forecast)
+        yield growth_text(report.used.forecast)
     if not in_use:
         return
     yield f"list prices of {REGION} as of {AS_OF}, the first 50 TB, without tax; see --prices"
-    yield "the column month: one backup per night, all of one size, once their number is stable"
+    yield "the column month: all backups of one size, once their number is stable"
     yield (
         f"verification reads every stored byte once in {counted(days, 'day')}"
         if days
