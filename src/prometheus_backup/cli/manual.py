@@ -220,6 +220,7 @@ MANUAL: Mapping[str, Manual] = {
         (
             Example("Show what retention would delete.", "prune --dry-run"),
             Example("Apply a shorter retention once.", "prune --retention-daily 7"),
+            Example("Give up a lost backup.", "prune --forget backup-20250122-020000"),
         ),
         {
             "0": "Retention was applied. With --dry-run: the plan was printed.",
