@@ -83,6 +83,7 @@ machine, in turns, with default settings except for the server address. Ratios a
 the other program's, calculated per round: median (lowest-highest). Below 1 is better for us. With
 few cores the server limits the wall time, so the CPU ratios and the local store are more
 meaningful. The block verification is measured in [benchmarks-inspect.md](benchmarks-inspect.md).
+Many small files in a store that is far away are in [benchmarks-latency.md](benchmarks-latency.md).
 """
 
 

@@ -5,17 +5,20 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prometheus_backup.errors import BytesDiffer, RepositoryDenied, SnapshotUnusable
 from prometheus_backup.events import BytesMoved, ignore
 from prometheus_backup.transfer import (
     READ_CHUNK,
+    SMALL_FILE,
     BandwidthLimit,
     Cancelled,
     HashedFile,
@@ -72,6 +75,90 @@ def test_items_are_started_in_order_by_at_most_the_given_number_of_workers() -> 
     assert most == 1
     pool(3).all(range(30), work)
     assert most == 3
+
+
+class Meeting:
+    """Transfers that wait for one another until their costs are `full`; then all may end.
+
+    A small one costs a sixteenth, a large one a fourth.
+    """
+
+    def __init__(self, full: float) -> None:
+        self.started: list[int] = []
+        self.most_cost = 0.0
+        self.most = 0
+        self._full = full
+        self._costs: list[float] = []
+        self._met = False
+        self._changed = threading.Condition()
+
+    def attend(self, size: int, _: WorkerContext) -> None:
+        cost = 1 / 16 if size < SMALL_FILE else 1 / 4
+        with self._changed:
+            self.started.append(size)
+            self._costs.append(cost)
+            self.most = max(self.most, len(self._costs))
+            self.most_cost = max(self.most_cost, sum(self._costs))
+            self._met = self._met or sum(self._costs) >= self._full
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._met, timeout=30)
+            self._costs.remove(cost)
+
+
+def wide(items: Sequence[int], meeting: Meeting) -> None:
+    transfer = Transfer(workers=4, small_workers=16, limit=limit(), listener=ignore)
+    transfer.all(items, meeting.attend, size=lambda item: item)
+
+
+def test_small_files_have_more_workers_than_large_ones() -> None:
+    for items, most in (
+        (range(100), 16),
+        ([SMALL_FILE - 1] * 40, 16),
+        ([SMALL_FILE] * 40, 4),
+        ([SMALL_FILE << 10] * 40, 4),
+    ):
+        meeting = Meeting(full=1.0)
+        wide(items, meeting)
+        assert meeting.most == most
+
+
+def test_small_files_add_nothing_to_what_large_ones_may_use() -> None:
+    large, small = [SMALL_FILE + n for n in range(3)], [*range(4)]
+    for items in (large + small, small + large, [0, large[0], 1, large[1], 2, large[2], 3]):
+        meeting = Meeting(full=1.0)
+        wide([*items] * 9, meeting)
+        assert meeting.most_cost == 1.0
+        assert meeting.most == 7
+
+
+@given(st.lists(st.sampled_from([1, 2, SMALL_FILE, SMALL_FILE + 1]), max_size=60))
+def test_files_of_all_sizes_start_in_order_and_none_waits_for_ever(sizes: list[int]) -> None:
+    meeting = Meeting(full=0.0)
+    wide(sizes, meeting)
+    assert meeting.started == sizes
+    assert meeting.most_cost <= 1.0
+
+
+def test_a_failure_ends_transfers_that_wait_for_room() -> None:
+    started: list[int] = []
+    all_run = threading.Event()
+
+    def work(item: int, worker: WorkerContext) -> None:
+        started.append(item)
+        if len(started) == 4:
+            all_run.set()
+        assert all_run.wait(30)
+        if item == SMALL_FILE:
+            raise BytesDiffer("cannot read")
+        while True:
+            worker.advance(0)
+            threading.Event().wait(0.001)
+
+    transfer = Transfer(workers=4, small_workers=16, limit=limit(), listener=ignore)
+    with pytest.raises(BytesDiffer):
+        transfer.all([SMALL_FILE + n for n in range(50)], work, size=lambda item: item)
+    assert len(started) < 10
+    wait_until(lambda: not any(t.name.startswith("transfer") for t in threading.enumerate()))
 
 
 def test_only_a_few_items_are_queued_ahead() -> None:

@@ -172,7 +172,8 @@ _REPOSITORY = (
     Setting(
         "concurrency",
         "CONCURRENCY",
-        "Number of files to transfer in parallel.",
+        "Number of files to transfer in parallel. The default is for files of 1 MiB or more; it is "
+        "16 for smaller ones.",
         kind="integer",
         default_text="based on the number of cores",
     ),

@@ -20,8 +20,10 @@ from prometheus_backup.events import BytesMoved, Listener
 from prometheus_backup.model import counted
 
 READ_CHUNK = 1024 * 1024
-STORE_SIDE_WORKERS = 16
-"""Concurrent requests that move no bytes through this machine."""
+SMALL_FILE = 1024 * 1024
+"""A file of fewer bytes is small: it takes as long as its request, and little memory."""
+SMALL_WORKERS = 16
+"""Concurrent transfers of small files, and requests that move no bytes through this machine."""
 _MAX_SLEEP = 0.5  # seconds; a worker that waits for bandwidth must notice a stop soon
 _STOP_TIMEOUT = 5.0  # seconds; a worker stuck in the network must not delay the clean-up
 
@@ -74,20 +76,31 @@ class BandwidthLimit:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """How one run moves bytes: number of workers, bandwidth limit, and listener for events."""
+    """How one run moves bytes: number of workers, bandwidth limit, and listener for events.
+
+    `workers` transfer large files, or `small_workers` small ones, of which there may be thousands:
+    each takes as long as the store is far away.
+    """
 
     workers: int
     limit: BandwidthLimit
     listener: Listener
+    small_workers: int = SMALL_WORKERS
 
     def store_side(self) -> Self:
         """Return the same with more workers, for work that the store does."""
-        return replace(self, workers=max(self.workers, STORE_SIDE_WORKERS))
+        return replace(self, workers=max(self.workers, SMALL_WORKERS))
 
     def each(
-        self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
+        self,
+        items: Sequence[_T],
+        action: Callable[[_T, "WorkerContext"], _R],
+        *,
+        size: Callable[[_T], int] | None = None,
     ) -> Generator[tuple[_T, _R], None, None]:
         """Run `action` on every item in worker threads; yield (item, result) on completion.
+
+        `size` returns the bytes of an item; without it, every item counts as a large file.
 
         Items are started in order. If one fails, or the caller leaves the loop, the others are
         cancelled; workers get some seconds to stop before this raises. If the loop's body can
@@ -95,26 +108,79 @@ class Transfer:
         """
         worker = WorkerContext(self.limit, self.listener)
         running: dict[Future[_R], _T] = {}
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="transfer")
+        small_workers = max(self.workers, self.small_workers) if size else self.workers
+        pool = ThreadPoolExecutor(small_workers, thread_name_prefix="transfer")
+        room = _Room(large=self.workers, small=small_workers)
+
+        def run(number: int, item: _T) -> _R:
+            with room.taken(number, small=size is not None and size(item) < SMALL_FILE):
+                return action(item, worker)
+
         try:
-            for item in items:
-                running[pool.submit(action, item, worker)] = item
-                if len(running) >= self.workers * 2:
+            for number, item in enumerate(items):
+                running[pool.submit(run, number, item)] = item
+                if len(running) >= small_workers * 2:
                     yield from _collect(running)
             while running:
                 yield from _collect(running)
         finally:
             worker.cancel()
+            room.close()
             pool.shutdown(wait=False, cancel_futures=True)
             # wait() treats a cancelled future as one that is still running.
             wait([f for f in running if not f.cancelled()], timeout=_STOP_TIMEOUT)
 
     def all(
-        self, items: Sequence[_T], action: Callable[[_T, "WorkerContext"], _R]
+        self,
+        items: Sequence[_T],
+        action: Callable[[_T, "WorkerContext"], _R],
+        *,
+        size: Callable[[_T], int] | None = None,
     ) -> list[tuple[_T, _R]]:
         """Return everything that `each` yields, as a list."""
-        with contextlib.closing(self.each(items, action)) as results:
+        with contextlib.closing(self.each(items, action, size=size)) as results:
             return list(results)
+
+
+class _Room:
+    """Room for `large` large transfers, or `small` small ones, or a share of each.
+
+    So small transfers add nothing to the memory that large ones may use. Transfers start in the
+    order of their numbers, from 0: small ones cannot keep a large one waiting.
+    """
+
+    def __init__(self, *, large: int, small: int) -> None:
+        self._cost_of_large, self._cost_of_small = small, large
+        self._free = large * small
+        self._next = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, number: int, *, small: bool) -> Iterator[None]:
+        """Wait until the transfer of this number can start. Raises Cancelled once closed."""
+        cost = self._cost_of_small if small else self._cost_of_large
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or (number == self._next and cost <= self._free)
+            )
+            if self._closed:
+                raise Cancelled
+            self._next += 1
+            self._free -= cost
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += cost
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Start no more transfers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 class WorkerContext:

@@ -75,7 +75,9 @@ class Uploader:
             copied = self.transfer.store_side().all(copies, lambda f, w: self._copy(f, folder, w))
             failed = [file for file, stored in copied if stored is None]
             uploads = sorted([*plan.uploads, *failed], key=_largest_first)
-            uploaded = self.transfer.all(uploads, lambda f, w: self._store(f, folder, w))
+            uploaded = self.transfer.all(
+                uploads, lambda f, w: self._store(f, folder, w), size=lambda f: f.size
+            )
             shared = self.transfer.all(plan.shared, lambda f, w: self._share(f, folder, w))
         stored = [s for _, s in [*copied, *uploaded, *shared] if s is not None]
         return tuple(sorted(stored, key=lambda s: s.key))
@@ -140,7 +142,9 @@ class Uploader:
         again = [PlannedFile(s.ulid, s.path, s.size, s.key) for s in bad]
         replaced = {
             new.key: new
-            for _, new in self.transfer.all(again, lambda f, w: self._upload(f, folder, w))
+            for _, new in self.transfer.all(
+                again, lambda f, w: self._upload(f, folder, w), size=lambda f: f.size
+            )
         }
         still_bad = self._mismatches(list(replaced.values()), check_foreign=False)
         if still_bad:
@@ -264,7 +268,7 @@ class Uploader:
         by_checksum = [s for s in stored if self._verifies_bytes and not self._must_read(s)]
         with long_step(self.transfer.listener, "verify", sum(s.size for s in by_bytes)):
             return [
-                *_failed(self.transfer.all(by_bytes, self._bytes_match)),
+                *_failed(self.transfer.all(by_bytes, self._bytes_match, size=lambda s: s.size)),
                 *_failed(self.transfer.store_side().all(by_checksum, self._checksums_match)),
             ]
 

@@ -136,6 +136,7 @@ class CommandContext:
         keep_freed_memory()
         return Transfer(
             workers=self._workers,
+            small_workers=self._small_workers,
             limit=BandwidthLimit(bytes_per_second=self._bandwidth, clock=self.clock),
             listener=self.listener,
         )
@@ -271,17 +272,23 @@ class CommandContext:
         return self.values["concurrency"] or min(_WORKERS_PER_CORE * cores, _MOST_WORKERS)
 
     @property
+    def _small_workers(self) -> int:
+        from prometheus_backup.transfer import SMALL_WORKERS
+
+        return int(self.values["concurrency"] or SMALL_WORKERS)
+
+    @property
     def _bandwidth(self) -> int | None:
         text = self.values["max_bandwidth"]
         return parse_bandwidth(str(text)) if text is not None else None
 
     def _store(self, *, hurried: bool) -> "ObjectStore":
-        from prometheus_backup.transfer import STORE_SIDE_WORKERS
+        from prometheus_backup.transfer import SMALL_WORKERS
 
         return open_settings_store(
             self.values,
             os.environ,
-            connections=max(self._workers, STORE_SIDE_WORKERS) + 4,
+            connections=max(self._workers, SMALL_WORKERS) + 4,
             hurried=hurried,
         )
 

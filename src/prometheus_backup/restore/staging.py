@@ -75,7 +75,9 @@ class Staging:
                 pass
         with (
             long_step(self.transfer.listener, step, sum(b.size for b in blocks)),
-            contextlib.closing(self.transfer.each(files, self._fetch)) as fetched,
+            contextlib.closing(
+                self.transfer.each(files, self._fetch, size=lambda item: item[1].size)
+            ) as fetched,
         ):
             for (block, file), error in fetched:
                 if error is None:

@@ -26,6 +26,7 @@ from prometheus_backup.verify.objects import (
 
 _BATCH_BYTES = 1 << 30
 """Bytes of blocks in the scratch directory at the same time; a larger block is checked alone."""
+_BATCH_BLOCKS = 256
 _RESERVED_BYTES = 64 << 20
 _MAX_FAULTS = 20
 """Faults reported for one block; further faults are only counted."""
@@ -75,7 +76,7 @@ def verify_blocks(verifier: ObjectVerifier, keys: Collection[str], scratch: Scra
     fitting = [b for b in complete if not _too_large(b, verifier, scratch)]
     limit = min(_BATCH_BYTES, scratch.room)
     with long_step(verifier.transfer.listener, "verify", sum(b.size for b in fitting)):
-        for batch in batches(fitting, limit=limit, most=scratch.processes * 4):
+        for batch in batches(fitting, limit=limit, most=_BATCH_BLOCKS):
             _Batch(verifier, scratch, batch).check()
 
 
@@ -137,7 +138,8 @@ class _Batch:
         for block, file in files:
             with self._scratch.folder.parent_of(block.ulid, file.path, create=True):
                 pass
-        with contextlib.closing(self._verifier.transfer.each(files, self._fetch)) as results:
+        fetched = self._verifier.transfer.each(files, self._fetch, size=lambda item: item[1].size)
+        with contextlib.closing(fetched) as results:
             for (block, file), found in results:
                 if found is None:
                     self._verifier.add(file.key, missing(file.key))

@@ -96,7 +96,9 @@ class ObjectVerifier:
         files = self.unread(f for _, f in self.manifest.files() if f.key in keys)
         with (
             long_step(self.transfer.listener, "verify", sum(f.size for f in files)),
-            contextlib.closing(self.transfer.each(files, self._hash)) as results,
+            contextlib.closing(
+                self.transfer.each(files, self._hash, size=lambda file: file.size)
+            ) as results,
         ):
             for file, found in results:
                 if found is None:
