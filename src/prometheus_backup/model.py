@@ -222,6 +222,9 @@ class PutOptions:
     storage_class: str | None = None
 
 
+BLOCK_TAGS = {"Content": "data"}
+"""Tags of block files, in a backup and in the archive: rules of the bucket can select by them."""
+
 CONTROL = PutOptions()
 """Control files have no storage class: they are always STANDARD, so they can be read at once."""
 

@@ -27,7 +27,7 @@ from tests.support.stored_backups import run_here
 
 IAM = sorted(path.stem for path in (AWS / "iam").glob("*.json"))
 # The S3 actions that this program uses, on a bucket and on objects.
-ON_BUCKET = {"s3:ListBucket"}
+ON_BUCKET = {"s3:GetLifecycleConfiguration", "s3:ListBucket"}
 ON_OBJECT = {
     "s3:DeleteObject",
     "s3:GetObject",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from prometheus_backup.backup.blocks import count_files
+from prometheus_backup.backup.expiry import look_for_expiry
 from prometheus_backup.backup.ownership import require_not_lost
 from prometheus_backup.backup.places import SPARE_FILES, file_limit, too_many_files
 from prometheus_backup.backup.probes import CheckWarning, StoreProbes
@@ -20,7 +21,7 @@ from prometheus_backup.errors import (
     UnreadableManifest,
 )
 from prometheus_backup.events import Warned
-from prometheus_backup.model import CheckLine, Outcome, SnapshotMode, counted
+from prometheus_backup.model import CheckLine, Layout, Outcome, SnapshotMode, counted
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.instance import (
     head_block_estimate,
@@ -34,6 +35,7 @@ from prometheus_backup.prometheus.instance import (
 from prometheus_backup.repository.entry import State
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.stores.base import ExpiringStore
 from prometheus_backup.tsdb.block import live_ulids
 
 
@@ -60,10 +62,15 @@ class _Preflight:
         self.lines: list[CheckLine] = []
         self.error: BackupToolError | None = None
 
-    def run(self, subject: str, action: Callable[[], str]) -> bool:
-        """Run one check and return whether it passed; `action` returns the text of its line."""
+    def run(self, subject: str, action: Callable[[], str | None]) -> bool:
+        """Run one check and return whether it passed; `action` returns the text of its line.
+
+        If there is nothing to say, it returns None.
+        """
         try:
-            self.lines.append(CheckLine(subject, ok=True, detail=action()))
+            detail = action()
+            if detail is not None:
+                self.lines.append(CheckLine(subject, ok=True, detail=detail))
         except BackupToolError as error:
             self.error = self.error or error
             self.lines.append(CheckLine(subject, ok=False, detail=error.message, fix=error.hint))
@@ -84,10 +91,11 @@ def check(
     clock: Clock,
     block_class: str | None = None,
     mode: SnapshotMode = SnapshotMode.ADMIN_API,
+    layout: Layout = Layout.FULL,
 ) -> CheckReport:
     """Check everything that a backup depends on. Writes only probe objects, and removes them.
 
-    `block_class` is the storage class of block files.
+    `block_class` is the storage class of block files; `layout` is that of the next backup.
     """
     preflight = _Preflight()
     preflight.run("settings", settings)
@@ -98,6 +106,10 @@ def check(
     repository = _check_repository(preflight, open_repository, run_id, block_class)
     if repository is not None:
         preflight.run("repository: backups", lambda: _backups(repository, data_dir))
+        if isinstance(repository.store, ExpiringStore):
+            preflight.run(
+                "repository: lifecycle rules", lambda: look_for_expiry(repository, layout)
+            )
     return CheckReport(tuple(preflight.lines), preflight.error)
 
 

@@ -15,7 +15,7 @@ from prometheus_backup.errors import (
     RepositoryUnavailable,
     UsageError,
 )
-from prometheus_backup.model import CONTROL, PutOptions
+from prometheus_backup.model import BLOCK_TAGS, CONTROL, PutOptions
 from prometheus_backup.repository.layout import PROBE_PREFIX
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import clock_problem
@@ -160,7 +160,7 @@ class StoreProbes:
             "Month": f"{day:%Y-%m}",
             "Year": f"{day:%Y}",
             "SnapshotName": "backup-19700101-000000",
-            "Content": "data",
+            **BLOCK_TAGS,
         }
         standard = _STANDARD in self._needed
         return PutOptions(tags=tags, storage_class=None if standard else self._block_class)

@@ -13,6 +13,7 @@ from prometheus_backup.backup.describe import (
     build_manifest,
     future_blocks,
 )
+from prometheus_backup.backup.expiry import require_kept
 from prometheus_backup.backup.leftovers import Leftovers
 from prometheus_backup.backup.ownership import (
     remember,
@@ -45,7 +46,7 @@ from prometheus_backup.errors import (
     StopRequest,
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned, ignore
-from prometheus_backup.model import Layout, Level, Outcome, PutOptions, SnapshotMode
+from prometheus_backup.model import BLOCK_TAGS, Layout, Level, Outcome, PutOptions, SnapshotMode
 from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
 from prometheus_backup.prometheus.fingerprints import FingerprintQueries
 from prometheus_backup.prometheus.instance import require_usable_source, source_of_blocks
@@ -145,6 +146,7 @@ class BackupRun:
                 status = self._usable_source()
                 leftovers = leftovers or self._lock(stack)
                 entries = self._require_usable_repository(status, locked=leftovers.lock.held)
+                expiry = self._require_kept()
             attempt = _Attempt(self, leftovers, entries, status)
             try:
                 manifest, prune = self._make(attempt, phases)
@@ -152,7 +154,7 @@ class BackupRun:
                 _clean_up(attempt, error)
                 raise
             left = _clean_up(attempt, None)
-        problems = (*attempt.problems, *left, *prune.problems)
+        problems = (*expiry, *attempt.problems, *left, *prune.problems)
         return BackupReport(manifest, prune, problems, phases.seconds)
 
     def _usable_source(self) -> SourceStatus:
@@ -221,6 +223,11 @@ class BackupRun:
         if not locked:
             require_no_other_run(repository, entries, run_id=self.run_id, data_dir=data_dir)
         return entries
+
+    def _require_kept(self) -> tuple[str, ...]:
+        if self.options.layout is Layout.FULL:
+            return ()
+        return require_kept(self.repository, listener=self.listener)
 
 
 class _Attempt:
@@ -379,7 +386,7 @@ class _Attempt:
         run = self._run
         # What backups share has no tags of one of them.
         own = self._tags() if run.options.layout is Layout.FULL else {}
-        tags = {**own, "Content": "data"}
+        tags = {**own, **BLOCK_TAGS}
         return Uploader(
             repository=run.repository,
             claim=self._claimed,
@@ -456,7 +463,7 @@ class _Attempt:
             if b.folder is not None
             and (b.folder in healed or b.folder.endswith(f"/{manifest.backup_id}"))
         ]
-        options = PutOptions(tags={"Content": "data"})
+        options = PutOptions(tags=BLOCK_TAGS)
         self._run.transfer.store_side().all(
             blocks, lambda block, _: archive.complete(block, options=options)
         )

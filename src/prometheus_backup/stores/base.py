@@ -1,11 +1,12 @@
 """The contract of an object store. tests/stores/ tests every store against it."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from prometheus_backup.errors import RepositoryUnavailable
 from prometheus_backup.model import ObjectInfo, PutOptions
+from prometheus_backup.stores.lifecycle import ExpiryRule
 
 
 class NoAnswer(RepositoryUnavailable):
@@ -110,6 +111,18 @@ class ObjectStore(Protocol):
         """Return the store's own checksum of the whole object (`name:value`), if it keeps one.
 
         Objects with equal checksums have equal bytes. None means that the store has no checksum.
+        """
+        ...
+
+
+@runtime_checkable
+class ExpiringStore(ObjectStore, Protocol):
+    """A store that can have rules by which it deletes objects when they are old."""
+
+    def expiry_rules(self, folder: str, *, tags: Mapping[str, str]) -> Sequence[ExpiryRule]:
+        """Return the rules for objects below `folder` that have these tags, some of them, or none.
+
+        Raises RepositoryDenied or RepositoryUnavailable if the rules cannot be read.
         """
         ...
 

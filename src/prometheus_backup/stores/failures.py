@@ -32,6 +32,7 @@ _ACTIONS = {
     "read": "s3:GetObject (and s3:ListBucket, without which a missing object is denied as well)",
     "list": "s3:ListBucket",
     "delete": "s3:DeleteObject",
+    "read the lifecycle rules of": "s3:GetLifecycleConfiguration",
     "copy": "s3:GetObject, s3:PutObject (and s3:GetObjectTagging, s3:PutObjectTagging)",
 }
 _BAD_CREDENTIALS = {

@@ -5,7 +5,7 @@ Maps obstore's calls and exceptions to the contract. What is special to S3 is in
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -29,6 +29,7 @@ from prometheus_backup.stores.failures import (
     UploadLost,
     translate,
 )
+from prometheus_backup.stores.lifecycle import ExpiryRule
 from prometheus_backup.stores.upload_body import UploadBody
 
 if TYPE_CHECKING:
@@ -327,6 +328,13 @@ class ObstoreStore:
 
     def remove_unfinished(self, folders: Sequence[str]) -> None:
         """Do nothing: the bucket's lifecycle aborts the uploads of dead runs."""
+
+    def expiry_rules(self, folder: str, *, tags: Mapping[str, str]) -> Sequence[ExpiryRule]:
+        """Raise RepositoryUnavailable: obstore cannot read them."""
+        del folder, tags
+        raise RepositoryUnavailable(
+            f"cannot read the lifecycle rules of {self._url}: this program reads those of S3 only"
+        )
 
     def stored_checksum(self, key: str) -> str | None:
         """Return None: obstore cannot read the checksums that a store keeps."""

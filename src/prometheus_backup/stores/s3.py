@@ -6,7 +6,7 @@ role), copies with class and tags and over 5 GB, and the store's checksums.
 
 import contextlib
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -25,11 +25,14 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.calls import interruptibly
 from prometheus_backup.stores.failures import translate_boto, without_urls
+from prometheus_backup.stores.lifecycle import ExpiryRule, expiry_rules
 from prometheus_backup.stores.objectstore import IMPATIENT, PATIENT, ObstoreStore, Patience
 from prometheus_backup.stores.s3_access import (
     credential_provider,
     is_remote,
+    lifecycle_rules,
     proxy_setting,
+    region_of,
     trusted_certificates,
 )
 
@@ -154,7 +157,7 @@ class S3Store(ObstoreStore):
         try:
             super().ping()
         except UsageError as error:
-            region = self._region_of_bucket()
+            region = region_of(self._client, self._bucket)
             if region is None:
                 raise
             raise UsageError(error.message, hint=f"set S3_REGION={region}") from error
@@ -211,19 +214,6 @@ class S3Store(ObstoreStore):
         answer = self._call_boto("list", "", ask)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else super().now(probe=probe)
-
-    def _region_of_bucket(self) -> str | None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            headers = self._client.head_bucket(Bucket=self._bucket)["ResponseMetadata"][
-                "HTTPHeaders"
-            ]
-        except ClientError as error:  # a denied response has the region as well
-            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-        except BotoCoreError:
-            return None
-        return headers.get("x-amz-bucket-region")
 
     def _create(self, key: str, body: bytes, options: PutOptions) -> None:
         if self._settings.conditional_writes:
@@ -335,6 +325,14 @@ class S3Store(ObstoreStore):
             if value and "-" not in value:  # `-<parts>` marks a composite checksum
                 return f"{name}:{value}"
         return None
+
+    def expiry_rules(self, folder: str, *, tags: Mapping[str, str]) -> Sequence[ExpiryRule]:
+        """Return the lifecycle rules of the bucket that delete such objects by age."""
+        rules = self._call_boto(
+            "read the lifecycle rules of", "", lambda: lifecycle_rules(self._client, self._bucket)
+        )
+        below = self._full(f"{folder}/")
+        return [rule for rule in expiry_rules(rules) if rule.may_expire(below, tags=tags)]
 
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key

@@ -1,5 +1,6 @@
-"""How to reach S3: credentials, certificates, proxies."""
+"""How to reach S3, and what it says about a bucket: credentials, proxies, region, rules."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -12,6 +13,7 @@ from prometheus_backup.stores.failures import no_credentials
 
 if TYPE_CHECKING:
     from boto3.session import Session
+    from mypy_boto3_s3 import S3Client
 
 # boto3 refreshes credentials ten minutes before they expire, so check more often than that.
 _TTL = timedelta(minutes=5)
@@ -32,6 +34,33 @@ def credential_provider(session: "Session") -> Any:
             "or instance a role",
         )
     return Boto3CredentialProvider(session, ttl=_TTL)
+
+
+def region_of(client: "S3Client", bucket: str) -> str | None:
+    """Return the region of a bucket, also of one that denies access; None if that is unknown."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        about: Any = client.head_bucket(Bucket=bucket)["ResponseMetadata"]
+    except ClientError as error:
+        about = error.response["ResponseMetadata"]
+    except BotoCoreError:
+        return None
+    region: str | None = about["HTTPHeaders"].get("x-amz-bucket-region")
+    return region
+
+
+def lifecycle_rules(client: "S3Client", bucket: str) -> Sequence[Mapping[str, Any]]:
+    """Return the lifecycle rules of a bucket as S3 gives them. Raises boto3's errors."""
+    from botocore.exceptions import ClientError
+
+    try:
+        rules: Any = client.get_bucket_lifecycle_configuration(Bucket=bucket).get("Rules", [])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+            raise
+        return []
+    return list(rules)
 
 
 def proxy_setting(endpoint: str | None) -> dict[str, Any]:

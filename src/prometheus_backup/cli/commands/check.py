@@ -13,7 +13,7 @@ from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document, Row
 from prometheus_backup.cli.tables import summary
 from prometheus_backup.errors import UsageError
-from prometheus_backup.model import CheckLine, Outcome, SnapshotMode
+from prometheus_backup.model import CheckLine, Layout, Outcome, SnapshotMode
 
 
 @command(
@@ -39,6 +39,7 @@ def check(context: CommandContext, output: Output) -> int:
         clock=context.clock,
         block_class=_block_class(context),
         mode=SnapshotMode(context.values["snapshot_mode"]),
+        layout=Layout(context.values["layout"]),
     )
     results = [*report.lines, *monitoring_lines(context)]
     code = report.exit_code
