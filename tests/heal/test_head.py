@@ -15,8 +15,10 @@ import pytest
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.processes import ProcessFailedError
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
+from prometheus_backup.events import ignore
 from prometheus_backup.heal.head import read_head
-from prometheus_backup.heal.head_plan import Entry, HeadFault, HeadFiles, plan_head
+from prometheus_backup.heal.head_files import Entry, HeadFault, HeadFiles
+from prometheus_backup.heal.head_plan import plan_head
 from tests.support.damaged_directory import NOBODY
 from tests.support.stored_backups import json_of, run_here
 
@@ -295,12 +297,12 @@ def test_nothing_is_changed_while_prometheus_runs(head: Head) -> None:
 
 
 def test_sound_head_of_a_running_or_stopped_prometheus_has_no_faults(head: Head) -> None:
-    assert plan_head(read_head(head.data_dir)) == ()
+    assert plan_head(read_head(head.data_dir, ignore)) == ()
     server = head.start()
     server.restart()
     assert head.heal(url=server.url, code=3)["head"] == []
     server.stop()
-    assert plan_head(read_head(head.data_dir)) == ()
+    assert plan_head(read_head(head.data_dir, ignore)) == ()
 
 
 FILE = Entry(is_file=True, size=10)

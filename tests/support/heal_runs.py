@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from prometheus_backup.clock import SystemClock
-from prometheus_backup.heal.run import Heal, HealReport
+from prometheus_backup.heal.report import HealReport
+from prometheus_backup.heal.run import Heal
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore

@@ -113,7 +113,7 @@ MANUAL: Mapping[str, Manual] = {
             ),
         ),
         {
-            "0": "All blocks are sound, or were healed.",
+            "0": "All blocks and the WAL are sound, or were healed.",
             "3": "With --apply: not everything could be healed. The output names the rest.",
             "10 to 14": "The repository could not be read, or, with 11, another run uses the data "
             "directory.",

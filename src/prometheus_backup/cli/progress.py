@@ -18,6 +18,7 @@ _NAMES = {
     "restore": "restoring",
     "inspect": "reading",
     "scan": "checking",
+    "log": "checking the WAL",
     "heal": "downloading blocks",
 }
 

@@ -1,87 +1,38 @@
 """Decide what is wrong with the files of the head, and how to repair them. Pure.
 
-The head is `wal/`, `wbl/` and `chunks_head/`: samples that are in no block yet. Prometheus repairs
-bad records in them itself, but not a wrong set of files (tsdb/wlog/wlog.go listSegments,
-checkpoint.go listCheckpoints, tsdb/head.go Init, tsdb/chunks/head_chunks.go openMMapFiles; measured
-with 2.42 and 3.5).
+The head is `wal/`, `wbl/` and `chunks_head/`: samples that are in no block yet. Prometheus does not
+start on a wrong set of files (tsdb/wlog/wlog.go listSegments, checkpoint.go listCheckpoints,
+tsdb/head.go Init, tsdb/chunks/head_chunks.go openMMapFiles; measured with 2.42 and 3.5).
+`record_plan.py` decides about the records in them.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
+from prometheus_backup.heal.head_files import (
+    CHECKPOINT,
+    CHUNKS_HEAD,
+    HEADER_SIZE,
+    WAL,
+    WBL,
+    Action,
+    Entries,
+    Entry,
+    HeadFault,
+    HeadFiles,
+    HeadStep,
+    checkpoint_number,
+    newest_checkpoint,
+    number,
+)
+from prometheus_backup.heal.record_plan import record_faults
 from prometheus_backup.model import counted
 from prometheus_backup.tsdb.faults import Effect
 
-WAL, WBL, CHUNKS_HEAD = "wal", "wbl", "chunks_head"
-HEAD_FOLDERS = (WAL, WBL, CHUNKS_HEAD)
-CHECKPOINT = "checkpoint."
-HEADER_SIZE = 8
-"""Bytes of the header of a file in `chunks_head`."""
 _MAGIC, _CHUNK_VERSION = b"\x01\x30\xbc\x91", 1
 _MAX_FILLED = 1000
 """The most missing segments that are replaced with empty files."""
-_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
-_LARGEST = 2**63 - 1
-
-
-class Action(StrEnum):
-    """One step of a repair; all of them are safe to repeat."""
-
-    MOVE_AWAY = "move-away"
-    CREATE = "create"
-    """Create an empty file."""
-    CREATE_FOLDER = "create-folder"
-    RENAME = "rename"
-
-
-@dataclass(frozen=True, slots=True)
-class HeadStep:
-    """A step of a repair. `path` is relative to the data directory, `new_name` to its folder."""
-
-    action: Action
-    path: str
-    new_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadFault:
-    """A fault of the head: `lost` says which samples stay missing, empty if none do."""
-
-    path: str
-    effect: Effect
-    detail: str
-    remedy: str
-    lost: str = ""
-    steps: tuple[HeadStep, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry of a folder. `header` is the first bytes of a file in `chunks_head`."""
-
-    is_file: bool
-    is_folder: bool = False
-    size: int = 0
-    header: bytes = b""
-
-
-Entries = Mapping[str, Entry]
-
-
-@dataclass(frozen=True, slots=True)
-class HeadFiles:
-    """The files of the head by their folder. `checkpoints` are the contents of each checkpoint.
-
-    `no_folders` are names of head folders that are no directories; `links` are symbolic links.
-    """
-
-    folders: Mapping[str, Entries] = field(default_factory=dict)
-    checkpoints: Mapping[str, Entries] = field(default_factory=dict)
-    no_folders: frozenset[str] = frozenset()
-    links: frozenset[str] = frozenset()
 
 
 def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
@@ -92,6 +43,9 @@ def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
         faults += log.faults
         if name == WAL:
             faults += _checkpoint_faults(log, files)
+    steps = (step for fault in faults for step in fault.steps)
+    moved = {step.path for step in steps if step.action is Action.MOVE_AWAY}
+    faults = [*record_faults(files, moved), *faults]  # before segments and checkpoints are renamed
     chunks = _chunk_faults(files.folders.get(CHUNKS_HEAD, {}))
     if any(fault.lost for fault in faults):
         chunks = [replace(f, lost="samples that the WAL has lost, too") for f in chunks]
@@ -103,19 +57,16 @@ def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
 
 def left_while_running(faults: Iterable[HeadFault]) -> tuple[HeadFault, ...]:
     """Return the faults without their repairs, which would harm a Prometheus that runs."""
-    return tuple(_left(f, "stop Prometheus, then run this command again") for f in faults)
+    return tuple(_left(f, _why_left(f)) for f in faults)
 
 
-def number(name: str) -> int | None:
-    """Return the number that Go's strconv.Atoi reads from a name, None if it reads none."""
-    value = int(name) if _NUMBER.fullmatch(name) else None
-    return value if value is not None and abs(value) <= _LARGEST else None
-
-
-def newest_checkpoint(names: Iterable[str]) -> str | None:
-    """Return the name of the only checkpoint that Prometheus reads, None if there is none."""
-    found = [(n, name) for name in names if (n := _checkpoint_number(name)) is not None]
-    return max(found)[1] if found else None
+def _why_left(fault: HeadFault) -> str:
+    if any(step.action is Action.MEND for step in fault.steps):
+        return (
+            "Prometheus still has these samples in memory. Make a backup, stop it, and run this "
+            "command again"
+        )
+    return "stop Prometheus, then run this command again"
 
 
 class _Log:
@@ -204,7 +155,7 @@ def _checkpoint_faults(log: _Log, files: HeadFiles) -> Iterator[HeadFault]:
 
 
 def _after_checkpoint(log: _Log, newest: str, folders: Sequence[str]) -> Iterator[HeadFault]:
-    index = _checkpoint_number(newest) or 0
+    index = checkpoint_number(newest) or 0
     if log.first is None or log.last is None:
         yield HeadFault(
             WAL,
@@ -222,8 +173,8 @@ def _after_checkpoint(log: _Log, newest: str, folders: Sequence[str]) -> Iterato
             f"{_shown([(index + 1, log.first - 1)])} missing after {newest}",
         )
     elif log.last < index:
-        others = [n for n in folders if (_checkpoint_number(n) or 0) >= log.last and n != newest]
-        others = [n for n in others if _checkpoint_number(n) is not None]
+        others = [n for n in folders if (checkpoint_number(n) or 0) >= log.last and n != newest]
+        others = [n for n in others if checkpoint_number(n) is not None]
         moves = tuple(HeadStep(Action.MOVE_AWAY, f"{WAL}/{name}") for name in others)
         fault = _renamed_checkpoint(
             newest,
@@ -279,10 +230,6 @@ def _chunk_file_fault(entry: Entry) -> str:
         return "its first bytes are not those of a head chunk file"
     version = entry.header[4]
     return "" if version == _CHUNK_VERSION else f"its format version is {version}"
-
-
-def _checkpoint_number(name: str) -> int | None:
-    return number(name.removeprefix(CHECKPOINT)) if name.startswith(CHECKPOINT) else None
 
 
 def _segment(index: int) -> str:

@@ -3,8 +3,8 @@
 An interrupted run is finished by the next one. Prometheus' own files are never deleted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,8 +27,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BlockMovedAway, BlockRestored, Step, Warned
 from prometheus_backup.folder import Folder
 from prometheus_backup.heal.candidates import CandidateFinder
-from prometheus_backup.heal.head import read_head, repair_head
-from prometheus_backup.heal.head_plan import HeadFault, left_while_running, plan_head
+from prometheus_backup.heal.head import HeadRepair, find_head_faults, mended_size
 from prometheus_backup.heal.plan import (
     DEFAULT_REQUEST,
     BadBlock,
@@ -41,10 +40,10 @@ from prometheus_backup.heal.plan import (
     plan_heal,
 )
 from prometheus_backup.heal.replacement import Replacements
-from prometheus_backup.heal.scan import Scan, scan
+from prometheus_backup.heal.report import HealReport
+from prometheus_backup.heal.scan import scan
 from prometheus_backup.heal.second_opinion import with_second_opinion
 from prometheus_backup.heal.swap import Swap
-from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.encodings import strictest
 from prometheus_backup.prometheus.loading import (
@@ -61,8 +60,6 @@ from prometheus_backup.transfer import Transfer
 from prometheus_backup.tsdb.block import read_block
 from prometheus_backup.tsdb.parallel import block_size
 
-_HEAD_PAUSE = 2.0
-"""Seconds until the head of a running Prometheus is read again, if it seems to have a fault."""
 _NEEDS_FILES = frozenset({Remedy.REBUILD, Remedy.REPLACE, Remedy.COVER})
 """Remedies that download or rebuild files."""
 
@@ -81,46 +78,6 @@ class HealOptions:
 
 
 DEFAULTS = HealOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class HealReport:
-    """What was found and, if `applied`, what was done about it.
-
-    `running`: a Prometheus served the directory. `no_copies`: why backups could not be searched.
-    `pending`: replacements that an interrupted heal left ready, by the name of the bad block.
-    `moved`: the quarantine paths of bad blocks, by name. `placed`: the blocks that replaced them.
-    `head`: the faults of WAL, WBL and head chunks; `head_moved`: the quarantine paths of files.
-    `problems`: what went wrong, as messages.
-    """
-
-    scan: Scan
-    plan: HealPlan
-    applied: bool
-    running: bool
-    no_copies: str = ""
-    pending: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    moved: Mapping[str, Path] = field(default_factory=dict)
-    placed: tuple[str, ...] = ()
-    head: tuple[HeadFault, ...] = ()
-    head_moved: Mapping[str, Path] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def outcome(self) -> Outcome:
-        """Return FAULTY if a scan found blocks to heal, PARTIAL if not all of them were healed.
-
-        A directory without blocks is PARTIAL too.
-        """
-        if not (self.scan.sound or self.scan.bad or self.pending or self.head):
-            return Outcome.PARTIAL
-        if self.applied:
-            healed = all(r.heals for r in self.plan.repairs) and not self.problems
-            healed = healed and all(f.steps and not f.lost for f in self.head)
-            return Outcome.DONE if healed else Outcome.PARTIAL
-        to_heal = any(r.remedy is not Remedy.NOTHING for r in self.plan.repairs)
-        return Outcome.FAULTY if to_heal or self.pending or self.head else Outcome.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,20 +160,18 @@ class _Run:
         )
         if self._running is not None and job.client is not None:
             self._scan = with_second_opinion(self._scan, job.client)
-        self._head = self._read_head()
+        self._head = find_head_faults(
+            job.data_dir,
+            running=self._running is not None,
+            clock=job.clock,
+            listener=self._listener,
+        )
         self._head_moved: dict[str, Path] = {}
         self._finder: CandidateFinder | None = None
         self._no_copies = ""
         self._moved: dict[str, Path] = {}
         self._placed: list[str] = []
         self._problems: list[str] = []
-
-    def _read_head(self) -> tuple[HeadFault, ...]:
-        found = plan_head(read_head(self._job.data_dir))
-        if found and self._running is not None:
-            self._job.clock.sleep(_HEAD_PAUSE)  # Prometheus may be replacing segments
-            found = left_while_running(plan_head(read_head(self._job.data_dir)))
-        return found
 
     def preview(self) -> HealReport:
         """Return what would be done."""
@@ -228,6 +183,16 @@ class _Run:
         with self._swap.staging() as staging:
             self._shelve_unneeded()
             plan = self._prepare_replacements(staging)
+            self._apply(plan)
+            head = HeadRepair(self._swap, self._owner, self._job.clock.now())
+            self._head_moved = head.apply(staging, self._head)
+        self._swap.clean_up()
+        if self._owner is not None:
+            self._swap.data.give_ours(TOOL_FOLDER, self._owner)
+        return self._report(plan, applied=True)
+
+    def _apply(self, plan: HealPlan) -> None:
+        """Move bad blocks away and their replacements into place."""
         for repair in plan.moves:
             self._move(repair)
         for name in self._pending:
@@ -236,13 +201,6 @@ class _Run:
         self._wait_until_dropped()
         self._place()
         self._wait_until_loaded()
-        self._head_moved = repair_head(
-            self._swap, self._head, owner=self._owner, now=self._job.clock.now()
-        )
-        self._swap.clean_up()
-        if self._owner is not None:
-            self._swap.data.give_ours(TOOL_FOLDER, self._owner)
-        return self._report(plan, applied=True)
 
     def _plan(self, request: HealRequest, *, strict: bool = False) -> HealPlan:
         """Plan the repairs; if `strict`, raise if backups that they need cannot be read."""
@@ -324,6 +282,7 @@ class _Run:
     def _require_room(self, plan: HealPlan, replacements: Replacements, staging: Folder) -> None:
         cannot = f"cannot heal {self._job.data_dir}"
         size = sum(replacements.size(r, self._scan.reports[r.bad.name]) for r in plan.repairs)
+        size += mended_size(self._job.data_dir, self._head)
         require_free_space(self._job.data_dir, staging.path, size, cannot=cannot)
 
     def _shelve_unneeded(self) -> None:

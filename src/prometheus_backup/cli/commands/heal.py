@@ -18,7 +18,7 @@ from prometheus_backup.model import counted, rfc3339, size
 
 if TYPE_CHECKING:
     from prometheus_backup.heal.plan import Repair
-    from prometheus_backup.heal.run import HealReport
+    from prometheus_backup.heal.report import HealReport
 
 _EFFECTS = {
     "stops-start": "Prometheus does not start",
