@@ -490,7 +490,6 @@ class _Attempt:
                 run_id=run.run_id,
                 listener=run.listener,
                 limited=True,
-                nightly=True,
             )
         except BackupToolError as error:
             problem = f"retention failed after the commit: {error.message}"

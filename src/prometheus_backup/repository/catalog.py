@@ -6,16 +6,26 @@ entry costs time and nothing else. Format: docs/repository-format.md.
 """
 
 import contextlib
+import hashlib
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Annotated, Self, TypeVar
 
 from pydantic import FailFast, Field
 
 from prometheus_backup.errors import ObjectNotFound, RepositoryError
-from prometheus_backup.model import CONTROL, ObjectInfo
-from prometheus_backup.repository.document import BackupId, Count, Document, Instant, Size, Text
+from prometheus_backup.model import CONTROL, Layout, ObjectInfo
+from prometheus_backup.repository.document import (
+    BackupId,
+    Count,
+    Document,
+    Instant,
+    Sha256,
+    Size,
+    Text,
+)
 from prometheus_backup.repository.hold import Hold
 from prometheus_backup.repository.layout import (
     CATALOG,
@@ -31,6 +41,7 @@ from prometheus_backup.repository.manifest import (
     MAX_FILES,
     ArchivedTimes,
     Header,
+    Manifest,
     NamedFolder,
     decode,
 )
@@ -38,7 +49,6 @@ from prometheus_backup.repository.verification import Rotation, Verification
 from prometheus_backup.spans import Span
 from prometheus_backup.stores.base import ObjectStore
 
-_D = TypeVar("_D", bound=Document)
 _T = TypeVar("_T")
 _Column = Annotated[tuple[_T, ...], FailFast(), Field(max_length=MAX_FILES)]
 
@@ -69,7 +79,8 @@ class CoveredTime(Document):
 class CatalogEntry(Document):
     """`<backup>.json`: what the documents of a backup say, without its blocks.
 
-    `seen` are these documents, by name.
+    `seen` are these documents, by name. `confirmed_at`: when the entry was last compared with the
+    manifest by a run that deletes. `blocks_sha256`: the hash of the list of blocks, unpacked.
     """
 
     backup_id: BackupId
@@ -79,6 +90,12 @@ class CatalogEntry(Document):
     verifications: dict[Text, Verification]
     rotations: dict[Text, Rotation]
     hold: Hold | None
+    confirmed_at: Instant | None = None
+    blocks_sha256: Sha256 | None = None
+
+    def is_confirmed(self, now: datetime) -> bool:
+        """Return whether it was compared with its manifest in the last week."""
+        return self.confirmed_at is not None and abs(now - self.confirmed_at) < _WEEK
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -98,7 +115,6 @@ class CatalogBlocks(Document):
     """
 
     backup_id: BackupId
-    manifest: SeenFile
     ulids: _Column[Text]
     keepers: _Column[Text]
     begins_ms: _Column[int]
@@ -109,7 +125,7 @@ class CatalogBlocks(Document):
     kinds: Annotated[tuple[tuple[tuple[Text, Text], ...], ...], FailFast()]
 
     @classmethod
-    def of(cls, backup_id: str, manifest: SeenFile, named: Mapping[str, NamedFolder]) -> Self:
+    def of(cls, backup_id: str, named: Mapping[str, NamedFolder]) -> Self:
         """Return the folders that a backup names."""
         places = [name.split("/")[1:] for name in named]
         shapes = [
@@ -119,7 +135,6 @@ class CatalogBlocks(Document):
         kinds = {kind: number for number, kind in enumerate(dict.fromkeys(shapes))}
         return cls(
             backup_id=backup_id,
-            manifest=manifest,
             ulids=tuple(ulid for ulid, _ in places),
             keepers=tuple(keeper for _, keeper in places),
             begins_ms=tuple(f.times.begin_ms for f in named.values()),
@@ -161,12 +176,12 @@ class CatalogMemory:
     """What was read of a repository, by backup id, so that only changes are read again.
 
     `stored` are the entries as they are in the store, `current` as they should be; `named` are the
-    folders of the archive, for a manifest.
+    folders of the archive, with the hash of their list.
     """
 
     stored: dict[str, CatalogEntry] = field(default_factory=dict)
     current: dict[str, CatalogEntry] = field(default_factory=dict)
-    named: dict[str, tuple[SeenFile, Mapping[str, NamedFolder]]] = field(default_factory=dict)
+    named: dict[str, tuple[str | None, Mapping[str, NamedFolder]]] = field(default_factory=dict)
     shared: dict[tuple[str, NamedFolder], tuple[str, NamedFolder]] = field(default_factory=dict)
 
     def forget(self, backup_id: str) -> None:
@@ -202,30 +217,30 @@ class Catalog:
 
     def stored(self, backup_id: str, manifest: ObjectInfo | None) -> CatalogEntry | None:
         """Return the entry in the store, if it speaks of this manifest; None stands for any."""
-        found = self._read(CatalogEntry, catalog_key(backup_id))
+        found = decode(CatalogEntry, self._get(catalog_key(backup_id)))
         if found is None or found.backup_id != backup_id or not _speaks_of(found, manifest):
             return None
         self._memory.stored[backup_id] = found
         return found
 
-    def named(self, backup_id: str, manifest: SeenFile) -> Mapping[str, NamedFolder] | None:
-        """Return the folders of the archive that a manifest names; None if that is not known."""
-        known = self._memory.named.get(backup_id)
-        if known is not None and known[0] == manifest:
+    def named(self, entry: CatalogEntry) -> Mapping[str, NamedFolder] | None:
+        """Return the folders of the archive that a backup names; None if that is not known."""
+        known = self._memory.named.get(entry.backup_id)
+        if known is not None and known[0] == entry.blocks_sha256:
             return known[1]
-        found = self._read(CatalogBlocks, catalog_blocks_key(backup_id))
-        if found is None or found.backup_id != backup_id or found.manifest != manifest:
+        body = self._get(catalog_blocks_key(entry.backup_id))
+        if hashlib.sha256(body).hexdigest() != entry.blocks_sha256:
             return None
-        named = found.named()
-        return None if named is None else self._remember_named(backup_id, manifest, named)
+        found = decode(CatalogBlocks, body)
+        named = found.named() if found else None
+        return None if named is None else self._remember_named(entry, named)
 
     def learn(self, entry: CatalogEntry, named: Mapping[str, NamedFolder]) -> None:
         """Remember a backup as it is now, for the next look and for `write`."""
         self._memory.current[entry.backup_id] = entry
-        manifest = entry.seen[MANIFEST]
         known = self._memory.named.get(entry.backup_id)
-        if known is None or known[0] != manifest:
-            self._remember_named(entry.backup_id, manifest, named)
+        if known is None or known[0] != entry.blocks_sha256:
+            self._remember_named(entry, named)
 
     def write(self) -> None:
         """Store the entries that have changed, each unless its backup has been deleted meanwhile.
@@ -265,33 +280,33 @@ class Catalog:
         self._store.delete([catalog_key(backup_id), catalog_blocks_key(backup_id)])
 
     def _put(self, entry: CatalogEntry) -> None:
-        known, seen = self._memory.named[entry.backup_id], entry.seen[MANIFEST]
+        digest, named = self._memory.named[entry.backup_id]
         stored = self._memory.stored.get(entry.backup_id)
-        if known[1] and (stored is None or stored.seen.get(MANIFEST) != seen):
-            blocks = CatalogBlocks.of(entry.backup_id, seen, known[1])
-            key = catalog_blocks_key(entry.backup_id)
-            body = zlib.compress(_compact(blocks), level=9, wbits=_GZIP)
-            self._store.put_small(key, body, options=CONTROL)
+        if digest is not None and (stored is None or stored.blocks_sha256 != digest):
+            blocks = _compact(CatalogBlocks.of(entry.backup_id, named))
+            body = zlib.compress(blocks, level=9, wbits=_GZIP)
+            self._store.put_small(catalog_blocks_key(entry.backup_id), body, options=CONTROL)
         self._store.put_small(catalog_key(entry.backup_id), _compact(entry), options=CONTROL)
 
     def _remember_named(
-        self, backup_id: str, manifest: SeenFile, named: Mapping[str, NamedFolder]
+        self, entry: CatalogEntry, named: Mapping[str, NamedFolder]
     ) -> Mapping[str, NamedFolder]:
         # Most backups name the same folders: keep each once.
         shared = dict(self._memory.shared.setdefault(one, one) for one in named.items())
-        self._memory.named[backup_id] = manifest, shared
+        self._memory.named[entry.backup_id] = entry.blocks_sha256, shared
         return shared
 
-    def _read(self, kind: type[_D], key: str) -> _D | None:
-        """Return a document of the catalogue; None if it cannot be used, whatever the cause."""
-        body = b""
+    def _get(self, key: str) -> bytes:
+        """Return an object of the catalogue, unpacked; nothing if it cannot be read or unpacked."""
         with contextlib.suppress(RepositoryError, zlib.error):
             body = self._store.get(key, limit=MAX_DOCUMENT_SIZE)
-            if key.endswith(".gz"):
-                body = zlib.decompressobj(wbits=_GZIP).decompress(body, MAX_DOCUMENT_SIZE)
-        return decode(kind, body) if body else None
+            if not key.endswith(".gz"):
+                return body
+            return zlib.decompressobj(wbits=_GZIP).decompress(body, MAX_DOCUMENT_SIZE)
+        return b""
 
 
+_WEEK = timedelta(days=7)
 _GZIP = 31
 """zlib's number for the format of gzip(1)."""
 
@@ -301,9 +316,22 @@ def catalogued(found: Iterable[ObjectInfo]) -> frozenset[str]:
     return frozenset(i for info in found if (i := catalogued_id(info.key)))
 
 
-def covered(spans: Sequence[Span]) -> tuple[CoveredTime, ...]:
-    """Return time ranges as an entry stores them."""
-    return tuple(CoveredTime(start=s.start, end=s.end) for s in spans)
+def described(manifest: Manifest, info: ObjectInfo) -> CatalogEntry:
+    """Return the entry of a backup, without results of verification and hold."""
+    named, digest = manifest.archived, None
+    if manifest.layout is Layout.ARCHIVE:
+        blocks = _compact(CatalogBlocks.of(manifest.backup_id, named))
+        digest = hashlib.sha256(blocks).hexdigest()
+    return CatalogEntry(
+        backup_id=manifest.backup_id,
+        seen={MANIFEST: SeenFile.of(info)},
+        header=manifest.header,
+        covers=tuple(CoveredTime(start=s.start, end=s.end) for s in manifest.spans),
+        verifications={},
+        rotations={},
+        hold=None,
+        blocks_sha256=digest,
+    )
 
 
 def _speaks_of(entry: CatalogEntry, manifest: ObjectInfo | None) -> bool:

@@ -17,7 +17,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.model import Layout, ObjectInfo
 from prometheus_backup.repository.archive import ArchiveView, lost_keys
-from prometheus_backup.repository.catalog import Catalog, CatalogEntry, SeenFile, covered
+from prometheus_backup.repository.catalog import Catalog, CatalogEntry, SeenFile, described
 from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.hold import Holds
 from prometheus_backup.repository.layout import HOLD, INCOMPLETE, MANIFEST, is_result_name
@@ -39,14 +39,14 @@ from prometheus_backup.stores.base import ObjectStore
 class Look:
     """What was listed before backups are read: claims, ids in the catalogue, and the archive.
 
-    Without `view`, faults of the archive are not looked for. With `read_manifests`, manifests are
-    read even if the catalogue knows what they say.
+    Without `view`, faults of the archive are not looked for. With `confirmed`, manifests are read
+    unless the catalogue's entry has been confirmed lately.
     """
 
     claims: Mapping[str, ObjectInfo]
     catalogued: frozenset[str]
     view: ArchiveView | None = None
-    read_manifests: bool = False
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,16 @@ class EntryReader:
         self, backup_id: str, files: Mapping[str, ObjectInfo], look: Look
     ) -> BackupEntry | None:
         """Return what the documents of a backup say; None if the manifest has just been deleted."""
-        known = None if look.read_manifests else self._known(backup_id, files[MANIFEST], look)
+        known = self._known(backup_id, files[MANIFEST], look)
         named = self._named(known) if known else None
         try:
             if known is None or named is None:
                 if known is not None:
                     self.catalog.distrust(backup_id)
                 manifest = self._manifest(backup_id, files[MANIFEST])
-                known, named = _described(manifest, files[MANIFEST]), manifest.archived
+                known, named = described(manifest, files[MANIFEST]), manifest.archived
+                if look.confirmed:
+                    known = known.model_copy(update={"confirmed_at": self.clock.now()})
         except ObjectNotFound:
             return None
         except NewerFormat as error:
@@ -145,13 +147,15 @@ class EntryReader:
     def _known(self, backup_id: str, manifest: ObjectInfo, look: Look) -> CatalogEntry | None:
         known = self.catalog.entry(backup_id, manifest)
         if known is None and backup_id in look.catalogued:
-            return self.catalog.stored(backup_id, manifest)
+            known = self.catalog.stored(backup_id, manifest)
+        if known is None or (look.confirmed and not known.is_confirmed(self.clock.now())):
+            return None
         return known
 
     def _named(self, known: CatalogEntry) -> Mapping[str, NamedFolder] | None:
         if known.header.layout is Layout.FULL:
             return {}
-        return self.catalog.named(known.backup_id, known.seen[MANIFEST])
+        return self.catalog.named(known)
 
     def _with_results(self, known: CatalogEntry, files: Mapping[str, ObjectInfo]) -> CatalogEntry:
         """Return the entry with the documents that have changed since it was made."""
@@ -219,15 +223,3 @@ class EntryReader:
             return decode(Incomplete, body), info.modified
         except ObjectNotFound:
             return None, None
-
-
-def _described(manifest: Manifest, info: ObjectInfo) -> CatalogEntry:
-    return CatalogEntry(
-        backup_id=manifest.backup_id,
-        seen={MANIFEST: SeenFile.of(info)},
-        header=manifest.header,
-        covers=covered(manifest.spans),
-        verifications={},
-        rotations={},
-        hold=None,
-    )

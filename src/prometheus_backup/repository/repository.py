@@ -96,22 +96,23 @@ class Repository:
         # A backup committed since the archive was listed names folders that are newer: look again.
         return self._entries(self.archive.view())
 
-    def backups(self, *, read_manifests: bool = False) -> tuple[BackupEntry, ...]:
+    def backups(self, *, confirmed: bool = False) -> tuple[BackupEntry, ...]:
         """Return the same without the faults of the archive.
 
-        With `read_manifests`, the catalogue is not believed.
+        With `confirmed`, manifests are read themselves, unless the catalogue's entry was compared
+        with its manifest in the last week: enough to delete by.
         """
-        return self._entries(None, read_manifests=read_manifests)
+        return self._entries(None, confirmed=confirmed)
 
     def _entries(
-        self, view: ArchiveView | None, *, read_manifests: bool = False
+        self, view: ArchiveView | None, *, confirmed: bool = False
     ) -> tuple[BackupEntry, ...]:
         # Claims are listed before manifests, so that no run which commits meanwhile is missed.
         look = Look(
             claims=self.archive.claims() if view is None else view.claims,
             catalogued=self.catalog.ids() if view is None else view.catalogued,
             view=view,
-            read_manifests=read_manifests,
+            confirmed=confirmed,
         )
         ids = sorted({*self.ids(), *look.claims, *look.catalogued})
         pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")

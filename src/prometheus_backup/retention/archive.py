@@ -19,8 +19,6 @@ from prometheus_backup.retention.history import HeldBlock, history
 from prometheus_backup.spans import Span, merge
 
 _UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
-_WEEK = timedelta(days=7) - timedelta(hours=1)
-"""Nightly runs delete from the archive once a week: a deletion reads all manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class ArchivePlan:
     """What to do in the archive: folders to mark as unwanted, and marked ones to delete.
 
     `remember`: folders of the history, with the last backup that names them, which is deleted.
-    `blocked` is why neither may be done; None if it may. `overdue`: a mark is a week old.
+    `blocked` is why neither may be done; None if it may.
     """
 
     remember: Mapping[str, str] = field(default_factory=dict)
@@ -36,7 +34,6 @@ class ArchivePlan:
     delete: tuple[ArchivedFolder, ...] = ()
     waiting: tuple[ArchivedFolder, ...] = ()
     blocked: str | None = None
-    overdue: bool = False
 
 
 def wanted_folders(
@@ -90,7 +87,6 @@ def plan_archive(
         mark=tuple(f for f in unwanted if f.marked_at is None),
         delete=due,
         waiting=tuple(f for f in unwanted if f.marked_at is not None and f not in due),
-        overdue=any(f.marked_at and store_now - f.marked_at > _WEEK for f in due),
     )
 
 
@@ -216,12 +212,12 @@ class ArchivePruner:
         """Delete the folders that are still wanted by nobody; return them.
 
         Claims and manifests are read again, because a run may have claimed a folder just before it
-        was marked, and because the catalogue may be wrong. The first value is why nothing was
-        deleted.
+        was marked, and because the catalogue may have been wrong when it was marked. The first
+        value is why nothing was deleted.
         """
         if not plan.delete:
             return None, ()
-        entries = self.repository.backups(read_manifests=True)
+        entries = self.repository.backups(confirmed=True)
         if blocked := _unknown(entries):
             return blocked, ()
         wanted = wanted_folders(entries, plan.delete)

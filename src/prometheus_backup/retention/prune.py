@@ -163,14 +163,12 @@ def apply_prune(
     run_id: str,
     listener: Listener,
     limited: bool = False,
-    nightly: bool = False,
 ) -> PruneReport:
     """Apply the plan. Report what cannot be deleted, and continue with the rest.
 
-    With `limited`, a plan that deletes too much at once is reported and not applied. With
-    `nightly`, folders of the archive are deleted once a week only.
+    With `limited`, a plan that deletes too much at once is reported and not applied.
     """
-    run = _Pruning(repository, run_id, listener, nightly=nightly)
+    run = _Pruning(repository, run_id, listener)
     for backup_id in plan.unreadable:
         run.problems.append(
             f"retention: cannot read the manifest of {backup_id}: the backup is kept"
@@ -205,10 +203,7 @@ def write_catalog(repository: Repository, listener: Listener) -> None:
 class _Pruning:
     """What was done so far."""
 
-    def __init__(
-        self, repository: Repository, run_id: str, listener: Listener, *, nightly: bool
-    ) -> None:
-        self._nightly = nightly
+    def __init__(self, repository: Repository, run_id: str, listener: Listener) -> None:
         self._repository = repository
         self._run_id = run_id
         self._listener = listener
@@ -254,8 +249,6 @@ class _Pruning:
     def _prune_archive(self, plan: ArchivePlan) -> None:
         pruner = ArchivePruner(self._repository, self._run_id, self._listener)
         pruner.mark(plan)
-        if self._nightly and not plan.overdue:
-            return
         blocked, deleted = pruner.delete(plan)
         self.archived += deleted
         if blocked:
