@@ -208,7 +208,7 @@ def test_backup_and_check(
     done = run_here("backup", "--json", env=env)
     value = json_of(done)
 
-    assert {*checked} == {"ok", "checks", "settings"}
+    assert {*checked} == {"ok", "checks", "advice", "settings"}
     assert {*checked["checks"][0]} == {"subject", "ok", "detail", "fix"}
     assert {*checked["settings"][0]} == {"name", "value", "source", "place"}
     assert "snapshot taken" in done.stderr, "the log is on standard error"

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,7 +32,7 @@ from prometheus_backup.prometheus.instance import (
     require_server,
     source_of_blocks,
 )
-from prometheus_backup.repository.entry import State
+from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.base import ExpiringStore
@@ -41,10 +41,14 @@ from prometheus_backup.tsdb.block import live_ulids
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The result of each check, in order. `error` is the first one that would fail a backup."""
+    """The result of each check, in order. `error` is the first one that would fail a backup.
+
+    `entries` are the backups of the repository; None if they could not be listed.
+    """
 
     lines: tuple[CheckLine, ...]
     error: BackupToolError | None
+    entries: tuple[BackupEntry, ...] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -104,13 +108,20 @@ def check(
     else:
         _check_source(preflight, connect, data_dir, clock)
     repository = _check_repository(preflight, open_repository, run_id, block_class)
+    entries: tuple[BackupEntry, ...] | None = None
+
+    def backups(repository: Repository) -> str:
+        nonlocal entries
+        entries = repository.entries()
+        return _backups(entries, repository.url, data_dir)
+
     if repository is not None:
-        preflight.run("repository: backups", lambda: _backups(repository, data_dir))
+        preflight.run("repository: backups", lambda: backups(repository))
         if isinstance(repository.store, ExpiringStore):
             preflight.run(
                 "repository: lifecycle rules", lambda: look_for_expiry(repository, layout)
             )
-    return CheckReport(tuple(preflight.lines), preflight.error)
+    return CheckReport(tuple(preflight.lines), preflight.error, entries)
 
 
 def _check_source(
@@ -222,9 +233,8 @@ def _check_repository(
     return repository
 
 
-def _backups(repository: Repository, data_dir: Path) -> str:
-    entries = repository.entries()
-    require_not_lost(data_dir, repository.url, entries)
+def _backups(entries: Sequence[BackupEntry], url: str, data_dir: Path) -> str:
+    require_not_lost(data_dir, url, entries)
     bad = [e for e in entries if e.state in (State.UNREADABLE, State.NEWER)]
     if bad:
         kind = NewerFormat if bad[0].state is State.NEWER else UnreadableManifest

@@ -1,10 +1,12 @@
-"""Makes the report of a repository, for `report` and for the exporter."""
+"""What several commands say of a repository: the report, the class in use, advice."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.store import address
+from prometheus_backup.errors import SnapshotUnusable, UsageError
+from prometheus_backup.model import Layout
 
 if TYPE_CHECKING:
     from prometheus_backup.report.plan import Report
@@ -24,6 +26,39 @@ def class_in_use(context: CommandContext) -> str | None:
     if given and parse_location(address(values)).scheme != "s3":
         return None
     return str(values["storage_class"]).strip()
+
+
+def advice_of(context: CommandContext, entries: "Sequence[BackupEntry] | None") -> tuple[str, ...]:
+    """Return what could be better but is not wrong, one line each.
+
+    `entries` are the backups of the repository; None if they could not be listed.
+    """
+    from prometheus_backup.cost.estimate import basis_of_data_dir, basis_of_entries, saving_of
+    from prometheus_backup.cost.prices import PRICES
+
+    if entries is None or Layout(context.values["layout"]) is Layout.ARCHIVE:
+        return ()
+    try:
+        basis = basis_of_entries(entries, source="") or basis_of_data_dir(context.data_dir)
+        if basis.layout is Layout.ARCHIVE:
+            return ()
+        saving = saving_of(
+            basis,
+            policy=context.policy(),
+            storage_class=class_in_use(context) if _is_aws(context) else None,
+            prices=PRICES,
+        )
+    except (OSError, SnapshotUnusable, UsageError):
+        return ()  # there is nothing to compare, or a check says what is wrong
+    if not saving.more_than_half:
+        return ()
+    return (f'LAYOUT=archive {saving} (docs/explanation/cost.md, "Which layout")',)
+
+
+def _is_aws(context: CommandContext) -> bool:
+    """Return whether the list prices are those of the store, if it is S3."""
+    endpoint = context.values["s3_endpoint_url"]
+    return not endpoint or "amazonaws.com" in endpoint
 
 
 def report_of(

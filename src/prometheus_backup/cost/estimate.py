@@ -30,7 +30,7 @@ from prometheus_backup.cost.prices import Price
 from prometheus_backup.cost.simulation import DAY
 from prometheus_backup.cost.tsdb import Tsdb, Workload, expected_workload, upload_share
 from prometheus_backup.errors import SnapshotUnusable
-from prometheus_backup.model import Layout, instant_from_ms, ms_from_instant
+from prometheus_backup.model import Layout, instant_from_ms, ms_from_instant, size
 from prometheus_backup.prometheus.retention import parse_tsdb_retention
 from prometheus_backup.repository.archive import ArchivedFolder
 from prometheus_backup.repository.entry import BackupEntry, committed, newest_good
@@ -115,21 +115,25 @@ def estimate(
     prices: Mapping[str, Price],
     today: date,
     in_use: Layout | None = None,
-    strategies: Sequence[Strategy] = STRATEGIES,
+    storage_class: str | None = "STANDARD",
 ) -> EstimateReport:
-    """Calculate a month of both layouts for every strategy, and the next twelve months.
+    """Calculate a month of both layouts, and the next twelve months.
 
-    `in_use` is the layout of new backups; None: that of the newest one, or `full`.
+    `in_use` is the layout of new backups; None: that of the newest one, or `full`. It is calculated
+    for every strategy, the other one for the storage class in use only. Without one, nothing is
+    said of the cost.
     """
     basis = replace(basis, tsdb=_growing(basis, today))
-    used = in_use or basis.layout or Layout.FULL
     plain = policy.without_history
     variants = [(Layout.FULL, plain)]
     variants += [(Layout.ARCHIVE, plain)] if not plain.history else []
     variants += [(Layout.ARCHIVE, policy)] if policy.history else []
+    newest = in_use or basis.layout or Layout.FULL
+    used = [v for v in variants if v[0] is newest][-1]
 
-    def of(layout: Layout, kept_as: Policy, *, last: bool) -> LayoutEstimate:
+    def of(layout: Layout, kept_as: Policy, *, is_used: bool) -> LayoutEstimate:
         load, tsdb = basis.workload, basis.tsdb
+        wanted = STRATEGIES if is_used and storage_class else _strategies(storage_class)
         kept = steady(
             kept_as,
             layout=layout,
@@ -138,25 +142,64 @@ def estimate(
             noncurrent_days=usage.noncurrent_days,
         )
         plan = plan_of(basis, policy=kept_as, today=today, layout=layout)
-        months = (
-            month(s, workload=load, kept=kept, usage=usage, prices=prices) for s in strategies
-        )
+        months = (month(s, workload=load, kept=kept, usage=usage, prices=prices) for s in wanted)
         return LayoutEstimate(
             layout,
             kept_as.history if layout is Layout.ARCHIVE else timedelta(0),
-            layout is used and last,
+            is_used,
             kept,
             requests_of(load, kept),
             load.size - load.upload if layout is Layout.FULL else 0,
             tuple(months),
-            forecast(plan, strategies=strategies, usage=usage, prices=prices),
+            forecast(plan, strategies=wanted, usage=usage, prices=prices),
         )
 
-    found = [
-        of(layout, kept_as, last=layout is Layout.FULL or n == len(variants) - 1)
-        for n, (layout, kept_as) in enumerate(variants)
-    ]
+    found = [of(layout, kept_as, is_used=(layout, kept_as) == used) for layout, kept_as in variants]
     return EstimateReport(basis, policy, usage, tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What the layouts `full` and `archive` come to, once the number of backups is stable.
+
+    Bytes, and dollars a month if there is a storage class with known prices.
+    """
+
+    stored: tuple[float, float]
+    dollars: tuple[float, float] | None
+
+    @property
+    def more_than_half(self) -> bool:
+        """Return whether the archive saves more than half of the money, or else of the bytes."""
+        full, archive = self.dollars or self.stored
+        return archive < full / 2
+
+    def __str__(self) -> str:
+        full, archive = self.stored
+        text = f"would store {size(archive)} instead of {size(full)}"
+        if self.dollars:
+            whole, shared = self.dollars
+            text += f", for {shared:,.2f} instead of {whole:,.2f} US dollars a month"
+        return text
+
+
+def saving_of(
+    basis: Basis, *, policy: Policy, storage_class: str | None, prices: Mapping[str, Price]
+) -> Saving:
+    """Compare both layouts. `storage_class` is that of new backups on S3, None elsewhere."""
+    load, tsdb = basis.workload, basis.tsdb
+    full, archive = (
+        steady(kept_as, layout=layout, tsdb=tsdb, load=load)
+        for layout, kept_as in ((Layout.FULL, policy.without_history), (Layout.ARCHIVE, policy))
+    )
+    dollars = None
+    for strategy in _strategies(storage_class):
+        whole, shared = (
+            month(strategy, workload=load, kept=kept, usage=Usage(), prices=prices).total
+            for kept in (full, archive)
+        )
+        dollars = (whole, shared)
+    return Saving((full.stored, archive.stored), dollars)
 
 
 def plan_of(basis: Basis, *, policy: Policy, today: date, layout: Layout | None = None) -> Plan:
@@ -170,6 +213,11 @@ def plan_of(basis: Basis, *, policy: Policy, today: date, layout: Layout | None 
         today,
         basis.archived,
     )
+
+
+def _strategies(storage_class: str | None) -> Sequence[Strategy]:
+    """Return the strategy that only has this class; none if its prices are not known."""
+    return [s for s in STRATEGIES if s.name == storage_class]
 
 
 def _growing(basis: Basis, today: date) -> Tsdb:

@@ -82,7 +82,8 @@ def simulate_backups(
     are decided on together. Of the first `sparse_days`, only backups that outlive RETENTION_ALL are
     simulated.
     """
-    kept = {c.backup_id: c for c in stored}
+    kept = {c.backup_id: c for c in sorted(stored, key=lambda c: c.time)}
+    doubtful = not all(c.good for c in kept.values())
     lives = {c.backup_id: BackupLife(ms_from_instant(c.time)) for c in kept.values()}
     followed: dict[str, str] = {}
     young_ms, tiers = 0, policy
@@ -96,7 +97,8 @@ def simulate_backups(
         new = [Candidate(backup_id(t), t, good=True) for t in pace.times(today, number)]
         now = new[0].time if new else datetime.combine(today, time(2), UTC)
         lives |= {c.backup_id: BackupLife(ms_from_instant(c.time)) for c in new}
-        for decision in decide([*kept.values(), *new[:1]], today=today, policy=tiers, now=now):
+        asked = [*_at_risk(kept, today, policy, doubtful=doubtful), *new[:1]]
+        for decision in decide(asked, today=today, policy=tiers, now=now):
             if not decision.keep:
                 kept.pop(decision.backup_id)
                 life = lives[decision.backup_id]
@@ -116,6 +118,20 @@ def simulate_backups(
     for name, other in followed.items():
         lives[name] = replace(lives[name], deleted_ms=lives[other].deleted_ms)
     return dict(sorted(lives.items(), key=lambda item: item[1].made_ms))
+
+
+def _at_risk(
+    kept: dict[str, Candidate], today: date, policy: Policy, *, doubtful: bool
+) -> Iterable[Candidate]:
+    """Return the backups that retention may delete, and the newest one.
+
+    All others are daily ones. If all are good, they change nothing for older ones: the earliest
+    backup of each month and year is among those.
+    """
+    if doubtful:
+        return kept.values()
+    aged = [c for c in kept.values() if (today - c.time.date()).days >= policy.daily]
+    return aged if len(aged) == len(kept) else [*aged, kept[next(reversed(kept))]]
 
 
 def _decided(policy: Policy, count: int) -> Sequence[int]:

@@ -11,6 +11,7 @@ from prometheus_backup.cli.options import GivenSetting, given_settings
 from prometheus_backup.cli.output import Output
 from prometheus_backup.cli.preflight import monitoring_lines
 from prometheus_backup.cli.render import Document, Row
+from prometheus_backup.cli.reporting import advice_of
 from prometheus_backup.cli.tables import summary
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import CheckLine, Layout, Outcome, SnapshotMode
@@ -46,9 +47,13 @@ def check(context: CommandContext, output: Output) -> int:
     if code == 0 and not all(line.ok for line in results):
         code = Outcome.PARTIAL.exit_code
     given = [*given_settings(click.get_current_context())]
+    advice = advice_of(context, report.entries)
     output.result(
-        check_document(results, given, ok=code == 0),
-        tables=[summary(check_rows(results)), summary(setting_rows(given))],
+        check_document(results, given, advice, ok=code == 0),
+        tables=[
+            summary([*check_rows(results), *(("", f"advice: {text}") for text in advice)]),
+            summary(setting_rows(given)),
+        ],
     )
     return code
 
@@ -81,7 +86,11 @@ def _block_class(context: CommandContext) -> str | None:
 
 
 def check_document(
-    results: Sequence[CheckLine], given: Sequence[GivenSetting], *, ok: bool
+    results: Sequence[CheckLine],
+    given: Sequence[GivenSetting],
+    advice: Sequence[str],
+    *,
+    ok: bool,
 ) -> Document:
     """Return what `check --json` prints."""
     return {
@@ -90,6 +99,7 @@ def check_document(
             {"subject": li.subject, "ok": li.ok, "detail": li.detail, "fix": li.fix}
             for li in results
         ],
+        "advice": [*advice],
         "settings": [
             {"name": s.name, "value": s.value, "source": s.source, "place": s.place} for s in given
         ],

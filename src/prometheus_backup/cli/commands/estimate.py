@@ -78,7 +78,7 @@ def estimate(context: CommandContext, output: Output, **choices: Any) -> int:
         prices=prices,
         today=context.clock.now().date(),
         in_use=_given_layout(context),
-        strategies=STRATEGIES if in_use else (),
+        storage_class=in_use,
     )
     by_class = [table(ESTIMATE_COLUMNS, estimate_rows(report, in_use))]
     output.result(
