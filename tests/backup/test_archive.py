@@ -25,6 +25,7 @@ from prometheus_backup.stores.local import LocalStore
 from tests.support.contents import SnapshotKeeper, keys, live_blocks, tree
 from tests.support.faulty_stores import RecordingStore, flip_a_bit
 from tests.support.memory_store import MemoryStore
+from tests.support.repositories import require_whole
 from tests.support.restore_runs import restore
 from tests.support.runs import Recorder, cli, options, settings, take_backup
 from tests.support.s3 import PREFIX, open_s3
@@ -126,6 +127,25 @@ def test_the_newest_folder_is_a_committed_backup_while_a_run_is_at_work(
     assert set(seen) == {committed}
     entries = Repository(store, clock=SystemClock()).entries()
     assert [e.state.value for e in entries] == ["committed", "incomplete"]
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_a_backup_whose_predecessor_is_deleted_meanwhile_is_whole(
+    prometheus: PrometheusServer, layout: Layout
+) -> None:
+    store = MemoryStore()
+    first = archived(prometheus, store)
+
+    def delete(event: object) -> None:
+        if getattr(event, "name", "") == "snapshot":
+            Repository(store, clock=SystemClock()).delete_backup(first.backup_id, run_id="other")
+
+    report = take_backup(prometheus, store, options(layout=layout), listener=delete)
+    assert report.outcome is Outcome.DONE
+    require_whole({o.key: b"".join(store.stream(o.key)) for o in store.list()})
+    assert [e.backup_id for e in Repository(store, clock=SystemClock()).entries()] == [
+        report.manifest.backup_id
+    ]
 
 
 def _kill_at(step: str, look: Callable[[object], None]) -> Callable[[object], None]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prometheus_backup.drill.run import Drill
-from prometheus_backup.errors import RepositoryUnavailable
+from prometheus_backup.errors import BackupNotFound, RepositoryUnavailable
 from prometheus_backup.events import ignore
 from prometheus_backup.model import Outcome, Verdict
 from prometheus_backup.prometheus.process import PrometheusBinary
@@ -208,6 +208,25 @@ def test_store_that_fails_during_a_drill_is_inconclusive_and_replaces_no_result(
     assert report.cause == "the store has gone"
     assert list(drilling_3.scratch.iterdir()) == []
     assert drilling_3.recorded() == before
+
+
+def test_a_drill_of_a_backup_that_is_deleted_meanwhile_says_so_and_records_nothing(
+    drilling_3: Drilling,
+) -> None:
+    files = LocalStore(drilling_3.files.root)
+
+    def delete(key: str) -> None:
+        if key.endswith("/index"):
+            Repository(files, clock=FakeClock()).delete_backup(drilling_3.backup, run_id="other")
+
+    repository = Repository(ReadRecorder(files, before=delete), clock=FakeClock())
+    binary = PrometheusBinary.at(drilling_3.binaries.prometheus)
+    wait = timedelta(minutes=1)
+    job = Drill(repository, transfer(), binary, drilling_3.scratch, wait, ignore)
+    with pytest.raises(BackupNotFound, match="it was deleted meanwhile"):
+        job.run(repository.find(drilling_3.backup))
+    assert list(files.list(drilling_3.backup)) == []
+    assert list(drilling_3.scratch.iterdir()) == []
 
 
 def test_range_that_ends_before_it_starts_is_a_usage_error(drilling_3: Drilling) -> None:

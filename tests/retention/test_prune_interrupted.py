@@ -21,6 +21,7 @@ from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.s3 import S3Store
 from tests.support import manifests
 from tests.support.contents import keys
+from tests.support.meanwhile import DyingStore, PowerCut
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import NOON, ManualClock, make_backup, require_whole, visible
 from tests.support.runs import Recorder
@@ -31,32 +32,6 @@ from tests.support.store_wrappers import StoreWrapper
 
 NONE = PutOptions()
 TEN_DAYS = Policy(daily=10, monthly=0, yearly=0)
-
-
-class PowerCut(BaseException):
-    """The process dies: no code can handle this as an error."""
-
-
-class DyingStore(StoreWrapper):
-    """Makes `after` changes, one deletion at a time, then raises `PowerCut`."""
-
-    def __init__(self, store: ObjectStore, *, after: int) -> None:
-        super().__init__(store)
-        self._left = after
-
-    def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
-        self._count()
-        self.inner.put_small(key, body, options=options)
-
-    def delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._count()
-            self.inner.delete([key])
-
-    def _count(self) -> None:
-        if self._left == 0:
-            raise PowerCut
-        self._left -= 1
 
 
 def contents(store: ObjectStore) -> dict[str, bytes]:

@@ -83,8 +83,28 @@ def finish(
     times: Times | None = None,
 ) -> None:
     """Do the rest of a run that has claimed its id."""
+    archived = look(repository, claim, contents, previous=previous)
+    send(repository, claim, contents, archived, times=times)
+
+
+def look(
+    repository: Repository, claim: Claim, contents: Contents, *, previous: Manifest | None
+) -> ArchivedBlocks:
+    """Claim the folders of the archive that the run can name, and look at them."""
     blocks = source_blocks(contents)
-    archived = find_archived(repository, claim, blocks, previous=previous, corrupt=frozenset())
+    return find_archived(repository, claim, blocks, previous=previous, corrupt=frozenset())
+
+
+def send(
+    repository: Repository,
+    claim: Claim,
+    contents: Contents,
+    archived: ArchivedBlocks,
+    *,
+    times: Times | None = None,
+) -> None:
+    """Send what is new, and commit."""
+    blocks = source_blocks(contents)
     plan = plan_archive_backup(
         blocks,
         backup_id=claim.backup_id,
@@ -97,7 +117,7 @@ def finish(
     )
     manifest = _stored(repository.store, claim, contents, plan, archived, times or {})
     for block in manifest.blocks:
-        if block.folder in archived.healed or str(block.folder).endswith(claim.backup_id):
+        if block.folder in archived.healed or block.ulid not in archived.blocks:
             repository.archive.complete(block, options=PutOptions())
     claim.commit(manifest, options=PutOptions())
 

@@ -152,6 +152,19 @@ class _Lock:
         self.release()
 
 
+class InlinePool:
+    """A thread pool that does its work in the caller's thread, so that each request is a step."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def map(self, action: Callable[[Any], _T], items: Iterable[Any]) -> Sequence[_T]:
+        return [action(item) for item in items]
+
+    def shutdown(self, **_: object) -> None:
+        pass
+
+
 class SteppedStore(MemoryStore):
     """A memory store whose every operation waits for its turn.
 
@@ -160,7 +173,7 @@ class SteppedStore(MemoryStore):
 
     def __init__(self, scheduler: Scheduler, *, clock: Any, conditional: bool = True) -> None:
         super().__init__(clock=clock)
-        self._scheduler = scheduler
+        self.turns = scheduler
         self._conditional = conditional
 
     def put_small(self, key: str, body: bytes, *, options: PutOptions) -> None:
@@ -220,13 +233,13 @@ class SteppedStore(MemoryStore):
         return [*MemoryStore.list(self, folder)]
 
     def _take_turn(self, operation: tuple[str, ...], action: Callable[[], _T]) -> _T:
-        self._scheduler.step()
+        self.turns.step()
         try:
             result = action()
         except BackupToolError as error:
-            self._scheduler.record((operation, type(error).__name__))
+            self.turns.record((operation, type(error).__name__))
             raise
-        self._scheduler.record((operation, repr(result)))
+        self.turns.record((operation, repr(result)))
         return result
 
 
@@ -236,17 +249,21 @@ class Scenario:
 
     store: SteppedStore
     actors: Mapping[str, Actor]
+    clock: Any = None
 
 
 def all_interleavings(
     make: Callable[[Scheduler], Scenario],
     *,
+    switches: int | None = None,
     at_every_step: Callable[[Scenario], None] | None = None,
     at_the_end: Callable[[Scenario, Outcomes], None],
 ) -> int:
     """Run the actors of `make` in every order; return the number of complete orders.
 
-    A failed check names the order of actors that led to it.
+    With `switches`, only orders in which the turn passes from an actor that could continue at most
+    so often: their number grows with that power of the number of steps. A failed check names the
+    order of actors that led to it.
     """
     seen: set[Hashable] = set()
     to_follow: list[tuple[int, ...]] = [()]
@@ -256,7 +273,9 @@ def all_interleavings(
         scenario = make(scheduler)
         scheduler.start(scenario.actors)
         order: list[int] = []
-        for wanted in _choices(scheduler, to_follow.pop(), seen, scenario, order, to_follow):
+        for wanted in _choices(
+            scheduler, to_follow.pop(), seen, scenario, order, to_follow, switches
+        ):
             scheduler.advance(wanted)
             order.append(wanted)
             if at_every_step:
@@ -278,16 +297,25 @@ def _choices(
     scenario: Scenario,
     order: Sequence[int],
     to_follow: list[tuple[int, ...]],
+    switches: int | None,
 ) -> Iterable[int]:
-    """Yield whose turn it is: first as in `prefix`, then the first actor that can continue."""
-    yield from prefix
+    """Yield whose turn it is: first as in `prefix`, then the same actor while it can continue."""
+    passed, last = 0, None
+    for wanted in prefix:
+        passed += last is not None and wanted != last and last in scheduler.ready()
+        last = wanted
+        yield wanted
     while ready := scheduler.ready():
         state = (tuple(sorted(scenario.store.contents().items())), scheduler.knowledge())
-        if state in seen:
+        bounded = (state, last, passed) if switches is not None else state
+        if bounded in seen:
             return
-        seen.add(state)
-        to_follow.extend((*order, other) for other in ready[1:])
-        yield ready[0]
+        seen.add(bounded)
+        first = last if last in ready else ready[0]
+        if switches is None or passed < switches or last not in ready:
+            to_follow.extend((*order, other) for other in ready if other != first)
+        last = first
+        yield first
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from prometheus_backup.backup.upload import StoredFile, Uploader
 from prometheus_backup.datadir.lock import HostLock, Intent
 from prometheus_backup.errors import (
     BackupToolError,
+    ObjectNotFound,
     RepositoryFull,
     SnapshotUnusable,
     StopRequest,
@@ -326,7 +327,7 @@ class _Attempt:
             and e.incomplete
             and e.is_dead(store_now=store_now, dead_runs=self._leftovers.dead_runs)
         ]
-        previous = run.repository.manifest(intact.backup_id) if intact else None
+        previous = self._manifest(intact)
         is_archive = previous is not None and previous.layout is Layout.ARCHIVE
         corrupt = intact.corrupt_blocks if intact else frozenset()
         if claim.layout is Layout.FULL:
@@ -363,6 +364,13 @@ class _Attempt:
         )
         return plan
 
+    def _manifest(self, entry: BackupEntry | None) -> Manifest | None:
+        """Return the manifest of a backup; None without one, or if it was deleted meanwhile."""
+        try:
+            return self._run.repository.manifest(entry.backup_id) if entry else None
+        except ObjectNotFound:
+            return None
+
     def _find_archived(
         self, snapshot: Snapshot, intact: Manifest | None, corrupt: frozenset[str]
     ) -> ArchivedBlocks:
@@ -370,7 +378,7 @@ class _Attempt:
         repository = self._run.repository
         newest = next((e for e in reversed(self._entries) if e.folders), None)
         if newest is not None and (intact is None or newest.backup_id != intact.backup_id):
-            intact = repository.manifest(newest.backup_id)
+            intact = self._manifest(newest)
         archived = find_archived(
             repository, self._claimed, snapshot.blocks, previous=intact, corrupt=corrupt
         )

@@ -289,13 +289,16 @@ class Uploader:
             return False
         return (found.sha256, found.size) == (stored.sha256, stored.size)
 
-    def _checksums_match(self, stored: StoredFile, _: WorkerContext) -> bool:
+    def _checksums_match(self, stored: StoredFile, worker: WorkerContext) -> bool:
         if stored.source is None:
             return True
         copy = self._stored_checksum(stored.key)
         if copy is None:
             return True
-        original = stored.source.stored_checksum or self._stored_checksum(stored.source.key)
+        try:
+            original = stored.source.stored_checksum or self._stored_checksum(stored.source.key)
+        except ObjectNotFound:  # deleted since it was copied
+            return self._bytes_match(stored, worker)
         return original is None or copy == original
 
 

@@ -103,13 +103,16 @@ class Drill:
         Always stops Prometheus and removes the restored files. Raises RepositoryLocked if another
         drill uses the scratch directory, TargetUnusable if it cannot be used or is too small.
         """
-        manifest = self.repository.manifest(entry.backup_id)
+        with self.repository.reading(entry.backup_id, verb="drill"):
+            manifest = self.repository.manifest(entry.backup_id)
         plan = plan_drill(manifest, start=start, end=end)
         attempt = _Attempt(self, manifest, plan)
         if plan.blocks:
             attempt.run()
         else:
             attempt.cause = "it has no block" + (" in this time range" if plan.part else "")
+        if attempt.cause or attempt.findings:
+            self.repository.require_present(entry.backup_id, verb="drill")
         compared = {c.query for c in attempt.comparisons}
         unfinished = [
             Comparison(f.query, f.at, Verdict.INCONCLUSIVE, "the drill did not get to it")

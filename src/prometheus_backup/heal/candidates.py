@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.heal.plan import BadBlock, CandidateBlocks
 from prometheus_backup.repository.entry import BackupEntry, committed
 from prometheus_backup.repository.manifest import Block
@@ -46,7 +47,10 @@ class CandidateFinder:
             )
             self._unread = iter(best_first)
         while not enough() and (entry := next(self._unread, None)):
-            blocks = self.repository.manifest(entry.backup_id).blocks
+            try:
+                blocks = self.repository.manifest(entry.backup_id).blocks
+            except ObjectNotFound:  # deleted since the listing
+                continue
             useful = tuple(b for b in blocks if self._is_useful(b))
             self._found.append(CandidateBlocks(entry.backup_id, useful))
 

@@ -3,7 +3,9 @@
 Which backups to delete is decided in `retention`. New backups are created in `claim`.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,6 +15,7 @@ from prometheus_backup.errors import (
     BackupNotFound,
     NewerFormat,
     ObjectNotFound,
+    RepositoryError,
     RepositoryFull,
     RepositoryUnavailable,
     UnreadableManifest,
@@ -182,6 +185,37 @@ class Repository:
         """Return the manifest of a committed backup."""
         body = self.store.get(f"{backup_id}/{MANIFEST}", limit=MAX_DOCUMENT_SIZE)
         return decode_manifest(body, backup_id=backup_id)
+
+    def is_deleted(self, backup_id: str) -> bool:
+        """Return whether a backup that was found has been deleted since: its manifest goes first.
+
+        Ask this before an object that is missing counts as damage.
+        """
+        try:
+            self.store.head(f"{backup_id}/{MANIFEST}")
+        except ObjectNotFound:
+            return True
+        except RepositoryError:
+            return False
+        return False
+
+    def require_present(self, backup_id: str, *, verb: str) -> None:
+        """Raise BackupNotFound if a backup has been deleted since it was found."""
+        if self.is_deleted(backup_id):
+            raise BackupNotFound(
+                f"cannot {verb} {backup_id}: it was deleted meanwhile",
+                hint="retention does not keep it; choose another backup with `prometheus-backup "
+                "list`",
+            )
+
+    @contextlib.contextmanager
+    def reading(self, backup_id: str, *, verb: str) -> Iterator[None]:
+        """Raise BackupNotFound where the body misses an object because the backup was deleted."""
+        try:
+            yield
+        except ObjectNotFound:
+            self.require_present(backup_id, verb=verb)
+            raise
 
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's time."""

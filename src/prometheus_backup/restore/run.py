@@ -156,7 +156,9 @@ class Restore:
 
         Raises TargetNotEmpty, TargetUnusable, and the errors of `TargetDirectory.inspect`.
         """
-        manifest = manifest or self.repository.manifest(entry.backup_id)
+        if manifest is None:
+            with self.repository.reading(entry.backup_id, verb="restore"):
+                manifest = self.repository.manifest(entry.backup_id)
         mark = self._read_mark()
         directory = TargetDirectory(
             self.target, self.client, self.transfer, self.options.head_from, began_at(mark)
@@ -194,7 +196,7 @@ class Restore:
         if plan.place or self._read_mark() is not None:
             self.listener(Step("restore", f"restoring {plan.backup_id} into {self.target}"))
             self.listener(PlanMade(files, plan.size, 0, 0))
-            damaged = self._write(prepared)
+            damaged = self._write_present(prepared)
         load_result = self._wait_until_loaded(prepared, damaged)
         seconds = clock.monotonic() - began
         found = self._damaged_blocks(prepared, damaged)
@@ -326,6 +328,18 @@ class Restore:
 
     def _owner(self, state: TargetState) -> Owner | None:
         return self.options.owner or state.owner
+
+    def _write_present(self, prepared: PreparedRestore) -> dict[str, BackupToolError]:
+        """Write the blocks. Raise BackupNotFound if some are missing since retention deleted them.
+
+        Complete blocks stay in the target, where another backup can be merged with them.
+        """
+        backup_id = prepared.plan.backup_id
+        with self.repository.reading(backup_id, verb="restore"):
+            damaged = self._write(prepared)
+        if damaged:
+            self.repository.require_present(backup_id, verb="restore")
+        return damaged
 
     def _write(self, prepared: PreparedRestore) -> dict[str, BackupToolError]:
         return Writer(

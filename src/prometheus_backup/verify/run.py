@@ -11,7 +11,6 @@ from prometheus_backup import __version__
 from prometheus_backup.errors import (
     BackupToolError,
     NewerFormat,
-    ObjectNotFound,
     RepositoryError,
     UsageError,
 )
@@ -105,7 +104,8 @@ class Verifier:
         except RepositoryError as error:
             cause = error.message
             self.listener(Warned(f"cannot verify {entry.backup_id}: {cause}", error.hint))
-        if (cause or partial.findings) and self._is_deleted(entry):
+        is_found = entry.state is State.COMMITTED and bool(cause or partial.findings)
+        if is_found and self.repository.is_deleted(entry.backup_id):
             self.listener(Step("verify", f"{entry.backup_id} was deleted while it was verified"))
             return None
         result = self._result(entry, part, partial, complete=not cause)
@@ -124,18 +124,6 @@ class Verifier:
             return BackupResult(result, cause)
         checked = () if cause else partial.checked_keys
         return BackupResult(result, cause, self._record(result, checked, started_at))
-
-    def _is_deleted(self, entry: BackupEntry) -> bool:
-        """Return whether retention deletes this backup: the manifest goes first."""
-        if entry.state is not State.COMMITTED:
-            return False
-        try:
-            self.repository.store.head(f"{entry.backup_id}/{MANIFEST}")
-        except ObjectNotFound:
-            return True
-        except RepositoryError:
-            return False
-        return False
 
     def _rotation(self, entry: BackupEntry) -> Rotation | None:
         """Read the rotation again: another run may have advanced it since the listing."""

@@ -130,6 +130,8 @@ class WindowOpener:
                 f"cannot open in {self.scratch}: {error.strerror} ({error.filename})",
                 hint="set --scratch to another directory",
             ) from error
+        if failed:
+            self.repository.require_present(plan.backup_id, verb="open")
         for ulid, cause in failed.items():
             self.listener(Warned(f"without block {ulid}: {cause.message}"))
             folder.remove(ulid)

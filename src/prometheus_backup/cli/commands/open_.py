@@ -81,7 +81,9 @@ def open_(
         since_ms = ms_from_instant(start) if start else -(1 << 63)
         manifest = history_manifest(repository, since_ms=since_ms)
     else:
-        manifest = repository.manifest(_entry(repository, backup, start, end).backup_id)
+        found = _entry(repository, backup, start, end).backup_id
+        with repository.reading(found, verb="open"):
+            manifest = repository.manifest(found)
     plan = plan_window(manifest, start, end, version=version)
     room = room_for(plan, scratch)
     if binary is None:

@@ -39,7 +39,8 @@ def show(context: CommandContext, output: Output, backup: str) -> int:
 
     repository = context.repository(hurried=True)
     entry = repository.find(backup)
-    manifest, as_of = repository.manifest(entry.backup_id), context.as_of_now()
+    with repository.reading(entry.backup_id, verb="show"):
+        manifest, as_of = repository.manifest(entry.backup_id), context.as_of_now()
     output.result(
         show_document(entry, manifest, as_of),
         tables=[
