@@ -22,7 +22,7 @@ from prometheus_backup.repository.layout import INCOMPLETE, backup_id
 from prometheus_backup.repository.manifest import FinishedFile, Incomplete, encode
 from prometheus_backup.stores.base import ObjectStore
 from prometheus_backup.stores.local import LocalStore
-from tests.support.contents import CLEAN, in_catalog, traces, tree
+from tests.support.contents import CLEAN, in_catalog, keys, traces, tree
 from tests.support.memory_store import MemoryStore
 from tests.support.repositories import require_no_extra_objects, require_whole, visible
 from tests.support.runs import FakeClock, Recorder, options, settings, take_backup
@@ -176,7 +176,7 @@ def test_backup_of_another_host_during_ours_affects_neither(
     report = take_backup(source, store, listener=between)
     assert between.report is not None
     assert report.outcome is between.report.outcome is Outcome.DONE
-    found = {o.key: b"".join(store.stream(o.key)) for o in store.list()}
+    found = {key: b"".join(store.stream(key)) for key in keys(store)}
     require_whole(found)
     require_no_extra_objects(found)
     ids = {report.manifest.backup_id, between.report.manifest.backup_id}
