@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+MIN_HOLE = timedelta(minutes=5)
+"""A shorter time without samples is not a hole: it is a few missed scrapes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -251,6 +251,7 @@ FAILURES = {
     "metrics": (["metrics", "--listen=nowhere"], 2, "UsageError"),
     "daily": (["daily", "noon"], 2, "UsageError"),
     "hold": (["hold", "latest", "--reason="], 2, "UsageError"),
+    "history": (["history", "forget"], 2, "UsageError"),
     "release": (["release", "backup-20010101-000000"], 30, "BackupNotFound"),
     "open": (["open", "--prometheus-binary=/nonexistent"], 2, "UsageError"),
     "inspect": (["inspect", "/nowhere"], 2, "UsageError"),

@@ -7,10 +7,11 @@ it will name, and only then looks whether they are complete and not marked for d
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.model import SourceBlock
 from prometheus_backup.repository.archive import Archive, ArchivedFolder
 from prometheus_backup.repository.claim import Claim
-from prometheus_backup.repository.layout import BLOCK
+from prometheus_backup.repository.layout import BLOCK, MANIFEST
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.tsdb.block import MUTABLE
@@ -71,12 +72,17 @@ def find_archived(
         return ArchivedBlocks()
     claim.say(block.folder for block in found.values() if block.folder)
     listed = repository.archive.folders()
-    # A folder that a manifest names and that is gone is made again, which heals that backup.
-    folders = {
-        name: listed.get(name) or ArchivedFolder(name, {})
-        for name in (block.folder or "" for block in found.values())
+    names = {ulid: block.folder or "" for ulid, block in found.items()}
+    folders = {name: listed[name] for name in names.values() if name in listed}
+    gone = set(names.values()) - listed.keys()
+    if gone and previous is not None and _exists(repository, previous):
+        # Made again, which heals that backup. As long as it exists, nobody deletes these folders.
+        folders |= {name: ArchivedFolder(name, {}) for name in gone & previous.folders}
+    usable = {
+        ulid: block
+        for ulid, block in found.items()
+        if names[ulid] in folders and _is_usable(folders[names[ulid]])
     }
-    usable = {u: b for u, b in found.items() if _is_usable(folders[b.folder or ""])}
     findings = [
         (ulid, finding)
         for ulid, block in usable.items()
@@ -122,8 +128,16 @@ def _lookup(archive: Archive, source: SourceBlock) -> Block | None:
     return next((b for b in reversed(blocks) if _same_files(source, b)), None)
 
 
+def _exists(repository: Repository, manifest: Manifest) -> bool:
+    try:
+        repository.store.head(f"{manifest.backup_id}/{MANIFEST}")
+    except ObjectNotFound:
+        return False
+    return True
+
+
 def _is_usable(folder: ArchivedFolder) -> bool:
-    return folder.marked_at is None
+    return folder.marked_at is None and not folder.forgotten
 
 
 def _same_files(source: SourceBlock, block: Block) -> bool:

@@ -121,6 +121,26 @@ MANUAL: Mapping[str, Manual] = {
             "41": "Without --apply: there is something to heal.",
         },
     ),
+    "history": Manual(
+        (
+            Example("Show the blocks of the history.", "history"),
+            Example(
+                "Show what `forget` would erase.",
+                "history forget --from 2025-03-01 --to 2025-03-02",
+            ),
+            Example(
+                "Erase it, and do not wait 24 hours.",
+                "history forget --from 2025-03-01 --to 2025-03-02 --apply --at-once",
+            ),
+        ),
+        {
+            "0": "The history was shown. With `forget --apply`: no backup and no block of the "
+            "history has samples of the time range, besides those that wait 24 hours.",
+            "3": "With `forget`: nothing can be deleted. With --apply also: a kept backup, or a "
+            "block that reaches beyond the time range, still has samples of it.",
+            "10 to 14": "The repository cannot be used.",
+        },
+    ),
     "hold": Manual(
         (
             Example(

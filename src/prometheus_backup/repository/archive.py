@@ -24,6 +24,7 @@ from prometheus_backup.repository.layout import (
     ARCHIVE,
     BLOCK,
     CLAIMS,
+    FORGOTTEN,
     UNWANTED,
     VERSIONS,
     claimed_id,
@@ -56,6 +57,13 @@ class UnwantedMark(Document):
 
     run_id: Text
     marked_at: Instant
+
+
+class ForgottenMark(Document):
+    """`forgotten.json`: a user erased this folder from the history, which it never returns to."""
+
+    run_id: Text
+    forgotten_at: Instant
 
 
 class FolderVerdict(Document):
@@ -110,6 +118,11 @@ class ArchivedFolder:
         """Return when it was marked as unwanted, by the store's clock; None if it is not."""
         mark = self.objects.get(f"{self.name}/{UNWANTED}")
         return mark.modified if mark else None
+
+    @property
+    def forgotten(self) -> bool:
+        """Return whether a user erased it from the history."""
+        return f"{self.name}/{FORGOTTEN}" in self.objects
 
     @property
     def size(self) -> int:
@@ -231,6 +244,10 @@ class Archive:
         """Mark a folder as unwanted."""
         self._store.put_small(f"{folder}/{UNWANTED}", encode(mark), options=CONTROL)
 
+    def forget(self, folder: str, mark: ForgottenMark) -> None:
+        """Record that a folder is not part of the history any more."""
+        self._store.put_small(f"{folder}/{FORGOTTEN}", encode(mark), options=CONTROL)
+
     def remember(self, backup_id: str, block: Block) -> None:
         """Record that this backup is the last one that names a folder, and how it has the block."""
         name = last_name(backup_id, *block.times_ms, partial=bool(block.hints))
@@ -245,15 +262,18 @@ class Archive:
         return block if block and block.folder == folder.name else None
 
     def delete(self, folder: ArchivedFolder) -> None:
-        """Delete a marked folder: its objects first, the mark last."""
-        mark = f"{folder.name}/{UNWANTED}"
+        """Delete a marked folder: its objects, then `forgotten.json`, the mark last."""
+        marks = (f"{folder.name}/{FORGOTTEN}", f"{folder.name}/{UNWANTED}")
         # Listed again: a late run may have added a version since.
-        rest = [o.key for o in self._store.list(folder.name) if o.key != mark]
+        found = [o.key for o in self._store.list(folder.name)]
+        rest = [key for key in found if key not in marks]
         # Without block.json it is incomplete, so that it is not mistaken for a whole one.
         rest.sort(key=lambda key: not key.endswith(f"/{BLOCK}"))
         for start in range(0, len(rest), _DELETE_BATCH):
             self._store.delete(rest[start : start + _DELETE_BATCH])
-        self._store.delete([mark])
+        for mark in marks:
+            if mark in found:
+                self._store.delete([mark])
 
     def verdicts(self, folder: ArchivedFolder) -> Sequence[FolderVerdict]:
         """Return the verdicts on a folder that still speak of its objects."""

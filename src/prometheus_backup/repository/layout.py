@@ -23,6 +23,7 @@ CATALOG = f"{ARCHIVE}/catalog"
 """What other documents say of each backup, in short. Sorts after the archive's folders."""
 BLOCK = "block.json"
 UNWANTED = "unwanted.json"
+FORGOTTEN = "forgotten.json"
 VERSIONS = "versions"
 LAST = "last"
 HOLD = "hold.json"
@@ -179,7 +180,7 @@ def is_verdict_name(name: str) -> bool:
 def is_control_path(path: str) -> bool:
     """Return whether this path in a folder of the archive is not a file that all backups share."""
     return (
-        path in (BLOCK, UNWANTED) or path.startswith((f"{VERSIONS}/", f"{LAST}/"))
+        path in (BLOCK, UNWANTED, FORGOTTEN) or path.startswith((f"{VERSIONS}/", f"{LAST}/"))
     ) or is_verdict_name(path)
 
 

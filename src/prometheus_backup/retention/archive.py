@@ -68,7 +68,7 @@ def plan_archive(
     """
     if not folders:
         return ArchivePlan()
-    if blocked := _unknown(entries):
+    if blocked := unknown(entries):
         return ArchivePlan(blocked=blocked)
     rest = [e for e in entries if e.backup_id not in deleted]
     wanted = wanted_folders(rest, folders.values())
@@ -93,14 +93,24 @@ def plan_archive(
 def held_blocks(
     entries: Iterable[BackupEntry], folders: Mapping[str, ArchivedFolder]
 ) -> Mapping[str, HeldBlock]:
-    """Return the folders that a backup names or was the last one to name."""
+    """Return the folders that a backup names or was the last one to name, unless forgotten."""
+    kept = {name: f for name, f in folders.items() if not f.forgotten}
+    return all_held_blocks(entries, kept)
+
+
+def all_held_blocks(
+    entries: Iterable[BackupEntry], folders: Mapping[str, ArchivedFolder]
+) -> Mapping[str, HeldBlock]:
+    """Return the same with those that a user erased from the history."""
     newest: dict[str, tuple[str, ArchivedTimes]] = {}
     for entry in sorted(entries, key=lambda e: e.backup_id):
         newest |= {name: (entry.backup_id, f.times) for name, f in entry.folders.items()}
     held: dict[str, HeldBlock] = {}
     for name, folder in folders.items():
-        last = (folder.last[0], folder.last[2]) if folder.last else None
-        candidates = [c for c in (newest.get(name), last) if c is not None]
+        candidates = [newest[name]] if name in newest else []
+        # What is left of a folder whose deletion was interrupted holds nothing.
+        if folder.complete and (last := folder.last):
+            candidates.append((last[0], last[2]))
         if candidates:
             held_by, times = max(candidates)
             partial = times.partial or bool(folder.verdict_keys)
@@ -172,7 +182,7 @@ def _with_blocks(newest: Manifest, blocks: Sequence[Block]) -> Manifest:
     )
 
 
-def _unknown(entries: Iterable[BackupEntry]) -> str | None:
+def unknown(entries: Iterable[BackupEntry]) -> str | None:
     """Return why it is not known which folders are wanted; None if it is."""
     for entry in entries:
         if entry.state in _UNKNOWN:
@@ -218,7 +228,7 @@ class ArchivePruner:
         if not plan.delete:
             return None, ()
         entries = self.repository.backups(confirmed=True)
-        if blocked := _unknown(entries):
+        if blocked := unknown(entries):
             return blocked, ()
         wanted = wanted_folders(entries, plan.delete)
         deleted = [f for f in plan.delete if f.name not in wanted]

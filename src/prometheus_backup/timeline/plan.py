@@ -11,14 +11,12 @@ from itertools import pairwise
 from prometheus_backup.repository.entry import BackupEntry, committed
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidate
-from prometheus_backup.spans import Span, clip, merge, subtract
+from prometheus_backup.spans import MIN_HOLE, Span, clip, merge, subtract
 
 HISTORY = "history"
 """Stands for the archive's history among the ids of backups."""
 FORESIGHT = timedelta(days=30)
 """How far ahead the removals by retention are computed."""
-_MIN_HOLE = timedelta(minutes=5)
-"""A shorter time without samples is not a hole: it is a few missed scrapes."""
 LATE = 1.5
 """A backup is missing after this many intervals: a run may start late and take long."""
 
@@ -99,7 +97,7 @@ class Timeline:
     @property
     def covered(self) -> tuple[Span, ...]:
         """Return what can be recovered, without saying from which backups."""
-        return merge((s.span for s in self.stretches), max_gap=_MIN_HOLE)
+        return merge((s.span for s in self.stretches), max_gap=MIN_HOLE)
 
 
 def plan_timeline(
@@ -116,7 +114,7 @@ def plan_timeline(
     `history` is what the archive holds beyond the backups.
     """
     spans = [s for c in coverages for s in c.spans]
-    everything = merge([*spans, *history], max_gap=_MIN_HOLE)
+    everything = merge([*spans, *history], max_gap=MIN_HOLE)
     if window is None:
         start = everything[0].start if everything else now
         window = Span(start, max(now, everything[-1].end) if everything else now)
@@ -124,7 +122,7 @@ def plan_timeline(
     return Timeline(
         window=window,
         stretches=tuple(_stretches([*coverages, *_as_coverage(history)], window)),
-        holes=tuple(s for s in subtract([window], shown) if s.length >= _MIN_HOLE),
+        holes=tuple(s for s in subtract([window], shown) if s.length >= MIN_HOLE),
         missing=tuple(_missing(coverages, policy=policy, interval=interval, now=now)),
         removals=_removals(coverages, history, policy=policy, today=now.date()),
         continuous=everything[-1] if everything else None,
@@ -144,7 +142,7 @@ def _stretches(coverages: Sequence[Coverage], window: Span) -> Iterator[Stretch]
     rank = {c.backup_id: n for n, c in enumerate(best_first)}
     changes: list[tuple[datetime, int, str]] = []
     for coverage in coverages:
-        for span in clip(merge(coverage.spans, max_gap=_MIN_HOLE), window):
+        for span in clip(merge(coverage.spans, max_gap=MIN_HOLE), window):
             changes += [(span.start, 1, coverage.backup_id), (span.end, -1, coverage.backup_id)]
     changes.sort()
     active: set[str] = set()
@@ -203,12 +201,12 @@ def _removals(
         decisions = decide([c.candidate for c in left.values()], today=day, policy=policy)
         removed += [(left.pop(d.backup_id), day) for d in decisions if not d.keep]
     spans = [s for c in left.values() for s in c.spans]
-    kept = merge([*spans, *history], max_gap=_MIN_HOLE)
+    kept = merge([*spans, *history], max_gap=MIN_HOLE)
     return tuple(Removal(c.backup_id, day, _long(subtract(c.spans, kept))) for c, day in removed)
 
 
 def _long(spans: Iterable[Span]) -> tuple[Span, ...]:
-    return tuple(s for s in merge(spans, max_gap=_MIN_HOLE) if s.length >= _MIN_HOLE)
+    return tuple(s for s in merge(spans, max_gap=MIN_HOLE) if s.length >= MIN_HOLE)
 
 
 def _midnight(day: date) -> datetime:

@@ -11,6 +11,7 @@ from prometheus_backup.cli.commands import (  # noqa: F401 -- importing adds the
     drill,
     estimate,
     heal,
+    history,
     hold,
     inspect,
     job,

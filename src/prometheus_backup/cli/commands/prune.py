@@ -171,10 +171,14 @@ def prune_rows(plan: "PrunePlan") -> Iterable[Row]:
     for backup_id in plan.foreign:
         yield backup_id, "keep", "not made by this program"
     for folder in plan.archive.mark:
-        yield folder.name, "mark", f"no backup names it, {size(folder.size)}"
+        yield folder.name, "mark", f"{_why(folder)}, {size(folder.size)}"
     for folder in plan.archive.waiting:
         marked_at = folder.marked_at
         since = f", marked {rfc3339(marked_at)}" if marked_at else ""
-        yield folder.name, "wait", f"no backup names it{since}, {size(folder.size)}"
+        yield folder.name, "wait", f"{_why(folder)}{since}, {size(folder.size)}"
     for folder in plan.archive.delete:
-        yield folder.name, "delete", f"no backup names it, {size(folder.size)}"
+        yield folder.name, "delete", f"{_why(folder)}, {size(folder.size)}"
+
+
+def _why(folder: "ArchivedFolder") -> str:
+    return "erased by `history forget`" if folder.forgotten else "no backup names it"
