@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from prometheus_backup.cli.reporting import class_in_use
 from prometheus_backup.cli.tables import Column, Table, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Layout, counted, size
+from prometheus_backup.retention.policy import Policy
 
 if TYPE_CHECKING:
     from prometheus_backup.cost.estimate import Basis, EstimateReport, LayoutEstimate
@@ -331,7 +333,7 @@ def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str
         f"{size(load.upload)}; based on {report.basis.source}"
     )
     yield (
-        f"This policy ({policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly) "
+        f"This policy ({_policy_text(policy)}) "
         f"keeps {used.kept.backups:.1f} backups: "
         + ", ".join(f"{size(x.kept.stored)} in layout {x.name}" for x in report.layouts)
     )
@@ -342,6 +344,13 @@ def estimate_lines(report: "EstimateReport", in_use: str | None) -> Iterable[str
         )
     for assumption in assumptions(report, in_use):
         yield f"assumed: {assumption}"
+
+
+def _policy_text(policy: Policy) -> str:
+    tiers = f"{policy.daily} daily, {policy.monthly} monthly, {policy.yearly} yearly"
+    young = f", all for {policy.all_for / timedelta(hours=1):g} hours" if policy.all_for else ""
+    history = f", a history of {policy.history.days} days" if policy.history else ""
+    return tiers + young + history
 
 
 def _year(report: "EstimateReport", in_use: str) -> str:
