@@ -173,7 +173,7 @@ def no_end_of_a_silent_run(patch: Patch) -> None:
 
 def what_cannot_be_read_is_ignored(patch: Patch) -> None:
     """A prune deletes although it does not know what is wanted."""
-    patch.setattr(retention_archive, "_unknown", lambda _: None)
+    patch.setattr(retention_archive, "unknown", lambda _: None)
 
 
 def a_lost_manifest_is_a_deletion(patch: Patch) -> None:
