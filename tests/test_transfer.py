@@ -25,6 +25,7 @@ from prometheus_backup.transfer import (
     HashedStream,
     Transfer,
     WorkerContext,
+    small_requests,
 )
 from tests.support.repositories import ManualClock
 from tests.support.runs import Recorder
@@ -379,3 +380,28 @@ def test_one_byte_is_not_called_bytes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"a")
     with pytest.raises(BytesDiffer, match="it has 1 byte, not 2"):
         HashedFile(tmp_path / "f", size=2, worker=new_worker()).read()
+
+
+def test_small_requests_are_made_16_at_once_and_answered_in_order() -> None:
+    meeting = Meeting(full=1.0)
+
+    def request(number: int) -> int:
+        meeting.attend(1, new_worker())
+        return number
+
+    assert small_requests(request, range(40)) == [*range(40)]
+    assert meeting.most == 16
+
+
+def test_a_small_request_that_fails_ends_the_others() -> None:
+    made: list[int] = []
+
+    def request(number: int) -> None:
+        made.append(number)
+        if number == 0:
+            raise RepositoryDenied("cannot read")
+
+    with pytest.raises(RepositoryDenied):
+        small_requests(request, range(100_000))
+    assert len(made) < 100_000
+    assert small_requests(str, []) == []

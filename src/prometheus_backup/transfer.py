@@ -74,6 +74,20 @@ class BandwidthLimit:
             self._clock.sleep(min(delay, _MAX_SLEEP))
 
 
+def small_requests(action: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Return the results of requests for little data, in order; several are made at once.
+
+    The first error ends the others, and neither it nor a signal waits for a silent store.
+    """
+    if len(items) < 2:
+        return [action(item) for item in items]
+    pool = ThreadPoolExecutor(SMALL_WORKERS, thread_name_prefix="requests")
+    try:
+        return list(pool.map(action, items))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """How one run moves bytes: number of workers, bandwidth limit, and listener for events.

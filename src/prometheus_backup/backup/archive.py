@@ -14,6 +14,7 @@ from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.layout import BLOCK, MANIFEST
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.transfer import small_requests
 from prometheus_backup.tsdb.block import MUTABLE
 
 
@@ -59,9 +60,10 @@ def find_archived(
     disk.
     """
     known = {b.ulid: b for b in previous.blocks} if previous else {}
+    known |= _looked_up(repository.archive, [b for b in blocks if b.ulid not in known])
     found: dict[str, Block] = {}
     for source in blocks:
-        candidate = known.get(source.ulid) or _lookup(repository.archive, source)
+        candidate = known.get(source.ulid)
         if (
             candidate is not None
             and candidate.folder is not None
@@ -83,10 +85,11 @@ def find_archived(
         for ulid, block in found.items()
         if names[ulid] in folders and _is_usable(folders[names[ulid]])
     }
+    verdicts = repository.archive.all_verdicts([folders[names[ulid]] for ulid in usable])
     findings = [
         (ulid, finding)
         for ulid, block in usable.items()
-        for verdict in repository.archive.verdicts(folders[block.folder or ""])
+        for verdict in verdicts.get(block.folder or "", ())
         for finding in verdict.findings
     ]
     faulty = {f.key for _, f in findings if not f.is_source_damage}
@@ -120,8 +123,13 @@ def unrepairable(
     )
 
 
+def _looked_up(archive: Archive, sources: Sequence[SourceBlock]) -> Mapping[str, Block]:
+    """Return the blocks that no manifest at hand names, as their folders describe them."""
+    found = small_requests(lambda source: _lookup(archive, source), sources)
+    return {block.ulid: block for block in found if block is not None}
+
+
 def _lookup(archive: Archive, source: SourceBlock) -> Block | None:
-    """Return a block that no manifest at hand names, as its folder describes it."""
     folders = archive.folders(source.ulid)
     usable = [n for n, f in sorted(folders.items()) if f.complete and _is_usable(f)]
     blocks = [block for name in usable if (block := archive.block(name)) is not None]

@@ -46,6 +46,7 @@ from prometheus_backup.repository.manifest import (
 )
 from prometheus_backup.repository.verification import RecordedFinding, Verification
 from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.transfer import small_requests
 
 _DELETE_BATCH = 1000
 _MAX_LOST = 20
@@ -220,7 +221,7 @@ class Archive:
             folders=folders,
             claims=_claims(found),
             catalogued=catalogued(found),
-            verdicts=[v for f in folders.values() if f.verdict_keys for v in self.verdicts(f)],
+            verdicts=[v for found in self.all_verdicts(folders.values()).values() for v in found],
         )
 
     def claims(self) -> Mapping[str, ObjectInfo]:
@@ -287,6 +288,14 @@ class Archive:
             if verdict and verdict.folder == folder.name and _is_current(verdict, folder):
                 found.append(verdict)
         return found
+
+    def all_verdicts(
+        self, folders: Iterable[ArchivedFolder]
+    ) -> Mapping[str, Sequence[FolderVerdict]]:
+        """Return the same for several folders, by name, without those that have none."""
+        judged = [f for f in folders if f.verdict_keys]
+        names = [f.name for f in judged]
+        return dict(zip(names, small_requests(self.verdicts, judged), strict=True))
 
     def record(self, verdict: FolderVerdict) -> None:
         """Write a verdict beside the folder's objects."""

@@ -33,6 +33,7 @@ from prometheus_backup.repository.manifest import (
 from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.repository.verification import Verification
 from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.transfer import SMALL_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class EntryReader:
     clock: Clock
     decoding: threading.Lock
     """Held while a manifest is parsed: many files take much memory, so one at a time."""
+    large_reads: threading.Semaphore
+    """Held while a manifest of 1 MiB or more is in memory."""
 
     def entry(self, backup_id: str, look: Look) -> BackupEntry | None:
         """Return a backup or a claim; None if there is neither."""
@@ -208,9 +211,10 @@ class EntryReader:
             raise UnreadableManifest(
                 f"cannot read manifest {info.key}: {info.size:,} bytes is too large"
             )
-        body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
-        with self.decoding:
-            return decode_manifest(body, backup_id=backup_id)
+        with self.large_reads if info.size >= SMALL_FILE else contextlib.nullcontext():
+            body = self.store.get(info.key, limit=MAX_DOCUMENT_SIZE)
+            with self.decoding:
+                return decode_manifest(body, backup_id=backup_id)
 
     def _incomplete(self, info: ObjectInfo | None) -> tuple[Incomplete | None, datetime | None]:
         if info is None:

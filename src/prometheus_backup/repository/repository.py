@@ -49,10 +49,11 @@ from prometheus_backup.repository.reading import EntryReader, Look
 from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.stores.archived import archived
 from prometheus_backup.stores.base import NoAnswer, ObjectStore
+from prometheus_backup.transfer import SMALL_WORKERS
 
 _NO_BACKUP = "the repository contains no backups; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
-_READERS = 8
 _DELETE_BATCH = 1000
+_LARGE_READS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,13 @@ class Repository:
         self.catalog = Catalog(store, memory or CatalogMemory())
         self.holds = Holds(store)
         self._reader = EntryReader(
-            store, self.results, self.catalog, self.holds, clock=clock, decoding=threading.Lock()
+            store,
+            self.results,
+            self.catalog,
+            self.holds,
+            clock=clock,
+            decoding=threading.Lock(),
+            large_reads=threading.Semaphore(_LARGE_READS),
         )
 
     @property
@@ -118,7 +125,7 @@ class Repository:
             confirmed=confirmed,
         )
         ids = sorted({*self.ids(), *look.claims, *look.catalogued})
-        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="repository")
+        pool = ThreadPoolExecutor(SMALL_WORKERS, thread_name_prefix="repository")
         try:
             entries = pool.map(lambda one: self._reader.entry(one, look), ids)
             found = tuple(e for e in entries if e is not None)
