@@ -17,6 +17,8 @@ from tests.support.contents import tree
 from tests.support.damage import cut
 from tests.support.damaged_directory import QUIET
 from tests.support.heal_runs import heal, heal_and_die
+from tests.support.segments import records
+from tests.support.segments import segment as segment_of
 from tests.support.stored_backups import LocalFiles
 
 OTHER = "01ARYZ6S41TSV4RRFFQ69G5FAV"
@@ -106,3 +108,29 @@ def test_heal_killed_at_any_change_loses_nothing_and_can_be_resumed(
         pytest.fail("no heal was completed")
     assert started > 3, "the kills did not hit the time after the moves"
     assert resumed > 15, "the kills did not hit the middle"
+
+
+def test_a_killed_repair_of_the_wal_can_be_repeated_at_any_point(tmp_path: Path) -> None:
+    samples = [b"\x02" + bytes([n]) * 5000 for n in range(1, 15)]
+    segment = segment_of(samples)
+    damaged = segment[:100] + b"garbage" + segment[107:]
+    checkpoint, killed = Path("wal/checkpoint.00000003/00000000"), 0
+    for changes in range(1, 100):
+        data = tmp_path / f"data-{changes}"
+        (data / checkpoint.parent).mkdir(parents=True)
+        for path in (checkpoint, Path("wal/00000004")):
+            (data / path).write_bytes(damaged)
+        (data / "wal/00000005").write_bytes(segment)
+        if not heal_and_die(data, tmp_path, changes=changes):
+            break
+        killed += 1
+        assert heal(data, tmp_path).outcome is Outcome.PARTIAL
+        for path in (checkpoint, Path("wal/00000004")):
+            assert records((data / path).read_bytes()) == samples[1:]
+        moved = (data / ".prometheus-backup/quarantine").glob("*-wal-*")
+        kept = [path for path in moved if path.read_bytes() == damaged]
+        assert len({path.name.split("-wal-")[1][:20] for path in kept}) == 2
+        assert sorted(p.name for p in (data / "wal").iterdir()) == [
+            *("00000004", "00000005", "checkpoint.00000003"),
+        ]
+    assert killed > 6

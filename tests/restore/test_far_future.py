@@ -49,6 +49,7 @@ def test_the_other_blocks_of_a_backup_with_such_a_block_are_restored(
     env = settings(server, tmp_path / "repository", SKIP_HEAD="true", VERIFY_LEVEL="tsdb")
 
     backup = cli("backup", env=env)
+    healed = cli("heal", str(data_dir), f"--prometheus-url={server.url}")
     verified = cli("verify", "latest", "--level=tsdb", env=env | {"SCRATCH_DIR": str(tmp_path)})
     restored = cli("restore", "latest", str(tmp_path / "target"), "--json", env=env)
 
@@ -56,6 +57,8 @@ def test_the_other_blocks_of_a_backup_with_such_a_block_are_restored(
     assert f"block {far} ends" in backup.stderr
     assert "days ahead of now" in backup.stderr
     assert "retention" in backup.stderr
+    assert healed.returncode == 0, healed.stderr
+    assert f"block {far} ends" in healed.stderr
     assert verified.returncode == 0, verified.stderr
     assert restored.returncode == 3, restored.stderr
     document = json.loads(restored.stdout)

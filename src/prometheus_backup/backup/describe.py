@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from prometheus_backup import __version__
 from prometheus_backup.backup.snapshot import Snapshot
@@ -12,13 +12,12 @@ from prometheus_backup.model import (
     Layout,
     Level,
     SourceBlock,
-    counted,
     instant_from_ms,
-    ms_from_instant,
     printable,
 )
 from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
+from prometheus_backup.prometheus.retention import far_ahead
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.fingerprint import Fingerprint
@@ -31,10 +30,6 @@ from prometheus_backup.repository.manifest import (
 )
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from prometheus_backup.retention.prune import candidates
-
-_FAR_AHEAD = timedelta(days=1)
-"""Prometheus itself writes blocks that end up to two hours ahead of now."""
-_DAY_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +129,8 @@ def build_manifest(
 
 def future_blocks(blocks: Sequence[SourceBlock], *, now: datetime) -> tuple[str, ...]:
     """Return a message for each block that ends far ahead of now, by a sample with a wrong time."""
-    limit_ms = ms_from_instant(now + _FAR_AHEAD)
-    return tuple(
-        f"block {b.ulid} ends {_days_ahead(b.max_time_ms, now)} ahead of now: Prometheus counts "
-        "its retention from that end, so it may delete all other blocks; stop Prometheus and move "
-        "the block out of its data directory"
-        for b in blocks
-        if b.max_time_ms > limit_ms
-    )
-
-
-def _days_ahead(end_ms: int, now: datetime) -> str:
-    return counted((end_ms - ms_from_instant(now)) // _DAY_MS, "day")
+    found = (far_ahead(b.ulid, b.max_time_ms, now=now) for b in blocks)
+    return tuple(message for message in found if message)
 
 
 def backup_tags(

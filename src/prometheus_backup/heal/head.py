@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,6 @@ from prometheus_backup.folder import Folder, Owner
 from prometheus_backup.heal.head_files import (
     CHUNKS_HEAD,
     HEAD_FOLDERS,
-    HEADER_SIZE,
     WAL,
     Action,
     Entries,
@@ -29,7 +28,8 @@ from prometheus_backup.heal.head_files import (
 from prometheus_backup.heal.head_plan import left_while_running, plan_head
 from prometheus_backup.heal.record_plan import read_segments
 from prometheus_backup.heal.swap import Swap
-from prometheus_backup.tsdb.reading import WINDOW, ReadFile
+from prometheus_backup.tsdb.head_chunks import HEADER_SIZE, ChunkFileReport, scan_chunk_file
+from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Watch
 from prometheus_backup.tsdb.wal import SegmentReport, filler, scan_segment
 
 _PAUSE = 2.0
@@ -38,20 +38,20 @@ _MENDED = "mended"
 
 
 def find_head_faults(
-    data_dir: Path, *, running: bool, clock: Clock, listener: Listener
+    data_dir: Path, *, quick: bool, running: bool, clock: Clock, listener: Listener
 ) -> tuple[HeadFault, ...]:
     """Return the faults of the head; while Prometheus is `running`, without repairs.
 
-    Raises OSError.
+    A `quick` search does not read the chunks in `chunks_head`. Raises OSError.
     """
-    found = plan_head(read_head(data_dir, listener))
+    found = plan_head(read_head(data_dir, listener, quick=quick))
     if found and running:
         clock.sleep(_PAUSE)  # Prometheus may be replacing segments
-        found = left_while_running(plan_head(read_head(data_dir, listener)))
+        found = left_while_running(plan_head(read_head(data_dir, listener, quick=quick)))
     return found
 
 
-def read_head(data_dir: Path, listener: Listener) -> HeadFiles:
+def read_head(data_dir: Path, listener: Listener, *, quick: bool = False) -> HeadFiles:
     """Read which files the head has, and what is in them. Raises OSError."""
     present = [name for name in HEAD_FOLDERS if (data_dir / name).exists()]
     folders = {n: _entries(data_dir / n) for n in present if (data_dir / n).is_dir()}
@@ -62,25 +62,33 @@ def read_head(data_dir: Path, listener: Listener) -> HeadFiles:
         no_folders=frozenset(present) - folders.keys(),
         links=frozenset(name for name in present if (data_dir / name).is_symlink()),
     )
-    return _with_records(data_dir, files, listener)
-
-
-def _with_records(data_dir: Path, files: HeadFiles, listener: Listener) -> HeadFiles:
-    segments: dict[str, SegmentReport] = {}
-    unread: dict[str, str] = {}
-    paths = read_segments(files)
+    chunks = folders.get(CHUNKS_HEAD, {})
+    names = () if quick else (name for name, entry in chunks.items() if entry.header)
+    paths = [*read_segments(files), *(f"{CHUNKS_HEAD}/{name}" for name in names)]
     with long_step(listener, "log", sum(_size(data_dir / path) for path in paths)):
-        for path in paths:
-            try:
-                with ReadFile(data_dir / path, watch=lambda n: listener(BytesMoved(n))) as file:
+        return _with_contents(data_dir, files, paths, lambda n: listener(BytesMoved(n)))
+
+
+def _with_contents(
+    data_dir: Path, files: HeadFiles, paths: Sequence[str], watch: Watch
+) -> HeadFiles:
+    segments: dict[str, SegmentReport] = {}
+    chunk_files: dict[str, ChunkFileReport] = {}
+    unread: dict[str, str] = {}
+    for path in paths:
+        try:
+            with ReadFile(data_dir / path, watch=watch) as file:
+                if path.startswith(CHUNKS_HEAD):
+                    chunk_files[PurePosixPath(path).name] = scan_chunk_file(file)
+                else:
                     segments[path] = scan_segment(file)
-            except FileNotFoundError:
-                continue  # Prometheus has deleted it by now
-            except PermissionError:
-                raise
-            except OSError as error:
-                unread[path] = error.strerror or str(error)
-    return replace(files, segments=segments, unread=unread)
+        except FileNotFoundError:
+            continue  # Prometheus has deleted it by now
+        except PermissionError:
+            raise
+        except OSError as error:
+            unread[path] = error.strerror or str(error)
+    return replace(files, segments=segments, chunk_files=chunk_files, unread=unread)
 
 
 def _entries(folder: Path) -> Entries:

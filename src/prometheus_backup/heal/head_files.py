@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from prometheus_backup.tsdb.faults import Effect
+from prometheus_backup.tsdb.head_chunks import ChunkFileReport
 from prometheus_backup.tsdb.wal import Damage, SegmentReport
 
 WAL, WBL, CHUNKS_HEAD = "wal", "wbl", "chunks_head"
 HEAD_FOLDERS = (WAL, WBL, CHUNKS_HEAD)
 CHECKPOINT = "checkpoint."
-HEADER_SIZE = 8
-"""Bytes of the header of a file in `chunks_head`."""
 _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 _LARGEST = 2**63 - 1
 
@@ -69,8 +68,8 @@ class HeadFiles:
     """The files of the head by their folder. `checkpoints` are the contents of each checkpoint.
 
     `no_folders` are names of head folders that are no directories; `links` are symbolic links.
-    `segments` is what is in the segments that Prometheus reads, by their path, and `unread` why
-    files could not be read.
+    `segments` is what is in the segments that Prometheus reads, by their path, `chunk_files` what
+    is in the files of `chunks_head`, by name, and `unread` why files could not be read.
     """
 
     folders: Mapping[str, Entries] = field(default_factory=dict)
@@ -78,6 +77,7 @@ class HeadFiles:
     no_folders: frozenset[str] = frozenset()
     links: frozenset[str] = frozenset()
     segments: Mapping[str, SegmentReport] = field(default_factory=dict)
+    chunk_files: Mapping[str, ChunkFileReport] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
 
 

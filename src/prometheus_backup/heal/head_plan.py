@@ -6,14 +6,13 @@ tsdb/head.go Init, tsdb/chunks/head_chunks.go openMMapFiles; measured with 2.42 
 `record_plan.py` decides about the records in them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from prometheus_backup.heal.head_files import (
     CHECKPOINT,
     CHUNKS_HEAD,
-    HEADER_SIZE,
     WAL,
     WBL,
     Action,
@@ -29,10 +28,13 @@ from prometheus_backup.heal.head_files import (
 from prometheus_backup.heal.record_plan import record_faults
 from prometheus_backup.model import counted
 from prometheus_backup.tsdb.faults import Effect
+from prometheus_backup.tsdb.head_chunks import HEADER_SIZE, ChunkFileReport
 
 _MAGIC, _CHUNK_VERSION = b"\x01\x30\xbc\x91", 1
 _MAX_FILLED = 1000
 """The most missing segments that are replaced with empty files."""
+_READS_WAL = "it deletes this file and all after it when it starts, and reads the WAL instead"
+_HIDES = "Prometheus ignores the chunks after them, and what the WAL has of their time"
 
 
 def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
@@ -46,7 +48,7 @@ def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
     steps = (step for fault in faults for step in fault.steps)
     moved = {step.path for step in steps if step.action is Action.MOVE_AWAY}
     faults = [*record_faults(files, moved), *faults]  # before segments and checkpoints are renamed
-    chunks = _chunk_faults(files.folders.get(CHUNKS_HEAD, {}))
+    chunks = _chunk_faults(files)
     if any(fault.lost for fault in faults):
         chunks = [replace(f, lost="samples that the WAL has lost, too") for f in chunks]
     return tuple(
@@ -57,16 +59,20 @@ def plan_head(files: HeadFiles) -> tuple[HeadFault, ...]:
 
 def left_while_running(faults: Iterable[HeadFault]) -> tuple[HeadFault, ...]:
     """Return the faults without their repairs, which would harm a Prometheus that runs."""
-    return tuple(_left(f, _why_left(f)) for f in faults)
+    return tuple(_while_running(fault) for fault in faults)
 
 
-def _why_left(fault: HeadFault) -> str:
+def _while_running(fault: HeadFault) -> HeadFault:
+    if fault.effect is Effect.NONE:
+        effect, remedy = Effect.FAILS_QUERIES, f"restart Prometheus: {_READS_WAL}"
+        return replace(fault, effect=effect, remedy=remedy)
     if any(step.action is Action.MEND for step in fault.steps):
-        return (
+        return _left(
+            fault,
             "Prometheus still has these samples in memory. Make a backup, stop it, and run this "
-            "command again"
+            "command again",
         )
-    return "stop Prometheus, then run this command again"
+    return _left(fault, "stop Prometheus, then run this command again")
 
 
 class _Log:
@@ -192,29 +198,54 @@ def _renamed_checkpoint(newest: str, index: int, effect: Effect, detail: str) ->
     return HeadFault(WAL, effect, detail, f"rename {newest} to {new}", lost, (step,))
 
 
-def _chunk_faults(entries: Entries) -> list[HeadFault]:
-    """Return the first fault of `chunks_head`; its repair moves that file and all after it away.
+def _chunk_faults(files: HeadFiles) -> list[HeadFault]:
+    """Return the faults of `chunks_head`. The repair of one moves its file and all after it away.
 
     Prometheus reads their samples from the WAL again. If only newer files stayed, it would ignore
     what the WAL has from before them.
     """
+    entries = files.folders.get(CHUNKS_HEAD, {})
     names = sorted(name for name in entries if name.isdecimal())
     found = {n: name for name in names if (n := number(name)) is not None}
     if found and (last := max(found)) > 0 and _is_unused(entries[found[last]]):
         del found[last]  # which Prometheus deletes itself
-    before: int | None = None
-    for index in sorted(found):
+    numbers = sorted(found)
+    reports = {n: files.chunk_files.get(found[n], ChunkFileReport(0)) for n in numbers}
+    causes: dict[int, tuple[Effect, str]] = {}
+    for before, index in zip((None, *numbers), numbers, strict=False):
         cause = _chunk_file_fault(entries[found[index]])
         if before is not None and index != before + 1:
             cause = f"unsequential head chunk files: {_shown([(before + 1, index - 1)])} missing"
+        newer = (reports[n] for n in numbers if n > index)
         if cause:
-            moved = [found[n] for n in sorted(found) if n >= index]
-            steps = (HeadStep(Action.MOVE_AWAY, f"{CHUNKS_HEAD}/{name}") for name in moved)
-            remedy = f"move {counted(len(moved), 'file')} away; Prometheus reads the WAL instead"
-            path = f"{CHUNKS_HEAD}/{found[index]}"
-            return [HeadFault(path, Effect.STOPS_START, cause, remedy, "", tuple(steps))]
-        before = index
+            causes[index] = (Effect.STOPS_START, cause)
+        elif reports[index].hides and any(report.chunks for report in newer):
+            causes[index] = (Effect.HIDES_DATA, f"{_damage(reports[index])}: {_HIDES}")
+    if not causes:
+        return _deleted_chunk_files(found, reports)
+    index = min(causes)
+    moved = [found[n] for n in numbers if n >= index]
+    steps = (HeadStep(Action.MOVE_AWAY, f"{CHUNKS_HEAD}/{name}") for name in moved)
+    remedy = f"move {counted(len(moved), 'file')} away; Prometheus reads the WAL instead"
+    effects = [effect for effect, _ in causes.values()]
+    effect = Effect.STOPS_START if Effect.STOPS_START in effects else Effect.HIDES_DATA
+    path = f"{CHUNKS_HEAD}/{found[index]}"
+    return [HeadFault(path, effect, causes[index][1], remedy, "", tuple(steps))]
+
+
+def _deleted_chunk_files(
+    found: Mapping[int, str], reports: Mapping[int, ChunkFileReport]
+) -> list[HeadFault]:
+    """Return the file from which on Prometheus deletes all itself, when it starts."""
+    for index, report in reports.items():
+        if report.cause and not report.hides:
+            path, remedy = f"{CHUNKS_HEAD}/{found[index]}", f"nothing to do: {_READS_WAL}"
+            return [HeadFault(path, Effect.NONE, _damage(report), remedy)]
     return []
+
+
+def _damage(report: ChunkFileReport) -> str:
+    return f"at {report.at:,}: {report.cause}"
 
 
 def _is_unused(entry: Entry) -> bool:

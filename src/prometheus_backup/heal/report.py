@@ -8,6 +8,7 @@ from prometheus_backup.heal.head_files import HeadFault
 from prometheus_backup.heal.plan import HealPlan, Remedy
 from prometheus_backup.heal.scan import Scan
 from prometheus_backup.model import Outcome
+from prometheus_backup.tsdb.faults import Effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ class HealReport:
         """
         if not (self.scan.sound or self.scan.bad or self.pending or self.head):
             return Outcome.PARTIAL
+        head = [fault for fault in self.head if fault.effect is not Effect.NONE]
         if self.applied:
             healed = all(r.heals for r in self.plan.repairs) and not self.problems
-            healed = healed and all(f.steps and not f.lost for f in self.head)
+            healed = healed and all(f.steps and not f.lost for f in head)
             return Outcome.DONE if healed else Outcome.PARTIAL
         to_heal = any(r.remedy is not Remedy.NOTHING for r in self.plan.repairs)
-        return Outcome.FAULTY if to_heal or self.pending or self.head else Outcome.DONE
+        return Outcome.FAULTY if to_heal or self.pending or head else Outcome.DONE

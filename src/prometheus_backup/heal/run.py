@@ -44,6 +44,7 @@ from prometheus_backup.heal.report import HealReport
 from prometheus_backup.heal.scan import scan
 from prometheus_backup.heal.second_opinion import with_second_opinion
 from prometheus_backup.heal.swap import Swap
+from prometheus_backup.model import ms_from_instant
 from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.encodings import strictest
 from prometheus_backup.prometheus.loading import (
@@ -51,6 +52,7 @@ from prometheus_backup.prometheus.loading import (
     wait_until_dropped,
     wait_until_loaded,
 )
+from prometheus_backup.prometheus.retention import far_ahead
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.restore.placement import needed_release
@@ -160,8 +162,10 @@ class _Run:
         )
         if self._running is not None and job.client is not None:
             self._scan = with_second_opinion(self._scan, job.client)
+        self._warn_of_future_blocks()
         self._head = find_head_faults(
             job.data_dir,
+            quick=job.options.quick,
             running=self._running is not None,
             clock=job.clock,
             listener=self._listener,
@@ -358,6 +362,13 @@ class _Run:
         )
         if not loaded.done:
             self._problems.append(f"Prometheus has not loaded the blocks yet: {loaded.problem}")
+
+    def _warn_of_future_blocks(self) -> None:
+        ends = {b.ulid: b.max_time for b in self._scan.sound}
+        ends |= {b.name: b.span.end for b in self._scan.bad if b.span}
+        for ulid, end in ends.items():
+            if warning := far_ahead(ulid, ms_from_instant(end), now=self._job.clock.now()):
+                self._listener(Warned(warning))
 
     def _warn_of_newer_chunks(self, plan: HealPlan) -> None:
         needed = strictest(needed_release(c.block, version="") for c in plan.copies)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_backup.errors import UsageError
+from prometheus_backup.model import counted, ms_from_instant
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.prometheus.versions import (
     RETENTION_IN_CONFIGURATION,
@@ -22,6 +23,9 @@ from prometheus_backup.prometheus.versions import (
 FIRST_BLOCK_AFTER = timedelta(hours=3)
 """The head is compacted to a block of two hours once it spans three (tsdb/head.go compactable).
 This is the latest possible end of the next block, which moves the retention window."""
+_FAR_AHEAD = timedelta(days=1)
+"""Prometheus itself writes blocks that end up to two hours ahead of now."""
+_DAY_MS = 24 * 60 * 60 * 1000
 _BLOCK_SPAN = timedelta(hours=2)
 _SIZE_SLACK = 1.2
 _TIME_SLACK = timedelta(days=1)
@@ -31,6 +35,19 @@ _MAX_DAYS = 100 * 365
 
 _UNITS = {"": 1, **{u: 1024**n for n, u in enumerate("KMGTPE", 1)}}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE]?)i?B")
+
+
+def far_ahead(ulid: str, end_ms: int, *, now: datetime) -> str:
+    """Return what is wrong with a block that ends far ahead of now, "" if it does not."""
+    now_ms = ms_from_instant(now)
+    if end_ms <= now_ms + _FAR_AHEAD // timedelta(milliseconds=1):
+        return ""
+    days = counted((end_ms - now_ms) // _DAY_MS, "day")
+    return (
+        f"block {ulid} ends {days} ahead of now: Prometheus counts its retention from that end, so "
+        "it may delete all other blocks; stop Prometheus and move the block out of its data "
+        "directory"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def _done_lines(report: "HealReport") -> Iterable[str]:
     for fault in report.head:
         if fault.steps:
             yield f"repaired {fault.path}: {fault.remedy}"
-        else:
+        elif fault.effect != "none":
             yield f"not repaired: {fault.path}: {fault.remedy}"
     if repairs:
         yield f"healed {healed} of {len(repairs)} in {report.seconds:.1f} s"
