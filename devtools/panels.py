@@ -194,7 +194,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Repository size",
             {"{{repository}}": _newest("repository_size_bytes")},
-            "Total size of all backups.",
+            "Total size of all backups; blocks that they share count once.",
             unit="bytes",
         ),
         Panel(
@@ -212,6 +212,30 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             },
             "Compared with the median size of earlier backups.",
             unit="bytes",
+        ),
+        Panel(
+            "Archive",
+            {
+                "in use": f"{_newest('archive_size_bytes')} - "
+                f"{_newest('archive_unwanted_size_bytes')}",
+                "will be deleted": _newest("archive_unwanted_size_bytes"),
+            },
+            "Size of the blocks that backups in layout archive share, and of the history.",
+            unit="bytes",
+        ),
+        Panel(
+            "Blocks in the archive",
+            {
+                "all": _newest("archive_blocks"),
+                "will be deleted": _newest("archive_unwanted_blocks"),
+            },
+            "What neither a backup nor the history needs is deleted 24 hours after it is marked.",
+        ),
+        Panel(
+            "Archive without a hole",
+            {"{{repository}}": _age("archive_oldest_continuous_timestamp_seconds")},
+            "Age of the oldest sample in the archive that no hole separates from the newest.",
+            unit="s",
         ),
         Panel(
             "Repository size over time",

@@ -106,6 +106,7 @@ def watched(
         env = settings(
             source,
             repository,
+            LAYOUT="archive",
             PUSHGATEWAY_URL=pushgateway.url,
             FINGERPRINT_QUERY=HEAD_SUM,
             PROMETHEUS_BINARY=str(prometheus_3.prometheus),

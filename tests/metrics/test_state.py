@@ -10,6 +10,7 @@ import pytest
 from prometheus_backup.metrics.families import FAMILIES, PREFIX
 from prometheus_backup.metrics.state import repository_samples
 from prometheus_backup.model import FindingKind, Level, Verdict
+from prometheus_backup.repository.archive import UnwantedMark
 from prometheus_backup.repository.manifest import encode
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.verification import (
@@ -21,6 +22,7 @@ from prometheus_backup.repository.verification import (
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
 from tests.support import manifests
+from tests.support.archives import BLOCKS, archive_run
 from tests.support.repositories import NOON, ManualClock
 from tests.support.stored_backups import LocalFiles, put_small_backup
 
@@ -37,8 +39,9 @@ def files(tmp_path: Any) -> LocalFiles:
 def metrics_of(files: LocalFiles, *, policy: Policy | None = None) -> Mapping[str, float]:
     """Return the metrics at noon of 1 March 2025: values by name and label values."""
     repository = Repository(LocalStore(files.root), clock=ManualClock())
+    view = repository.archive.view()
     samples = repository_samples(
-        repository.entries(), policy=policy or Policy(), interval=DAY, now=NOON
+        repository.entries(view), view.folders, policy=policy or Policy(), interval=DAY, now=NOON
     )
     for one in samples:
         assert {*one.labels} == {*FAMILIES[one.name].labels}
@@ -159,6 +162,43 @@ def test_median_needs_three_good_backups_before_the_newest(files: LocalFiles) ->
     assert found["previous_backups_median_size_bytes"] == 110
     assert found["last_backup_size_bytes"] == 5000
     assert found["repository_size_bytes"] == 100 + 300 + 110 + 9999 + 5000
+
+
+def test_blocks_in_the_archive_count_once_and_unwanted_ones_apart(files: LocalFiles) -> None:
+    empty = metrics_of(files)
+    assert empty["archive_size_bytes"] == empty["archive_blocks"] == 0
+    assert "archive_oldest_continuous_timestamp_seconds" not in empty
+    store, clock = LocalStore(files.root), ManualClock()
+    hour = timedelta(hours=1)
+    times = {
+        manifests.ULID: (NOON - 9 * hour, NOON - 7 * hour),
+        manifests.OTHER_ULID: (NOON - 2 * hour, NOON),
+    }
+    clock.instant = NOON - DAY
+    first = archive_run(store, clock, run_id="one", contents=BLOCKS, times=times)
+    previous = Repository(store, clock=clock).manifest(first)
+    clock.instant = NOON
+    archive_run(store, clock, run_id="two", contents=BLOCKS, times=times, previous=previous)
+    full = backup(files, NOON - 2 * DAY, size=1000)
+
+    found = metrics_of(files)
+
+    archived = sum(
+        len(files.get(k)) for k in files.all_keys() if k.startswith(tuple(previous.folders))
+    )
+    assert found["archive_size_bytes"] == archived
+    assert found["repository_size_bytes"] == archived + 1000, full
+    assert (found["archive_blocks"], found["archive_unwanted_blocks"]) == (2, 0)
+    begin = (NOON - 2 * hour).timestamp()
+    assert found["archive_oldest_continuous_timestamp_seconds"] == begin, "after the hole"
+
+    folder = min(previous.folders)
+    mark = UnwantedMark(run_id="pruner", marked_at=NOON)
+    Repository(store, clock=clock).archive.mark(folder, mark)
+    found = metrics_of(files)
+    unwanted = sum(len(files.get(k)) for k in files.all_keys() if k.startswith(f"{folder}/"))
+    assert found["archive_unwanted_size_bytes"] == unwanted
+    assert (found["archive_blocks"], found["archive_unwanted_blocks"]) == (2, 1)
 
 
 def test_folders_that_are_not_backups_are_counted_by_state(files: LocalFiles) -> None:

@@ -21,6 +21,7 @@ from prometheus_backup.retention import archive as retention_archive
 from prometheus_backup.retention import prune as retention_prune
 from prometheus_backup.retention.archive import ArchivePlan, ArchivePruner
 from tests.retention import test_archive as model
+from tests.retention import test_erase
 from tests.support.interleavings import InlinePool
 
 Patch = pytest.MonkeyPatch
@@ -176,6 +177,11 @@ def what_cannot_be_read_is_ignored(patch: Patch) -> None:
     patch.setattr(retention_archive, "unknown", lambda _: None)
 
 
+def what_is_gone_is_always_made_again(patch: Patch) -> None:
+    """A run writes into a folder that is gone, although no manifest names it."""
+    patch.setattr(backup_archive, "_exists", lambda *_: True)
+
+
 def a_lost_manifest_is_a_deletion(patch: Patch) -> None:
     """A backup that only the catalogue knows counts as deleted."""
     patch.setattr(EntryReader, "_is_lost", lambda *_: False)
@@ -203,6 +209,7 @@ LATE = model.test_a_run_that_named_a_folder_just_before_its_mark_may_commit_a_da
 WRITING = model.test_a_prune_marks_nothing_that_a_run_is_writing
 TWO = model.test_two_runs_that_keep_a_block_of_one_name_do_not_meet
 AGAIN = model.test_a_deletion_reads_the_manifests_again
+ERASED = test_erase.test_two_users_who_forget_the_same_block_take_nothing_from_a_run
 UNREADABLE = model.test_what_cannot_be_read_stops_every_deletion_in_the_archive
 
 
@@ -223,6 +230,7 @@ UNREADABLE = model.test_what_cannot_be_read_stops_every_deletion_in_the_archive
         rule(the_mark_goes_first, DELETION),
         rule(no_late_look, SLEEPER),
         rule(no_end_of_a_silent_run, DAYS),
+        rule(what_is_gone_is_always_made_again, ERASED),
         rule(what_cannot_be_read_is_ignored, UNREADABLE, lost="manifest"),
         rule(a_lost_manifest_is_a_deletion, UNREADABLE, lost="whole-manifest"),
     ],

@@ -1,6 +1,6 @@
 """Reports the end of a run to monitoring. Failures here are logged and change no outcome."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +20,7 @@ from prometheus_backup.events import Event, Listener, Warned
 if TYPE_CHECKING:
     from prometheus_backup.metrics.families import Sample
     from prometheus_backup.metrics.run import RunRecorder
+    from prometheus_backup.repository.archive import ArchivedFolder
     from prometheus_backup.repository.entry import BackupEntry
 
 _T = TypeVar("_T")
@@ -130,15 +131,22 @@ def _recorder(command: str, clock: Clock) -> "RunRecorder":
 
 def repository_state(context: CommandContext) -> "list[Sample]":
     """Return the metrics of the repository. Raises RepositoryError if it cannot be read."""
-    return state_of(context, context.repository().entries())
+    repository = context.repository()
+    view = repository.archive.view()
+    return state_of(context, repository.entries(view), view.folders)
 
 
-def state_of(context: CommandContext, entries: "Sequence[BackupEntry]") -> "list[Sample]":
-    """Return the metrics of these backups."""
+def state_of(
+    context: CommandContext,
+    entries: "Sequence[BackupEntry]",
+    folders: "Mapping[str, ArchivedFolder]",
+) -> "list[Sample]":
+    """Return the metrics of these backups, and of the folders of the archive."""
     from prometheus_backup.metrics.state import repository_samples
 
     return repository_samples(
         entries,
+        folders,
         policy=context.policy(),
         interval=context.interval,
         now=context.clock.now(),

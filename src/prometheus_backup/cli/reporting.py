@@ -1,6 +1,6 @@
 """What several commands say of a repository: the report, the class in use, advice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_backup.cli.context import CommandContext
@@ -10,6 +10,7 @@ from prometheus_backup.model import Layout
 
 if TYPE_CHECKING:
     from prometheus_backup.report.plan import Report
+    from prometheus_backup.repository.archive import ArchivedFolder
     from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.repository.repository import Repository
 
@@ -62,9 +63,12 @@ def _is_aws(context: CommandContext) -> bool:
 
 
 def report_of(
-    context: CommandContext, repository: "Repository", entries: "Sequence[BackupEntry]"
+    context: CommandContext,
+    repository: "Repository",
+    entries: "Sequence[BackupEntry]",
+    folders: "Mapping[str, ArchivedFolder]",
 ) -> "Report":
-    """Return the report about these backups of a repository."""
+    """Return the report about these backups of a repository, and the folders of its archive."""
     from prometheus_backup.report.plan import Expected, plan_report
     from prometheus_backup.retention.archive import history_spans
 
@@ -75,5 +79,5 @@ def report_of(
         expected=Expected(context.policy(), context.interval, as_of.rotation),
         storage_class=class_in_use(context),
         now=as_of.now,
-        history=history_spans(repository, entries),
+        history=history_spans(folders, entries),
     )

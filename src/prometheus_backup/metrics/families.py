@@ -107,7 +107,21 @@ STATE = (
         "last_begun_timestamp_seconds",
         "When the newest backup run that left any object started, committed or not.",
     ),
-    _state("repository_size_bytes", "Total size of all backups."),
+    _state(
+        "repository_size_bytes",
+        "Total size of all backups; blocks that they share count once.",
+    ),
+    _state("archive_size_bytes", "Size of the archive, which layout archive shares; else 0."),
+    _state("archive_blocks", "Blocks in the archive, also those that wait for their deletion."),
+    _state(
+        "archive_unwanted_size_bytes", "Size of the blocks in the archive that will be deleted."
+    ),
+    _state("archive_unwanted_blocks", "Blocks in the archive that will be deleted."),
+    _state(
+        "archive_oldest_continuous_timestamp_seconds",
+        "Time of the oldest sample in the archive that no hole separates from the newest; absent "
+        "if the archive is empty.",
+    ),
     _state("oldest_backup_timestamp_seconds", "When the oldest backup started."),
     _state("last_backup_timestamp_seconds", "When the newest backup was committed."),
     _state("last_good_backup_timestamp_seconds", "When the newest good backup was committed."),

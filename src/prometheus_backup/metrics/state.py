@@ -4,16 +4,18 @@ They stay correct if a CronJob stops, a Pushgateway is lost or a pod restarts.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
 from prometheus_backup import __version__
 from prometheus_backup.metrics.families import Sample, sample
-from prometheus_backup.model import Level, Tier, Verdict
+from prometheus_backup.model import Layout, Level, Tier, Verdict
+from prometheus_backup.repository.archive import ArchivedFolder
 from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
 from prometheus_backup.repository.manifest import Header
 from prometheus_backup.repository.verification import Verification, passed_levels
+from prometheus_backup.retention.contents import continuous
 from prometheus_backup.retention.policy import Policy, decide
 from prometheus_backup.retention.prune import candidates
 
@@ -23,9 +25,17 @@ _NONE = "none"
 
 
 def repository_samples(
-    entries: Sequence[BackupEntry], *, policy: Policy, interval: timedelta, now: datetime
+    entries: Sequence[BackupEntry],
+    folders: Mapping[str, ArchivedFolder],
+    *,
+    policy: Policy,
+    interval: timedelta,
+    now: datetime,
 ) -> list[Sample]:
-    """Return the metrics of a repository; entries are sorted, oldest first."""
+    """Return the metrics of a repository; entries are sorted, oldest first.
+
+    `folders` are those of the archive.
+    """
     backups = committed(entries)
     good = [e for e in backups if e.good]
     return [
@@ -33,11 +43,12 @@ def repository_samples(
         sample("repository_read_timestamp_seconds", now.timestamp()),
         sample("expected_interval_seconds", interval.total_seconds()),
         sample("good_backups", len(good)),
-        sample("repository_size_bytes", sum(h.totals.bytes for h in _headers(backups))),
+        sample("repository_size_bytes", _size(backups, folders)),
         *_tiers(backups, policy=policy, now=now),
         *_states(entries),
         *_holds(entries, now=now),
         *_newest(backups),
+        *_archive(entries, folders),
         *_recoverable_range(good),
         *_verified(backups),
         *_verifications(entries),
@@ -47,6 +58,26 @@ def repository_samples(
 
 def _headers(entries: Iterable[BackupEntry]) -> list[Header]:
     return [e.header for e in entries if e.header is not None]
+
+
+def _size(backups: Sequence[BackupEntry], folders: Mapping[str, ArchivedFolder]) -> int:
+    """Return the size of all backups; in layout `archive`, all blocks are in the archive."""
+    whole = (h.totals.bytes for h in _headers(backups) if h.layout is Layout.FULL)
+    return sum(whole) + sum(f.size for f in folders.values())
+
+
+def _archive(
+    entries: Sequence[BackupEntry], folders: Mapping[str, ArchivedFolder]
+) -> Iterable[Sample]:
+    unwanted = [f for f in folders.values() if f.marked_at is not None]
+    yield sample("archive_size_bytes", sum(f.size for f in folders.values()))
+    yield sample("archive_blocks", len(folders))
+    yield sample("archive_unwanted_size_bytes", sum(f.size for f in unwanted))
+    yield sample("archive_unwanted_blocks", len(unwanted))
+    without_hole = continuous(entries, folders)
+    if without_hole is not None:
+        at = without_hole.start.timestamp()
+        yield sample("archive_oldest_continuous_timestamp_seconds", at)
 
 
 def _tiers(backups: Sequence[BackupEntry], *, policy: Policy, now: datetime) -> Iterable[Sample]:

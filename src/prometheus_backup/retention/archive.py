@@ -118,11 +118,10 @@ def all_held_blocks(
     return held
 
 
-def history_spans(repository: Repository, entries: Sequence[BackupEntry]) -> tuple[Span, ...]:
+def history_spans(
+    folders: Mapping[str, ArchivedFolder], entries: Sequence[BackupEntry]
+) -> tuple[Span, ...]:
     """Return the times that the archive holds of backups that are deleted."""
-    if not any(e.folders for e in entries):
-        return ()
-    folders = repository.archive.folders()
     named = {name for e in entries for name in e.folders}
     return merge(
         Span(instant_from_ms(b.begin_ms), instant_from_ms(b.end_ms))

@@ -9,7 +9,7 @@ from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.archive import all_held_blocks, held_blocks, wanted_folders
 from prometheus_backup.retention.history import HeldBlock, history
-from prometheus_backup.spans import Span
+from prometheus_backup.spans import MIN_HOLE, Span, merge
 
 ALL_TIMES = -(1 << 63)
 """Milliseconds before every sample."""
@@ -37,6 +37,26 @@ class StoredBlock:
     def span(self) -> Span:
         """Return the times of its samples."""
         return Span(instant_from_ms(self.held.begin_ms), instant_from_ms(self.held.end_ms))
+
+
+def continuous(
+    entries: Sequence[BackupEntry], folders: Mapping[str, ArchivedFolder]
+) -> Span | None:
+    """Return the newest time range of the history without a hole; None if it holds nothing."""
+    held = held_blocks(entries, folders)
+    wanted = history(held.values(), since_ms=ALL_TIMES)
+    covered = covered_by(held[name] for name in wanted)
+    return covered[-1] if covered else None
+
+
+def covered_by(blocks: Iterable[HeldBlock]) -> tuple[Span, ...]:
+    """Return the times of which these blocks together hold all samples, oldest first."""
+    times = (
+        Span(instant_from_ms(b.begin_ms), instant_from_ms(b.end_ms))
+        for b in blocks
+        if not b.partial
+    )
+    return merge(times, max_gap=MIN_HOLE)
 
 
 def stored_blocks(

@@ -14,7 +14,7 @@ from prometheus_backup.cli.render import Document, Row, instant, second
 from prometheus_backup.cli.tables import Column, table
 from prometheus_backup.errors import UsageError
 from prometheus_backup.model import Outcome, counted, rfc3339, size
-from prometheus_backup.spans import MIN_HOLE, Span, merge
+from prometheus_backup.spans import Span
 
 if TYPE_CHECKING:
     from prometheus_backup.repository.archive import ArchivedFolder
@@ -136,7 +136,7 @@ def history_document(
         "repository": url,
         "blocks": [_block(b) for b in shown],
         "bytes": sum(b.folder.size for b in shown),
-        "holes": [_times(h) for h in holes(b.span for b in shown)],
+        "holes": [_times(h) for h in holes(shown)],
         "marked": [
             {
                 "folder": f.name,
@@ -160,7 +160,7 @@ def history_lines(
         yield f"history: {_sum(b.folder for b in shown)}"
         if alone:
             yield f"in no kept backup: {_sum(b.folder for b in alone)}"
-    for hole in holes(b.span for b in shown):
+    for hole in holes(shown):
         yield f"no samples from {second(hole.start)} to {second(hole.end)} (UTC)"
     if leaving:
         yield f"marked for deletion: {_sum(leaving)}"
@@ -259,10 +259,11 @@ def forget_rows(plan: "ErasePlan") -> Iterable[Row]:
         yield *_cells(block), "LEFT: it has samples outside the time range"
 
 
-def holes(spans: Iterable[Span]) -> Sequence[Span]:
-    """Return the time between spans in which there are no samples."""
-    covered = merge(spans, max_gap=MIN_HOLE)
-    return [Span(a.end, b.start) for a, b in pairwise(covered)]
+def holes(shown: Sequence["StoredBlock"]) -> Sequence[Span]:
+    """Return the time between blocks of which the history does not hold all samples."""
+    from prometheus_backup.retention.contents import covered_by
+
+    return [Span(a.end, b.start) for a, b in pairwise(covered_by(b.held for b in shown))]
 
 
 def _cells(block: "StoredBlock") -> tuple[str, str, str, str]:

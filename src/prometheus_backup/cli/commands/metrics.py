@@ -88,9 +88,10 @@ def _reading(context: CommandContext, *, hurried: bool, memory: "CatalogMemory")
     from prometheus_backup.report.page import render
 
     repository = context.repository(hurried=hurried, memory=memory)
-    entries = repository.entries()
-    page = render(report_of(context, repository, entries))
-    samples = labelled(state_of(context, entries), context.metrics_labels())
+    view = repository.archive.view()
+    entries = repository.entries(view)
+    page = render(report_of(context, repository, entries, view.folders))
+    samples = labelled(state_of(context, entries, view.folders), context.metrics_labels())
     return Reading(samples, page.html, page.policy)
 
 

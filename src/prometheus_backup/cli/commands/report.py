@@ -36,8 +36,9 @@ def report(context: CommandContext, output: Output, *, target: str) -> int:
     from prometheus_backup.report.page import render
 
     repository = context.repository(hurried=True)
-    entries = repository.entries()
-    found = report_of(context, repository, entries)
+    view = repository.archive.view()
+    entries = repository.entries(view)
+    found = report_of(context, repository, entries, view.folders)
     page = render(found)
     document = {"output": target, "sha256": page.sha256, **report_document(found)}
     if target == _STDOUT:

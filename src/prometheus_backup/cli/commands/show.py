@@ -77,7 +77,9 @@ def show_rows(entry: "BackupEntry", manifest: "Manifest", as_of: AsOf) -> Iterab
     yield "layout", manifest.layout.value
     yield "snapshot", manifest.snapshot_name
     yield "retention of the source", manifest.retention_time or "off: it deletes no data"
-    yield "contents", f"{size(manifest.totals.bytes)} in {counted(manifest.totals.blocks, 'block')}"
+    totals = manifest.totals
+    shared = f"; {size(totals.shared_bytes)} were in the archive" if totals.shared_bytes else ""
+    yield "contents", f"{size(totals.bytes)} in {counted(totals.blocks, 'block')}{shared}"
     yield "time range", span(manifest)
     if missing := left_out(manifest):
         yield "left out", missing

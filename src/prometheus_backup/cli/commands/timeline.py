@@ -31,8 +31,9 @@ def timeline(context: CommandContext, output: Output, *, start: str | None, end:
 
     policy, interval, now = context.policy(), context.interval, context.clock.now()
     repository = context.repository()
-    entries = repository.entries()
-    backups, history = coverages_of(entries), history_spans(repository, entries)
+    view = repository.archive.view()
+    entries = repository.entries(view)
+    backups, history = coverages_of(entries), history_spans(view.folders, entries)
     begin, until = context.instant(start), context.instant(end)
     window = None
     if begin is not None or until is not None:
