@@ -12,7 +12,7 @@ import pytest
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusServer
 from devtools.remote_write import Series, remote_write
-from prometheus_backup.events import ignore
+from prometheus_backup.events import BytesMoved, Event, LongStepBegan, ignore
 from prometheus_backup.heal.head import read_head
 from prometheus_backup.heal.head_plan import plan_head
 from tests.heal.test_head import OUT_OF_ORDER, Head
@@ -113,3 +113,11 @@ def test_what_a_crash_may_leave_in_the_newest_file_is_no_fault(head: Head) -> No
         assert plan_head(read_head(head.data_dir, ignore)) == ()
         newest.write_bytes(content[:torn])
         assert plan_head(read_head(head.data_dir, ignore)) == ()
+
+
+def test_progress_counts_each_byte_once(head: Head) -> None:
+    events: list[Event] = []
+    read_head(head.data_dir, events.append)
+    (begin,) = (event for event in events if isinstance(event, LongStepBegan))
+    done = sum(event.count for event in events if isinstance(event, BytesMoved))
+    assert done == begin.total > 0

@@ -29,7 +29,7 @@ from prometheus_backup.heal.head_plan import left_while_running, plan_head
 from prometheus_backup.heal.record_plan import read_segments
 from prometheus_backup.heal.swap import Swap
 from prometheus_backup.tsdb.head_chunks import HEADER_SIZE, ChunkFileReport, scan_chunk_file
-from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Watch
+from prometheus_backup.tsdb.reading import WINDOW, ReadFile, Watch, watched_once
 from prometheus_backup.tsdb.wal import SegmentReport, filler, scan_segment
 
 _PAUSE = 2.0
@@ -77,7 +77,10 @@ def _with_contents(
     unread: dict[str, str] = {}
     for path in paths:
         try:
-            with ReadFile(data_dir / path, watch=watch) as file:
+            with (
+                watched_once(watch, _size(data_dir / path)) as once,
+                ReadFile(data_dir / path, watch=once) as file,
+            ):
                 if path.startswith(CHUNKS_HEAD):
                     chunk_files[PurePosixPath(path).name] = scan_chunk_file(file)
                 else:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.events import BytesMoved, Listener, long_step
-from prometheus_backup.tsdb.reading import Watch, ignore_bytes
+from prometheus_backup.tsdb.reading import Watch, ignore_bytes, watched_once
 from prometheus_backup.tsdb.verification import KEPT, BlockReport, check_block
 
 _REPORT_EVERY = 16 << 20
@@ -81,17 +81,8 @@ def check_blocks(
 
 def _check(folder: Path, *, keep: int, watch: Watch) -> BlockReport:
     """Check a block, and count each of its bytes once, although parts of it are read twice."""
-    left = block_size(folder)
-
-    def once(size: int) -> None:
-        nonlocal left
-        new = min(size, left)
-        left -= new
-        watch(new)
-
-    report = check_block(folder, keep=keep, watch=once)
-    watch(left)
-    return report
+    with watched_once(watch, block_size(folder)) as once:
+        return check_block(folder, keep=keep, watch=once)
 
 
 @dataclass(slots=True)

@@ -4,10 +4,11 @@ Memory maps would be as fast, but a page that cannot be read, or a file that is 
 the check, ends the process with SIGBUS.
 """
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -33,6 +34,21 @@ Watch = Callable[[int], None]
 def ignore_bytes(size: int) -> None:
     """Do nothing."""
     del size
+
+
+@contextlib.contextmanager
+def watched_once(watch: Watch, size: int) -> Iterator[Watch]:
+    """Count `size` bytes in all, however many of them are read, or read twice."""
+    left = size
+
+    def once(count: int) -> None:
+        nonlocal left
+        new = min(count, left)
+        left -= new
+        watch(new)
+
+    yield once
+    watch(left)
 
 
 class Unsound(Exception):
