@@ -18,9 +18,9 @@ from prometheus_backup.prometheus.client import (
     PrometheusClient,
     QueryFailed,
     SnapshotConnectionLost,
-    SourceStatus,
 )
 from prometheus_backup.prometheus.loading import reload_timeout
+from prometheus_backup.prometheus.status import SourceStatus
 from tests.support.contents import live_blocks
 from tests.support.sources import HTML, SNAPSHOT_PATH, FakePrometheus, Proxy
 

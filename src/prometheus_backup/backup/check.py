@@ -22,7 +22,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import Warned
 from prometheus_backup.model import CheckLine, Layout, Outcome, SnapshotMode, counted
-from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.instance import (
     head_block_estimate,
     require_admin_api,
@@ -32,6 +32,7 @@ from prometheus_backup.prometheus.instance import (
     require_server,
     source_of_blocks,
 )
+from prometheus_backup.prometheus.status import SourceStatus
 from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository

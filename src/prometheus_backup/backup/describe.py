@@ -15,9 +15,9 @@ from prometheus_backup.model import (
     instant_from_ms,
     printable,
 )
-from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.promql import parse_duration
 from prometheus_backup.prometheus.retention import far_ahead
+from prometheus_backup.prometheus.status import SourceStatus
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.entry import BackupEntry
 from prometheus_backup.repository.fingerprint import Fingerprint

@@ -13,7 +13,7 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import Listener, Warned
 from prometheus_backup.folder import Folder
-from prometheus_backup.prometheus.client import SourceStatus
+from prometheus_backup.prometheus.status import SourceStatus
 from prometheus_backup.repository.entry import BackupEntry, State, committed
 from prometheus_backup.repository.layout import TOOL_FOLDER
 from prometheus_backup.repository.repository import Repository

@@ -48,9 +48,10 @@ from prometheus_backup.errors import (
 )
 from prometheus_backup.events import BackupCommitted, Listener, PlanMade, Step, Warned, ignore
 from prometheus_backup.model import BLOCK_TAGS, Layout, Level, Outcome, PutOptions, SnapshotMode
-from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
+from prometheus_backup.prometheus.client import PrometheusClient
 from prometheus_backup.prometheus.fingerprints import FingerprintQueries
 from prometheus_backup.prometheus.instance import require_usable_source, source_of_blocks
+from prometheus_backup.prometheus.status import SourceStatus
 from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.entry import BackupEntry, State, newest_intact
 from prometheus_backup.repository.fingerprint import Fingerprint

@@ -11,13 +11,13 @@ from prometheus_backup.backup.snapshot import Snapshot
 from prometheus_backup.backup.upload import StoredFile
 from prometheus_backup.events import BlockChecked, Listener, Warned
 from prometheus_backup.model import Level, SourceBlock, printable
-from prometheus_backup.prometheus.client import SourceStatus
 from prometheus_backup.prometheus.encodings import (
     Encodings,
     is_newer_possible,
     united,
     written_encodings,
 )
+from prometheus_backup.prometheus.status import SourceStatus
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.tsdb.block import MUTABLE
 from prometheus_backup.tsdb.parallel import checked_blocks

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -20,14 +19,8 @@ from prometheus_backup.errors import (
     SnapshotUnusable,
     SourceUnavailable,
 )
-from prometheus_backup.model import instant_from_ms, printable
+from prometheus_backup.model import printable
 from prometheus_backup.prometheus.access import Access, Credentials, tls_context
-from prometheus_backup.prometheus.configuration import (
-    configured_retention,
-    evaluation_interval,
-    float_chunk_encoding,
-    out_of_order_window,
-)
 from prometheus_backup.prometheus.fields import Fields, UnexpectedValue, parse_object
 from prometheus_backup.prometheus.http_failures import (
     answered_by_tls_server,
@@ -36,7 +29,7 @@ from prometheus_backup.prometheus.http_failures import (
     without,
 )
 from prometheus_backup.prometheus.limited_http import LimitedClient, ResponseTooLong
-from prometheus_backup.prometheus.promql import parse_duration
+from prometheus_backup.prometheus.status import SourceStatus, read_status
 
 _TIMEOUT = 30.0
 """Seconds without a byte."""
@@ -54,8 +47,6 @@ _SNAPSHOT_PATH = "/api/v1/admin/tsdb/snapshot"
 _QUERY_PATH = "/api/v1/query"
 _MAX_NAME = 255
 """Characters of a file name."""
-_NO_TIME = 2**63 - 1
-_MINUTE = timedelta(minutes=1)
 
 
 class SnapshotConnectionLost(SourceUnavailable):
@@ -68,63 +59,6 @@ class QueryFailed(SourceUnavailable):
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class SourceStatus:
-    """The status that Prometheus reports. `clock` is the time of its clock, to the second.
-
-    `storage_path` is absolute if Prometheus reports its working directory. `head_from` is the time
-    of the first sample in memory, None if there are none. `lookback` is the lookback delta of
-    queries, as a PromQL duration. `reload_interval` is how often new blocks are loaded. `features`
-    are those that are enabled. `float_encoding` is the configured encoding of float chunks, "" if
-    none is configured.
-    """
-
-    version: str
-    revision: str
-    start_time: str
-    hostname: str | None
-    retention: str
-    admin_api: bool
-    agent: bool
-    storage_path: str
-    out_of_order: str | None
-    head_series: int
-    head_chunks: int
-    head_from: datetime | None
-    lookback: str
-    reload_interval: timedelta
-    clock: datetime
-    features: tuple[str, ...] = ()
-    evaluation_interval: str = ""
-    float_encoding: str = ""
-
-    @classmethod
-    def unknown(cls, now: datetime) -> Self:
-        """Return the status of a Prometheus that does not answer."""
-        return cls(
-            version="",
-            revision="",
-            start_time="",
-            hostname=None,
-            retention="unknown",
-            admin_api=False,
-            agent=False,
-            storage_path="",
-            out_of_order=None,
-            head_series=0,
-            head_chunks=0,
-            head_from=None,
-            lookback="",
-            reload_interval=_MINUTE,
-            clock=now,
-        )
-
-    @property
-    def is_known(self) -> bool:
-        """Return whether Prometheus reported it."""
-        return bool(self.version)
 
 
 class PrometheusClient:
@@ -163,36 +97,7 @@ class PrometheusClient:
 
     def _status(self) -> SourceStatus:
         flags, clock = self._get_with_clock("/api/v1/status/flags")
-        runtime = self._get("/api/v1/status/runtimeinfo")
-        build = self._get("/api/v1/status/buildinfo")
-        config = self._get("/api/v1/status/config").raw_text("yaml")
-        version = build.text("version")
-        configured = configured_retention(config, flags.values, version=version)
-        retention = runtime.text("storageRetention") if configured is None else configured
-        out_of_order = out_of_order_window(config)
-        agent = _is_agent(flags)
-        path = "/api/v1/status/tsdb?limit=1"
-        head = Fields(path, {}) if agent else self._get(path).object("headStats")
-        return SourceStatus(
-            version=version,
-            revision=build.text("revision"),
-            start_time=runtime.text("startTime"),
-            hostname=runtime.text("hostname") or None,
-            retention=printable(retention),
-            admin_api=flags.text("web.enable-admin-api") == "true",
-            agent=agent,
-            storage_path=str(Path(runtime.text("CWD"), flags.text("storage.tsdb.path"))),
-            out_of_order=printable(out_of_order) if out_of_order else None,
-            head_series=head.count("numSeries"),
-            head_chunks=head.count("chunkCount"),
-            head_from=_head_from(head),
-            lookback=flags.text("query.lookback-delta"),
-            reload_interval=_reload_interval(flags),
-            clock=clock,
-            features=_features(flags),
-            evaluation_interval=printable(evaluation_interval(config)),
-            float_encoding=float_chunk_encoding(config),
-        )
+        return read_status(flags, clock, self._get)
 
     def is_listening(self) -> bool:
         """Return whether a server listens at the URL, whatever its response."""
@@ -429,31 +334,6 @@ class _LoadedBlock:
         compaction = block.object("compaction")
         parents = (parent.text("ulid") for parent in compaction.objects("parents"))
         return cls(block.text("ulid"), (*compaction.texts("sources"), *parents))
-
-
-def _is_agent(flags: Fields) -> bool:
-    return flags.text("agent") == "true" or "agent" in _features(flags)
-
-
-def _features(flags: Fields) -> tuple[str, ...]:
-    names = re.split(r"[\s,]+", flags.text("enable-feature"))
-    return tuple(sorted({name for name in names if name}))
-
-
-def _reload_interval(flags: Fields) -> timedelta:
-    """Return how often new blocks are loaded: a flag since 3.9, before that once a minute."""
-    return parse_duration(flags.text("storage.tsdb.block-reload-interval")) or _MINUTE
-
-
-def _head_from(head: Fields) -> datetime | None:
-    """Return the start of the head; None if it is empty.
-
-    An empty head has no series; its minTime is the largest int64, or the end of the newest block.
-    """
-    begin = head.number("minTime")
-    if not head.count("numSeries") or begin is None or begin >= _NO_TIME:
-        return None
-    return instant_from_ms(begin)
 
 
 def _date(response: httpx.Response) -> datetime:

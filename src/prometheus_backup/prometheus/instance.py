@@ -19,7 +19,8 @@ from prometheus_backup.repository.layout import is_ulid
 from prometheus_backup.tsdb.block import live_ulids, read_meta
 
 if TYPE_CHECKING:  # importing an HTTP client takes time
-    from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
+    from prometheus_backup.prometheus.client import PrometheusClient
+from prometheus_backup.prometheus.status import SourceStatus
 
 _INSTANCE_TRIES = 3
 _TRIES = 4
@@ -67,7 +68,7 @@ def source_of_blocks(
     One that does not answer is reported, and its status is unknown, unless the directory has no
     block either. Raises SourceUnavailable, SnapshotUnusable or UsageError.
     """
-    from prometheus_backup.prometheus.client import SourceStatus
+    from prometheus_backup.prometheus.status import SourceStatus
 
     require_data_dir(data_dir)
     try:

@@ -41,7 +41,8 @@ from prometheus_backup.tsdb.tombstones import FILE as TOMBSTONES
 from prometheus_backup.tsdb.tombstones import deleted_times
 
 if TYPE_CHECKING:  # only for its types: importing an HTTP client takes time
-    from prometheus_backup.prometheus.client import PrometheusClient, SourceStatus
+    from prometheus_backup.prometheus.client import PrometheusClient
+    from prometheus_backup.prometheus.status import SourceStatus
 
 IGNORED_NAMES = frozenset({"lost+found", TOOL_FOLDER})
 """Names that an empty target may contain."""
