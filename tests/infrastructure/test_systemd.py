@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +12,19 @@ import pytest
 from devtools.s3 import S3Bucket
 from prometheus_backup.backup.schedule import FINAL_EXITS, MAX_TRIES
 from prometheus_backup.config import read_file
-from prometheus_backup.errors import RepositoryUnavailable, SourceUnavailable
+from prometheus_backup.errors import RepositoryUnavailable, SourceUnavailable, UsageError
+from prometheus_backup.metrics.exposition import parse as exposed
 from tests.support.command_lines import parse
+from tests.support.exporter import Served
 from tests.support.pages import DOCS, ROOT
+from tests.support.started_cli import StartedCli
 from tests.support.stored_backups import run_here
+from tests.support.waiting import wait_until
 
 FOLDER = ROOT / "infrastructure" / "systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))
+EXPORTERS = [service for service in SERVICES if "-exporter" in service.stem]
+JOBS = [service for service in SERVICES if service not in EXPORTERS]
 
 
 def values(path: Path, name: str) -> list[str]:
@@ -39,7 +46,7 @@ def test_service_runs_a_command_with_the_shipped_settings(service: Path) -> None
     assert values(service, "Documentation") == [f"man:prometheus-backup-{name}(1)"]
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("service", JOBS, ids=lambda path: path.stem)
 def test_service_repeats_only_what_another_try_may_cure(service: Path) -> None:
     (codes,) = values(service, "RestartPreventExitStatus")
     final = {int(code) for code in codes.split()}
@@ -49,7 +56,7 @@ def test_service_repeats_only_what_another_try_may_cure(service: Path) -> None:
     assert values(service, "StartLimitBurst") == [str(MAX_TRIES)]
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("service", JOBS, ids=lambda path: path.stem)
 def test_every_service_has_a_timer_that_the_page_enables(service: Path) -> None:
     timer = service.with_suffix(".timer")
 
@@ -84,7 +91,8 @@ def test_template_differs_from_the_unit_only_in_what_belongs_to_a_name(template:
     unit = template.with_name(template.name.replace("@", ""))
 
     def lines(path: Path) -> list[str]:
-        kept = re.findall(r"^[^#\n].*", path.read_text(), re.MULTILINE)
+        text = path.read_text().replace(" --repositories /etc/prometheus-backup/%i.yaml", "")
+        kept = re.findall(r"^[^#\n].*", text, re.MULTILINE)
         return [line for line in kept if line.partition("=")[0] not in _OF_NAME]
 
     assert lines(template) == lines(unit)
@@ -128,3 +136,56 @@ def test_starts_of_instances_are_spread_and_stay() -> None:
     for timer in FOLDER.glob("*@.timer"):
         assert values(timer, "RandomizedDelaySec") == ["3h"]
         assert values(timer, "FixedRandomDelay") == ["yes"]
+
+
+@pytest.mark.parametrize("service", EXPORTERS, ids=lambda path: path.stem)
+def test_exporter_starts_with_the_machine_and_writes_nowhere(service: Path) -> None:
+    assert values(service, "WantedBy") == ["multi-user.target"]
+    assert values(service, "Restart") == ["on-failure"]
+    assert values(service, "RestartPreventExitStatus") == [str(UsageError.exit_code)]
+    assert values(service, "ProtectSystem") == ["strict"]
+    assert values(service, "ReadWritePaths") == []
+    name = service.name.replace("@", "@fleet")
+    page = (DOCS / "how-to" / ("fleet.md" if "@" in service.name else "monitoring.md")).read_text()
+    assert re.search(rf"^systemctl enable --now {re.escape(name)}$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("service", EXPORTERS, ids=lambda path: path.stem)
+def test_exporter_restricts_at_least_what_the_jobs_do(service: Path) -> None:
+    def restrictions(path: Path) -> set[str]:
+        lines = path.read_text().splitlines()
+        return {
+            line for line in lines if re.match("Protect|Private|NoNew|Capab|Restrict|Lock", line)
+        }
+
+    for job in JOBS:
+        assert {r for r in restrictions(job) if "ExitStatus" not in r} <= restrictions(service)
+
+
+@pytest.mark.parametrize("service", EXPORTERS, ids=lambda path: path.stem)
+def test_exporter_serves_the_repositories_of_its_files(
+    service: Path, s3_bucket: S3Bucket, tmp_path: Path
+) -> None:
+    """Its command, with the shipped configuration, and the address of the test's store."""
+    (line,) = values(service, "ExecStart")
+    prefixes = {"prometheus-snapshots"}
+    if "@" in service.name:
+        prefixes = {f"prometheus-snapshots-{name}" for name in ("payments", "batch")}
+        entries = [{"repository": f"s3://{s3_bucket.name}/{prefix}"} for prefix in prefixes]
+        (tmp_path / "fleet.yaml").write_text(json.dumps({"repositories": entries}))
+        line = line.replace("/etc/prometheus-backup/%i.yaml", str(tmp_path / "fleet.yaml"))
+    line = line.replace("/etc/prometheus-backup/config.yaml", str(FOLDER / "config.yaml"))
+    _, *arguments = shlex.split(line.replace("127.0.0.1:9879", "127.0.0.1:0"))
+    env = {**s3_bucket.endpoint.environment(), "S3_BUCKET": s3_bucket.name}
+    with StartedCli(*arguments, env=env, directory=tmp_path / "run") as started:
+        served = Served(started)
+        wait_until(lambda: len(_readable(served)) == len(prefixes))
+        assert _readable(served) == {f"s3://{s3_bucket.name}/{prefix}" for prefix in prefixes}
+        started.send(signal.SIGTERM)
+        assert started.end().code == 0, "being stopped is no failure"
+
+
+def _readable(served: Served) -> set[str]:
+    samples = exposed(served.get("/metrics").text)
+    name = "prometheus_backup_repository_readable"
+    return {s.labels["repository"] for s in samples if s.name == name and s.value == 1}

@@ -25,6 +25,8 @@ class _Entry(BaseModel):
     retention_daily: int | None = Field(default=None, ge=0)
     retention_monthly: int | None = Field(default=None, ge=0)
     retention_yearly: int | None = Field(default=None, ge=0)
+    retention_all: str | None = None
+    retention_history: str | None = None
     s3_region: str | None = None
     s3_endpoint_url: str | None = None
 
