@@ -293,3 +293,99 @@ def test_verifier_can_only_write_its_results(
     assert {k: after[k] for k in before} == before
     _denied(stocked.run(user, "backup"), "s3:PutObject")
     assert "s3:PutObject" in _require_exit(stocked.run(user, "prune"), 3)
+
+
+# Layout archive
+
+
+@pytest.fixture
+def archived(account: Account) -> Account:
+    """The bucket with two backups in layout archive, made by the writer."""
+    writer = account.user(*statements("writer"))
+    for _ in range(2):
+        done = account.run(writer, "backup", LAYOUT="archive", RETENTION_DAILY="36500")
+        _require_quiet(done)
+    assert [k for k in account.files.all_keys() if k.startswith("archive/")]
+    assert not [k for k in account.files.all_keys() if k.startswith("archive/claims/")]
+    return account
+
+
+def _require_quiet(done: Done) -> str:
+    """Assert that a command succeeded and was denied nothing, also not in passing."""
+    log = _require_exit(done, 0)
+    assert "warning" not in log, log
+    assert "denied" not in log.lower(), log
+    return log
+
+
+def test_combined_policy_allows_all_daily_commands_in_layout_archive(
+    account: Account, tmp_path: Path
+) -> None:
+    user = account.user(*statements("combined"))
+    put_small_backup(account.files, OLD, labels={})
+    for command in (
+        ["backup"],
+        ["backup"],
+        ["list"],
+        ["verify", "--all"],
+        ["prune"],
+        ["restore", "--history", str(tmp_path / "history")],
+        ["metrics"],
+    ):
+        variables = {"LAYOUT": "archive", "RETENTION_HISTORY": "400d"}
+        _require_quiet(account.run(user, *command, **variables))
+
+
+@pytest.mark.parametrize("role", ["restorer", "verifier", "pruner", "writer"])
+def test_each_role_can_look_at_an_archive(archived: Account, role: str) -> None:
+    user = archived.user(*statements(role))
+    for command in (
+        ["list"],
+        ["metrics"],
+        ["show", "latest"],
+        ["timeline"],
+        ["prune", "--dry-run"],
+    ):
+        _require_quiet(archived.run(user, *command))
+
+
+def test_restorer_can_restore_an_archive(archived: Account, tmp_path: Path) -> None:
+    user = archived.user(*statements("restorer"))
+    before = set(archived.files.all_keys())
+    _require_quiet(archived.run(user, "restore", "latest", str(tmp_path / "one")))
+    _require_quiet(archived.run(user, "restore", "--history", str(tmp_path / "history")))
+    assert set(archived.files.all_keys()) == before
+
+
+def test_verifier_can_record_its_results_about_an_archive(archived: Account) -> None:
+    user = archived.user(*statements("verifier"))
+    before = {k: archived.files.get(k) for k in archived.files.all_keys()}
+    _require_quiet(archived.run(user, "verify", "--all"))
+    assert [k for k in archived.files.all_keys() if "/verification-" in k and k not in before]
+    with archived.moto.enforcing_iam():
+        for key in before:
+            if key.startswith("archive/") and not key.startswith("archive/catalog/"):
+                with pytest.raises(ClientError, match="AccessDenied"):
+                    user.delete(f"{PREFIX}/{key}")
+
+
+def test_writer_deletes_nothing_of_an_archive(archived: Account) -> None:
+    user, keys = archived.user(*statements("writer")), archived.files.all_keys()
+    with archived.moto.enforcing_iam():
+        for key in keys:
+            if not key.startswith("archive/catalog/"):
+                with pytest.raises(ClientError, match="AccessDenied"):
+                    user.delete(f"{PREFIX}/{key}")
+
+
+def test_pruner_deletes_from_an_archive_and_reads_no_samples(
+    archived: Account, tmp_path: Path
+) -> None:
+    user = archived.user(*statements("pruner"))
+    before = set(archived.files.all_keys())
+    put_small_backup(archived.files, OLD, labels={})
+    log = _require_exit(archived.run(user, "prune", "--retention-daily=1"), 0)
+    assert "denied" not in log.lower(), log
+    gone = before - set(archived.files.all_keys())
+    assert not [k for k in gone if k.endswith("/index")], "marked first, deleted a day later"
+    _denied(archived.run(user, "restore", "latest", str(tmp_path / "one")), "s3:GetObject")
