@@ -33,6 +33,7 @@ _BLOCKS = [
 _COMMANDS = [
     ["restore", "latest"],
     ["restore", "latest", "--dry-run"],
+    ["restore", "--history", "--dry-run"],
     ["heal", "--apply"],
     ["heal"],
     ["verify", "latest", "--level", "tsdb"],
@@ -124,6 +125,12 @@ def test_data_directory_is_added_where_the_command_needs_it() -> None:
     ]
     assert _arguments(_job("restore", "latest", "/prometheus/other")) == [
         *("restore", "latest", "/prometheus/other")
+    ]
+    assert _arguments(_job("restore", "--history", "--from", "-30d")) == [
+        *("restore", "--history", "--from", "-30d", "/prometheus", "--merge")
+    ]
+    assert _arguments(_job("restore", "--history", "/prometheus/other")) == [
+        *("restore", "--history", "/prometheus/other")
     ]
     assert _arguments(_job("heal", "--apply")) == ["heal", "--apply", "/prometheus"]
     assert _arguments(_job("list")) == ["list"]

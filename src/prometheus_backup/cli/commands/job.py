@@ -49,9 +49,9 @@ def job(
     """Print a Kubernetes Job that runs COMMAND with the settings and the volume of the backup.
 
     Reads the CronJob from standard input, as `kubectl get cronjob NAME -o json` prints it. In
-    `restore BACKUP`, `heal` and `inspect`, the directory is Prometheus' data directory, and
-    `restore` merges. The Job has a new name each time, does not belong to the CronJob, and does not
-    count as a backup.
+    `restore BACKUP`, `restore --history`, `heal` and `inspect`, the directory is Prometheus' data
+    directory, and `restore` merges. The Job has a new name each time, does not belong to the
+    CronJob, and does not count as a backup.
     """
     del context
     from prometheus_backup.kubernetes.job import CronJobPod
@@ -98,6 +98,8 @@ def _completed(target: click.Command, words: Sequence[str], data_dir: str) -> li
     """Return the arguments with the data directory, if the command needs it and none is given."""
     name, options = _IN_DATA_DIR.get(target.name or "", ("", ()))
     given = _raw(target, words)
+    if given.get("history"):  # `restore --history TARGET` names no backup: the target is first
+        name = "backup"
     if not name or name in given or (name == "target" and "backup" not in given):
         return [*words]
     return [*words, data_dir, *(o for o in options if o not in words)]
