@@ -20,7 +20,8 @@ _HAVE_OWN_VALUES = frozenset(
     {
         *("prometheus_url", "data_dir", "scratch", "prometheus_binary"),
         *("repository", "s3_bucket", "s3_prefix", "s3_region", "s3_endpoint_url", "layout"),
-        *("retention_daily", "retention_monthly", "retention_yearly", "verify_level"),
+        *("retention_daily", "retention_monthly", "retention_yearly"),
+        *("retention_all", "retention_history", "verify_level", "snapshot_mode", "backup_interval"),
         *("labels", "metrics_labels", "pushgateway_url"),
         "healthcheck_url",  # a secret, for pods.extraEnv
     }

@@ -31,6 +31,7 @@ _VALUES = [
     *(pytest.param(yaml.safe_load(f.read_text()), id=f.stem) for f in _EXAMPLES),
 ]
 Values = dict[str, Any]
+_TIERS = ("daily", "monthly", "yearly")
 
 
 def _example(name: str) -> Values:
@@ -185,6 +186,14 @@ def test_credentials_decide_egress_secret_and_annotation(
         ({"retention": {"daily": "thirty"}}, "daily"),
         ({"settings": {"RETENTION_DAILLY": "1"}}, "RETENTION_DAILLY"),
         ({"settings": {"S3_PREFIX": "a"}}, "S3_PREFIX"),
+        ({"settings": {"SNAPSHOT_MODE": "blocks"}}, "SNAPSHOT_MODE"),
+        ({"prometheus": {"snapshotMode": "block"}}, "snapshotMode"),
+        ({"retention": {"all": "48"}}, "all"),
+        ({"prometheus": {"retention": {"history": "0d"}}}, "history"),
+        ({"repository": {"layout": "Archive"}}, "layout"),
+        ({"repository": {"prefix": ""}}, "prefix"),
+        ({"backup": {"interval": "hourly"}}, "interval"),
+        ({"labels": {"my cluster": "a"}}, "my cluster"),
         ({"prometheus": {"preset": "helm"}}, "preset"),
         ({"prometheus": {"name": "a"}}, "name"),
         ({"prometheuses": [{"preset": "statefulset"}]}, "name"),
@@ -233,7 +242,18 @@ def test_wrong_values_are_refused_by_the_schema(values: Values, reason: str) -> 
             {"prometheuses": [{"name": "a"}, {"name": "b"}]},
             "back up the same volume, observability/prometheus-storage-prometheus-0",
         ),
-        ({"prometheuses": [{"name": "a" * 35}]}, "at most 52 characters"),
+        ({"prometheuses": [{"name": "a" * 35}]}, "give the entry of prometheuses"),
+        ({"namePrefix": "a" * 36}, "give namePrefix a shorter name"),
+        ({"repository": {"bucket": ""}}, "set repository.bucket"),
+        ({"retention": dict.fromkeys(_TIERS, 0)}, "keeps nothing"),
+        (
+            {"prometheuses": [{"name": "a", "retention": dict.fromkeys(_TIERS, 0)}]},
+            "prometheus-backup-a (observability/prometheus-0): its retention keeps nothing",
+        ),
+        ({"backup": {"schedule": "0 26 * * *"}}, 'its hour is "26"'),
+        ({"backup": {"schedule": "60 2 * * *"}}, 'its minute is "60"'),
+        ({"verify": {"enabled": True, "schedule": "0 2 * * 7"}}, 'its day of the week is "7"'),
+        ({"drill": {"enabled": True, "schedule": "0 2 0 * *"}}, 'its day of the month is "0"'),
         ({"prometheus": {"shards": 2}}, "only the operator has shards"),
         ({"prometheus": {"preset": "custom"}}, "needs url"),
         ({"prometheus": {"replicas": 2, "pod": "a-0"}}, "those of a single pod"),
@@ -259,6 +279,39 @@ def test_values_that_contradict_each_other_fail_with_the_reason(
     with pytest.raises(helm_python.HelmRenderError) as error:
         rendered(values)
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["0 * * * *", "*/15 0-6/2 1,15 * *", "30 2 * JAN-mar MON-FRI", "0 2 31 12 sun"]
+)
+def test_schedules_of_kubernetes_are_accepted(schedule: str) -> None:
+    manifests = objects({"backup": {"schedule": schedule}})
+    assert only(manifests, "CronJob")["spec"]["schedule"] == schedule
+
+
+def test_two_releases_in_one_namespace_select_nothing_of_each_other() -> None:
+    enabled = {name: {"enabled": True} for name in ("verify", "drill")}
+    exporter = {"enabled": True, "serviceMonitor": {"enabled": True}}
+    values = {**enabled, "exporter": exporter, "networkPolicy": {"prometheusIngress": True}}
+    first, second = objects(values), objects({**values, "namePrefix": "b-"})
+    assert not {*_by_name(first)} & {*_by_name(second)}
+    for own, other in ((first, second), (second, first)):
+        labels = [m["metadata"]["labels"] for m in own if m["kind"] == "Service"]
+        labels += [p["metadata"]["labels"] for p in pods(own)]
+        assert all(any(_selects(s, at) for at in labels) for s in _selectors(own))
+        assert not [s for s in _selectors(other) if any(_selects(s, at) for at in labels)]
+
+
+def _selectors(manifests: list[Manifest]) -> list[dict[str, str]]:
+    """Return what selects pods and Services of the release, from whichever kind of object."""
+    text = json.dumps([m["spec"] for m in manifests if m["kind"] != "CronJob" and "spec" in m])
+    found = re.findall(r'"(?:matchLabels|selector)": (\{"app": "[^"]*"\})', text)
+    assert found
+    return [json.loads(selector) for selector in found]
+
+
+def _selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return selector.items() <= labels.items()
 
 
 def _fleet(size: int) -> Values:
@@ -353,10 +406,6 @@ def test_notes_name_the_cronjob_and_the_secret() -> None:
         in notes
     )
     assert "prometheus-backup-s3-credentials" in notes
-    assert (
-        "get configmap -n observability prometheus-backup-sidecar"
-        in rendered(_example("sidecar"))[NOTES]
-    )
 
 
 def _run_backup(cluster: Cluster, cronjob: Manifest) -> None:
@@ -417,40 +466,6 @@ def test_pod_of_a_fleet_entry_runs(cluster: Cluster, bucket: S3Bucket) -> None:
     assert _labels(bucket, "prometheus-snapshots-legacy") == [
         {"cluster": "production", "replica": "prometheus-0"}
     ]
-
-
-def test_sidecar_runs_with_what_the_config_map_says(
-    cluster: Cluster, source: PrometheusServer, bucket: S3Bucket
-) -> None:
-    manifests = objects(_example("sidecar"))
-    _use(cluster, manifests)
-    text = only(manifests, "ConfigMap", "prometheus-backup-sidecar")["data"]["sidecar.yaml"]
-    added = yaml.safe_load(text)
-    (container,) = added["containers"]
-    assert container["args"] == ["daily", "02:00"]
-    container["args"] = ["backup"]
-    user = {"runAsUser": 65534, "runAsGroup": 65534}
-    storage = {
-        "name": "prometheus-storage",
-        "persistentVolumeClaim": {"claimName": source.data_dir.name},
-    }
-    pod = {"securityContext": user, **added, "volumes": [storage, *added["volumes"]]}
-    (done,) = cluster.run({"spec": pod})
-    assert done.returncode == 0, done.stderr
-    assert _labels(bucket, "prometheus-snapshots") == [{"replica": "prometheus-0"}]
-
-
-def test_sidecars_of_several_replicas_have_their_own_prefixes() -> None:
-    manifests = objects(
-        {"prometheus": {"mode": "sidecar", "replicas": 2}, "verify": {"enabled": True}}
-    )
-    (container,) = yaml.safe_load(
-        only(manifests, "ConfigMap", "prometheus-backup-sidecar")["data"]["sidecar.yaml"]
-    )["containers"]
-    own = {e["name"]: e.get("value") for e in container["env"]}
-    assert own["S3_PREFIX"] == "prometheus-snapshots-$(POD_NAME)"
-    verify = only(manifests, "CronJob", "prometheus-verify-1")
-    assert _environment(verify)["S3_PREFIX"] == "prometheus-snapshots-prometheus-1"
 
 
 def test_exporter_of_a_fleet_serves_all_its_repositories(

@@ -137,7 +137,8 @@ class Cluster:
         binds.append((self._file("resolv.conf", ""), "/etc/resolv.conf", "rw"))
         for mount in container["volumeMounts"]:
             source = self._volume(volumes[mount["name"]]) / mount.get("subPath", "")
-            mode = "ro" if mount.get("readOnly") else "rw"
+            claim = volumes[mount["name"]].get("persistentVolumeClaim", {})
+            mode = "ro" if mount.get("readOnly") or claim.get("readOnly") else "rw"
             binds.append((source, mount["mountPath"], mode))
         over = self._new_folder("over")  # a writable layer over the image's root
         below = ":".join(map(str, image.layers))

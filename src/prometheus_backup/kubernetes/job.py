@@ -107,6 +107,8 @@ def _adapted(pod: CronJobPod, command: str, arguments: Sequence[str]) -> Object:
         )
     _set_command(own, command, arguments)
     _place(spec, own, command, pod.data_dir)
+    if command in _CHANGE_DATA:  # also to show a plan, which says whether it can be done
+        _make_writable(spec, own, pod.data_dir)
     spec["restartPolicy"] = "Never"  # which a podFailurePolicy requires
     metadata = {k: v for k, v in (template.get("metadata") or {}).items() if v is not None}
     # The other labels stay, so that the network policies of the CronJob's pods apply to this one.
@@ -187,6 +189,16 @@ def _unmount(spec: Object, own: Object, path: str) -> None:
     containers = [*spec["containers"], *(spec.get("initContainers") or ())]
     used = {m["name"] for c in containers for m in c.get("volumeMounts") or ()}
     spec["volumes"] = [v for v in spec["volumes"] if v["name"] in used]
+
+
+def _make_writable(spec: Object, own: Object, path: str) -> None:
+    """Mount the volume for writing, also if backups only read it."""
+    mount = _mount(own, path) or {}
+    mount.pop("readOnly", None)
+    mount.pop("recursiveReadOnly", None)
+    for volume in spec["volumes"]:
+        if volume["name"] == mount.get("name"):
+            (volume.get("persistentVolumeClaim") or {}).pop("readOnly", None)
 
 
 def _mount(container: Mapping[str, Any], path: str) -> Object | None:

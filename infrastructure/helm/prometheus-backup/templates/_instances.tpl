@@ -45,7 +45,7 @@ of its objects: nothing for the only Prometheus, -NAME in a fleet, and -1, -2, .
 {{- if and (gt (int $p.shards) 1) (eq $p.preset "statefulset") -}}
 {{- fail (printf "%s: only the operator has shards: use the preset prometheus-operator or kube-prometheus-stack" $who) -}}
 {{- end -}}
-{{- if eq $p.preset "custom" -}}
+{{- if and (eq $p.preset "custom") (ne $p.mode "sidecar") -}}
 {{- range $key := list "url" "claim" -}}
 {{- if not (get $p $key) -}}
 {{- fail (printf "%s: the preset custom needs %s" $who $key) -}}
@@ -79,7 +79,8 @@ gid: 2000
 {{- else -}}
 statefulset: prometheus
 service: prometheus
-volume: prometheus-storage
+{{- /* A sidecar mounts the volume by its name: that in the chart prometheus of prometheus-community. */}}
+volume: {{ eq .preset "custom" | ternary "storage-volume" "prometheus-storage" }}
 subPath: ""
 uid: 65534
 gid: 65534
@@ -97,7 +98,8 @@ gid: 65534
 {{- $set := $p.statefulset -}}
 {{- if .shard -}}{{- $set = printf "%s-shard-%d" $set (int .shard) -}}{{- end -}}
 {{- $pod := $p.pod | default (printf "%s-%d" $set (int .replica)) -}}
-{{- if and $p.podLabels (not $p.pod) -}}{{- $pod = "" -}}{{- end -}}
+{{- /* Only the pods of a StatefulSet have a name that stays. */ -}}
+{{- if and (or $p.podLabels (eq $p.preset "custom")) (not $p.pod) -}}{{- $pod = "" -}}{{- end -}}
 {{- $several := gt (mul (int $p.replicas) (int $p.shards)) 1 -}}
 {{- $base := $values.repository.prefix -}}
 {{- $address := $values.repository.url | trimSuffix "/" -}}
@@ -122,6 +124,9 @@ gid: 65534
 id: {{ printf "%s%s" $id $own | quote }}
 name: {{ $p.name | quote }}
 mode: {{ $p.mode }}
+preset: {{ $p.preset }}
+statefulset: {{ $p.statefulset }}
+object: {{ $p.object }}
 namespace: {{ $namespace | quote }}
 cronjob: {{ printf "%sprometheus-backup%s%s" $values.namePrefix $id $own | quote }}
 several: {{ $several }}
@@ -130,9 +135,12 @@ podLabels:
   {{- toYaml ($p.podLabels | default (dict "statefulset.kubernetes.io/pod-name" $pod)) | nindent 2 }}
 url: {{ $p.url | default (printf "%s://%s.%s:%d%s" $p.scheme $pod $p.service (int $p.port) $p.path) | quote }}
 port: {{ $p.port }}
-claim: {{ $p.claim | default (printf "%s-%s" $p.volume $pod) | quote }}
+localUrl: {{ printf "%s://localhost:%d%s" $p.scheme (int $p.port) $p.path | quote }}
+claim: {{ $p.claim | default ($pod | empty | ternary "" (printf "%s-%s" $p.volume $pod)) | quote }}
 volume: {{ $p.volume | quote }}
 subPath: {{ $p.subPath | quote }}
+snapshotMode: {{ $p.snapshotMode }}
+layout: {{ $p.layout | quote }}
 uid: {{ $p.uid }}
 gid: {{ $p.gid }}
 prefix: {{ $prefix | quote }}
@@ -145,13 +153,23 @@ retention:
 
 {{/* Fails if two pods of Prometheus would share a name, a folder in the bucket, or a volume. */}}
 {{- define "prometheus-backup.check" -}}
+{{- if not (or .Values.repository.url .Values.repository.bucket) -}}
+{{- fail "no repository: set repository.bucket, or repository.url" -}}
+{{- end -}}
 {{- $names := dict -}}
 {{- $folders := dict -}}
 {{- $volumes := dict -}}
 {{- range $i := include "prometheus-backup.instances" . | fromYamlArray -}}
-{{- $who := printf "%s (%s/%s)" $i.cronjob $i.namespace ($i.pod | default $i.claim) -}}
+{{- $who := printf "%s (%s/%s)" $i.cronjob $i.namespace ($i.pod | default $i.claim | default "a sidecar") -}}
 {{- if gt (len $i.cronjob) 52 -}}
-{{- fail (printf "%s: the name of a CronJob has at most 52 characters: give the entry of prometheuses a shorter name" $i.cronjob) -}}
+{{- fail (printf "%s: the name of a CronJob has at most 52 characters: give %s a shorter name" $i.cronjob ($i.name | empty | ternary "namePrefix" "the entry of prometheuses, or namePrefix,")) -}}
+{{- end -}}
+{{- $kept := 0 -}}
+{{- range $tier := list "daily" "monthly" "yearly" -}}
+{{- $kept = add $kept (get (hasKey $i.retention $tier | ternary $i.retention $.Values.retention) $tier) -}}
+{{- end -}}
+{{- if not $kept -}}
+{{- fail (printf "%s: its retention keeps nothing: daily, monthly and yearly are all 0" $who) -}}
 {{- end -}}
 {{- if hasKey $names $i.cronjob -}}
 {{- fail (printf "%s and %s would have the same name: give the entries of prometheuses different names" (get $names $i.cronjob) $who) -}}
@@ -161,11 +179,13 @@ retention:
 {{- fail (printf "%s and %s would store their backups in the same folder, %s: give one of them another prefix" (get $folders $i.repository) $who $i.repository) -}}
 {{- end -}}
 {{- $_ := set $folders $i.repository $who -}}
+{{- if $i.claim -}}
 {{- $volume := printf "%s/%s/%s" $i.namespace $i.claim $i.subPath | trimSuffix "/" -}}
 {{- if hasKey $volumes $volume -}}
 {{- fail (printf "%s and %s would back up the same volume, %s: remove one of them, or correct its names" (get $volumes $volume) $who $volume) -}}
 {{- end -}}
 {{- $_ := set $volumes $volume $who -}}
+{{- end -}}
 {{- end -}}
 {{- range $kind, $paths := dict "store their backups in" $folders "back up" $volumes -}}
 {{- range $path, $who := $paths -}}
@@ -208,9 +228,9 @@ repositories:
 - repository: {{ $i.repository | quote }}
   labels:
     {{- toYaml (merge (dict "namespace" $i.namespace "cronjob" $i.cronjob) $i.labels) | nindent 4 }}
-  {{- range $tier := list "daily" "monthly" "yearly" }}
-  {{- if hasKey $i.retention $tier }}
-  retention_{{ $tier }}: {{ get $i.retention $tier }}
+  {{- range $tier, $value := $i.retention }}
+  {{- if not (empty (toString $value)) }}
+  retention_{{ $tier }}: {{ toJson $value }}
   {{- end }}
   {{- end }}
 {{- end }}

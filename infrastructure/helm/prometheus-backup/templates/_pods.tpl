@@ -7,7 +7,7 @@
 name: {{ .name }}
 namespace: {{ .namespace }}
 labels:
-  {{- toYaml (merge (dict "app" .app) (.labels | default dict) .root.Values.extraLabels) | nindent 2 }}
+  {{- toYaml (merge (dict "app" (printf "%s%s" .root.Values.namePrefix .app)) (.labels | default dict) .root.Values.extraLabels) | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) .root.Values.extraAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -16,7 +16,7 @@ annotations:
 
 {{/* Metadata of a pod. Needs root and app. */}}
 {{- define "prometheus-backup.podMetadata" -}}
-{{- $labels := merge (dict "app" .app) .root.Values.pods.labels .root.Values.extraLabels -}}
+{{- $labels := merge (dict "app" (printf "%s%s" .root.Values.namePrefix .app)) .root.Values.pods.labels .root.Values.extraLabels -}}
 {{- if eq .root.Values.credentials.type "azure" -}}
 {{- $_ := set $labels "azure.workload.identity/use" "true" -}}
 {{- end -}}
@@ -99,6 +99,24 @@ securityContext:
 {{- $variable := printf "RETENTION_%s" (upper $tier) }}
 - name: {{ $variable }}
   value: {{ hasKey $.instance.retention $tier | ternary (get $.instance.retention $tier | toString) (printf "$(%s)" $variable) | quote }}
+{{- end }}
+{{- range $tier := list "all" "history" }}
+{{- if hasKey $.instance.retention $tier }}
+- name: RETENTION_{{ upper $tier }}
+  value: {{ get $.instance.retention $tier | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Entries of `env` that say how one Prometheus is backed up, where it differs. Needs instance. */}}
+{{- define "prometheus-backup.modeEnv" -}}
+{{- if ne .instance.snapshotMode "admin-api" }}
+- name: SNAPSHOT_MODE
+  value: {{ .instance.snapshotMode }}
+{{- end }}
+{{- with .instance.layout }}
+- name: LAYOUT
+  value: {{ . }}
 {{- end }}
 {{- end -}}
 
@@ -229,6 +247,7 @@ The schedule of one Prometheus. In a fleet, it is moved by a number of minutes t
 less than staggerMinutes. Needs root, schedule and instance.
 */}}
 {{- define "prometheus-backup.schedule" -}}
+{{- include "prometheus-backup.checkSchedule" .schedule -}}
 {{- $window := int .root.Values.staggerMinutes -}}
 {{- if or (not .instance.id) (eq $window 0) -}}
 {{ .schedule }}
@@ -249,6 +268,27 @@ less than staggerMinutes. Needs root, schedule and instance.
 {{ mod $at 60 }} {{ div $at 60 }} {{ rest (rest $fields) | join " " }}
 {{- else -}}
 {{ mod (add $minute (mod (include "prometheus-backup.hash" $key | int64) $window)) 60 }} {{ rest $fields | join " " }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails for a schedule that Kubernetes refuses: a text of five fields. */}}
+{{- define "prometheus-backup.checkSchedule" -}}
+{{- $months := "|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)" -}}
+{{- $days := "|(?i:sun|mon|tue|wed|thu|fri|sat)" -}}
+{{- $fields := list
+  (list "minute" "[0-5]?[0-9]" "0 to 59")
+  (list "hour" "[01]?[0-9]|2[0-3]" "0 to 23")
+  (list "day of the month" "0?[1-9]|[12][0-9]|3[01]" "1 to 31")
+  (list "month" (printf "0?[1-9]|1[0-2]%s" $months) "1 to 12, or jan to dec")
+  (list "day of the week" (printf "[0-6]%s" $days) "0 (Sunday) to 6, or sun to sat") -}}
+{{- $schedule := . -}}
+{{- range $number, $text := splitList " " . -}}
+{{- $field := index $fields $number -}}
+{{- $one := index $field 1 -}}
+{{- $item := printf "([*?]|(%s)(-(%s))?)(/[1-9][0-9]?)?" $one $one -}}
+{{- if not (regexMatch (printf "^%s(,%s)*$" $item $item) $text) -}}
+{{- fail (printf "cannot use the schedule %q: its %s is %q: give %s, *, a list, a range or */STEP" $schedule (index $field 0) $text (index $field 2)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -274,57 +314,91 @@ less than staggerMinutes. Needs root, schedule and instance.
 {{- include "prometheus-backup.credentialsEnv" .root }}
 {{- end -}}
 
-{{/* The container and the volume to add to Prometheus' pod. Needs root and instance. */}}
-{{- define "prometheus-backup.sidecar" -}}
+{{/*
+The containers, without their names, that run in Prometheus' pod: one. Needs root and instance. All pods of
+a StatefulSet have the same one, so it takes what differs from the name of its pod.
+*/}}
+{{- define "prometheus-backup.sidecarContainer" -}}
 {{- $i := .instance -}}
-containers:
-- name: prometheus-backup
-  {{- include "prometheus-backup.program" . | nindent 2 }}
-  args: [daily, {{ include "prometheus-backup.dailyAt" . | quote }}]
-  env:
-  - name: PROMETHEUS_URL
-    value: {{ printf "%s://localhost:%d%s" .root.Values.prometheus.scheme (int $i.port) .root.Values.prometheus.path | quote }}
-  - name: POD_NAME
-    valueFrom:
-      fieldRef:
-        fieldPath: metadata.name
-  - name: BACKUP_LABELS
-    value: {{ include "prometheus-backup.backupLabels" (dict "labels" (merge (dict "replica" "$(POD_NAME)") $i.labels)) | quote }}
-  {{- if $i.several }}
-  {{- $own := dict }}
-  {{- range $key := list "prefix" "repository" }}
-  {{- $_ := set $own $key (printf "%s$(POD_NAME)" (get $i $key | trimSuffix $i.pod)) }}
+{{- $values := .root.Values -}}
+{{- include "prometheus-backup.program" . }}
+args: [daily, {{ include "prometheus-backup.dailyAt" . | quote }}]
+env:
+- name: PROMETHEUS_URL
+  value: {{ $i.localUrl | quote }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: BACKUP_LABELS
+  {{- $labels := $i.labels }}
+  {{- if and $i.pod (eq $i.pod $labels.replica) }}
+  {{- $labels = merge (dict "replica" "$(POD_NAME)") $labels }}
   {{- end }}
-  {{- include "prometheus-backup.repositoryEnv" (dict "root" .root "instance" $own) | trim | nindent 2 }}
-  {{- else }}
-  {{- include "prometheus-backup.repositoryEnv" . | trim | nindent 2 }}
+  value: {{ include "prometheus-backup.backupLabels" (dict "labels" $labels) | quote }}
+{{- include "prometheus-backup.modeEnv" . }}
+{{- $own := $i }}
+{{- if $i.several }}
+{{- $own = dict }}
+{{- range $key := list "prefix" "repository" }}
+{{- $_ := set $own $key (printf "%s$(POD_NAME)" (get $i $key | trimSuffix $i.pod)) }}
+{{- end }}
+{{- end }}
+{{- include "prometheus-backup.repositoryEnv" (dict "root" .root "instance" $own) }}
+{{- include "prometheus-backup.retentionEnv" . }}
+{{- include "prometheus-backup.credentialsEnv" .root }}
+resources:
+  requests:
+    cpu: 100m
+    memory: 256Mi
+  limits:
+    {{- toYaml $values.backup.resources.limits | nindent 4 }}
+volumeMounts:
+- name: {{ $i.volume }}
+  mountPath: /prometheus
+  {{- with $i.subPath }}
+  subPath: {{ . }}
   {{- end }}
-  {{- include "prometheus-backup.retentionEnv" . | trim | nindent 2 }}
-  {{- include "prometheus-backup.credentialsEnv" .root | trim | nindent 2 }}
-  resources:
-    requests:
-      cpu: 100m
-      memory: 256Mi
-    limits:
-      {{- toYaml .root.Values.backup.resources.limits | nindent 6 }}
-  volumeMounts:
-  - name: {{ $i.volume }}
-    mountPath: /prometheus
-    {{- with $i.subPath }}
-    subPath: {{ . }}
-    {{- end }}
-  - name: prometheus-backup-tmp
-    mountPath: /tmp
-  {{- with .root.Values.pods.extraVolumeMounts }}
-  {{- toYaml . | nindent 2 }}
+  {{- if eq $i.snapshotMode "blocks" }}
+  readOnly: true
   {{- end }}
-volumes:
+- name: prometheus-backup-tmp
+  mountPath: /tmp
+{{- with $values.pods.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "prometheus-backup.sidecarVolumes" -}}
 - name: prometheus-backup-tmp
   emptyDir:
     sizeLimit: 256Mi
 {{- with .root.Values.pods.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/*
+What adds the container and its volumes to Prometheus' pod, as a whole file: values of another chart, or a
+patch of an object. Needs root, instance and preset.
+*/}}
+{{- define "prometheus-backup.sidecarFile" -}}
+{{- $container := include "prometheus-backup.sidecarContainer" . | fromYaml -}}
+{{- $volumes := include "prometheus-backup.sidecarVolumes" . | fromYamlArray -}}
+{{- $named := list (merge (dict "name" "prometheus-backup") $container) -}}
+{{- $spec := dict "containers" $named "volumes" $volumes -}}
+{{- $file := dict -}}
+{{- if eq .preset "kube-prometheus-stack" -}}
+{{- $file = dict "prometheus" (dict "prometheusSpec" $spec) -}}
+{{- else if eq .preset "custom" -}}
+{{- $server := dict "sidecarContainers" (dict "prometheus-backup" $container) "extraVolumes" $volumes -}}
+{{- $file = dict "server" $server -}}
+{{- else if eq .preset "prometheus-operator" -}}
+{{- $file = dict "spec" $spec -}}
+{{- else -}}
+{{- $file = dict "spec" (dict "template" (dict "spec" $spec)) -}}
+{{- end -}}
+{{- toYaml $file -}}
 {{- end -}}
 
 {{/* The time of day of the backup's schedule, for a sidecar. Needs root and instance. */}}
