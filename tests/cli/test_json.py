@@ -50,7 +50,7 @@ VERIFICATION = {
     "findings",
 }
 BLOCK = {"ulid", "min_time", "max_time", "bytes"}
-RESTORE = {"dry_run", "backup_id", "target", "place", "deleted", "present", "bytes"}
+RESTORE = {"history", "dry_run", "backup_id", "target", "place", "deleted", "present", "bytes"}
 RESTORE |= {"skipped", "gaps", "in_memory_from", "retention"}
 RESTORE |= {"warnings", "required_flags", "required_configuration", "refused", "needs_version"}
 RESTORED = {"outcome", "files", "damaged", "seconds", "loaded", "loading"}

@@ -135,9 +135,14 @@ def restore(
     prepared = job.prepare(entry, _history(repository, options) if history else None)
     report = None if dry_run else job.apply(prepared)
     output.result(
-        restore_document(prepared, report, target=target),
+        {"history": history, **restore_document(prepared, report, target=target)},
         tables=[table(RESTORE_COLUMNS, restore_rows(prepared.plan))],
-        lines=restore_lines(prepared, report, target=target),
+        lines=restore_lines(
+            prepared,
+            report,
+            what=f"the history up to {entry.backup_id}" if history else entry.backup_id,
+            target=target,
+        ),
     )
     if report is not None:
         if report.error is not None:
@@ -243,21 +248,21 @@ def restore_document(
 
 
 def restore_lines(
-    prepared: "PreparedRestore", report: "RestoreReport | None", *, target: Path
+    prepared: "PreparedRestore", report: "RestoreReport | None", *, what: str, target: Path
 ) -> Iterable[str]:
-    """Yield the lines that `restore` prints below its table."""
+    """Yield the lines that `restore` prints below its table; `what` is restored."""
     plan = prepared.plan
     if plan.place:
         verb = "would restore" if report is None else "restored"
         damaged = {} if report is None else {d.ulid: d for d in report.damaged}
         placed = [b for b in plan.place if b.ulid not in damaged]
-        what = f"{counted(len(placed), 'block')}, {size(sum(b.size for b in placed))}"
-        yield f"{verb} {plan.backup_id} into {target}: {what}"
+        blocks = f"{counted(len(placed), 'block')}, {size(sum(b.size for b in placed))}"
+        yield f"{verb} {what} into {target}: {blocks}"
         for block in damaged.values():
             where = f"; {block.other_backup} has this block" if block.other_backup else ""
             yield f"DAMAGED: block {block.ulid}: {block.reason}{where}"
     else:
-        yield f"nothing to restore of {plan.backup_id} into {target}"
+        yield f"nothing to restore of {what} into {target}"
     if plan.deleted:
         yield f"{_deletions(len(plan.deleted))}: --undelete brings the samples back"
     if plan.left_out:
