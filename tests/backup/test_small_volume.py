@@ -69,22 +69,29 @@ def used(folder: Path) -> int:
     return total
 
 
-def kill_a_run(source: PrometheusServer, repository: Path, directory: Path) -> Path:
-    """Kill a run that has recorded more than half of its bytes as stored; return its folder."""
+def kill_a_run(
+    source: PrometheusServer, repository: Path, directory: Path, layout: str = "full"
+) -> str:
+    """Kill a run that has recorded more than half of its bytes as stored; return its backup id."""
     size = used(source.data_dir)
     speed = {"CONCURRENCY": "1", "MAX_BANDWIDTH": f"{size // 14000}kB/s"}  # it records every 5 s
-    env = settings(source, repository, SKIP_HEAD="true", **speed)
+    env = settings(source, repository, SKIP_HEAD="true", LAYOUT=layout, **speed)
     with StartedCli("backup", env=env, directory=directory) as run:
         wait_until(lambda: recorded(repository) > size // 2, deadline=120)
         run.kill()
         assert run.end().code == -9, run.log()
-    (folder,) = repository.glob("backup-*")
-    return folder
+    (claim,) = claims(repository)
+    return claim.stem if layout == "archive" else claim.parent.name
+
+
+def claims(repository: Path) -> list[Path]:
+    """The claims of runs in both layouts."""
+    return [*repository.glob("backup-*/incomplete.json"), *repository.glob("archive/claims/*.json")]
 
 
 def recorded(repository: Path) -> int:
     """The bytes of the files that the incomplete run says it has stored."""
-    for path in repository.glob("backup-*/incomplete.json"):
+    for path in claims(repository):
         document = decode(Incomplete, path.read_bytes())
         return sum(f.size for f in document.finished) if document else 0
     return 0
@@ -100,23 +107,26 @@ def fill(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["room for a third", "full to the last byte"])
+@pytest.mark.parametrize("layout", ["full", "archive"])
 def test_the_night_after_a_kill_succeeds_on_a_volume_without_room_for_two_copies(
-    source: PrometheusServer, volume: Path, tmp_path: Path, full: bool
+    source: PrometheusServer, volume: Path, tmp_path: Path, layout: str, full: bool
 ) -> None:
     repository = volume / "repository"
     repository.mkdir()
-    dead = kill_a_run(source, repository, tmp_path / "killed")
+    dead = kill_a_run(source, repository, tmp_path / "killed", layout)
     if full:
-        fill(dead)
+        head = HEAD_BLOCK.partition("/")[0]
+        fill(repository / "archive" / head / dead if layout == "archive" else repository / dead)
 
-    done = cli("backup", "--json", env=settings(source, repository, SKIP_HEAD="true"))
+    env = settings(source, repository, SKIP_HEAD="true", LAYOUT=layout)
+    value = json_of(cli("backup", "--json", env=env))
 
-    value = json_of(done)
     contents = tree(repository)
     require_whole(contents)
-    require_no_extra_objects(contents)
+    if layout == "full":
+        require_no_extra_objects(contents)
     assert set(visible(contents)) == {value["backup_id"]}
-    assert not dead.exists()
+    assert not [key for key in contents if dead in key]
     assert traces(source.data_dir) == CLEAN
     copied = value["totals"]["copied_bytes"]
     assert (copied == 0) is full, "what a killed run left is used if there is room to begin"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_backup.model import SourceBlock, SourceFile
-from prometheus_backup.repository.layout import ARCHIVE, VERSIONS, archive_folder
+from prometheus_backup.repository.layout import VERSIONS, archive_folder
 from prometheus_backup.repository.manifest import Block, File, Incomplete, Manifest
 
 FileIdentity = tuple[str, str, int]
@@ -88,7 +88,7 @@ def plan_backup(
 ) -> BackupPlan:
     """Decide for each file whether it is uploaded or copied.
 
-    `disposable` are the ids of those dead runs whose files need not be kept once they are copied.
+    `disposable` are the keys of files of dead runs that need not be kept once they are copied.
 
     `previous` is the newest intact backup. If one of its blocks was corrupt on the source's disk
     (according to its manifest, or to `corrupt`, found later), the block is uploaded again: it may
@@ -121,13 +121,15 @@ def plan_archive_backup(
     corrupt: frozenset[str],
     archived: Mapping[str, Block],
     damaged: frozenset[str],
+    disposable: frozenset[str] = frozenset(),
 ) -> BackupPlan:
     """Decide for each file whether it is shared, uploaded or copied into the archive.
 
     `archived` are the blocks that are in the archive, by ULID; `damaged` are keys of their objects
     to upload again. The other parameters are those of `plan_backup`.
     """
-    known = _salvaged_files(dead_runs) | (_backed_up_files(previous, corrupt) if previous else {})
+    salvaged = _salvaged_files(dead_runs, disposable)
+    known = salvaged | (_backed_up_files(previous, corrupt) if previous else {})
 
     def planned(block: SourceBlock, file: SourceFile) -> PlannedFile:
         kept = archived.get(block.ulid)
@@ -166,7 +168,7 @@ def _salvaged_files(
             file.key,
             file.sha256,
             salvaged=True,
-            disposable=run.run_id in disposable and not file.key.startswith(f"{ARCHIVE}/"),
+            disposable=file.key in disposable,
         )
         for run in dead_runs
         for file in run.finished

@@ -340,9 +340,8 @@ class _Attempt:
                 dead_runs=dead,
                 mutable=MUTABLE,
                 corrupt=corrupt,
-                disposable=self._salvage.runs,
+                disposable=self._salvage.keys,
             )
-            self._salvage.free(plan)
         else:
             self._archived = self._find_archived(snapshot, previous, corrupt)
             archived = self._archived.blocks
@@ -356,7 +355,9 @@ class _Attempt:
                 corrupt=corrupt,
                 archived=archived,
                 damaged=self._archived.damaged,
+                disposable=self._salvage.keys,
             )
+        self._salvage.free(plan)
         uploads, copies = plan.uploads, plan.copies
         run.listener(
             PlanMade(

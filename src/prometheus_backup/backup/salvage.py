@@ -10,8 +10,9 @@ from functools import partial
 from prometheus_backup.backup.plan import BackupPlan
 from prometheus_backup.errors import BackupToolError
 from prometheus_backup.events import Listener, Warned
+from prometheus_backup.model import Layout
 from prometheus_backup.repository.entry import BackupEntry, State
-from prometheus_backup.repository.layout import INCOMPLETE
+from prometheus_backup.repository.layout import claim_key
 from prometheus_backup.repository.repository import Repository
 
 _DELETE_BATCH = 1000
@@ -42,9 +43,9 @@ class Salvage:
         ]
 
     @property
-    def runs(self) -> frozenset[str]:
-        """Return the run ids."""
-        return frozenset(e.incomplete.run_id for e in self._dead if e.incomplete)
+    def keys(self) -> frozenset[str]:
+        """Return the keys of all files in these folders."""
+        return frozenset(key for e in self._dead for key in self._keys_of(e.backup_id))
 
     def remove_unfinished(self) -> None:
         """Remove what puts of killed runs left and listings hide."""
@@ -55,22 +56,33 @@ class Salvage:
         """Delete all files of dead runs that the plan does not copy."""
         needed = {f.known.key for f in plan.copies if f.known is not None}
         for entry in self._dead:
-            kept = needed | {f"{entry.backup_id}/{INCOMPLETE}"}
+            kept = needed | {claim_key(entry.backup_id, layout) for layout in Layout}
             self._attempt(partial(self._delete_others, entry.backup_id, kept))
 
     def sweep(self, *, run_id: str) -> frozenset[str]:
         """Delete the folders, with what could still be copied; return their names."""
         for entry in self._dead:
             self._attempt(partial(self._repository.sweep, entry.backup_id, run_id=run_id))
+            self._attempt(partial(self._delete_others, entry.backup_id, set()))
         swept = frozenset(e.backup_id for e in self._dead)
         self._dead = []
         return swept
 
     def _delete_others(self, backup_id: str, kept: set[str]) -> None:
-        store = self._repository.store
-        keys = [o.key for o in store.list(backup_id) if o.key not in kept]
+        keys = [key for key in self._keys_of(backup_id) if key not in kept]
         for start in range(0, len(keys), _DELETE_BATCH):
-            store.delete(keys[start : start + _DELETE_BATCH])
+            self._repository.store.delete(keys[start : start + _DELETE_BATCH])
+
+    def _keys_of(self, backup_id: str) -> Sequence[str]:
+        """Return what a run wrote, in the archive only in folders that it did not finish.
+
+        Nobody else writes into these or names them; others may name a finished one.
+        """
+        found = [o.key for o in self._repository.store.list(backup_id)]
+        for folder in self._repository.archive.folders().values():
+            if folder.keeper == backup_id and not folder.complete:
+                found += folder.objects
+        return found
 
     def _attempt(self, action: Callable[[], object]) -> None:
         try:
