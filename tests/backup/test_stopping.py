@@ -13,7 +13,7 @@ from devtools.blocks import BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.s3 import S3Bucket
-from prometheus_backup.backup.run import BackupReport
+from prometheus_backup.backup.options import BackupReport
 from prometheus_backup.model import Outcome
 from prometheus_backup.repository.layout import INCOMPLETE
 from prometheus_backup.repository.manifest import Incomplete, decode

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devtools.prometheus import PrometheusServer
-from prometheus_backup.backup.run import BackupReport
+from prometheus_backup.backup.options import BackupReport
 from prometheus_backup.events import BlockChecked, FileCopied, FileUploaded, LongStepBegan
 from prometheus_backup.model import Level, Outcome
 from prometheus_backup.repository.repository import Repository

@@ -14,7 +14,7 @@ from devtools.blocks import BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.s3 import S3Bucket
-from prometheus_backup.backup.run import BackupReport
+from prometheus_backup.backup.options import BackupReport
 from prometheus_backup.errors import RepositoryLocked
 from prometheus_backup.events import Event, FileUploaded
 from prometheus_backup.model import Level, Outcome, PutOptions

@@ -11,7 +11,7 @@ from devtools.blocks import BLOCK_LENGTH, BlockSpec, write_openmetrics_blocks
 from devtools.fetch_prometheus import PrometheusBinaries
 from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusServer
 from devtools.remote_write import Histogram
-from prometheus_backup.backup.run import BackupOptions
+from prometheus_backup.backup.options import BackupOptions
 from prometheus_backup.events import Event, FingerprintsTaken, SnapshotTaken
 from prometheus_backup.model import Outcome
 from prometheus_backup.prometheus.access import Access

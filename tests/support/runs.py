@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from devtools.prometheus import PrometheusServer
 from devtools.s3 import S3Bucket
-from prometheus_backup.backup.run import BackupOptions, BackupReport, BackupRun
+from prometheus_backup.backup.options import BackupOptions, BackupReport
+from prometheus_backup.backup.run import BackupRun
 from prometheus_backup.clock import Clock, SystemClock
 from prometheus_backup.events import Event, Listener, Warned, ignore
 from prometheus_backup.model import Layout, Level, SnapshotMode

@@ -30,7 +30,7 @@ from prometheus_backup.retention.policy import Policy
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from prometheus_backup.backup.run import BackupOptions
+    from prometheus_backup.backup.options import BackupOptions
     from prometheus_backup.prometheus.client import PrometheusClient
     from prometheus_backup.repository.catalog import CatalogMemory
     from prometheus_backup.repository.repository import Repository
@@ -154,7 +154,7 @@ class CommandContext:
 
     def backup_options(self, *, new_repository: bool = False) -> "BackupOptions":
         """Return the options of `backup`."""
-        from prometheus_backup.backup.run import BackupOptions
+        from prometheus_backup.backup.options import BackupOptions
 
         values = self.values
         verify = Level(values["verify_level"]) if values["verify_backup"] else None

@@ -19,7 +19,7 @@ from prometheus_backup.cli.tables import summary
 from prometheus_backup.model import counted, rfc3339, size
 
 if TYPE_CHECKING:
-    from prometheus_backup.backup.run import BackupReport
+    from prometheus_backup.backup.options import BackupReport
 
 
 @option(
