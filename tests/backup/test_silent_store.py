@@ -114,7 +114,7 @@ def test_a_command_that_somebody_waits_for_gives_up_and_names_the_address(
 @pytest.mark.parametrize(
     ("arguments", "path"),
     [
-        (("list",), "/metadata.json"),
+        (("list",), "/archive/catalog/backup-"),
         (("verify", "latest"), "/chunks/"),
         (("restore", "latest", "TARGET"), "/chunks/"),
     ],
