@@ -20,10 +20,10 @@ from prometheus_backup.cost.forecast import (
 from prometheus_backup.cost.lifetimes import Archived, steady
 from prometheus_backup.cost.model import GIB, STRATEGIES, Usage, month
 from prometheus_backup.cost.prices import PRICES
-from prometheus_backup.cost.simulation import simulate_nights
 from prometheus_backup.cost.tsdb import Tsdb, Workload
 from prometheus_backup.model import Layout, ms_from_instant
 from prometheus_backup.retention.policy import Candidate, Policy
+from tests.support.nights import simulate_nights
 
 DAY = timedelta(days=1)
 TODAY = date(2026, 3, 15)

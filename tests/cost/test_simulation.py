@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prometheus_backup.cost.simulation import Pace, simulate_backups, simulate_nights
+from prometheus_backup.cost.simulation import Pace, simulate_backups
 from prometheus_backup.model import ms_from_instant
 from prometheus_backup.retention.history import HeldBlock, history
 from prometheus_backup.retention.policy import Candidate, Policy, decide
 from tests.cost.test_compaction import NaiveCompactor
+from tests.support.nights import simulate_nights
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 FIRST = date(2025, 1, 1)

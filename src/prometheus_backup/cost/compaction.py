@@ -11,10 +11,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple, Self
 
+from prometheus_backup.prometheus.retention import BLOCK_SPAN, FIRST_BLOCK_AFTER
+
 HOUR_MS = 3_600_000
-SHORTEST_MS = 2 * HOUR_MS
-"""The length of the blocks that the head is cut into (storage.tsdb.min-block-duration)."""
-_UNCUT_MS = 3 * HOUR_MS
+SHORTEST_MS = BLOCK_SPAN // timedelta(milliseconds=1)
+_UNCUT_MS = FIRST_BLOCK_AFTER // timedelta(milliseconds=1)
 """The head is cut when it is longer than this: one block and a half."""
 LONGEST = timedelta(days=31)
 """No block is longer."""

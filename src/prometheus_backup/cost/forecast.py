@@ -16,7 +16,7 @@ from prometheus_backup.cost.compaction import SimulatedBlock
 from prometheus_backup.cost.lifetimes import Archived, PlannedBackup, Stored, store
 from prometheus_backup.cost.model import Strategy, Usage, month
 from prometheus_backup.cost.prices import Price
-from prometheus_backup.cost.simulation import DAY, BackupLife, Pace, simulate_backups
+from prometheus_backup.cost.simulation import DAY, DAY_MS, BackupLife, Pace, simulate_backups
 from prometheus_backup.cost.tsdb import Tsdb, Workload
 from prometheus_backup.model import Layout, size
 from prometheus_backup.retention.policy import Candidate, Policy
@@ -25,7 +25,6 @@ MONTHS = 12
 _ENOUGH_BACKUPS, _ENOUGH_DAYS = 7, 28
 """Fewer backups, or of a shorter time, say nothing about growth."""
 _MOST_POINTS = 60
-_DAY_MS = DAY // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def forecast(
     for first, following in pairwise(_months_after(plan.today)):
         begin, end = ((d - plan.today).days for d in (first, following))
         kept = stored.between(begin, end)
-        load = _grown(plan.workload, tsdb.size_at(tsdb.today_ms + (begin + end) / 2 * _DAY_MS))
+        load = _grown(plan.workload, tsdb.size_at(tsdb.today_ms + (begin + end) / 2 * DAY_MS))
         costs = {
             s.name: month(s, workload=load, kept=kept, usage=usage, prices=prices).total
             for s in strategies

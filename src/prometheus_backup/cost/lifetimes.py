@@ -9,6 +9,7 @@ from functools import lru_cache
 from prometheus_backup.cost.compaction import SimulatedBlock
 from prometheus_backup.cost.simulation import (
     DAY,
+    DAY_MS,
     NEVER_MS,
     BackupLife,
     Pace,
@@ -23,7 +24,6 @@ from prometheus_backup.retention.policy import Policy
 _LAST_DAY = date(2035, 12, 31)  # of the last simulated year; any year will do
 _NEVER = 10**9
 _MOST_DAYS, _MOST_MONTHLY, _MOST_YEARLY = 1100, 240, 20
-_DAY_MS = DAY // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +251,4 @@ def _steady_lives(policy: Policy, pace: Pace, days: int) -> tuple[BackupLife, ..
 
 
 def _day(at_ms: int, tsdb: Tsdb) -> int:
-    return _NEVER if at_ms >= NEVER_MS else (at_ms - tsdb.today_ms) // _DAY_MS
+    return _NEVER if at_ms >= NEVER_MS else (at_ms - tsdb.today_ms) // DAY_MS

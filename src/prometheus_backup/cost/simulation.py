@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
-from prometheus_backup.cost.compaction import Compactor, SimulatedBlock
+from prometheus_backup.cost.compaction import SimulatedBlock
 from prometheus_backup.model import ms_from_instant
 from prometheus_backup.repository.entry import GRACE
 from prometheus_backup.repository.layout import backup_id
@@ -21,7 +21,7 @@ from prometheus_backup.retention.policy import Candidate, Policy, decide
 
 NEVER_MS = 10**15
 DAY = timedelta(days=1)
-_DAY_MS = DAY // timedelta(milliseconds=1)
+DAY_MS = DAY // timedelta(milliseconds=1)
 _GRACE_MS = GRACE // timedelta(milliseconds=1)
 """How long a folder of the archive stays after it was marked."""
 
@@ -215,7 +215,7 @@ class _Archive:
         A block that no later backup can cover is judged once, the others every day.
         """
         dropped = dict.fromkeys(self._kept, NEVER_MS)
-        places = _Places(max((b.end_ms - b.begin_ms for b in self._kept), default=_DAY_MS))
+        places = _Places(max((b.end_ms - b.begin_ms for b in self._kept), default=DAY_MS))
         pending: set[SimulatedBlock] = set()
         coming = deque(sorted(self._kept, key=self._kept.__getitem__))
         ends = [b for b, at in self._freed.items() if at < NEVER_MS]
@@ -253,8 +253,8 @@ class _Archive:
         """Yield the first run of each day."""
         last = 0
         for run in self._runs:
-            if run // _DAY_MS > last:
-                last = run // _DAY_MS
+            if run // DAY_MS > last:
+                last = run // DAY_MS
                 yield run
 
     def _history(
@@ -296,55 +296,3 @@ class _Places:
             for block in self._blocks.get(place, ()):
                 if block[1] > begin_ms and block[0] < end_ms:
                     yield block
-
-
-@dataclass(frozen=True, slots=True)
-class Nights:
-    """What both layouts store at the end of each day, in hours of samples.
-
-    `index_hours`: a block has, whatever its length, as many bytes as so many hours of samples.
-    """
-
-    full: tuple[float, ...]
-    archive: tuple[float, ...]
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Return the archive's share of what whole copies take, of each day."""
-        return tuple(a / f for a, f in zip(self.archive, self.full, strict=True))
-
-
-def simulate_nights(
-    policy: Policy,
-    *,
-    retention: timedelta,
-    days: int,
-    gap: timedelta = DAY,
-    index_hours: float = 0.0,
-    first: date = date(2025, 1, 1),
-) -> Nights:
-    """Simulate an empty repository that gets backups of a Prometheus with this retention."""
-    compactor = Compactor.of(retention)
-    lives = simulate_backups(policy, first=first, days=days, pace=Pace(gap)).values()
-    backups = [(life, compactor.snapshot(life.made_ms)) for life in lives]
-    whole = (
-        (life.made_ms, life.deleted_ms, sum(b.hours + index_hours for b in blocks))
-        for life, blocks in backups
-    )
-    parts = (
-        (life.kept_ms, life.deleted_ms, life.block.hours + index_hours)
-        for life in archive_lives(
-            backups, runs=[b.made_ms for b, _ in backups], history_for=policy.history
-        )
-    )
-    begin = ms_from_instant(datetime.combine(first, time(), UTC)) + _DAY_MS
-    return Nights(_stored(whole, begin, days), _stored(parts, begin, days))
-
-
-def _stored(lives: Iterable[tuple[int, int, float]], begin_ms: int, days: int) -> tuple[float, ...]:
-    """Return what is stored at the end of each day."""
-    changes = [0.0] * (days + 1)
-    for kept, deleted, amount in lives:
-        changes[min(max(-(-(kept - begin_ms) // _DAY_MS), 0), days)] += amount
-        changes[min(max(-(-(deleted - begin_ms) // _DAY_MS), 0), days)] -= amount
-    return tuple(accumulate(changes[:days]))

@@ -20,13 +20,14 @@ from prometheus_backup.prometheus.versions import (
     release,
 )
 
+BLOCK_SPAN = timedelta(hours=2)
+"""The length of the blocks that the head is cut into (storage.tsdb.min-block-duration)."""
 FIRST_BLOCK_AFTER = timedelta(hours=3)
 """The head is compacted to a block of two hours once it spans three (tsdb/head.go compactable).
 This is the latest possible end of the next block, which moves the retention window."""
 _FAR_AHEAD = timedelta(days=1)
 """Prometheus itself writes blocks that end up to two hours ahead of now."""
 _DAY_MS = 24 * 60 * 60 * 1000
-_BLOCK_SPAN = timedelta(hours=2)
 _SIZE_SLACK = 1.2
 _TIME_SLACK = timedelta(days=1)
 _GIB = 1024**3
@@ -187,7 +188,7 @@ def deleted(
 def with_next_block(blocks: Sequence[RetainedBlock], *, now: datetime) -> tuple[RetainedBlock, ...]:
     """Return the blocks and the next one that Prometheus will write, of an estimated size."""
     end = now + FIRST_BLOCK_AFTER
-    return (*blocks, RetainedBlock("", end - _BLOCK_SPAN, end, _size_of_two_hours(blocks)))
+    return (*blocks, RetainedBlock("", end - BLOCK_SPAN, end, _size_of_two_hours(blocks)))
 
 
 def retention_need(
@@ -217,5 +218,5 @@ def _size_of_two_hours(blocks: Sequence[RetainedBlock]) -> int:
     if not spanning:
         return 0
     newest = max(spanning, key=lambda b: b.max_time)
-    share = min(1.0, _BLOCK_SPAN / (newest.max_time - newest.min_time))
+    share = min(1.0, BLOCK_SPAN / (newest.max_time - newest.min_time))
     return int(newest.size * share)

@@ -6,11 +6,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from prometheus_backup.model import Level, counted
-from prometheus_backup.repository.entry import BackupEntry, State, committed, newest_good
+from prometheus_backup.repository.entry import CANNOT_BE_READ, BackupEntry, committed, newest_good
 from prometheus_backup.retention.policy import FUTURE_TOLERANCE
 from prometheus_backup.timeline.plan import LATE
-
-_UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
 
 class Protection(StrEnum):
@@ -68,7 +66,7 @@ def _problems(entries: Sequence[BackupEntry], now: datetime) -> Iterator[str]:
         yield f"{counted(count, 'backup')} failed verification"
     if drills:
         yield f"{counted(drills, 'backup')} failed a drill"
-    if count := sum(e.state in _UNKNOWN for e in entries):
+    if count := sum(e.state in CANNOT_BE_READ for e in entries):
         yield f"{counted(count, 'backup')} cannot be read"
     if count := sum(e.time - now > FUTURE_TOLERANCE for e in backups):
         yield f"{counted(count, 'backup')} dated in the future: a clock was wrong"

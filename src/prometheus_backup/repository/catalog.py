@@ -49,6 +49,9 @@ from prometheus_backup.repository.verification import Rotation, Verification
 from prometheus_backup.spans import Span
 from prometheus_backup.stores.base import ObjectStore
 
+_WEEK = timedelta(days=7)
+_GZIP = 31
+"""zlib's number for the format of gzip(1)."""
 _T = TypeVar("_T")
 _Column = Annotated[tuple[_T, ...], FailFast(), Field(max_length=MAX_FILES)]
 
@@ -304,11 +307,6 @@ class Catalog:
                 return body
             return zlib.decompressobj(wbits=_GZIP).decompress(body, MAX_DOCUMENT_SIZE)
         return b""
-
-
-_WEEK = timedelta(days=7)
-_GZIP = 31
-"""zlib's number for the format of gzip(1)."""
 
 
 def catalogued(found: Iterable[ObjectInfo]) -> frozenset[str]:

@@ -36,6 +36,12 @@ class State(StrEnum):
     NEWER = "newer-format"
 
 
+CANNOT_BE_READ = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
+"""States of a backup of which the manifest cannot be read."""
+PRESENT = (State.COMMITTED, *CANNOT_BE_READ)
+"""States of a backup, whether or not its manifest can be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackupEntry:
     """A `backup-*` folder of the repository, as it was when it was read.

@@ -10,17 +10,15 @@ from enum import StrEnum
 
 from prometheus_backup.model import rfc3339
 from prometheus_backup.prometheus.encodings import Requirement, evident_encodings, requirement
+from prometheus_backup.prometheus.retention import BLOCK_SPAN, FIRST_BLOCK_AFTER
 from prometheus_backup.repository.manifest import Block
 from prometheus_backup.restore.deletions import DeletionFinder, Undeletion
 from prometheus_backup.restore.target_blocks import EPOCH, TargetBlock, TargetBlocks
-from prometheus_backup.spans import Span, subtract
+from prometheus_backup.spans import MIN_HOLE, Span, subtract
 
-_BLOCK_SPAN = timedelta(hours=2)
-_PERSISTED_AFTER = timedelta(hours=1)
-"""Prometheus writes a two-hour block once the head spans three hours (tsdb/head.go compactable)."""
+_PERSISTED_AFTER = FIRST_BLOCK_AFTER - BLOCK_SPAN
 _FAR_FUTURE = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
 """No retention that Prometheus accepts (292 years at most) keeps other blocks next to such one."""
-_MIN_GAP = timedelta(minutes=5)
 
 
 class BlockAction(StrEnum):
@@ -256,7 +254,7 @@ def needed_release(block: Block, *, version: str) -> Requirement | None:
 
 
 def gaps(
-    covered: Iterable[Span], window: Span, *, min_length: timedelta = _MIN_GAP
+    covered: Iterable[Span], window: Span, *, min_length: timedelta = MIN_HOLE
 ) -> tuple[Span, ...]:
     """Return the parts of the window that no span covers and that last at least `min_length`."""
     return tuple(s for s in subtract([window], covered) if s.length >= min_length)
@@ -272,5 +270,5 @@ def _overlap(other: TargetBlock, block: Block) -> bool:
 
 def _persisted(instant: datetime) -> datetime:
     """Return about when a running Prometheus has written its samples before `instant` to blocks."""
-    spans = -((EPOCH - instant) // _BLOCK_SPAN)  # rounded up
-    return EPOCH + spans * _BLOCK_SPAN + _PERSISTED_AFTER
+    spans = -((EPOCH - instant) // BLOCK_SPAN)  # rounded up
+    return EPOCH + spans * BLOCK_SPAN + _PERSISTED_AFTER

@@ -12,13 +12,11 @@ from prometheus_backup.errors import BackupNotFound
 from prometheus_backup.events import ArchiveFolderDeleted, Listener
 from prometheus_backup.model import instant_from_ms, ms_from_instant
 from prometheus_backup.repository.archive import ArchivedFolder, UnwantedMark
-from prometheus_backup.repository.entry import GRACE, BackupEntry, State
+from prometheus_backup.repository.entry import CANNOT_BE_READ, GRACE, BackupEntry
 from prometheus_backup.repository.manifest import ArchivedTimes, Block, Manifest, Totals
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.history import HeldBlock, history
 from prometheus_backup.spans import Span, merge
-
-_UNKNOWN = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ def _with_blocks(newest: Manifest, blocks: Sequence[Block]) -> Manifest:
 def unknown(entries: Iterable[BackupEntry]) -> str | None:
     """Return why it is not known which folders are wanted; None if it is."""
     for entry in entries:
-        if entry.state in _UNKNOWN:
+        if entry.state in CANNOT_BE_READ:
             return (
                 f"the manifest of {entry.backup_id} cannot be read, so its blocks are not known; "
                 f"if it is lost, run `prometheus-backup prune --forget {entry.backup_id}`"

@@ -3,10 +3,8 @@
 from datetime import date
 
 from prometheus_backup.errors import BackupNotFound, RepositoryUnavailable, UsageError
-from prometheus_backup.repository.entry import BackupEntry, State
+from prometheus_backup.repository.entry import CANNOT_BE_READ, BackupEntry, State
 from prometheus_backup.repository.repository import DeletedObjects, Repository
-
-_LOST = (State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
 
 def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> None:
@@ -27,7 +25,7 @@ def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> N
             f"{cannot}: its manifest can be read",
             hint="to delete it, let retention do so: see `prometheus-backup prune --dry-run`",
         )
-    if entry.state not in _LOST:
+    if entry.state not in CANNOT_BE_READ:
         raise UsageError(
             f"{cannot}: it is not a backup, but {entry.state.value}",
             hint="what an interrupted run left is deleted by `prometheus-backup prune`",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from prometheus_backup.errors import BackupNotFound, UsageError
-from prometheus_backup.repository.entry import BackupEntry, State
+from prometheus_backup.repository.entry import PRESENT, BackupEntry
 from prometheus_backup.repository.hold import Hold
 from prometheus_backup.repository.repository import Repository
 
@@ -17,7 +17,6 @@ _WAIT = timedelta(seconds=30)
 """How long to wait for a deletion that has begun: it deletes the manifest within seconds."""
 _POLL_SECONDS = 1.0
 _MAX_REASON = 500
-_PRESENT = (State.COMMITTED, State.UNREADABLE, State.ARCHIVED, State.NEWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def place_hold(repository: Repository, plan: HoldPlan, *, run_id: str) -> bool:
         entry = repository.entry(backup_id)
         if entry is not None and entry.read_error is not None:
             raise entry.read_error
-        if entry is None or entry.state not in _PRESENT:
+        if entry is None or entry.state not in PRESENT:
             release(repository, backup_id)
             raise BackupNotFound(f"cannot hold {backup_id}: it has been deleted")
         if entry.incomplete is None or entry.incomplete.state != "deleting":

@@ -17,7 +17,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.events import BackupVerified, Listener, Step, Warned
 from prometheus_backup.model import Finding, FindingKind, Level, Outcome, Subset, Verdict
 from prometheus_backup.repository.archive import FolderVerdict
-from prometheus_backup.repository.entry import BackupEntry, State
+from prometheus_backup.repository.entry import PRESENT, BackupEntry, State
 from prometheus_backup.repository.layout import MANIFEST, folder_of
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.repository.rotation import assign, due, last_read
@@ -250,8 +250,7 @@ def select_backups(
     if every:
         if names:
             raise UsageError("cannot verify: both backups and --all were given")
-        kept = (State.COMMITTED, State.UNREADABLE, State.ARCHIVED, State.NEWER)
-        return tuple(e for e in repository.entries() if e.state in kept)
+        return tuple(e for e in repository.entries() if e.state in PRESENT)
     return tuple(repository.named(name) for name in names or ("latest",))
 
 
