@@ -53,6 +53,11 @@ class Commands:
         options = ("backup", "--verify-level", level)
         return self._command(OURS, *options, **self._our_settings(self._our_bucket(run)))
 
+    def ours_archive(self, run: Run) -> Command:
+        """The same in layout `archive`, at the default level."""
+        settings = self._our_settings(self._our_bucket(run))
+        return self._command(OURS, "backup", "--layout", "archive", **settings)
+
     def ours_backup_local(self, run: Run, level: str) -> Command:
         """The same with a directory as the repository."""
         options = ("backup", "--verify-level", level)

@@ -2,17 +2,22 @@
 
 import os
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.measure import Usage, ratio
-from bench.scenarios import OURS, OURS_SIZE, Scenario
+from bench.scenarios import LAYOUT_FULL, OURS, OURS_ARCHIVE, OURS_SIZE, Scenario
 
 MIB = 1 << 20
 Usages = dict[str, list[Usage]]
 Results = list[tuple[Scenario, Usages]]
+
+TARGETS = "Targets"
+_READING = "Reading the targets"
+_SECTION = re.compile(r"^## ", re.MULTILINE)
 
 PLAIN_UPLOADERS = ("s5cmd cp", "rclone copy", "aws s3 cp")
 PEAK_LIMIT_BYTES = 256 * MIB
@@ -56,12 +61,32 @@ _AXES: dict[str, Callable[[Usage], float]] = {
 }
 
 
+def merged(page: str, part: str) -> str:
+    """Return a page with the sections of a later report, and its rows in the table of targets."""
+    head, *sections = _SECTION.split(page)
+    by_title = {_first_line(s): s for s in sections}
+    for section in _SECTION.split(part)[1:]:
+        title = _first_line(section)
+        lines = section.splitlines()
+        if title == TARGETS and title in by_title:
+            rows = {row.split(" | ")[0]: row for row in [*by_title[title].splitlines(), *lines]}
+            lines = [*rows.values(), ""]
+        by_title[title] = "\n".join(lines).rstrip("\n") + "\n\n"
+    last = by_title.pop(_READING, None)
+    text = "".join(f"## {s}" for s in [*by_title.values(), *([last] if last else [])])
+    return f"{head}{text}".rstrip("\n") + "\n"
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
 def render(setup: Setup, results: Results) -> str:
     """Return the whole page."""
     parts = [_HEAD, _machine(setup)]
     targets = _targets({scenario.key: usages for scenario, usages in results})
     if targets:
-        parts.append(_table("Targets", ("what", "target", "median", ""), targets))
+        parts.append(table(TARGETS, ("what", "target", "median", ""), targets))
     for scenario, usages in results:
         parts.append(f"## {scenario.title}\n")
         parts += _ratios(scenario, usages)
@@ -87,17 +112,18 @@ Many small files in a store that is far away are in [benchmarks-latency.md](benc
 """
 
 
-_WHY = """\
-## Reading the targets
+_WHY = f"""\
+## {_READING}
 
 - **First backup.** The server writes every byte on the same two cores. The wall time of all
   uploaders is therefore mostly the server's and varies from run to run; client CPU is the more
   stable figure. At the default level `checksum` everything that was uploaded is read back, which
   no other program does.
-- **Unchanged second backup.** Most of the time is spent by the server, copying. Ours adds the
-  startup of Python and of the HTTP and AWS clients, and the snapshot call: about half a second in
-  total. With a store on other machines and blocks of more than a gibibyte, that half second is
-  the only difference. In return, the copies have tags, storage class and encryption.
+- **Unchanged second backup.** In layout `full`, most of the time is spent by the server, copying.
+  Ours adds the startup of Python and of the HTTP and AWS clients, and the snapshot call: about
+  half a second in total. With a store on other machines and blocks of more than a gibibyte, that
+  half second is the only difference. In return, the copies have tags, storage class and
+  encryption. In layout `archive`, nothing is copied, and that half second is nearly all.
 - **Restore.** Every file is checked against its SHA-256 while it is written, and synced before
   its block is renamed into place; `s5cmd cp` does neither. Client and server share two cores,
   which are busy all the time, so this work adds to the wall time. In a separate measurement a
@@ -137,6 +163,15 @@ def _targets(usages: dict[str, Usages]) -> list[str]:
         wall = _ratio(second, OURS_SIZE, "vmbackup -origin", "wall time")
         what = "unchanged second backup, wall time compared with `vmbackup -origin`"
         rows.append(Target(what, 1.0, wall).row())
+    if OURS_ARCHIVE in second:
+        for peer, limit in (("vmbackup -origin", 0.5), ("restic backup", 1.0)):
+            wall = _ratio(second, OURS_ARCHIVE, peer, "wall time")
+            what = f"the same in layout `archive`, wall time compared with `{peer}`"
+            rows.append(Target(what, limit, wall).row())
+    if OURS_ARCHIVE in usages.get("layouts", {}):
+        wall = _ratio(usages["layouts"], OURS_ARCHIVE, LAYOUT_FULL, "wall time")
+        what = "first backup in layout `archive`, wall time compared with layout `full`"
+        rows.append(Target(what, 1.0, wall, allowed=0.05).row())
     if OURS in usages.get("restore", {}):
         wall = _ratio(usages["restore"], OURS, "s5cmd cp", "wall time")
         what = "restore, wall time compared with `s5cmd cp`"
@@ -167,7 +202,7 @@ def _ratios(scenario: Scenario, usages: Usages) -> list[str]:
         for peer in sorted(peers, key=lambda name: _median(usages[name], "wall time")):
             ratios = [ratio(_values(usages[ours], a), _values(usages[peer], a)) for a in axes]
             rows.append(f"| {peer} | {' | '.join(map(str, ratios))} |")
-        tables.append(_table("", (f"{ours} / peer", *axes), rows))
+        tables.append(table("", (f"{ours} / peer", *axes), rows))
     return tables
 
 
@@ -178,10 +213,11 @@ def _absolute(scenario: Scenario, usages: Usages) -> str:
         wall, cpu = (_median(rounds, axis) for axis in ("wall time", "client CPU"))
         peak = max(usage.peak_bytes for usage in rounds) / MIB
         rows.append(f"| {contender.name} | {wall:.2f} s | {cpu:.2f} s | {peak:.0f} MiB |")
-    return _table("", ("medians on this machine", "wall time", "client CPU", "highest peak"), rows)
+    return table("", ("medians on this machine", "wall time", "client CPU", "highest peak"), rows)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[str]) -> str:
+def table(title: str, head: Sequence[str], rows: Sequence[str]) -> str:
+    """Return a table in Markdown, below its title if it has one."""
     lines = [f"## {title}\n"] if title else []
     lines += [f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *rows, ""]
     return "\n".join(lines)

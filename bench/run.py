@@ -10,18 +10,20 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import prometheus_backup
+from bench import repository, storage
 from bench.fetch_peers import TOOLS, fetch_peers
 from bench.generate import MIB, directory_bytes
 from bench.measure import Usage, measure
 from bench.peers import Commands, Run
-from bench.report import Results, Setup, render
+from bench.report import Results, Setup, merged, render
 from bench.scenarios import Checks, Contender, Scenario, scenarios
 from devtools.fetch_prometheus import fetch as fetch_prometheus
 from devtools.prometheus import PrometheusOptions, PrometheusServer
@@ -69,9 +71,9 @@ class Testbed:
         finally:
             shutil.rmtree(folder)
 
-    def stored_bytes(self, run: Run) -> int:
-        """Return the total size of the objects in the bucket."""
-        return sum(S3Bucket(self.server, run.bucket).sizes().values())
+    def stored_sizes(self, run: Run) -> Mapping[str, int]:
+        """Return the sizes of the objects in the bucket, by key."""
+        return S3Bucket(self.server, run.bucket).sizes()
 
     def measure(self, log_name: str, contender: Contender, run: Run) -> Usage:
         """Prepare one attempt and measure it."""
@@ -131,7 +133,7 @@ def _attempt(
         run = Run(shared or bucket, folder, attempt)
         log = f"{scenario.key}-{scenario.contenders.index(contender)}-{attempt}"
         usage = testbed.measure(log, contender, run)
-        scenario.check(run)
+        (contender.check or scenario.check)(run)
     times = f"{usage.wall_seconds:7.2f} s wall {usage.cpu_seconds:7.2f} s CPU"
     peak = f"{usage.peak_bytes / MIB:5.0f} MiB"
     _log(f"  {scenario.key:8} {attempt or 'warm-up':>7} {times} {peak}  {contender.name}")
@@ -168,7 +170,7 @@ def run_benchmarks(size_mib: int, rounds: int, *, only: Sequence[str], peers_onl
                 versions={"Prometheus": binaries.version} | _versions() | peers.versions(),
             )
             results: Results = []
-            checks = Checks(snapshot, testbed.stored_bytes)
+            checks = Checks(snapshot, testbed.stored_sizes)
             for scenario in scenarios(commands, checks, peers_only=peers_only):
                 if not only or scenario.key in only:
                     _log(scenario.title)
@@ -202,17 +204,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help=f"default: {FULL_ROUNDS}")
     parser.add_argument("--only", action="append", default=[], metavar="SCENARIO")
     parser.add_argument("--peers-only", action="store_true", help="leave prometheus-backup out")
-    parser.add_argument("--output", type=Path, help="also write the report to this file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="also write the report to this file; with --only, these sections of it",
+    )
     arguments = parser.parse_args()
     size = arguments.size or (QUICK_MIB if arguments.quick else FULL_MIB)
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else FULL_ROUNDS)
     # As in an installation: modules are not compiled again at each start.
     compileall.compile_dir(Path(prometheus_backup.__path__[0]), quiet=1)
-    report = run_benchmarks(size, rounds, only=arguments.only, peers_only=arguments.peers_only)
+    only = arguments.only
+    sections: dict[str, Callable[[], str]] = {
+        "storage": storage.run_benchmarks,
+        "repository": partial(repository.run_benchmarks, quick=arguments.quick),
+    }
+    report = ""
+    if not only or any(key not in sections for key in only):
+        report = run_benchmarks(size, rounds, only=only, peers_only=arguments.peers_only)
+    for key, section in sections.items():
+        if key in only or not (only or arguments.peers_only):
+            report = merged(report, section())
     print(report)
     if arguments.output:
+        page = arguments.output.read_text() if only and arguments.output.exists() else ""
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(report)
+        arguments.output.write_text(merged(page, report) if page else report)
 
 
 if __name__ == "__main__":

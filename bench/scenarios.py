@@ -1,7 +1,7 @@
 """Defines the scenarios: the programs compared in each, and the check after each run."""
 
 import filecmp
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,9 @@ from bench.peers import Commands, Run
 
 OURS_SIZE = "ours, `--verify-level size`"
 OURS_CHECKSUM = "ours, `--verify-level checksum` (default)"
+OURS_ARCHIVE = "ours, `--layout archive`"
 OURS = "ours"
+LAYOUT_FULL = "`--layout full` (default)"
 
 MakeCommand = Callable[[Run], Command]
 Check = Callable[[Run], None]
@@ -26,13 +28,14 @@ class Contender:
     """One program in one scenario.
 
     `once` runs before the first attempt, and all attempts share its data. `before` runs before each
-    attempt. Neither is measured.
+    attempt. Neither is measured. `check` replaces that of the scenario.
     """
 
     name: str
     command: MakeCommand
     once: Sequence[MakeCommand] = ()
     before: Sequence[MakeCommand] = ()
+    check: Check | None = None
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,24 @@ class Checks:
     """Checks that a program did its work, so that one that did nothing cannot win."""
 
     snapshot: Path
-    stored_bytes: Callable[[Run], int]
+    stored_sizes: Callable[[Run], Mapping[str, int]]
     minimum_share: float = 0.9
     """Below 1 because restic compresses: it stores a few percent less than it reads."""
 
     def stored_in_bucket(self, run: Run) -> None:
         """The bucket holds at least the snapshot's bytes."""
-        self._at_least(self.stored_bytes(run), run.bucket)
+        self._at_least(self._stored_bytes(run), run.bucket)
 
     def stored_again(self, run: Run) -> None:
         """The bucket holds the bytes of the first backup and of all second ones."""
-        self._at_least(self.stored_bytes(run) / (run.attempt + 2), run.bucket)
+        self._at_least(self._stored_bytes(run) / (run.attempt + 2), run.bucket)
+
+    def shared_again(self, run: Run, *, mark: str) -> None:
+        """The bucket holds the bytes once, and for each backup an object with `mark` in its key."""
+        self._at_least(self._stored_bytes(run), run.bucket)
+        found = sum(mark in key for key in self.stored_sizes(run))
+        if found != run.attempt + 2:
+            raise WrongResultError(f"{found} backups in {run.bucket} after run {run.attempt}")
 
     def stored_in_folder(self, run: Run) -> None:
         """The scratch folder holds the snapshot's bytes."""
@@ -82,6 +92,9 @@ class Checks:
     def nothing(self, _: Run) -> None:
         """No check, for programs without a result."""
 
+    def _stored_bytes(self, run: Run) -> int:
+        return sum(self.stored_sizes(run).values())
+
     def _at_least(self, found: float, where: str) -> None:
         expected = _bytes_below(self.snapshot)
         if found < expected * self.minimum_share:
@@ -92,6 +105,7 @@ def scenarios(commands: Commands, checks: Checks, *, peers_only: bool) -> list[S
     """Return all scenarios, without our program if `peers_only`."""
     found = [
         _first_backup(commands, checks),
+        _layouts(commands, checks),
         _second_backup(commands, checks),
         _restore(commands, checks),
         _local_backup(commands, checks),
@@ -117,6 +131,18 @@ def _first_backup(commands: Commands, checks: Checks) -> Scenario:
     )
 
 
+def _layouts(commands: Commands, checks: Checks) -> Scenario:
+    return Scenario(
+        "layouts",
+        "First backup in both layouts, to S3",
+        [
+            Contender(OURS_ARCHIVE, commands.ours_archive),
+            Contender(LAYOUT_FULL, partial(commands.ours_backup, level="checksum")),
+        ],
+        checks.stored_in_bucket,
+    )
+
+
 def _second_backup(commands: Commands, checks: Checks) -> Scenario:
     first = partial(commands.ours_backup, level="size")
     checksum = partial(commands.ours_backup, level="checksum")
@@ -127,7 +153,19 @@ def _second_backup(commands: Commands, checks: Checks) -> Scenario:
             Contender(OURS_SIZE, first, once=[first]),
             Contender(OURS_CHECKSUM, checksum, once=[first]),
             Contender(
+                OURS_ARCHIVE,
+                commands.ours_archive,
+                once=[commands.ours_archive],
+                check=partial(checks.shared_again, mark="/metadata.json"),
+            ),
+            Contender(
                 "vmbackup -origin", commands.vmbackup_second, once=[commands.vmbackup_upload]
+            ),
+            Contender(
+                "restic backup",
+                commands.restic_upload,
+                once=[commands.restic_prepare, commands.restic_upload],
+                check=partial(checks.shared_again, mark="/snapshots/"),
             ),
         ],
         checks.stored_again,

@@ -119,7 +119,7 @@ class MemoryStore:
             for key in keys:
                 self._objects.pop(key, None)
 
-    def remove_unfinished(self, folders: Sequence[str]) -> None:
+    def remove_unfinished(self, folders: Iterable[str]) -> None:
         """Do nothing: a put is complete at once."""
 
     def stored_checksum(self, key: str) -> str | None:

@@ -61,7 +61,7 @@ class StoreWrapper:
     def delete(self, keys: Sequence[str]) -> None:
         self.inner.delete(keys)
 
-    def remove_unfinished(self, folders: Sequence[str]) -> None:
+    def remove_unfinished(self, folders: Iterable[str]) -> None:
         self.inner.remove_unfinished(folders)
 
     def stored_checksum(self, key: str) -> str | None:

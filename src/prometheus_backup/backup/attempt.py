@@ -1,6 +1,6 @@
 """The steps of a run of `backup` from its claim to its clean-up, and what they leave to undo."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from prometheus_backup.backup.archive import ArchivedBlocks, find_archived, unrepairable
@@ -45,7 +45,7 @@ from prometheus_backup.repository.claim import Claim, claim_backup
 from prometheus_backup.repository.entry import BackupEntry, State, newest_intact
 from prometheus_backup.repository.fingerprint import Fingerprint
 from prometheus_backup.repository.layout import MANIFEST
-from prometheus_backup.repository.manifest import Block, Manifest
+from prometheus_backup.repository.manifest import Block, Incomplete, Manifest
 from prometheus_backup.retention.prune import PrunePlan, PruneReport, apply_prune, plan_prune
 from prometheus_backup.stores.calls import interruptibly
 from prometheus_backup.transfer import HashedFile, WorkerContext
@@ -145,14 +145,7 @@ class Attempt:
         """Decide which files to send, to copy, or to name in the archive."""
         run, claim = self._run, self._claimed
         intact = newest_intact(self._entries)
-        store_now = self._claimed.store_now()
-        dead = [
-            e.incomplete
-            for e in self._entries
-            if e.state is State.INCOMPLETE
-            and e.incomplete
-            and e.is_dead(store_now=store_now, dead_runs=self._leftovers.dead_runs)
-        ]
+        dead = self._dead()
         previous = self._manifest(intact)
         is_archive = previous is not None and previous.layout is Layout.ARCHIVE
         corrupt = intact.corrupt_blocks if intact else frozenset()
@@ -197,6 +190,18 @@ class Attempt:
             return self._run.repository.manifest(entry.backup_id) if entry else None
         except ObjectNotFound:
             return None
+
+    def _dead(self) -> Sequence[Incomplete]:
+        """Return what runs left that will never continue."""
+        begun = [(e, e.incomplete) for e in self._entries if e.state is State.INCOMPLETE]
+        if not begun:
+            return ()
+        store_now, dead_runs = self._claimed.store_now(), self._leftovers.dead_runs
+        return [
+            incomplete
+            for e, incomplete in begun
+            if incomplete and e.is_dead(store_now=store_now, dead_runs=dead_runs)
+        ]
 
     def _find_archived(
         self, snapshot: Snapshot, intact: Manifest | None, corrupt: frozenset[str]
@@ -310,10 +315,14 @@ class Attempt:
         """Apply retention after the commit; if it fails, the backup remains."""
         run = self._run
         try:
-            view = run.repository.archive.view()
+            # Not if a verdict has been cleared since.
+            listed = None if self._archived.healed else self._claimed.archive
+            view = listed or run.repository.archive.view()
             entries = run.repository.entries(view)
-            store = run.repository.store
-            committed_at = store.head(f"{manifest.backup_id}/{MANIFEST}").modified
+            committed_at = self._claimed.committed_at
+            if committed_at is None:
+                store = run.repository.store
+                committed_at = store.head(f"{manifest.backup_id}/{MANIFEST}").modified
             plan = plan_prune(
                 entries,
                 policy=run.options.policy,

@@ -5,8 +5,9 @@ docs/repository-format.md; why its rules are safe: docs/design.md, "The archive"
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Self
 
 from prometheus_backup import __version__
 from prometheus_backup.errors import ObjectNotFound
@@ -162,6 +163,10 @@ class ArchiveView:
     catalogued: frozenset[str]
     verdicts: Sequence[FolderVerdict]
     _whole: dict[tuple[str, NamedFolder], bool] = field(default_factory=dict)
+
+    def without_claim(self, backup_id: str) -> Self:
+        """Return the same after the end of a claim."""
+        return replace(self, claims={i: c for i, c in self.claims.items() if i != backup_id})
 
     def has_all(self, named: Mapping[str, NamedFolder]) -> bool:
         """Return whether all that a backup names is there."""

@@ -19,8 +19,8 @@ from prometheus_backup.errors import (
     RepositoryLocked,
     RepositoryUnavailable,
 )
-from prometheus_backup.model import CONTROL, Layout, PutOptions
-from prometheus_backup.repository.archive import lost_keys
+from prometheus_backup.model import CONTROL, Layout, ObjectInfo, PutOptions
+from prometheus_backup.repository.archive import ArchiveView, lost_keys
 from prometheus_backup.repository.entry import GRACE
 from prometheus_backup.repository.layout import (
     MANIFEST,
@@ -70,6 +70,10 @@ class Claim:
         self._heartbeat_at = self._clock.now()
         self._taken_over = False
         self._ended = False
+        self.committed_at: datetime | None = None
+        """The store's time of the manifest, once it is committed."""
+        self.archive: ArchiveView | None = None
+        """The archive right after the commit, in layout `archive`."""
         # Held while incomplete.json is written, so that no late heartbeat follows the end.
         self._lock = threading.Lock()
 
@@ -150,12 +154,15 @@ class Claim:
         self._require_ours()
         for name, content in controls.items():
             self._store.put_small(self._key(name), content, options=options)
-            self._require_stored(name, len(content))
+        listed = {o.key: o for o in self._store.list_files(self.backup_id)}
+        for name, content in controls.items():
+            self._require_stored(name, len(content), listed.get(self._key(name)))
         self._require_ours()
         self._create_manifest(body, options)
         try:
             self._require_ours()
-            self._require_stored(MANIFEST, len(body))
+            stored = self._stored_manifest()
+            self._require_stored(MANIFEST, len(body), stored)
             self._require_archived(manifest)
             self._store.delete([self.key])
         except RepositoryLocked:
@@ -167,6 +174,9 @@ class Claim:
             raise
         except BackupToolError as error:
             return (f"{self.backup_id} is committed, but not all was done: {error.message}",)
+        if stored is not None:
+            self.committed_at = stored.modified
+            self._repository.learn(decode_manifest(body, backup_id=self.backup_id), stored)
         return ()
 
     def _create_manifest(self, body: bytes, options: PutOptions) -> None:
@@ -181,18 +191,19 @@ class Claim:
             if decode_manifest(found, backup_id=self.backup_id).run_id != self.run_id:
                 raise self._taken_over_error() from None
 
-    def _require_stored(self, name: str, size: int) -> None:
-        """Raise _NotStored if the store does not have an object that it acknowledged."""
-        key = self._key(name)
+    def _stored_manifest(self) -> ObjectInfo | None:
         try:
-            found = self._store.head(key).size
+            return self._store.head(self._key(MANIFEST))
         except ObjectNotFound:
-            found = None
-        if found != size:
+            return None
+
+    def _require_stored(self, name: str, size: int, found: ObjectInfo | None) -> None:
+        """Raise _NotStored if the store does not have an object that it acknowledged."""
+        if found is None or found.size != size:
             self._require_ours()  # else a sweep has deleted it
             raise _NotStored(
-                f"cannot commit {self.backup_id}: the store acknowledged {key}, but "
-                + ("does not have it" if found is None else f"has only {found:,} bytes of it"),
+                f"cannot commit {self.backup_id}: the store acknowledged {self._key(name)}, but "
+                + ("does not have it" if found is None else f"has only {found.size:,} bytes of it"),
                 hint="nothing was committed; check the health of the store",
             )
 
@@ -204,12 +215,14 @@ class Claim:
         """
         if manifest.layout is Layout.FULL:
             return
-        lost = lost_keys(manifest, self._repository.archive.folders())
+        view = self._repository.archive.view()
+        lost = lost_keys(manifest, view.folders)
         if lost:
             raise RepositoryLocked(
                 f"cannot commit {self.backup_id}: {lost[0]} was deleted from the archive",
                 hint="nothing was committed; start the backup again",
             )
+        self.archive = view.without_claim(self.backup_id)
 
     def abandon(self) -> None:
         """Record that this run will not continue, and which files the next one can reuse."""
@@ -284,7 +297,8 @@ def _try_claim(
     repository: Repository, identifier: str, document: Incomplete, layout: Layout
 ) -> bool:
     store, key = repository.store, claim_key(identifier, layout)
-    if any(store.list(identifier)):
+    # In layout `archive`, the claim is not in the folder, so that a look after it is enough.
+    if layout is Layout.FULL and any(store.list(identifier)):
         return False
     with contextlib.suppress(ObjectExists):
         store.create(key, encode(document), options=CONTROL)
@@ -295,8 +309,8 @@ def _try_claim(
         others.add(_archive_claim(identifier))
     if not others:
         return True
-    # Another run claimed and committed this id between our first listing and our claim, or claimed
-    # it in the other layout: then both give way, since each looks after its own claim.
+    # Another run claimed and committed this id before our claim, or claimed it in the other layout:
+    # then both give way, since each looks after its own claim.
     store.delete([key])
     return False
 

@@ -64,6 +64,10 @@ class EntryReader:
     large_reads: threading.Semaphore
     """Held while a manifest of 1 MiB or more is in memory."""
 
+    def learn(self, manifest: Manifest, info: ObjectInfo) -> None:
+        """Remember what a manifest says."""
+        self.catalog.learn(described(manifest, info), manifest.archived)
+
     def entry(self, backup_id: str, look: Look) -> BackupEntry | None:
         """Return a backup or a claim; None if there is neither."""
         try:

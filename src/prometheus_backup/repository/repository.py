@@ -23,6 +23,7 @@ from prometheus_backup.errors import (
 from prometheus_backup.model import (
     CONTROL,
     Layout,
+    ObjectInfo,
     rfc3339,
 )
 from prometheus_backup.repository.archive import Archive, ArchiveView
@@ -224,6 +225,10 @@ class Repository:
             self.require_present(backup_id, verb=verb)
             raise
 
+    def learn(self, manifest: Manifest, info: ObjectInfo) -> None:
+        """Remember a manifest that has just been committed, so that it need not be read."""
+        self._reader.learn(manifest, info)
+
     def store_now(self, *, run_id: str) -> datetime:
         """Return the store's time."""
         return self.store.now(probe=f"{PROBE_PREFIX}{run_id}")
@@ -260,7 +265,12 @@ class Repository:
 
     def remove_unfinished(self) -> None:
         """Remove what killed puts left and listings hide."""
-        self.store.remove_unfinished([*self.ids(), ARCHIVE])
+        self.store.remove_unfinished(self._folders())
+
+    def _folders(self) -> Iterator[str]:
+        """Yield the folders of this program; nothing is listed before they are asked for."""
+        yield from self.ids()
+        yield ARCHIVE
 
     def remove_mark(self, backup_id: str) -> None:
         """Remove the claim that a run left although it committed its manifest."""

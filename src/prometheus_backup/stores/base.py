@@ -103,8 +103,11 @@ class ObjectStore(Protocol):
         """Delete objects. If some cannot be deleted, try all of them, then raise."""
         ...
 
-    def remove_unfinished(self, folders: Sequence[str]) -> None:
-        """Remove what killed puts left at the root and in these folders, if listings hide it."""
+    def remove_unfinished(self, folders: Iterable[str]) -> None:
+        """Remove what killed puts left at the root and in these folders, if listings hide it.
+
+        `folders` are not asked for if there is nothing to remove.
+        """
         ...
 
     def stored_checksum(self, key: str) -> str | None:

@@ -195,7 +195,7 @@ class LocalStore:
         if failed:
             raise failed[0]
 
-    def remove_unfinished(self, folders: Sequence[str]) -> None:
+    def remove_unfinished(self, folders: Iterable[str]) -> None:
         """Remove the staged files of dead writers at the root and below these folders.
 
         One that cannot be removed is left: no listing shows it.

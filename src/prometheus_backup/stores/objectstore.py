@@ -326,7 +326,7 @@ class ObstoreStore:
         """Return a client that deletes each object with a request of its own."""
         return self._store
 
-    def remove_unfinished(self, folders: Sequence[str]) -> None:
+    def remove_unfinished(self, folders: Iterable[str]) -> None:
         """Do nothing: the bucket's lifecycle aborts the uploads of dead runs."""
 
     def expiry_rules(self, folder: str, *, tags: Mapping[str, str]) -> Sequence[ExpiryRule]:
