@@ -162,7 +162,7 @@ class ArchiveView:
     claims: Mapping[str, ObjectInfo]
     catalogued: frozenset[str]
     verdicts: Sequence[FolderVerdict]
-    _whole: dict[tuple[str, NamedFolder], bool] = field(default_factory=dict)
+    _whole: dict[str, tuple[NamedFolder, bool]] = field(default_factory=dict)
 
     def without_claim(self, backup_id: str) -> Self:
         """Return the same after the end of a claim."""
@@ -170,13 +170,15 @@ class ArchiveView:
 
     def has_all(self, named: Mapping[str, NamedFolder]) -> bool:
         """Return whether all that a backup names is there."""
-        return all(self._has_all(one) for one in named.items())
+        return all(self._has_all(name, one) for name, one in named.items())
 
-    def _has_all(self, one: tuple[str, NamedFolder]) -> bool:
-        whole = self._whole.get(one)  # most backups name the same: ask once
-        if whole is None:
-            folder = self.folders.get(one[0])
-            whole = self._whole[one] = folder is not None and folder.has_all(one[1])
+    def _has_all(self, name: str, one: NamedFolder) -> bool:
+        known = self._whole.get(name)  # most backups name the same: ask once
+        if known is not None and known[0] is one:
+            return known[1]
+        folder = self.folders.get(name)
+        whole = folder is not None and folder.has_all(one)
+        self._whole[name] = one, whole
         return whole
 
     def failures(

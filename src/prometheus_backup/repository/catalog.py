@@ -34,7 +34,7 @@ from prometheus_backup.repository.layout import (
     catalog_blocks_key,
     catalog_key,
     catalogued_id,
-    folder_of,
+    is_archive_folder,
 )
 from prometheus_backup.repository.manifest import (
     MAX_DOCUMENT_SIZE,
@@ -113,13 +113,13 @@ class CatalogEntry(Document):
 class CatalogBlocks(Document):
     """`<backup>-blocks.json.gz`: the folders of the archive that a backup names, as columns.
 
-    Times in milliseconds. `versions` is an index into `kinds`, in which an empty backup id stands
-    for the folder's keeper.
+    They are checked when they are put together. Times in milliseconds. `versions` is an index into
+    `kinds`, in which an empty backup id stands for the folder's keeper.
     """
 
     backup_id: BackupId
-    ulids: _Column[Text]
-    keepers: _Column[Text]
+    ulids: _Column[str]
+    keepers: _Column[str]
     begins_ms: _Column[int]
     lengths_ms: _Column[int]
     partial: _Column[bool]
@@ -171,7 +171,7 @@ class CatalogBlocks(Document):
                 found[archive_folder(ulid, keeper)] = NamedFolder(times, files, versions)
         except (ValueError, IndexError):
             return None
-        return found if all(folder_of(f"{name}/") == name for name in found) else None
+        return found if all(map(is_archive_folder, found)) else None
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class CatalogMemory:
     stored: dict[str, CatalogEntry] = field(default_factory=dict)
     current: dict[str, CatalogEntry] = field(default_factory=dict)
     named: dict[str, tuple[str | None, Mapping[str, NamedFolder]]] = field(default_factory=dict)
-    shared: dict[tuple[str, NamedFolder], tuple[str, NamedFolder]] = field(default_factory=dict)
+    shared: dict[str, tuple[str, NamedFolder]] = field(default_factory=dict)
 
     def forget(self, backup_id: str) -> None:
         """Forget a backup."""
@@ -295,7 +295,12 @@ class Catalog:
         self, entry: CatalogEntry, named: Mapping[str, NamedFolder]
     ) -> Mapping[str, NamedFolder]:
         # Most backups name the same folders: keep each once.
-        shared = dict(self._memory.shared.setdefault(one, one) for one in named.items())
+        shared, known = {}, self._memory.shared
+        for one in named.items():
+            same = known.setdefault(one[0], one)
+            if same != one:
+                known[one[0]] = same = one
+            shared[same[0]] = same[1]
         self._memory.named[entry.backup_id] = entry.blocks_sha256, shared
         return shared
 

@@ -147,6 +147,7 @@ def parse_last(name: str) -> tuple[str, int, int, bool] | None:
     return match[1], int(match[2]), int(match[3]), match[4] is not None
 
 
+@lru_cache(maxsize=50_000)  # the catalogue names each folder once for every backup
 def is_archive_folder(name: str) -> bool:
     """Return whether this is the name of a folder of the archive."""
     return folder_of(f"{name}/") == name
@@ -223,6 +224,7 @@ def snapshot_time(name: str) -> datetime | None:
         return None
 
 
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 _MAX_DEPTH = 16
 """Maximum number of names in a path. A block needs two (`chunks/000001`), a key four."""
 
@@ -234,7 +236,7 @@ def check_path(path: str) -> str:
     """
     if not path or len(path) > 512:
         raise ValueError("a path must have 1 to 512 characters")
-    if any(ord(c) < 32 or ord(c) == 127 for c in path) or "\\" in path:
+    if _FORBIDDEN.search(path):
         raise ValueError(f"control characters or backslashes in path {path!r}")
     parts = path.split("/")
     if len(parts) > _MAX_DEPTH:
