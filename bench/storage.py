@@ -10,9 +10,10 @@ from statistics import mean
 
 from bench.report import Target, table
 from prometheus_backup.cost.compaction import Compactor
-from prometheus_backup.cost.simulation import DAY, simulate_nights
+from prometheus_backup.cost.simulation import DAY
 from prometheus_backup.model import ms_from_instant
 from prometheus_backup.retention.policy import Policy
+from tests.support.nights import simulate_nights
 
 TITLE = "Bytes stored, simulated"
 _INTRODUCTION = """\
