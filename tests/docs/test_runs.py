@@ -198,6 +198,8 @@ def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_pa
     applied = {"outcome", "deleted", "swept", "problems", "archive_deleted"}
     assert fields("prune --dry-run") == _fields("`prune`") - applied
     assert fields("prune") == _fields("`prune`")
+    forget = fields("history forget --from 2001-01-01 --to 2001-01-02 --apply")
+    assert fields("history") | forget == _fields("`history`")
     restored = {"outcome", "files", "seconds", "damaged", "loaded", "loading"}
     assert fields("restore latest target --dry-run") == _fields("`restore`") - restored
     assert fields("restore latest target") == _fields("`restore`")
@@ -208,6 +210,6 @@ def test_json_page_has_every_field_and_no_other(environment: Environment, tmp_pa
     assert fields("metrics") == {"metrics"}
     assert fields("metrics", "metrics", 0) == _fields("`metrics`") - {"metrics"}
     assert fields("estimate --tsdb-size 1GB") == _fields("`estimate`")
-    assert fields("check") == {"ok", "checks", "settings"}
+    assert fields("check") == {"ok", "checks", "advice", "settings"}
     assert fields("check", "checks", 0) == {"subject", "ok", "detail", "fix"}
     assert fields("show backup-20200101-000000", codes=(30,)) == _fields("A failure")

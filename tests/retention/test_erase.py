@@ -368,7 +368,7 @@ def test_the_command_shows_then_erases_and_says_what_stays(tmp_path: Path) -> No
     kept = run_here("history", "forget", *ever, "--apply", "--at-once", env=env)
     assert kept.returncode == 3, kept.stderr
     assert "2 backups still have samples of this time" in kept.stdout
-    assert f"`prometheus-backup release` comes first: {second}" in kept.stdout
+    assert f"run `prometheus-backup release` first: {second}" in kept.stdout
     restored = run_here("restore", second, target, "--dry-run", env=env)
     assert restored.returncode == 0, "a kept backup stays whole"
 

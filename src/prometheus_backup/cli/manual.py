@@ -135,8 +135,8 @@ MANUAL: Mapping[str, Manual] = {
         ),
         {
             "0": "The history was shown. With `forget --apply`: no backup and no block of the "
-            "history has samples of the time range, besides those that wait a day.",
-            "3": "With `forget`: nothing can be deleted. With --apply also: a kept backup, or a "
+            "history has samples of the time range, except those that are deleted after a day.",
+            "3": "With `forget`: nothing can be deleted. Also, with --apply: a kept backup, or a "
             "block that reaches beyond the time range, still has samples of it.",
             "10 to 14": "The repository cannot be used.",
         },

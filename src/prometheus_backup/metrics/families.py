@@ -111,8 +111,8 @@ STATE = (
         "repository_size_bytes",
         "Total size of all backups; blocks that they share count once.",
     ),
-    _state("archive_size_bytes", "Size of the archive, which layout archive shares; else 0."),
-    _state("archive_blocks", "Blocks in the archive, also those that wait for their deletion."),
+    _state("archive_size_bytes", "Size of the archive; 0 if there is none."),
+    _state("archive_blocks", "Blocks in the archive, including those that will be deleted."),
     _state(
         "archive_unwanted_size_bytes", "Size of the blocks in the archive that will be deleted."
     ),

@@ -1,4 +1,4 @@
-"""Erase a time range from the history of the archive, for those who must.
+"""Erase a time range from the history of the archive, for instance because a law requires it.
 
 A folder is never deleted in part. One that the history does not need goes if it has samples of the
 range. One that the history needs goes only if all of its samples are in the range, unless whole
@@ -81,9 +81,9 @@ def apply_erase(
 ) -> EraseReport:
     """Apply the plan: first record what is erased, then mark it, then delete what may be deleted.
 
-    From the first record on, no restore of the history shows the folder and no new backup names it.
-    With `at_once`, what nobody names is deleted without waiting for the grace period: that is for
-    runs that were suspended, whose claims or withdrawn manifests are looked at here as well.
+    Once it is recorded, no restore of the history has the folder and no new backup names it. With
+    `at_once`, what nobody names is deleted without waiting for the grace period. Why claims and
+    manifests, which are read again first, are enough: docs/design.md, "The archive".
     """
     if plan.blocked:
         return EraseReport(plan, ())

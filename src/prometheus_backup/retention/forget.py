@@ -28,7 +28,9 @@ def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> N
     if entry.state not in CANNOT_BE_READ:
         raise UsageError(
             f"{cannot}: it is not a backup, but {entry.state.value}",
-            hint="what an interrupted run left is deleted by `prometheus-backup prune`",
+            hint="another program made this folder, and no deletion waits for it"
+            if entry.state is State.FOREIGN
+            else "`prometheus-backup prune` deletes what an interrupted run left",
         )
     if entry.hold is not None and entry.held(today):
         raise UsageError(

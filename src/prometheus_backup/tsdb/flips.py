@@ -20,8 +20,8 @@ def is_one_bit(difference: int) -> bool:
 def flipped_bit(difference: int, size: int) -> Bit | None:
     """Return which bit of `size` bytes makes this difference of checksums, None if none does.
 
-    If several bits are damaged, one bit explains it by chance in 1 of 16,000 cases at most, for a
-    size of a page, and never if two are.
+    If several bits are damaged, one bit explains it by chance: in 1 of 16,000 cases at most in a
+    page of the WAL, and never if two are damaged.
     """
     effect = _POLYNOMIAL  # of the last bit
     for at in range(size - 1, -1, -1):

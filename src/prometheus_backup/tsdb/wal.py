@@ -29,8 +29,9 @@ _STARTS = re.compile(rb"[\x01-\x04\x09-\x0c\x11-\x14]")
 """The first byte of a fragment."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _KNOWN = 32
-"""Types of records that this or a near version of Prometheus may write are below."""
+"""All types of records of this and coming versions of Prometheus are expected to be below."""
 _HEAD = 4
+"""The number of first bytes of a record that tell how it is compressed."""
 
 
 class Fragment(NamedTuple):
@@ -57,7 +58,7 @@ class _Bad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A part of a segment that is damaged: between two offsets, or at `start` if it can be mended.
+    """A damaged part of a segment, between two offsets.
 
     `mended` are the right bytes, empty if the part is lost. `stops`: Prometheus stops reading here.
     """

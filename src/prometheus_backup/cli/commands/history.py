@@ -26,16 +26,20 @@ _MOST_NAMED = 4
 """Backups that are named in a line of text; of more, the first and the last."""
 
 
-@option("--apply", is_flag=True, help="With `forget`: erase it. Without, show what would go.")
+@option(
+    "--apply",
+    is_flag=True,
+    help="With `forget`: erase the time range. Without this, only show what would be erased.",
+)
 @option(
     "--at-once",
     is_flag=True,
-    help="With `forget --apply`: delete now what no backup has, and not after 24 hours.",
+    help="With `forget --apply`: delete now what no backup has, instead of after 24 hours.",
 )
 @option(
     "--whole-blocks",
     is_flag=True,
-    help="With `forget`: erase also blocks that have samples outside the time range.",
+    help="With `forget`: also erase blocks that have samples outside the time range.",
 )
 @option("--to", "until", metavar="TIME", help="End of the time range.")
 @option("--from", "since", metavar="TIME", help="Start of the time range (2025-01-22, -90d).")
@@ -52,8 +56,8 @@ def history(
 ) -> int:
     """Show the history of the archive, or erase a time range from it.
 
-    With `forget`, erase the time range from --from to --to: show what would be erased, and with
-    --apply erase it. Backups that are kept stay as they are.
+    With `forget`, show what would be erased of the time range from --from to --to, and with --apply
+    erase it. Backups that are kept stay as they are.
     """
     start, end = context.instant(since), context.instant(until)
     if start is not None and end is not None and end <= start:
@@ -154,7 +158,7 @@ def history_lines(
 ) -> Iterable[str]:
     """Yield the lines that `history` prints below its table."""
     if not shown:
-        yield "the archive has no history here"
+        yield "the archive has no history of this time"
     else:
         alone = [b for b in shown if not b.named_by]
         yield f"history: {_sum(b.folder for b in shown)}"
@@ -167,7 +171,7 @@ def history_lines(
 
 
 def forget_document(plan: "ErasePlan", report: "EraseReport | None") -> Document:
-    """Return what `history forget --json` prints; `report` None: nothing was erased."""
+    """Return what `history forget --json` prints. `report` is None without --apply."""
     return {
         **_times(plan.window),
         "applied": report is not None,
@@ -201,7 +205,7 @@ def forget_lines(plan: "ErasePlan", report: "EraseReport | None") -> Iterable[st
         yield f"also lost: {second(span.start)} to {second(span.end)} (UTC)"
     if plan.beyond:
         left = counted(len(plan.beyond), "block")
-        yield f"not forgotten: {left} with samples outside this time; see --whole-blocks"
+        yield f"not forgotten: {left} with samples outside this time range; see --whole-blocks"
     if report is not None:
         yield from _deletion_lines(plan, report)
     yield from _backup_lines(plan)
@@ -224,11 +228,11 @@ def _backup_lines(plan: "ErasePlan") -> Iterable[str]:
     have = "backup still has" if len(plan.backups) == 1 else "backups still have"
     yield f"{len(plan.backups):,} {have} samples of this time: {_names(plan.backups)}"
     yield (
-        "retention deletes backups, sooner with a shorter one: "
+        "retention deletes them; to delete them sooner: "
         "`prometheus-backup prune --retention-daily DAYS --allow-many`"
     )
     if plan.held:
-        yield f"held, so `prometheus-backup release` comes first: {_names(plan.held)}"
+        yield f"held, so run `prometheus-backup release` first: {_names(plan.held)}"
 
 
 HISTORY_COLUMNS = (
