@@ -179,7 +179,7 @@ def what_cannot_be_read_is_ignored(patch: Patch) -> None:
 
 def what_is_gone_is_always_made_again(patch: Patch) -> None:
     """A run writes into a folder that is gone, although no manifest names it."""
-    patch.setattr(backup_archive, "_exists", lambda *_: True)
+    patch.setattr(backup_archive, "exists", lambda *_: True)
 
 
 def a_lost_manifest_is_a_deletion(patch: Patch) -> None:

@@ -7,13 +7,13 @@ it will name, and only then looks whether they are complete and not marked for d
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_backup.errors import ObjectNotFound
 from prometheus_backup.model import SourceBlock
 from prometheus_backup.repository.archive import Archive, ArchivedFolder
 from prometheus_backup.repository.claim import Claim
 from prometheus_backup.repository.layout import BLOCK, MANIFEST
 from prometheus_backup.repository.manifest import Block, Manifest
 from prometheus_backup.repository.repository import Repository
+from prometheus_backup.stores.base import exists
 from prometheus_backup.transfer import small_requests
 from prometheus_backup.tsdb.block import MUTABLE
 
@@ -77,7 +77,7 @@ def find_archived(
     names = {ulid: block.folder or "" for ulid, block in found.items()}
     folders = {name: listed[name] for name in names.values() if name in listed}
     gone = set(names.values()) - listed.keys()
-    if gone and previous is not None and _exists(repository, previous):
+    if gone and previous and exists(repository.store, f"{previous.backup_id}/{MANIFEST}"):
         # Made again, which heals that backup. As long as it exists, nobody deletes these folders.
         folders |= {name: ArchivedFolder(name, {}) for name in gone & previous.folders}
     usable = {
@@ -134,14 +134,6 @@ def _lookup(archive: Archive, source: SourceBlock) -> Block | None:
     usable = [n for n, f in sorted(folders.items()) if f.complete and _is_usable(f)]
     blocks = [block for name in usable if (block := archive.block(name)) is not None]
     return next((b for b in reversed(blocks) if _same_files(source, b)), None)
-
-
-def _exists(repository: Repository, manifest: Manifest) -> bool:
-    try:
-        repository.store.head(f"{manifest.backup_id}/{MANIFEST}")
-    except ObjectNotFound:
-        return False
-    return True
 
 
 def _is_usable(folder: ArchivedFolder) -> bool:

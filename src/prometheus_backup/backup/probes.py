@@ -10,7 +10,6 @@ from prometheus_backup.errors import (
     BackupToolError,
     BytesDiffer,
     ObjectExists,
-    ObjectNotFound,
     RepositoryDenied,
     RepositoryUnavailable,
     UsageError,
@@ -19,7 +18,7 @@ from prometheus_backup.model import BLOCK_TAGS, CONTROL, PutOptions
 from prometheus_backup.repository.layout import PROBE_PREFIX
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import clock_problem
-from prometheus_backup.stores.base import AdaptableStore, ObjectStore
+from prometheus_backup.stores.base import AdaptableStore, ObjectStore, exists
 
 _PARTS = 8 * 1024 * 1024 + 1
 """Bytes of an object that S3 stores in parts."""
@@ -136,11 +135,7 @@ class StoreProbes:
     def _delete(self) -> str:
         keys = [f"{self._key}{end}" for end in ("", "-block", "-parts", "-copy")]
         self._store.delete(keys)
-        try:
-            self._store.head(self._key)
-        except ObjectNotFound:
-            pass
-        else:
+        if exists(self._store, self._key):
             raise CheckWarning(
                 f"cannot delete {self._key}: it still exists after the deletion",
                 hint="retention must be able to delete; is the bucket under a legal hold or object "

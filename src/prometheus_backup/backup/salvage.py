@@ -14,8 +14,7 @@ from prometheus_backup.model import Layout
 from prometheus_backup.repository.entry import BackupEntry, State
 from prometheus_backup.repository.layout import claim_key
 from prometheus_backup.repository.repository import Repository
-
-_DELETE_BATCH = 1000
+from prometheus_backup.stores.base import delete_in_order
 
 
 class Salvage:
@@ -70,8 +69,7 @@ class Salvage:
 
     def _delete_others(self, backup_id: str, kept: set[str]) -> None:
         keys = [key for key in self._keys_of(backup_id) if key not in kept]
-        for start in range(0, len(keys), _DELETE_BATCH):
-            self._repository.store.delete(keys[start : start + _DELETE_BATCH])
+        delete_in_order(self._repository.store, keys)
 
     def _keys_of(self, backup_id: str) -> Sequence[str]:
         """Return what a run wrote, in the archive only in folders that it did not finish.

@@ -46,10 +46,9 @@ from prometheus_backup.repository.manifest import (
     encode,
 )
 from prometheus_backup.repository.verification import RecordedFinding, Verification
-from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.base import ObjectStore, delete_in_order
 from prometheus_backup.transfer import small_requests
 
-_DELETE_BATCH = 1000
 _MAX_LOST = 20
 """Lost objects that are named for one backup."""
 
@@ -277,8 +276,7 @@ class Archive:
         rest = [key for key in found if key not in marks]
         # Without block.json it is incomplete, so that it is not mistaken for a whole one.
         rest.sort(key=lambda key: not key.endswith(f"/{BLOCK}"))
-        for start in range(0, len(rest), _DELETE_BATCH):
-            self._store.delete(rest[start : start + _DELETE_BATCH])
+        delete_in_order(self._store, rest)
         for mark in marks:
             if mark in found:
                 self._store.delete([mark])

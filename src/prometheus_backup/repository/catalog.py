@@ -15,7 +15,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import FailFast, Field
 
-from prometheus_backup.errors import ObjectNotFound, RepositoryError
+from prometheus_backup.errors import RepositoryError
 from prometheus_backup.model import CONTROL, Layout, ObjectInfo
 from prometheus_backup.repository.document import (
     BackupId,
@@ -47,7 +47,7 @@ from prometheus_backup.repository.manifest import (
 )
 from prometheus_backup.repository.verification import Rotation, Verification
 from prometheus_backup.spans import Span
-from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.base import ObjectStore, exists
 
 _WEEK = timedelta(days=7)
 _GZIP = 31
@@ -207,11 +207,7 @@ class Catalog:
 
     def exists(self, backup_id: str) -> bool:
         """Return whether a backup has an entry now."""
-        try:
-            self._store.head(catalog_key(backup_id))
-        except ObjectNotFound:
-            return False
-        return True
+        return exists(self._store, catalog_key(backup_id))
 
     def entry(self, backup_id: str, manifest: ObjectInfo) -> CatalogEntry | None:
         """Return what is remembered of a backup, if it speaks of its present manifest."""
@@ -259,9 +255,7 @@ class Catalog:
                 continue
             self._put(entry)
             self._memory.stored[backup_id] = entry
-            try:
-                self._store.head(f"{backup_id}/{MANIFEST}")
-            except ObjectNotFound:
+            if not exists(self._store, f"{backup_id}/{MANIFEST}"):
                 self.remove(backup_id)
 
     def distrust(self, backup_id: str) -> None:

@@ -49,11 +49,10 @@ from prometheus_backup.repository.names import is_date, matching, neighbours
 from prometheus_backup.repository.reading import EntryReader, Look
 from prometheus_backup.repository.results import VerificationResults
 from prometheus_backup.stores.archived import archived
-from prometheus_backup.stores.base import NoAnswer, ObjectStore
+from prometheus_backup.stores.base import NoAnswer, ObjectStore, delete_in_order, exists
 from prometheus_backup.transfer import SMALL_WORKERS
 
 _NO_BACKUP = "the repository contains no backups; check REPOSITORY (S3_BUCKET, S3_PREFIX)"
-_DELETE_BATCH = 1000
 _LARGE_READS = 8
 
 
@@ -200,12 +199,9 @@ class Repository:
         Ask this before an object that is missing counts as damage.
         """
         try:
-            self.store.head(f"{backup_id}/{MANIFEST}")
-        except ObjectNotFound:
-            return True
+            return not exists(self.store, f"{backup_id}/{MANIFEST}")
         except RepositoryError:
             return False
-        return False
 
     def require_present(self, backup_id: str, *, verb: str) -> None:
         """Raise BackupNotFound if a backup has been deleted since it was found."""
@@ -278,11 +274,8 @@ class Repository:
 
     def _claimed_in(self, backup_id: str) -> Layout:
         """Return the layout that an unfinished backup was claimed for."""
-        try:
-            self.store.head(claim_key(backup_id, Layout.ARCHIVE))
-        except ObjectNotFound:
-            return Layout.FULL
-        return Layout.ARCHIVE
+        claimed = exists(self.store, claim_key(backup_id, Layout.ARCHIVE))
+        return Layout.ARCHIVE if claimed else Layout.FULL
 
     def _mark_deleting(self, backup_id: str, run_id: str, layout: Layout) -> bool:
         """Write the mark in the place of the claim; return whether there was room for it."""
@@ -309,8 +302,7 @@ class Repository:
         if not marked and rest:
             self.store.delete([rest.pop(0).key])
             self._mark_deleting(backup_id, run_id, layout)  # there is room now
-        for start in range(0, len(rest), _DELETE_BATCH):
-            self.store.delete([o.key for o in rest[start : start + _DELETE_BATCH]])
+        delete_in_order(self.store, [o.key for o in rest])
         self.catalog.remove(backup_id)
         self.store.delete([mark])
         return DeletedObjects(len(found), sum(o.size for o in found))

@@ -15,7 +15,7 @@ from prometheus_backup.repository.layout import (
 from prometheus_backup.repository.manifest import MAX_DOCUMENT_SIZE, decode, encode
 from prometheus_backup.repository.rotation import advance
 from prometheus_backup.repository.verification import Rotation, Verification
-from prometheus_backup.stores.base import ObjectStore
+from prometheus_backup.stores.base import ObjectStore, exists
 
 
 class VerificationResults:
@@ -94,9 +94,7 @@ class VerificationResults:
 
     def _put(self, backup_id: str, name: str, body: bytes) -> None:
         self._store.put_small(f"{backup_id}/{name}", body, options=CONTROL)
-        try:
-            self._store.head(f"{backup_id}/{MANIFEST}")
-        except ObjectNotFound:
+        if not exists(self._store, f"{backup_id}/{MANIFEST}"):
             # The backup was deleted while it was verified. Either this check or the listing in
             # Repository._delete_folder sees the other, so no result is left alone.
             self._store.delete([f"{backup_id}/{name}"])

@@ -4,9 +4,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from prometheus_backup.errors import RepositoryUnavailable
+from prometheus_backup.errors import ObjectNotFound, RepositoryUnavailable
 from prometheus_backup.model import ObjectInfo, PutOptions
 from prometheus_backup.stores.lifecycle import ExpiryRule
+
+_BATCH = 1000
+"""Objects that one request deletes."""
 
 
 class NoAnswer(RepositoryUnavailable):
@@ -147,3 +150,18 @@ class AdaptableStore(ObjectStore, Protocol):
     def deletes_in_bulk(self) -> bool:
         """Return False once the store has refused to delete several objects with one request."""
         ...
+
+
+def exists(store: ObjectStore, key: str) -> bool:
+    """Return whether there is an object. A failed request is an error, not absence."""
+    try:
+        store.head(key)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def delete_in_order(store: ObjectStore, keys: Sequence[str]) -> None:
+    """Delete any number of objects: each batch once the one before is deleted."""
+    for start in range(0, len(keys), _BATCH):
+        store.delete(keys[start : start + _BATCH])
