@@ -1,5 +1,6 @@
 """The history: the pure decision against a naive oracle, and the archive over simulated years."""
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,3 +130,10 @@ def test_restore_history_brings_back_what_no_kept_backup_holds(
     refused = run_here("restore", "--history", "latest", str(target), env=env)
     assert refused.returncode == 2
     assert "cannot restore latest with --history" in refused.stderr
+    gone = second.blocks[0]
+    assert gone.folder is not None
+    shutil.rmtree(root / gone.folder)
+    damaged = run_here("restore", "--history", str(tmp_path / "other"), env=env)
+    assert damaged.returncode == 40
+    assert f"the history up to {second.backup_id}" in damaged.stdout
+    assert f"DAMAGED: block {gone.ulid}" in damaged.stdout

@@ -246,6 +246,7 @@ MANUAL: Mapping[str, Manual] = {
             "0": "Retention was applied. With --dry-run: the plan was printed.",
             "3": "Not everything could be judged or deleted.",
             "10 to 14": "The repository cannot be used.",
+            "30": "With --forget: there is no such backup.",
         },
     ),
     "release": Manual(

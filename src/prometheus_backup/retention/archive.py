@@ -100,9 +100,7 @@ def all_held_blocks(
     entries: Iterable[BackupEntry], folders: Mapping[str, ArchivedFolder]
 ) -> Mapping[str, HeldBlock]:
     """Return the same with those that a user erased from the history."""
-    newest: dict[str, tuple[str, ArchivedTimes]] = {}
-    for entry in sorted(entries, key=lambda e: e.backup_id):
-        newest |= {name: (entry.backup_id, f.times) for name, f in entry.folders.items()}
+    newest = _newest(entries)
     held: dict[str, HeldBlock] = {}
     for name, folder in folders.items():
         candidates = [newest[name]] if name in newest else []
@@ -114,6 +112,14 @@ def all_held_blocks(
             partial = times.partial or bool(folder.verdict_keys)
             held[name] = HeldBlock(name, times.begin_ms, times.end_ms, held_by, partial)
     return held
+
+
+def _newest(entries: Iterable[BackupEntry]) -> Mapping[str, tuple[str, ArchivedTimes]]:
+    """Return the newest backup that names each folder, and the times that it says."""
+    newest: dict[str, tuple[str, ArchivedTimes]] = {}
+    for entry in sorted(entries, key=lambda e: e.backup_id):
+        newest |= {name: (entry.backup_id, f.times) for name, f in entry.folders.items()}
+    return newest
 
 
 def history_spans(
@@ -131,17 +137,23 @@ def history_spans(
 def history_manifest(repository: Repository, *, since_ms: int) -> Manifest:
     """Return the history as one manifest: of each block, what the newest backup had of it.
 
-    Everything else in it is that of the newest archive backup. Raises BackupNotFound if there is
-    none.
+    Blocks that a backup names and that are gone from the archive are in it, so that their loss is
+    said; they cover nothing. Everything else in it is that of the newest archive backup. Raises
+    BackupNotFound if there is none.
     """
-    folders = repository.archive.folders()
     entries = [e for e in repository.backups() if e.folders]
+    folders = repository.archive.folders()
     if not entries:
         raise BackupNotFound(
             f"cannot restore the history from {repository.url}: no backup has layout archive",
             hint="set LAYOUT=archive for new backups; restore a full backup by its id",
         )
-    held = held_blocks(entries, folders)
+    gone = {
+        name: HeldBlock(name, times.begin_ms, times.end_ms, held_by, partial=True)
+        for name, (held_by, times) in _newest(entries).items()
+        if name not in folders
+    }
+    held = {**held_blocks(entries, folders), **gone}
     wanted = history(held.values(), since_ms=since_ms)
     by_backup: dict[str, list[str]] = {}
     blocks: list[Block] = []

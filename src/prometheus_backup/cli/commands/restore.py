@@ -140,7 +140,7 @@ def restore(
         lines=restore_lines(
             prepared,
             report,
-            what=f"the history up to {entry.backup_id}" if history else entry.backup_id,
+            what=f"the history up to {prepared.manifest.backup_id}" if history else entry.backup_id,
             target=target,
         ),
     )
