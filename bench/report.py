@@ -16,6 +16,7 @@ Usages = dict[str, list[Usage]]
 Results = list[tuple[Scenario, Usages]]
 
 TARGETS = "Targets"
+_PEAK = "peak memory, highest of all runs"
 _READING = "Reading the targets"
 _SECTION = re.compile(r"^## ", re.MULTILINE)
 
@@ -69,6 +70,8 @@ def merged(page: str, part: str) -> str:
         title = _first_line(section)
         lines = section.splitlines()
         if title == TARGETS and title in by_title:
+            # The peak memory is that of all sections.
+            lines = [row for row in lines if not row.startswith(f"| {_PEAK}")]
             rows = {row.split(" | ")[0]: row for row in [*by_title[title].splitlines(), *lines]}
             lines = [*rows.values(), ""]
         by_title[title] = "\n".join(lines).rstrip("\n") + "\n\n"
@@ -187,7 +190,7 @@ def _targets(usages: dict[str, Usages]) -> list[str]:
     ]
     if peaks:
         limit, highest = PEAK_LIMIT_BYTES / MIB, max(peaks) / MIB
-        rows.append(Target("peak memory, highest of all runs", limit, highest, " MiB").row())
+        rows.append(Target(_PEAK, limit, highest, " MiB").row())
     if OURS in usages.get("help", {}):
         seconds = _median(usages["help"][OURS], "wall time")
         rows.append(Target("`--help`", START_LIMIT_SECONDS, seconds, " s").row())
