@@ -98,3 +98,13 @@ def test_what_an_interrupted_run_left_is_not_forgotten(files: LocalFiles) -> Non
     mark = {"run_id": "r", "state": "deleting", "started_at": "2025-03-01T00:00:00Z"}
     files.put(f"{FIRST}/incomplete.json", json.dumps(mark).encode())
     assert "it is not a backup, but deleting" in prune(files, "--forget", FIRST, code=2)
+
+
+@pytest.mark.parametrize("place", ["archive/claims/{}.json", "{}/incomplete.json"])
+def test_a_claim_that_cannot_be_read_can_be_forgotten(files: LocalFiles, place: str) -> None:
+    claimed = "backup-20250101-000000"
+    files.put(place.format(claimed), b"{")
+    assert f"prune --forget {claimed}" in " ".join(prune(files, code=3).split())
+    prune(files, "--forget", claimed)
+    assert place.format(claimed) not in files.all_keys()
+    assert prune(files)

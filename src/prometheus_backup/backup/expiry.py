@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prometheus_backup.errors import BackupToolError, UsageError
-from prometheus_backup.events import Listener, Warned
 from prometheus_backup.model import BLOCK_TAGS, Layout
 from prometheus_backup.repository.layout import ARCHIVE
 from prometheus_backup.repository.repository import Repository
@@ -41,19 +40,11 @@ class Expiry:
         )
 
 
-def require_kept(repository: Repository, *, listener: Listener) -> tuple[str, ...]:
-    """Raise UsageError if a rule deletes blocks of the archive, and it has none yet.
-
-    If it has, this only warns: another backup loses nothing. Returns the problem as text.
-    """
+def require_kept(repository: Repository) -> None:
+    """Raise UsageError if a rule of the bucket deletes blocks of the archive."""
     expiry = Expiry.of(repository)
-    if not expiry.rules:
-        return ()
-    error = expiry.error(repository)
-    if not repository.archive.folders():
-        raise error
-    listener(Warned(error.message, error.hint))
-    return (error.message,)
+    if expiry.rules:
+        raise expiry.error(repository)
 
 
 def look_for_expiry(repository: Repository, layout: Layout) -> str | None:

@@ -1,7 +1,7 @@
 """One run of `backup`, from the host lock to the clean-up (docs/design.md, "One run")."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_backup.backup.attempt import Attempt
@@ -52,7 +52,7 @@ class BackupRun(RunParts):
                 status = self._usable_source()
                 leftovers = leftovers or self._lock(stack)
                 entries = self._require_usable_repository(status, locked=leftovers.lock.held)
-                expiry = self._require_kept()
+                self._require_kept(entries)
             attempt = Attempt(self, leftovers, entries, status)
             try:
                 manifest, prune = self._make(attempt, phases)
@@ -60,7 +60,7 @@ class BackupRun(RunParts):
                 _clean_up(attempt, error)
                 raise
             left = _clean_up(attempt, None)
-        problems = (*expiry, *attempt.problems, *left, *prune.problems)
+        problems = (*attempt.problems, *left, *prune.problems)
         return BackupReport(manifest, prune, problems, phases.seconds)
 
     def _usable_source(self) -> SourceStatus:
@@ -130,10 +130,10 @@ class BackupRun(RunParts):
             require_no_other_run(repository, entries, run_id=self.run_id, data_dir=data_dir)
         return entries
 
-    def _require_kept(self) -> tuple[str, ...]:
-        if self.options.layout is Layout.FULL:
-            return ()
-        return require_kept(self.repository, listener=self.listener)
+    def _require_kept(self, entries: Sequence[BackupEntry]) -> None:
+        """Look at the rules of the bucket before the first archive backup; later, `check` does."""
+        if self.options.layout is Layout.ARCHIVE and not any(e.folders for e in entries):
+            require_kept(self.repository)
 
 
 def _clean_up(attempt: Attempt, error: BaseException | None) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ class ArchiveView:
 
     def _has_all(self, name: str, one: NamedFolder) -> bool:
         known = self._whole.get(name)  # most backups name the same: ask once
-        if known is not None and known[0] is one:
+        if known is not None and (known[0] is one or known[0] == one):
             return known[1]
         folder = self.folders.get(name)
         whole = folder is not None and folder.has_all(one)

@@ -15,6 +15,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import FailFast, Field
 
+from prometheus_backup import __version__
 from prometheus_backup.errors import RepositoryError
 from prometheus_backup.model import CONTROL, Layout, ObjectInfo
 from prometheus_backup.repository.document import (
@@ -82,11 +83,13 @@ class CoveredTime(Document):
 class CatalogEntry(Document):
     """`<backup>.json`: what the documents of a backup say, without its blocks.
 
-    `seen` are these documents, by name. `confirmed_at`: when the entry was last compared with the
+    An entry of another version of this program is not believed: it may lack fields. `seen` are the
+    documents, by name. `confirmed_at`: when the entry was last compared with the
     manifest by a run that deletes. `blocks_sha256`: the hash of the list of blocks, unpacked.
     """
 
     backup_id: BackupId
+    tool_version: Text
     seen: dict[Text, SeenFile]
     header: Header
     covers: Annotated[tuple[CoveredTime, ...], FailFast()]
@@ -148,12 +151,15 @@ class CatalogBlocks(Document):
             kinds=tuple(kinds),
         )
 
-    def named(self) -> Mapping[str, NamedFolder] | None:
-        """Return the folders by name; None if the document is inconsistent."""
+    def named(self, known: "KnownRows") -> Mapping[str, NamedFolder] | None:
+        """Return the folders by name; None if the document is inconsistent.
+
+        Most backups name the same folders: each row is put together once, and `known` afterwards.
+        """
+        rows = known.setdefault(self.kinds, {})
         found: dict[str, NamedFolder] = {}
-        known: dict[tuple[int, str], tuple[tuple[str, str], ...]] = {}
         try:
-            for ulid, keeper, begin, length, partial, files, kind in zip(
+            for row in zip(
                 self.ulids,
                 self.keepers,
                 self.begins_ms,
@@ -163,15 +169,30 @@ class CatalogBlocks(Document):
                 self.versions,
                 strict=True,
             ):
-                times = ArchivedTimes(begin, begin + length, partial)
-                versions = known.get((kind, keeper))
-                if versions is None:
-                    versions = tuple((path, backup or keeper) for path, backup in self.kinds[kind])
-                    known[kind, keeper] = versions
-                found[archive_folder(ulid, keeper)] = NamedFolder(times, files, versions)
+                one = rows.get(row)
+                if one is None:
+                    one = rows[row] = self._folder(*row)
+                found[one[0]] = one[1]
         except (ValueError, IndexError):
             return None
-        return found if all(map(is_archive_folder, found)) else None
+        return found
+
+    def _folder(
+        self, ulid: str, keeper: str, begin: int, length: int, partial: bool, files: int, kind: int
+    ) -> tuple[str, NamedFolder]:
+        name = archive_folder(ulid, keeper)
+        if not is_archive_folder(name):
+            raise ValueError(f"{name} is not a folder of the archive")
+        versions = tuple((path, backup or keeper) for path, backup in self.kinds[kind])
+        times = ArchivedTimes(begin, begin + length, partial)
+        return name, NamedFolder(times, files, versions)
+
+
+KnownRows = dict[
+    tuple[tuple[tuple[str, str], ...], ...],
+    dict[tuple[str, str, int, int, bool, int, int], tuple[str, NamedFolder]],
+]
+"""Rows of lists of blocks that were put together, by the list's `kinds`."""
 
 
 @dataclass(slots=True)
@@ -185,7 +206,7 @@ class CatalogMemory:
     stored: dict[str, CatalogEntry] = field(default_factory=dict)
     current: dict[str, CatalogEntry] = field(default_factory=dict)
     named: dict[str, tuple[str | None, Mapping[str, NamedFolder]]] = field(default_factory=dict)
-    shared: dict[str, tuple[str, NamedFolder]] = field(default_factory=dict)
+    rows: KnownRows = field(default_factory=dict)
 
     def forget(self, backup_id: str) -> None:
         """Forget a backup."""
@@ -219,6 +240,8 @@ class Catalog:
         found = decode(CatalogEntry, self._get(catalog_key(backup_id)))
         if found is None or found.backup_id != backup_id or not _speaks_of(found, manifest):
             return None
+        if manifest is not None and found.tool_version != __version__:
+            return None
         self._memory.stored[backup_id] = found
         return found
 
@@ -231,7 +254,7 @@ class Catalog:
         if hashlib.sha256(body).hexdigest() != entry.blocks_sha256:
             return None
         found = decode(CatalogBlocks, body)
-        named = found.named() if found else None
+        named = found.named(self._memory.rows) if found else None
         return None if named is None else self._remember_named(entry, named)
 
     def learn(self, entry: CatalogEntry, named: Mapping[str, NamedFolder]) -> None:
@@ -288,15 +311,8 @@ class Catalog:
     def _remember_named(
         self, entry: CatalogEntry, named: Mapping[str, NamedFolder]
     ) -> Mapping[str, NamedFolder]:
-        # Most backups name the same folders: keep each once.
-        shared, known = {}, self._memory.shared
-        for one in named.items():
-            same = known.setdefault(one[0], one)
-            if same != one:
-                known[one[0]] = same = one
-            shared[same[0]] = same[1]
-        self._memory.named[entry.backup_id] = entry.blocks_sha256, shared
-        return shared
+        self._memory.named[entry.backup_id] = entry.blocks_sha256, named
+        return named
 
     def _get(self, key: str) -> bytes:
         """Return an object of the catalogue, unpacked; nothing if it cannot be read or unpacked."""
@@ -321,6 +337,7 @@ def described(manifest: Manifest, info: ObjectInfo) -> CatalogEntry:
         digest = hashlib.sha256(blocks).hexdigest()
     return CatalogEntry(
         backup_id=manifest.backup_id,
+        tool_version=__version__,
         seen={MANIFEST: SeenFile.of(info)},
         header=manifest.header,
         covers=tuple(CoveredTime(start=s.start, end=s.end) for s in manifest.spans),

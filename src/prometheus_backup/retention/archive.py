@@ -200,7 +200,10 @@ def unknown(entries: Iterable[BackupEntry]) -> str | None:
                 f"if it is lost, run `prometheus-backup prune --forget {entry.backup_id}`"
             )
         if entry.incomplete_modified is not None and entry.incomplete is None:
-            return f"the claim of {entry.backup_id} cannot be read, so its blocks are not known"
+            return (
+                f"the claim of {entry.backup_id} cannot be read, so its blocks are not known; "
+                f"if no run makes it, run `prometheus-backup prune --forget {entry.backup_id}`"
+            )
         if entry.lost:
             return f"{entry.backup_id} names {entry.lost[0]}, which is not in the archive"
     return None

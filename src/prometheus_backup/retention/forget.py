@@ -10,6 +10,8 @@ from prometheus_backup.repository.repository import DeletedObjects, Repository
 def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> None:
     """Raise an error unless this backup has a manifest that cannot be read, or none any more.
 
+    Or unless the claim of its run cannot be read.
+
     Raises BackupNotFound, UsageError, or RepositoryUnavailable if the store did not return it.
     """
     cannot = f"cannot forget {backup_id}"
@@ -25,7 +27,8 @@ def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> N
             f"{cannot}: its manifest can be read",
             hint="to delete it, let retention do so: see `prometheus-backup prune --dry-run`",
         )
-    if entry.state not in CANNOT_BE_READ:
+    is_claim = entry.incomplete is None and entry.incomplete_modified is not None
+    if entry.state not in CANNOT_BE_READ and not is_claim:
         raise UsageError(
             f"{cannot}: it is not a backup, but {entry.state.value}",
             hint="another program made this folder, and no deletion waits for it"
@@ -47,4 +50,5 @@ def forget(repository: Repository, backup_id: str, *, run_id: str) -> DeletedObj
     deleted = repository.delete_backup(backup_id, run_id=run_id)
     if deleted is None:
         raise UsageError(f"cannot forget {backup_id}: it has just been held")
+    repository.remove_mark(backup_id)  # also a claim in the archive
     return deleted
