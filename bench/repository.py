@@ -30,6 +30,7 @@ from prometheus_backup.cli.context import CommandContext
 from prometheus_backup.cli.main import run as run_cli
 from prometheus_backup.events import ignore
 from prometheus_backup.model import Layout
+from prometheus_backup.report.plan import Forecasts
 from prometheus_backup.repository.catalog import CatalogMemory
 from prometheus_backup.repository.layout import MANIFEST
 from prometheus_backup.retention.policy import Policy
@@ -120,9 +121,10 @@ def refresh(store: CountingStore) -> Cost:
     values = {name: setting.default for name, setting in SETTINGS.items()}
     values |= {"repository": "file:///bench", "retention_daily": 9999, "metrics_labels": ()}
     context, memory = CommandContext.of(values, ignore), CatalogMemory()
+    forecasts: Forecasts = {}
 
     def read() -> None:
-        reading(context, hurried=False, memory=memory)
+        reading(context, hurried=False, memory=memory, forecasts=forecasts)
 
     with command_line(store):
         read()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from prometheus_backup.model import Level, Verdict
 from prometheus_backup.report.charts import size_bars, timeline_bars
 from prometheus_backup.report.document import embedded, report_document, sha256_of
 from prometheus_backup.report.page import Page, render
-from prometheus_backup.report.plan import Expected, Report, plan_report
+from prometheus_backup.report.plan import Expected, Forecasts, Report, plan_report
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.retention.policy import Policy
 from prometheus_backup.stores.local import LocalStore
@@ -57,7 +58,7 @@ class Elements(HTMLParser):
             self.text += data
 
 
-def report_of(files: LocalFiles) -> Report:
+def report_of(files: LocalFiles, forecasts: Forecasts | None = None) -> Report:
     repository = Repository(LocalStore(files.root), clock=ManualClock())
     return plan_report(
         repository.entries(),
@@ -65,6 +66,7 @@ def report_of(files: LocalFiles) -> Report:
         expected=Expected(Policy(), DAY, 30 * DAY),
         storage_class="STANDARD",
         now=datetime.now(UTC),
+        forecasts=forecasts,
     )
 
 
@@ -186,6 +188,20 @@ def test_cost_is_said_for_s3_only(tmp_path: Path) -> None:
     text = Elements(render(elsewhere).html).text
     assert "The next 12 months" in text
     assert "dollars" not in text
+
+
+def test_the_forecast_is_made_again_only_if_a_backup_has_changed(tmp_path: Path) -> None:
+    """The exporter serves the page, and looks at the repository every few minutes."""
+    files, forecasts = healthy(tmp_path / "repository"), Forecasts()
+    first = report_of(files, forecasts).forecast
+    assert first == report_of(files).forecast
+    assert report_of(files, forecasts).forecast is first
+
+    oldest = min(key.partition("/")[0] for key in files.all_keys())
+    shutil.rmtree(files.root / oldest)
+    changed = report_of(files, forecasts).forecast
+    assert changed == report_of(files).forecast != first
+    assert len(forecasts) == 1
 
 
 def test_a_hold_is_shown_with_its_reason(tmp_path: Path) -> None:

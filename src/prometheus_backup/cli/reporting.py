@@ -9,7 +9,7 @@ from prometheus_backup.errors import SnapshotUnusable, UsageError
 from prometheus_backup.model import Layout
 
 if TYPE_CHECKING:
-    from prometheus_backup.report.plan import Report
+    from prometheus_backup.report.plan import Forecasts, Report
     from prometheus_backup.repository.archive import ArchivedFolder
     from prometheus_backup.repository.entry import BackupEntry
     from prometheus_backup.repository.repository import Repository
@@ -67,8 +67,12 @@ def report_of(
     repository: "Repository",
     entries: "Sequence[BackupEntry]",
     folders: "Mapping[str, ArchivedFolder]",
+    forecasts: "Forecasts | None" = None,
 ) -> "Report":
-    """Return the report about these backups of a repository, and the folders of its archive."""
+    """Return the report about these backups of a repository, and the folders of its archive.
+
+    `forecasts` is what is known from an earlier report.
+    """
     from prometheus_backup.report.plan import Expected, plan_report
     from prometheus_backup.retention.archive import history_spans
 
@@ -80,4 +84,5 @@ def report_of(
         storage_class=class_in_use(context),
         now=as_of.now,
         history=history_spans(folders, entries),
+        forecasts=forecasts,
     )

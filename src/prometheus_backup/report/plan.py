@@ -1,6 +1,6 @@
 """What the report shows, computed from the backups of a repository. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +21,10 @@ from prometheus_backup.spans import Span
 from prometheus_backup.timeline.plan import Timeline, coverages_of, plan_timeline
 
 _MOST_DRILLS = 20
+
+
+Forecasts = dict[Hashable, Forecast | None]
+"""The last forecast of a repository, by what it was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,13 @@ def plan_report(
     storage_class: str | None,
     now: datetime,
     history: Sequence[Span] = (),
+    forecasts: Forecasts | None = None,
 ) -> Report:
     """Compute the report of a repository; entries are oldest first.
 
     `storage_class` is that of new backups on S3; without one, nothing is said of the cost.
-    `history` is what the archive holds beyond the backups.
+    `history` is what the archive holds beyond the backups. `forecasts` keeps the last forecast for
+    the next report on the same day.
     """
     policy, interval, rotation = expected.policy, expected.interval, expected.rotation
     timeline = plan_timeline(
@@ -112,19 +118,26 @@ def plan_report(
         lines=tuple(
             Line(e, mark_of(e, rotation=rotation, now=now), by_id.get(e.backup_id)) for e in entries
         ),
-        forecast=_forecast(entries, policy, used, now),
+        forecast=_forecast(entries, policy, used, now, {} if forecasts is None else forecasts),
         strategy=storage_class if used else None,
     )
 
 
 def _forecast(
-    entries: Sequence[BackupEntry], policy: Policy, used: Sequence[Strategy], now: datetime
+    entries: Sequence[BackupEntry],
+    policy: Policy,
+    used: Sequence[Strategy],
+    now: datetime,
+    known: Forecasts,
 ) -> Forecast | None:
-    basis = basis_of_entries(entries, source="")
-    if basis is None:
-        return None
-    plan = plan_of(basis, policy=policy, today=now.date())
-    return forecast(plan, strategies=used, usage=Usage(), prices=PRICES)
+    backups = tuple((e.backup_id, e.good, e.hold) for e in entries)
+    key = backups, policy, tuple(used), now.date()
+    if key not in known:
+        known.clear()
+        basis = basis_of_entries(entries, source="")
+        plan = plan_of(basis, policy=policy, today=now.date()) if basis else None
+        known[key] = forecast(plan, strategies=used, usage=Usage(), prices=PRICES) if plan else None
+    return known[key]
 
 
 def _newest_first(results: Sequence[Verification]) -> tuple[Verification, ...]:

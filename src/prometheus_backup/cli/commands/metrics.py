@@ -22,6 +22,7 @@ from prometheus_backup.model import Outcome
 if TYPE_CHECKING:
     from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import Sample
+    from prometheus_backup.report.plan import Forecasts
     from prometheus_backup.repository.catalog import CatalogMemory
 
 _T = TypeVar("_T")
@@ -81,7 +82,9 @@ def _samples(context: CommandContext) -> "list[Sample]":
     return labelled(repository_state(context), context.metrics_labels())
 
 
-def _reading(context: CommandContext, *, hurried: bool, memory: "CatalogMemory") -> "Reading":
+def _reading(
+    context: CommandContext, *, hurried: bool, memory: "CatalogMemory", forecasts: "Forecasts"
+) -> "Reading":
     """Read what has changed in the repository, for the metrics and the report."""
     from prometheus_backup.metrics.exporter import Reading
     from prometheus_backup.metrics.families import labelled
@@ -90,7 +93,7 @@ def _reading(context: CommandContext, *, hurried: bool, memory: "CatalogMemory")
     repository = context.repository(hurried=hurried, memory=memory)
     view = repository.archive.view()
     entries = repository.entries(view)
-    page = render(report_of(context, repository, entries, view.folders))
+    page = render(report_of(context, repository, entries, view.folders, forecasts))
     samples = labelled(state_of(context, entries, view.folders), context.metrics_labels())
     return Reading(samples, page.html, page.policy)
 
@@ -128,7 +131,11 @@ def _serve(contexts: Sequence[CommandContext], listen: str, refresh: int) -> Non
     # A silent store must not keep the other repositories waiting.
     cached = [
         CachedMetrics(
-            partial(_tried, c, partial(_reading, hurried=several, memory=CatalogMemory())),
+            partial(
+                _tried,
+                c,
+                partial(_reading, hurried=several, memory=CatalogMemory(), forecasts={}),
+            ),
             c.metrics_labels(),
             c.clock,
         )
