@@ -89,7 +89,7 @@ def with_faults(root: Path) -> LocalFiles:
     files, night = LocalFiles(root), newest_night()
     for age in range(30):
         if age not in (4, 5, 12):
-            degraded = ["01JJ5W0B8ZC6X3M1S4T9Q2V7KD could not be read"] if age in (0, 8) else []
+            degraded = ["01JJ5W0B8ZC6X3M1S4T9Q2V7KD could not be read"] if age in (1, 8) else []
             put_backup(files, night - age * DAY, size=80 * GB - age * GB // 10, degraded=degraded)
     for age in (3, 9):
         record(files, _id(night - age * DAY), Level.CHECKSUM, Verdict.FAIL, night)
