@@ -9,6 +9,7 @@ import pytest
 from prometheus_backup.repository.layout import CATALOG, MANIFEST, UNWANTED
 from prometheus_backup.repository.repository import Repository
 from prometheus_backup.stores.local import LocalStore
+from tests.support import manifests
 from tests.support.archives import BLOCK, BLOCKS, archive_run
 from tests.support.repositories import ManualClock
 from tests.support.stored_backups import LocalFiles, run_here
@@ -71,7 +72,7 @@ def test_a_lost_backup_stops_deletions_until_it_is_forgotten(files: LocalFiles, 
 @pytest.mark.parametrize(
     ("backup", "code", "message"),
     [
-        (SECOND, 2, "its manifest can be read"),
+        (SECOND, 2, "its manifest can be read, and all that it names is there"),
         ("backup-20240101-000000", 30, "there is no such backup"),
         ("latest", 30, "there is no such backup"),
         ("../../etc", 30, "there is no such backup"),
@@ -108,3 +109,18 @@ def test_a_claim_that_cannot_be_read_can_be_forgotten(files: LocalFiles, place: 
     prune(files, "--forget", claimed)
     assert place.format(claimed) not in files.all_keys()
     assert prune(files)
+
+
+def test_a_backup_that_names_what_is_gone_can_be_forgotten(files: LocalFiles) -> None:
+    (lost,) = [
+        k
+        for k in files.all_keys()
+        if k.startswith(f"archive/{manifests.OTHER_ULID}/") and k.endswith("/index")
+    ]
+    files.delete(lost)
+    stopped = " ".join(prune(files, code=3).split())
+    assert f"{FIRST} names {lost}, which is not in the archive" in stopped
+    assert f"prune --forget {FIRST}" in stopped
+    assert json.loads(prune(files, "--forget", FIRST, "--json"))["archive"]["blocked"] is None
+    assert [f"{lost.rpartition('/')[0]}/{UNWANTED}"] == marks(files)
+    assert run_here("verify", "--all", env=files.environment()).returncode == 0

@@ -205,7 +205,11 @@ def unknown(entries: Iterable[BackupEntry]) -> str | None:
                 f"if no run makes it, run `prometheus-backup prune --forget {entry.backup_id}`"
             )
         if entry.lost:
-            return f"{entry.backup_id} names {entry.lost[0]}, which is not in the archive"
+            return (
+                f"{entry.backup_id} names {entry.lost[0]}, which is not in the archive; "
+                "if the next backup does not bring it back, run "
+                f"`prometheus-backup prune --forget {entry.backup_id}`"
+            )
     return None
 
 

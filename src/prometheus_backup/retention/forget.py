@@ -1,4 +1,4 @@
-"""Give up a backup whose manifest is lost for good, so that the archive can be pruned again."""
+"""Give up a backup that is lost for good, so that the archive can be pruned again."""
 
 from datetime import date
 
@@ -8,9 +8,10 @@ from prometheus_backup.repository.repository import DeletedObjects, Repository
 
 
 def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> None:
-    """Raise an error unless this backup has a manifest that cannot be read, or none any more.
+    """Raise an error unless deletions wait for this backup.
 
-    Or unless the claim of its run cannot be read.
+    They do if its manifest or its claim cannot be read, if its manifest is gone, or if it names
+    what is gone from the archive.
 
     Raises BackupNotFound, UsageError, or RepositoryUnavailable if the store did not return it.
     """
@@ -22,13 +23,13 @@ def require_lost(entry: BackupEntry | None, backup_id: str, *, today: date) -> N
         )
     if isinstance(entry.read_error, RepositoryUnavailable):
         raise entry.read_error
-    if entry.state is State.COMMITTED:
+    if entry.state is State.COMMITTED and not entry.lost:
         raise UsageError(
-            f"{cannot}: its manifest can be read",
+            f"{cannot}: its manifest can be read, and all that it names is there",
             hint="to delete it, let retention do so: see `prometheus-backup prune --dry-run`",
         )
     is_claim = entry.incomplete is None and entry.incomplete_modified is not None
-    if entry.state not in CANNOT_BE_READ and not is_claim:
+    if entry.state not in (*CANNOT_BE_READ, State.COMMITTED) and not is_claim:
         raise UsageError(
             f"{cannot}: it is not a backup, but {entry.state.value}",
             hint="another program made this folder, and no deletion waits for it"

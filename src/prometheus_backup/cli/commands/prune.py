@@ -32,8 +32,8 @@ _GRACE_TEXT = "24 hours"
     metavar="ID",
     multiple=True,
     shell_complete=backup_ids,
-    help="Delete what is left of a backup whose manifest is lost. While it is missing, nothing is "
-    "deleted from the archive.",
+    help="Delete what is left of a backup whose manifest, or objects in the archive, are lost. "
+    "Until then nothing is deleted from the archive.",
 )
 @command("repository", "retention", "monitoring", "reporting")
 def prune(
