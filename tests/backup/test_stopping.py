@@ -15,7 +15,7 @@ from devtools.prometheus import PrometheusFleet, PrometheusOptions, PrometheusSe
 from devtools.s3 import S3Bucket
 from prometheus_backup.backup.options import BackupReport
 from prometheus_backup.model import Outcome
-from prometheus_backup.repository.layout import INCOMPLETE
+from prometheus_backup.repository.layout import CATALOG, INCOMPLETE
 from prometheus_backup.repository.manifest import Incomplete, decode
 from prometheus_backup.stores.local import LocalStore
 from tests.support.contents import CLEAN, in_catalog, traces, tree
@@ -87,7 +87,7 @@ def require_cleaned_up(found: dict[str, bytes], report: BackupReport) -> None:
         ("verify", "GET", "/index", SIGHUP, False),
         ("commit", "PUT", "/SHA256SUMS", SIGTERM, False),
         ("manifest", "PUT", "/metadata.json", SIGTERM, True),
-        ("retention", "GET", "/metadata.json", SIGINT, True),
+        ("retention", "PUT", f"/{CATALOG}/", SIGINT, True),
     ],
 )
 def test_stopped_run_cleans_up_and_the_next_one_works_immediately(
@@ -108,7 +108,9 @@ def test_stopped_run_cleans_up_and_the_next_one_works_immediately(
 
         def gate(request: S3Request) -> bool:
             at_root = ending == "/" and "prefix=prometheus-snapshots%2F" in request.path
-            if request.method == method and (request.path.endswith(ending) or at_root):
+            catalogued = CATALOG in ending and ending in request.path
+            found = request.path.endswith(ending) or at_root or catalogued
+            if request.method == method and found:
                 sent.set()
                 # Those after the first change nothing. (Of two that arrive during one call of a
                 # library, Python sees SIGINT first.)

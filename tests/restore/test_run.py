@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prometheus_backup.events import BlockRestored, FileRestored
+from prometheus_backup.events import BlockRestored, Event, FileRestored
 from prometheus_backup.stores.local import LocalStore
 from tests.support.contents import tree
 from tests.support.restore_runs import expected, newest_first, placed, restore
@@ -61,14 +61,17 @@ def test_blocks_appear_newest_first_even_if_an_older_one_is_complete_first(
     older = threading.Event()
 
     def hold_back_the_newest(key: str) -> None:
-        """Delay a file of the newest block until a file of the third block is read."""
+        """Delay a file of the newest block until the index of the second is restored."""
         if f"/{order[0]}/" in key and key.endswith("index"):
             assert older.wait(30)
-        elif order[2] in key:
+
+    def listen(event: Event) -> None:
+        recorder(event)
+        if isinstance(event, FileRestored) and event.path == f"{order[1]}/index":
             older.set()
 
     store = ReadRecorder(LocalStore(repository_files.root), before=hold_back_the_newest)
-    restore(store, stored.first, tmp_path / "target", recorder)
+    restore(store, stored.first, tmp_path / "target", listen)
 
     files = [event.path for event in recorder.of(FileRestored)]
     assert files.index(f"{order[0]}/index") > files.index(f"{order[1]}/index"), "held back"
