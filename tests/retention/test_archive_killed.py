@@ -5,6 +5,7 @@ On S3, a step is a request; in a directory, a call to the file system. `EVERY` c
 
 import itertools
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -77,7 +78,7 @@ def prune_later(store: ObjectStore, policy: Policy) -> None:
         assert report.outcome is Outcome.DONE, report.problems
 
 
-class Place:
+class Place(ABC):
     """Stores that begin with the same objects; a command can be killed at its steps there."""
 
     every = EVERY
@@ -86,11 +87,13 @@ class Place:
         self.folder = folder
         folder.mkdir()
 
+    @abstractmethod
     def store(self, name: str) -> ObjectStore:
-        raise NotImplementedError
+        """Return the store of this name."""
 
+    @abstractmethod
     def kill(self, name: str, number: int, command: str, env: dict[str, str]) -> bool:
-        raise NotImplementedError
+        """Kill a command at a step; return whether it came that far."""
 
     def copy(self, before: ObjectStore, name: str) -> ObjectStore:
         """Make a store with the objects of another."""
